@@ -4,6 +4,7 @@ from torch import Tensor
 
 from fedjoint.strategy import JointStrategy
 from fedjoint.updates import Updates
+from strategies.options import number
 
 
 class FedAvg(JointStrategy):
@@ -13,7 +14,10 @@ class FedAvg(JointStrategy):
     engine may then sum the updates where they are made, and never stack them.
 
     Args:
-        server_lr: factor on the mean update; 1 is plain averaging.
+        server_lr: factor on the mean update, above zero; 1 is plain averaging.
+
+    Raises:
+        UserError: an option is out of range.
 
     Paper: McMahan et al., "Communication-Efficient Learning of Deep Networks from
     Decentralized Data", AISTATS 2017, https://arxiv.org/abs/1602.05629
@@ -23,7 +27,7 @@ class FedAvg(JointStrategy):
 
     def __init__(self, server_lr: float = 1.0) -> None:
         super().__init__()
-        self.server_lr = server_lr
+        self.server_lr = number("server_lr", server_lr, above=0)
 
     def merge(self, updates: Updates) -> Tensor:
         return self.step(updates.mean())

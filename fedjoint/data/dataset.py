@@ -1,0 +1,52 @@
+"""All the examples of a source, before they are divided among clients."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from fedjoint.data.base import Examples
+from fedjoint.tasks import Task
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples of one or more tasks.
+
+    Attributes:
+        tasks: the tasks, in order.
+        examples: ``n`` examples with a label, or a missing one, for every task.
+        origin: ``[n]`` int64; examples of one origin (say, a file) are divided together, among
+            the clients with one of its tasks. None: all have one origin.
+        owner: ``[n]`` client names, where the partition follows the data's own.
+        strata: ``[n]`` int64, what skews the partition in place of a label.
+    """
+
+    tasks: tuple[Task, ...]
+    examples: Examples
+    origin: np.ndarray | None = None
+    owner: np.ndarray | None = None
+    strata: np.ndarray | None = None
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        return tuple(task.name for task in self.tasks)
+
+    def known(self) -> np.ndarray:
+        """Return ``[n, tasks]`` bool: which example is labelled for which task."""
+        return np.stack([is_known(self.examples.y[name]) for name in self.task_names], 1)
+
+    def only(self, names: Collection[str]) -> Dataset:
+        """Return the same examples with the tasks in ``names`` alone."""
+        tasks = tuple(task for task in self.tasks if task.name in names)
+        labels = {task.name: self.examples.y[task.name] for task in tasks}
+        return replace(self, tasks=tasks, examples=Examples(self.examples.x, labels))
+
+
+def is_known(y: Tensor) -> np.ndarray:
+    """Return ``[n]`` bool, whether the labels ``y`` of a task are there."""
+    return (~y.isnan().any(-1) if y.is_floating_point() else y >= 0).numpy()

@@ -1,0 +1,58 @@
+"""Finding and reading the files of ``data.path``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedjoint.errors import UserError
+
+
+def find(path: str | Sequence[str]) -> list[Path]:
+    """Return the files that ``path`` names: files, or folders for the files in them, sorted.
+
+    Raises:
+        UserError: a path does not exist, or a folder has no files.
+    """
+    found: list[Path] = []
+    for place in map(Path, [path] if isinstance(path, str) else path):
+        if place.is_dir():
+            inside = sorted(f for f in place.iterdir() if f.is_file() and f.name[0] != ".")
+            if not inside:
+                raise UserError(f"{place}: the folder has no files; set data.path to the data")
+            found += inside
+        elif place.exists():
+            found.append(place)
+        else:
+            raise UserError(f"{place}: no such file or folder; set data.path to the data")
+    return found
+
+
+def read_text(path: Path, encoding: str | None) -> str:
+    """Read a text file; without ``encoding``, as UTF-8 or, where that fails, as Latin-1.
+
+    Raises:
+        UserError: the file cannot be read or is not in ``encoding``.
+    """
+    data = read_bytes(path)
+    try:
+        return data.decode(encoding or "utf-8-sig")
+    except LookupError:
+        raise UserError(f"data.encoding {encoding!r} is unknown; try utf-8 or latin-1") from None
+    except UnicodeDecodeError as error:
+        if encoding is None:
+            return data.decode("latin-1")
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}:{line}: not {encoding}; leave out data.encoding to detect it"
+        ) from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; check data.path") from None

@@ -1,0 +1,106 @@
+"""Regression tasks that pull one backbone apart by a known angle, generated on demand.
+
+Inputs are standard normal. Task ``k`` of ``K`` is ``y = w_k . x + noise``, where the unit vectors
+``w_k`` lie in one plane, evenly from 0 to ``conflict_degrees``.
+
+With fixed heads, the model outputs one function ``a . x`` (any linear backbone reaches it, and a
+ReLU layer too) for every task, and the right answers are known. For clients' shares ``p_k``:
+
+* task ``k`` alone is solved by ``w_k``, with a mean squared error of ``noise ** 2``;
+* the joint optimum is ``m = sum_k p_k w_k``; task ``k`` then errs by ``|w_k - m| ** 2`` more;
+* at ``a = 0`` the gradients of tasks ``j`` and ``k`` have the cosine ``w_j . w_k``.
+
+So two equal tasks err by ``(1 - cos(angle)) / 2`` more: nothing at 0 degrees, where they agree,
+and at 180 degrees, where they oppose, as much as if the backbone had learned nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedjoint.data.base import Client, Examples
+from fedjoint.data.config import SyntheticConfig
+from fedjoint.data.split import split_sizes
+from fedjoint.data.streams import Purpose, stream
+from fedjoint.errors import UserError
+from fedjoint.tasks import Task
+
+
+class FixedHead(nn.Module):
+    """Even features' mean less odd features' mean, ``[n, features] -> [n, 1]``: nothing to learn.
+
+    Raises:
+        UserError: there are fewer than two features.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        if features < 2:
+            raise UserError("fixed heads need two features or more; widen model.hidden's last")
+
+    def forward(self, features: Tensor) -> Tensor:
+        even, odd = features[..., 0::2], features[..., 1::2]
+        return even.mean(-1, keepdim=True) - odd.mean(-1, keepdim=True)
+
+
+def tasks(config: SyntheticConfig) -> tuple[Task, ...]:
+    """Return the tasks ``task0``, ``task1``, ..."""
+    head = None if config.learned_heads else FixedHead
+    return tuple(Task(f"task{k}", "regression", 1, head=head) for k in range(config.tasks))
+
+
+def directions(config: SyntheticConfig, seed: int) -> np.ndarray:
+    """Return ``[tasks, inputs]`` float64, the unit vectors ``w_k``."""
+    rng = stream(seed, Purpose.PROBLEM)
+    plane = np.linalg.qr(rng.standard_normal((config.inputs, 2)))[0]
+    angle = np.deg2rad(np.linspace(0, config.conflict_degrees, config.tasks))
+    return np.stack([np.cos(angle), np.sin(angle)], 1) @ plane.T
+
+
+class SyntheticFederation:
+    """Any number of clients, each generated when asked for.
+
+    Memory per client: ``sizes`` and ``tasks``.
+
+    Args:
+        config: the tasks.
+        holds: ``[clients, tasks]`` bool, which client has which task.
+        examples: examples of each client, splits together.
+        seed: decides the tasks and, with the client, its examples.
+        valid_fraction: share of a client's examples.
+        test_fraction: share of a client's examples.
+    """
+
+    def __init__(
+        self,
+        config: SyntheticConfig,
+        holds: np.ndarray,
+        *,
+        examples: int,
+        seed: int,
+        valid_fraction: float,
+        test_fraction: float,
+    ) -> None:
+        self.task_names = tuple(task.name for task in tasks(config))
+        self.tasks = holds
+        counts = split_sizes(np.array(examples), valid_fraction, test_fraction)
+        self._counts = [int(count) for count in counts]
+        self.sizes = np.full(len(holds), self._counts[0], np.int64)
+        self._directions = directions(config, seed)
+        self._noise = config.noise
+        self._seed = seed
+
+    def client(self, index: int) -> Client:
+        """Return the data of client ``index``."""
+        rng = stream(self._seed, Purpose.DRAW, index)
+        own = np.flatnonzero(self.tasks[index])
+        parts = []
+        for count in self._counts:
+            x = rng.standard_normal((count, self._directions.shape[1]))
+            noise = self._noise * rng.standard_normal((count, len(self._directions)))
+            y = torch.from_numpy(x @ self._directions.T + noise).float()
+            labels = {self.task_names[k]: y[:, k : k + 1].clone() for k in own}
+            parts.append(Examples(torch.from_numpy(x).float(), labels))
+        return Client(*parts)

@@ -1,0 +1,46 @@
+"""FedDyn: dynamic regularisation, so that local and global optima agree."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.updates import Updates
+from strategies.options import number
+from strategies.population import OverPopulation
+
+
+class FedDyn(OverPopulation):
+    """Federated learning with dynamic regularisation.
+
+    Clients minimise ``loss - <g_i, backbone> + alpha / 2 * |backbone - received|^2`` and keep
+    g_i. The server keeps ``h <- h - alpha / population * sum_i update_i`` and takes
+    ``step = server_lr * (mean of the updates - h / alpha)``, all ``[P]``. As in the paper,
+    every client counts the same in both sums, whatever its weight.
+
+    The state is ``travelled``, ``-population / alpha * h`` of shape ``[P]``: the sum of all
+    updates so far, so that h stays right while the population is still being discovered.
+
+    Args:
+        alpha: strength of the regularisation, above zero.
+        population: number of clients; 0 takes those seen so far.
+        server_lr: factor on the step; the paper's is 1.
+
+    Raises:
+        UserError: an option is out of range.
+
+    Paper: Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021,
+    https://arxiv.org/abs/2111.04263
+    """
+
+    method = "feddyn"
+
+    def __init__(self, alpha: float = 0.01, population: int = 0, server_lr: float = 1.0) -> None:
+        super().__init__(population, server_lr)
+        self.method_options["alpha"] = number("alpha", alpha, above=0)
+
+    def merge(self, updates: Updates) -> Tensor:
+        self.see(updates)
+        total = updates.matrix.sum(0)
+        self.state["travelled"] = self.state.get("travelled", torch.zeros_like(total)) + total
+        return self.server_lr * (total / len(updates) + self.state["travelled"] / self.population)

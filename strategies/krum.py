@@ -1,0 +1,108 @@
+"""Krum, Multi-Krum and Bulyan: keep the updates that have close neighbours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.errors import UserError
+from fedjoint.strategy import JointStrategy
+from fedjoint.updates import Updates
+from strategies.columns import by_columns, median
+from strategies.options import whole
+
+
+def krum_scores(gram: Tensor, malicious: int) -> Tensor:
+    """Return ``[rows]``, the summed squared distances of each update to its nearest others.
+
+    Args:
+        gram: ``[rows, rows]`` inner products of the updates.
+        malicious: f; the nearest ``rows - f - 2`` others count, and at least one.
+    """
+    square = gram.diagonal()
+    distance = (square[:, None] + square - 2 * gram).clamp(min=0).fill_diagonal_(torch.inf)
+    nearest = min(max(1, len(gram) - malicious - 2), len(gram) - 1)
+    return distance.sort().values[:, :nearest].sum(1)
+
+
+class MultiKrum(JointStrategy):
+    """The weighted mean of the ``select`` updates with the lowest :func:`krum_scores`.
+
+    Args:
+        malicious: number f of clients that may send anything.
+        select: number of updates to keep; the paper's m.
+
+    Raises:
+        UserError: an option is out of range.
+
+    Paper: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient
+    Descent", NeurIPS 2017, https://arxiv.org/abs/1703.02757
+    """
+
+    def __init__(self, malicious: int = 0, select: int = 5) -> None:
+        super().__init__()
+        self.malicious = whole("malicious", malicious, least=0)
+        self.select = whole("select", select, least=1)
+
+    def merge(self, updates: Updates) -> Tensor:
+        best = krum_scores(updates.gram, self.malicious).argsort(stable=True)[: self.select]
+        kept = torch.zeros_like(updates.weights)
+        kept[best] = updates.weights[best]
+        return updates.combine(kept / kept.sum())
+
+
+class Krum(MultiKrum):
+    """The one update with the lowest :func:`krum_scores`.
+
+    Args:
+        malicious: number f of clients that may send anything.
+
+    Raises:
+        UserError: an option is out of range.
+
+    Paper: as :class:`MultiKrum`.
+    """
+
+    def __init__(self, malicious: int = 0) -> None:
+        super().__init__(malicious, select=1)
+
+
+class Bulyan(JointStrategy):
+    """A mean around the median of the updates that Krum trusts, coordinate by coordinate.
+
+    Of the ``theta = rows - 2 * f`` updates with the lowest :func:`krum_scores`, ``step[p]`` is
+    the mean of the ``theta - 2 * f`` values nearest to their median. Each client counts once.
+    The scores are computed once, as in Flower, and not anew after every choice.
+
+    Args:
+        malicious: number f of clients that may send anything; a round needs ``4 * f + 3``.
+
+    Raises:
+        UserError: an option is out of range, or a round has too few updates.
+
+    Paper: El Mhamdi, Guerraoui and Rouault, "The Hidden Vulnerability of Distributed Learning
+    in Byzantium", ICML 2018, https://arxiv.org/abs/1802.07927
+    """
+
+    def __init__(self, malicious: int = 0) -> None:
+        super().__init__()
+        self.malicious = whole("malicious", malicious, least=0)
+
+    def merge(self, updates: Updates) -> Tensor:
+        needed = 4 * self.malicious + 3
+        if len(updates) < needed:
+            raise UserError(
+                f"bulyan with malicious = {self.malicious} needs {needed} clients a round, got "
+                f"{len(updates)} in round {updates.round}: lower malicious or sample more clients"
+            )
+        theta = len(updates) - 2 * self.malicious
+        near = theta - 2 * self.malicious
+        trusted = krum_scores(updates.gram, self.malicious).argsort(stable=True)[:theta]
+
+        def statistic(block: Tensor) -> Tensor:
+            values = block[:, trusted].sort().values
+            away = (values - median(values)[:, None]).abs()
+            nearest = away.topk(near, largest=False).indices
+            return values.gather(1, nearest).mean(1)
+
+        return by_columns(updates.matrix, statistic)

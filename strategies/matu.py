@@ -1,0 +1,69 @@
+"""MaTU: task vectors that share a direction are unified."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.updates import Updates
+from strategies.fedavg import FedAvg
+from strategies.options import number
+
+
+class MaTU(FedAvg):
+    """Many-task merging by the directions of task vectors, for one shared backbone.
+
+    With ``v_t`` ``[P]`` the weighted mean of the updates that trained task t:
+
+    1. Similarity: ``S_ts`` is the share of coordinates on which the signs of v_t and v_s agree
+       minus the share on which they differ, in [-1, 1].
+    2. Transfer: ``u_t`` is the mean of the v_s, weighted by S_ts where that exceeds
+       ``threshold`` (task t itself counts with weight one).
+    3. Unification: coordinate by coordinate, the sign of ``sum_t u_t`` is elected, and the
+       largest ``|u_t|`` among the tasks of that sign is its magnitude.
+    4. Rescaling: task t would multiply the unified vector z, masked to the coordinates where it
+       agrees with u_t, by ``|u_t|_1 / |masked z|_1``. The step is z times the mean of these
+       factors over tasks by weight.
+
+    The paper's rule works on fine-tuned models, and each client keeps the masks and factors of
+    its tasks as modulators. Here all tasks share one backbone: steps 1 to 3 stay, the masks
+    are dropped and the factors become one. With one task it is FedAvg.
+
+    Args:
+        threshold: least similarity at which tasks share, in [0, 1].
+        server_lr: factor on the merged update.
+
+    Raises:
+        UserError: an option is out of range.
+
+    Paper: Tsouvalas, Ozcelebi and Meratnia, "Many-Task Federated Fine-Tuning via Unified Task
+    Vectors", 2025, https://arxiv.org/abs/2502.06376
+    """
+
+    def __init__(self, threshold: float = 0.0, server_lr: float = 1.0) -> None:
+        super().__init__(server_lr)
+        self.threshold = number("threshold", threshold, least=0, most=1)
+
+    def merge(self, updates: Updates) -> Tensor:
+        tasks = updates.by_task()
+        vectors = self.transfer(tasks.matrix)
+        sign = vectors.sum(0).sign()
+        unified = torch.zeros_like(sign)
+        for vector in vectors:  # one task at a time: P numbers of memory, not tasks * P
+            unified = torch.maximum(unified, vector * sign)
+        factors = [_factor(vector, sign, unified) for vector in vectors]
+        return self.step(tasks.weights @ torch.stack(factors) * sign * unified)
+
+    def transfer(self, vectors: Tensor) -> Tensor:
+        """Mix every row of ``vectors`` ``[tasks, P]`` with those of a similar direction."""
+        signs = vectors.sign()
+        similarity = signs @ signs.T / max(1, vectors.shape[1])
+        share = similarity * (similarity > self.threshold)
+        share = share.fill_diagonal_(1.0)
+        return (share / share.sum(1, keepdim=True)) @ vectors
+
+
+def _factor(vector: Tensor, sign: Tensor, unified: Tensor) -> Tensor:
+    """Return what makes the masked unified vector as long as ``vector`` in the 1-norm."""
+    agreed = (unified * (vector * sign > 0)).sum()
+    return torch.where(agreed > 0, vector.abs().sum() / agreed, 0.0)

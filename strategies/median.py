@@ -1,0 +1,18 @@
+"""The coordinate-wise median."""
+
+from torch import Tensor
+
+from fedjoint.strategy import JointStrategy
+from fedjoint.updates import Updates
+from strategies.columns import by_columns, median
+
+
+class Median(JointStrategy):
+    """``step[p] = median over i of update_i[p]``, each client counting once.
+
+    Paper: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
+    Rates", ICML 2018, https://arxiv.org/abs/1803.01498
+    """
+
+    def merge(self, updates: Updates) -> Tensor:
+        return by_columns(updates.matrix, lambda block: median(block.sort().values))

@@ -1,0 +1,82 @@
+"""MGDA and FedMGDA+: the shortest convex combination of the updates."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from strategies.conflict import ConflictAware
+from strategies.convex import minimise
+from strategies.options import number
+
+
+def root(gram: Tensor) -> Tensor:
+    """Return ``[rows, rows]`` R with ``R.T @ R = gram``, for a positive semidefinite gram."""
+    values, vectors = torch.linalg.eigh(gram)
+    return values.clamp(min=0).sqrt()[:, None] * vectors.T
+
+
+class MGDA(ConflictAware):
+    """Multiple gradient descent: ``c = argmin |sum_i c_i * update_i|^2`` over convex weights.
+
+    If the shortest combination is not zero, the step has an inner product of at least its
+    squared length with every update ``[P]``: no client is harmed, to first order.
+
+    Solved exactly: ``x >= 0`` that minimises ``|sum_i x_i * update_i|^2 + (sum_i x_i - 1)^2``
+    is a multiple of c, and non-negative least squares finds it with an active set.
+
+    Args:
+        level: ``client`` or ``task``.
+        server_lr: factor on the step.
+
+    Papers: Desideri, "Multiple-gradient descent algorithm (MGDA) for multiobjective
+    optimization", 2012, https://doi.org/10.1016/j.crma.2012.03.014; Sener and Koltun,
+    "Multi-Task Learning as Multi-Objective Optimization", NeurIPS 2018,
+    https://arxiv.org/abs/1810.04650
+    """
+
+    def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
+        n = len(gram)
+        system = np.vstack([root(gram).numpy(), np.ones((1, n))])
+        x, _ = nnls(system, np.append(np.zeros(n), 1.0))
+        return torch.from_numpy(x / x.sum())
+
+
+class FedMGDAPlus(ConflictAware):
+    """MGDA on updates of unit length, with weights near the clients' own.
+
+    ``c_i = length * lambda_i / |update_i|`` with
+    ``lambda = argmin |sum_i lambda_i * update_i / |update_i||^2`` over convex weights with
+    ``|lambda_i - weights_i| <= epsilon``. The paper leaves the length to the server's step
+    size; here it is the weighted mean of ``|update_i|``.
+
+    Args:
+        level: ``client`` or ``task``.
+        server_lr: factor on the step.
+        epsilon: in (0, 1]: near 0 averages the directions, 1 lets the weights move freely.
+
+    Raises:
+        UserError: an option is out of range.
+
+    Paper: Hu et al., "Federated Learning Meets Multi-objective Optimization", 2020,
+    https://arxiv.org/abs/2006.11489
+    """
+
+    def __init__(self, level: str = "client", server_lr: float = 1.0, epsilon: float = 0.1) -> None:
+        super().__init__(level, server_lr)
+        self.epsilon = number("epsilon", epsilon, above=0, most=1)
+
+    def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
+        length = gram.diagonal().sqrt()
+        cosines = (gram / torch.outer(length, length)).numpy()
+        middle = weights.numpy()
+
+        def function(x: np.ndarray) -> tuple[float, np.ndarray]:
+            slope = cosines @ x
+            return x @ slope / 2, slope
+
+        low = np.maximum(middle - self.epsilon, 0)
+        best = minimise(function, middle, low, np.minimum(middle + self.epsilon, 1))
+        return weights @ length * torch.from_numpy(best) / length

@@ -1,0 +1,39 @@
+"""How many clients there are, for the methods whose server state is a mean over all of them."""
+
+from __future__ import annotations
+
+import torch
+
+from fedjoint.strategy import JointStrategy
+from fedjoint.updates import Updates
+from strategies.options import number, whole
+
+
+class OverPopulation(JointStrategy):
+    """Base of the strategies that divide by the number of clients in the federation.
+
+    The state is ``seen``, the ids ``[n]`` of the clients that took part so far, int64.
+
+    Args:
+        population: number of clients; 0 takes those seen so far, which is right as soon as
+            every client has taken part, and until then counts the others as absent.
+        server_lr: factor on the mean update, above zero.
+
+    Raises:
+        UserError: an option is out of range.
+    """
+
+    def __init__(self, population: int = 0, server_lr: float = 1.0) -> None:
+        super().__init__()
+        self.given = whole("population", population, least=0)
+        self.server_lr = number("server_lr", server_lr, above=0)
+
+    def see(self, updates: Updates) -> None:
+        """Remember the clients behind ``updates``."""
+        seen = self.state.get("seen", updates.clients[:0])
+        self.state["seen"] = torch.cat([seen, updates.clients]).unique()
+
+    @property
+    def population(self) -> int:
+        """Number of clients, at least one."""
+        return self.given or max(1, len(self.state.get("seen", ())))

@@ -1,0 +1,138 @@
+"""PCGrad and GradVac: one update after the other is turned away from those it conflicts with."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.updates import Updates
+from strategies.conflict import ConflictAware
+from strategies.options import number, whole
+
+
+def raise_cosines(
+    gram: np.ndarray, targets: np.ndarray, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Raise the cosine of every update with every other to a target, one pair at a time.
+
+    Row i starts as update i. For j in ``order[i]``, if the cosine phi of row i with update j is
+    below the target t, ``a_ij * update_j`` is added to row i to make it t, with
+    ``a_ij = |row_i| / |update_j| * (t * sqrt(1 - phi^2) / sqrt(1 - t^2) - phi)``. A target of
+    zero is the projection onto the plane normal to update j.
+
+    Args:
+        gram: ``[rows, rows]`` inner products of the updates.
+        targets: ``[rows, rows]`` target cosines, below one.
+        order: ``[rows, rows]`` permutations, one per row.
+
+    Returns:
+        ``[rows, rows]``, the rows as combinations of the updates; and ``[rows, rows]``, the
+        cosines phi met on the way (one on the diagonal).
+    """
+    n = len(gram)
+    combination, cosines = np.eye(n), np.eye(n)
+    inner, square = gram.copy(), gram.diagonal().copy()  # row i with the updates; with itself
+    length = np.sqrt(gram.diagonal())
+    for j in order.T:  # all rows advance together: row i meets update j[i]
+        i = np.flatnonzero(j != np.arange(n))
+        j = j[i]
+        own = np.sqrt(square[i].clip(min=1e-30))
+        phi = (inner[i, j] / (own * length[j])).clip(-1, 1)
+        cosines[i, j] = phi
+        low = phi < targets[i, j]
+        i, j, phi, own, target = i[low], j[low], phi[low], own[low], targets[i, j][low]
+        # The part of row i normal to update j has length own * sqrt(1 - phi^2).
+        a = own / length[j] * (target * np.sqrt((1 - phi**2) / (1 - target**2)) - phi)
+        square[i] += 2 * a * inner[i, j] + a**2 * gram[j, j]
+        inner[i] += a[:, None] * gram[j]
+        combination[i, j] += a
+    return combination, cosines
+
+
+class PCGrad(ConflictAware):
+    """Projecting conflicting gradients: ``step = sum_i weights_i * projected_i``.
+
+    ``projected_i`` starts as update i ``[P]`` and, for the other updates j in random order,
+    loses its part along update j if their inner product is negative. The original sums
+    gradients; the weights make updates without conflicts merge as in FedAvg.
+
+    Args:
+        level: ``client`` or ``task``.
+        server_lr: factor on the step.
+        seed: of the random orders, together with the round.
+
+    Raises:
+        UserError: an option is out of range.
+
+    Paper: Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020,
+    https://arxiv.org/abs/2001.06782
+    """
+
+    def __init__(self, level: str = "client", server_lr: float = 1.0, seed: int = 0) -> None:
+        super().__init__(level, server_lr)
+        self.seed = whole("seed", seed, least=0)
+
+    def order(self, round: int, n: int) -> np.ndarray:
+        """Return ``[n, n]``, a random order of the updates for each of them."""
+        random = np.random.default_rng([self.seed, round])
+        return random.permuted(np.tile(np.arange(n), (n, 1)), axis=1)
+
+    def solve(self, gram: Tensor, weights: Tensor, rows: Updates, moved: Tensor) -> Tensor:
+        n = len(gram)
+        combination, _ = raise_cosines(gram.numpy(), np.zeros((n, n)), self.order(rows.round, n))
+        return weights @ torch.from_numpy(combination)
+
+
+class GradVac(PCGrad):
+    """Gradient vaccine: PCGrad with a target cosine per pair, learnt from the past.
+
+    Update i is turned towards update j when their cosine phi is below the target t_ij (PCGrad:
+    below zero), until it is t_ij; then ``t_ij <- (1 - beta) * t_ij + beta * phi``.
+
+    The state holds ``ids`` ``[n]``, the clients or tasks seen so far, and ``targets`` ``[n, n]``
+    float64, zero for pairs that never met.
+
+    Args:
+        level: ``client`` or ``task``.
+        server_lr: factor on the step.
+        seed: of the random orders, together with the round.
+        beta: how fast the targets follow the cosines, in (0, 1].
+
+    Raises:
+        UserError: an option is out of range.
+
+    Paper: Wang et al., "Gradient Vaccine: Investigating and Improving Multi-task Optimization
+    in Massively Multilingual Models", ICLR 2021, https://arxiv.org/abs/2010.05874
+    """
+
+    def __init__(
+        self, level: str = "client", server_lr: float = 1.0, seed: int = 0, beta: float = 0.01
+    ) -> None:
+        super().__init__(level, server_lr, seed)
+        self.beta = number("beta", beta, above=0, most=1)
+
+    def solve(self, gram: Tensor, weights: Tensor, rows: Updates, moved: Tensor) -> Tensor:
+        index = self.remember(rows.clients.cpu()[moved])
+        pairs = index[:, None], index
+        targets = self.state["targets"][pairs]
+        combination, cosines = raise_cosines(
+            # A target of one could only be reached by an update of infinite length.
+            gram.numpy(),
+            targets.clamp(max=1 - 1e-6).numpy(),
+            self.order(rows.round, len(gram)),
+        )
+        moved_targets = targets + self.beta * (torch.from_numpy(cosines) - targets)
+        self.state["targets"] = self.state["targets"].index_put(pairs, moved_targets)
+        return weights @ torch.from_numpy(combination)
+
+    def remember(self, ids: Tensor) -> Tensor:
+        """Make room for ``ids`` in the state; return where they are in it."""
+        old = self.state.get("ids", ids[:0])
+        new = torch.cat([old, ids]).unique()
+        targets = torch.zeros(len(new), len(new), dtype=torch.float64)
+        if len(old):
+            at = torch.searchsorted(new, old)
+            targets[at[:, None], at] = self.state["targets"]
+        self.state["ids"], self.state["targets"] = new, targets
+        return torch.searchsorted(new, ids)

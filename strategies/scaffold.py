@@ -1,0 +1,41 @@
+"""Scaffold: control variates against the drift of local training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.updates import Updates
+from strategies.population import OverPopulation
+
+
+class Scaffold(OverPopulation):
+    """Stochastic controlled averaging.
+
+    Clients correct every local step by ``c - c_i``, the server's control minus their own, both
+    ``[P]``, and send the change of their control as ``extras["control"]`` ``[rows, P]``. Then
+    ``step = server_lr * mean`` and ``c <- c + sum_i change_i / population``.
+
+    The state holds ``controls``, ``population * c`` of shape ``[P]``, so that c stays the mean
+    of the clients' controls while the population is still being discovered.
+
+    Args:
+        population: number of clients; 0 takes those seen so far.
+        server_lr: factor on the mean update.
+
+    Paper: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated
+    Learning", ICML 2020, https://arxiv.org/abs/1910.06378
+    """
+
+    method = "scaffold"
+
+    def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
+        """Return the server's ``control`` ``[P]``."""
+        controls = self.state.get("controls", torch.zeros_like(backbone))
+        return {"control": controls / self.population}
+
+    def merge(self, updates: Updates) -> Tensor:
+        self.see(updates)
+        changes = updates.extras["control"].sum(0)
+        self.state["controls"] = self.state.get("controls", torch.zeros_like(changes)) + changes
+        return self.server_lr * updates.mean()

@@ -1,0 +1,20 @@
+"""Every task counts the same, however many clients or examples it has."""
+
+from torch import Tensor
+
+from fedjoint.updates import Updates
+from strategies.fedavg import FedAvg
+
+
+class TaskBalanced(FedAvg):
+    """``step = server_lr * mean over tasks t of (weighted mean of the updates that trained t)``.
+
+    The mean is over the tasks trained in this round. It is the federated counterpart of equal
+    loss weights in multi-task learning, and the baseline for the conflict-aware rules.
+
+    Args:
+        server_lr: factor on the merged update.
+    """
+
+    def merge(self, updates: Updates) -> Tensor:
+        return self.step(updates.by_task().matrix.mean(0))

@@ -1,0 +1,35 @@
+"""The coordinate-wise trimmed mean."""
+
+from torch import Tensor
+
+from fedjoint.strategy import JointStrategy
+from fedjoint.updates import Updates
+from strategies.columns import by_columns
+from strategies.options import number
+
+
+class TrimmedMean(JointStrategy):
+    """``step[p]`` is the mean of ``update_i[p]`` without the lowest and highest few.
+
+    Each client counts once; ``floor(beta * rows)`` values are left out at either end.
+
+    Args:
+        beta: share left out at either end, in [0, 0.5).
+
+    Raises:
+        UserError: an option is out of range.
+
+    Paper: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
+    Rates", ICML 2018, https://arxiv.org/abs/1803.01498
+    """
+
+    def __init__(self, beta: float = 0.2) -> None:
+        super().__init__()
+        self.beta = number("beta", beta, least=0, below=0.5)
+
+    def merge(self, updates: Updates) -> Tensor:
+        n = len(updates)
+        cut = int(self.beta * n)
+        return by_columns(
+            updates.matrix, lambda block: block.sort().values[:, cut : n - cut].mean(1)
+        )

@@ -1,0 +1,33 @@
+"""Shared data for the tests of the data layer."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedjoint.data.base import Examples
+from fedjoint.data.dataset import Dataset
+from fedjoint.tasks import Task
+
+
+@pytest.fixture
+def shared_text() -> Path:
+    """The folder of real text tasks, kept outside the repository."""
+    root = os.environ.get("FEDJOINT_DATA") or Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(root) / "text"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: set FEDJOINT_DATA to the folder with the text tasks")
+    return folder
+
+
+@pytest.fixture
+def two_tasks() -> Dataset:
+    """120 examples whose input is their own position, with a class and a number each."""
+    rng = np.random.default_rng(5)
+    kind = torch.from_numpy(rng.integers(0, 4, 120))
+    size = torch.from_numpy(rng.standard_normal((120, 1))).float()
+    x = torch.arange(120.0)[:, None]
+    tasks = (Task("kind", "multiclass", 4), Task("size", "regression", 1))
+    return Dataset(tasks, Examples(x, {"kind": kind, "size": size}))

@@ -1,0 +1,91 @@
+import zlib
+
+import pytest
+
+from fedjoint.data import text
+from fedjoint.data.config import DataConfig
+from fedjoint.errors import UserError
+
+
+def config(path, **settings):
+    places = [str(p) for p in path] if isinstance(path, list) else str(path)
+    return DataConfig(source="text", path=places, **settings)
+
+
+def test_words_are_hashed_alone_and_padded():
+    ids = text.encode(["A cat a", "", "one two three four five"], 4, 100)
+    assert ids.shape == (3, 4)
+    known = {word: 1 + zlib.crc32(word.encode()) % 99 for word in ("a", "cat", "one")}
+    assert ids[0].tolist() == [known["a"], known["cat"], known["a"], 0]
+    assert ids[1].tolist() == [0, 0, 0, 0]
+    assert ids[2, 0] == known["one"] and (ids[2] > 0).all()
+    assert ids.max() < 100
+
+
+def test_files_are_tasks_and_miss_each_other_s_labels(tmp_path):
+    (tmp_path / "mood.all").write_text("1 fine day\n0 awful\n1 \n")
+    (tmp_path / "topic.train.txt").write_text("0 what is it\n")
+    (tmp_path / "topic.test.txt").write_text("2 who\n1 where\n")
+    dataset = text.load(config(tmp_path))
+    assert [(task.name, task.outputs) for task in dataset.tasks] == [("mood", 2), ("topic", 3)]
+    y = dataset.examples.y
+    assert y["mood"].tolist() == [1, 0, 1, -1, -1, -1]
+    assert y["topic"].tolist() == [-1, -1, -1, 2, 1, 0]
+    assert dataset.origin.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_latin_1_is_detected_and_its_odd_line_ends_are_words(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes("0 caf\u00e9 one\u0085two\n1 b\n".encode("latin-1"))
+    dataset = text.load(config(file))
+    assert len(dataset.examples) == 2
+    assert dataset.examples.x[0, 0] == text.encode(["caf\u00e9"], 1, 4096)[0, 0]
+
+
+def test_windows_lines_and_byte_order_mark(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"\xef\xbb\xbf0 one\r\n1 two\r\n")
+    plain = tmp_path / "b.txt"
+    plain.write_bytes(b"0 one\n1 two\n")
+    x, y = (text.load(config(f)).examples.x for f in (file, plain))
+    assert x.equal(y)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        (b"0 good\nbad\n", {}, r"a\.txt:2: 'bad' is not a `label sentence` line"),
+        (b"0 good\n\n1 x\n", {}, r"a\.txt:2: ''"),
+        (b"0 good\n1 x\nONE y\n", {}, r"a\.txt:3: label 'ONE'"),
+        (b"0 x\n1 y\n2 z\n", {"outputs": {"a": 2}}, r"a\.txt:3: label '2' .*data.outputs.a = 2"),
+        (b"", {}, r"a\.txt: the file is empty"),
+        (b"0 x\n1 caf\xe9\n", {"encoding": "utf-8"}, r"a\.txt:2: not utf-8"),
+        (b"0 x\n", {"encoding": "klingon"}, "'klingon' is unknown"),
+    ],
+)
+def test_malformed_files(tmp_path, content, settings, message):
+    file = tmp_path / "a.txt"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        text.load(config(file, **settings))
+
+
+def test_missing_file_and_empty_folder(tmp_path):
+    with pytest.raises(UserError, match=r"none\.txt: no such file or folder; set data\.path"):
+        text.load(config(tmp_path / "none.txt"))
+    with pytest.raises(UserError, match="the folder has no files"):
+        text.load(config(tmp_path))
+
+
+def test_real_tasks(shared_text):
+    names = ["TREC.train.all", "TREC.test.all", "mpqa.all", "rt-polarity.all"]
+    dataset = text.load(config([shared_text / name for name in names]))
+    lines = [(shared_text / name).read_bytes().count(b"\n") for name in names]
+    assert len(dataset.examples) == sum(lines)
+    assert [(t.name, t.outputs) for t in dataset.tasks] == [
+        ("TREC", 6),
+        ("mpqa", 2),
+        ("rt-polarity", 2),
+    ]
+    # MR has as many positive as negative sentences (Pang and Lee 2005).
+    assert (dataset.examples.y["rt-polarity"] == 1).sum() == 5331

@@ -1,0 +1,250 @@
+"""The conflict-aware rules against closed forms, other solvers and their defining equations."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from strategies.alignedmtl import AlignedMTL
+from strategies.cagrad import CAGrad, FedHCA2
+from strategies.conflict import ConflictAware
+from strategies.convex import project
+from strategies.fedavg import FedAvg
+from strategies.imtlg import IMTLG
+from strategies.mgda import MGDA, FedMGDAPlus
+from strategies.nashmtl import NashMTL
+from strategies.projection import GradVac, PCGrad
+
+SEEDS = range(4)
+
+
+def slsqp(function, start, low=0.0, high=1.0):
+    """Minimise over weights in [low, high] that sum to one, with scipy's general solver."""
+    bounds = np.broadcast_to(
+        np.stack([np.broadcast_to(low, start.shape), np.broadcast_to(high, start.shape)], 1),
+        (len(start), 2),
+    )
+    found = minimize(
+        function,
+        start,
+        bounds=bounds,
+        method="SLSQP",
+        constraints={"type": "eq", "fun": lambda x: x.sum() - 1},
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    assert found.success, found.message
+    return found.x
+
+
+def double(updates):
+    return updates.matrix.double().numpy(), updates.weights.double().numpy()
+
+
+def test_projection_onto_bounded_weights():
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        point = random.normal(size=6)
+        low, high = np.zeros(6), np.full(6, 0.4)
+        expected = slsqp(
+            lambda x, point=point: ((x - point) ** 2).sum(), np.full(6, 1 / 6), low, high
+        )
+        np.testing.assert_allclose(project(point, low, high), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mgda_of_two_updates_is_the_closed_form(seed, draw):
+    updates = draw(2, size=3, seed=seed)
+    a, b = updates.matrix
+    share = float(((b - a) @ b / (a - b).square().sum()).clamp(0, 1))
+    torch.testing.assert_close(MGDA().merge(updates), share * a + (1 - share) * b)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mgda_is_the_shortest_combination(seed, draw):
+    updates = draw(6, size=20, common=0.8, seed=seed)
+    g, weights = double(updates)
+    best = slsqp(lambda x: ((x @ g) ** 2).sum(), weights)
+    step = MGDA().merge(updates).double().numpy()
+    np.testing.assert_allclose(step, best @ g, atol=2e-4)
+    assert (g @ step >= step @ step - 1e-4).all()  # no update is opposed
+
+
+@pytest.mark.parametrize("epsilon", [0.001, 0.05, 0.2, 1.0])
+def test_fedmgdaplus_solves_its_box_problem(epsilon, draw):
+    updates = draw(6, size=20, common=0.8)
+    g, weights = double(updates)
+    length = np.linalg.norm(g, axis=1)
+    unit = g / length[:, None]
+    best = slsqp(
+        lambda x: ((x @ unit) ** 2).sum(),
+        weights,
+        np.maximum(weights - epsilon, 0),
+        np.minimum(weights + epsilon, 1),
+    )
+    step = FedMGDAPlus(epsilon=epsilon).merge(updates).double().numpy()
+    np.testing.assert_allclose(step, weights @ length * best @ unit, atol=2e-4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("radius", [0.2, 0.5, 0.9])
+def test_cagrad_solves_its_dual(seed, radius, draw):
+    updates = draw(5, size=20, common=0.5, seed=seed)
+    g, weights = double(updates)
+    mean = weights @ g
+    reach = radius * np.linalg.norm(mean)
+
+    def dual(x):
+        return x @ g @ mean + reach * np.linalg.norm(x @ g)
+
+    best = slsqp(dual, weights) @ g
+    expected = mean + reach * best / np.linalg.norm(best)
+    step = CAGrad(radius=radius).merge(updates).double().numpy()
+    np.testing.assert_allclose(step, expected, atol=1e-3)
+    # Strong duality: the worst inner product equals the least dual value.
+    assert (g @ step).min() == pytest.approx(dual(slsqp(dual, weights)), abs=1e-4)
+
+
+def test_cagrad_of_radius_zero_is_fedavg(draw):
+    torch.testing.assert_close(CAGrad(radius=0).merge(draw(5)), FedAvg().merge(draw(5)))
+
+
+def test_fedhca2_is_cagrad_around_the_plain_mean_rescaled(draw):
+    updates = draw(5, common=0.5)
+    equal = replace(updates, weights=torch.full((5,), 0.2))
+    expected = CAGrad(radius=0.4).merge(equal) / 1.16
+    torch.testing.assert_close(FedHCA2().merge(updates), expected)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nashmtl_meets_the_bargaining_equation(seed, draw):
+    updates = draw(5, common=0.5, seed=seed)
+    gram, weights = updates.gram, updates.weights.double()
+    a = NashMTL().coefficients(gram, weights)
+    assert (a > 0).all() and float(a.sum()) == pytest.approx(1)
+    # gram @ a = weights / a up to the scale of a: the products are one number for all rows.
+    products = a * (gram @ a) / weights
+    torch.testing.assert_close(products, products.mean().expand(5), rtol=1e-6, atol=0)
+
+
+def test_nashmtl_stays_finite_when_updates_cancel(wrap):
+    step = NashMTL().merge(wrap(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])))
+    assert step.abs().max() < 1  # no agreement: nothing longer than the updates
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_imtlg_projects_equally_onto_all(seed, draw):
+    updates = draw(5, seed=seed)
+    step = IMTLG().merge(updates)
+    onto = torch.nn.functional.normalize(updates.matrix, dim=1) @ step
+    torch.testing.assert_close(onto, onto.mean().expand(5), rtol=1e-3, atol=1e-4)
+    c = IMTLG().coefficients(updates.gram, updates.weights.double())
+    assert float(c.sum()) == pytest.approx(1)
+
+
+def test_imtlg_of_opposites_is_zero(wrap):
+    assert IMTLG().merge(wrap(torch.tensor([[1.0, 2.0], [-1.0, -2.0]]))).eq(0).all()
+
+
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_alignedmtl_from_the_singular_values_of_the_matrix(rows, draw):
+    updates = draw(rows, size=6, common=0.0)  # 9 rows in 6 dimensions: deficient rank
+    u, s, v = np.linalg.svd(double(updates)[0], full_matrices=False)
+    expected = double(updates)[1] @ (s.min() * u @ v)
+    np.testing.assert_allclose(AlignedMTL().merge(updates), expected, atol=1e-4)
+
+
+def plain_pcgrad(g, order):
+    """Project as the paper's algorithm says, on the vectors themselves."""
+    result = g.copy()
+    for i, row in enumerate(result):
+        for j in order[i]:
+            inner = row @ g[j]
+            if j != i and inner < 0:
+                row -= inner / (g[j] @ g[j]) * g[j]
+    return result
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_pcgrad_projects_the_vectors(seed, draw):
+    updates = draw(6, size=8, common=0.0, seed=seed)
+    g, weights = double(updates)
+    strategy = PCGrad(seed=seed)
+    expected = weights @ plain_pcgrad(g, strategy.order(updates.round, 6))
+    np.testing.assert_allclose(strategy.merge(updates), expected, atol=1e-5)
+    assert not np.allclose(expected, weights @ g)  # there were conflicts
+
+
+def test_pcgrad_orders_depend_on_seed_and_round():
+    order = PCGrad(seed=1).order(1, 20)
+    assert (np.sort(order, axis=1) == np.arange(20)).all()
+    assert (order == PCGrad(seed=1).order(1, 20)).all()
+    assert (order != PCGrad(seed=1).order(2, 20)).any()
+    assert (order != PCGrad(seed=2).order(1, 20)).any()
+
+
+def test_gradvac_over_rounds_on_the_vectors(draw):
+    strategy, beta = GradVac(seed=3, beta=0.3), 0.3
+    targets = np.zeros((10, 10))
+    for round, taking_part in enumerate([[0, 1, 2, 3], [2, 3, 5, 9], [0, 2, 5, 9]], start=1):
+        updates = draw(4, size=8, common=0.6, seed=round, round=round)
+        updates = replace(updates, clients=torch.tensor(taking_part))
+        g, weights = double(updates)
+        rows = g.copy()
+        for i, row in enumerate(rows):
+            for j in strategy.order(round, 4)[i]:
+                if i == j:
+                    continue
+                own, other = np.linalg.norm(row), np.linalg.norm(g[j])
+                phi, target = row @ g[j] / own / other, targets[taking_part[i], taking_part[j]]
+                if phi < target:
+                    row += g[j] * (
+                        own
+                        * (target * (1 - phi**2) ** 0.5 - phi * (1 - target**2) ** 0.5)
+                        / (other * (1 - target**2) ** 0.5)
+                    )
+                    assert row @ g[j] / np.linalg.norm(row) / other == pytest.approx(target)
+                targets[taking_part[i], taking_part[j]] += beta * (phi - target)
+        np.testing.assert_allclose(strategy.merge(updates), weights @ rows, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [PCGrad, GradVac])
+def test_without_conflicts_projection_is_fedavg(rule, draw):
+    updates = draw(5, common=5.0)
+    assert (updates.gram > 0).all()
+    torch.testing.assert_close(rule().merge(updates), FedAvg().merge(updates))
+
+
+RULES = [MGDA, FedMGDAPlus, CAGrad, FedHCA2, NashMTL, IMTLG, AlignedMTL, PCGrad, GradVac]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_task_level_merges_the_mean_updates_of_tasks(rule, draw):
+    updates = draw(7, common=0.5)
+    step = rule(level="task").merge(updates)
+    torch.testing.assert_close(step, rule().merge(updates.by_task()))
+    assert not torch.allclose(step, rule().merge(updates))
+    assert rule().per_client and not rule(level="task").per_client
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_update_of_zero_only_shortens_the_step(rule, draw):
+    updates = draw(4, common=0.5)
+    matrix = torch.cat([updates.matrix, torch.zeros(1, 30)])
+    weights = torch.cat([0.75 * updates.weights, torch.tensor([0.25])])
+    clients = torch.arange(5)
+    more = replace(updates, matrix=matrix, weights=weights, clients=clients)
+    torch.testing.assert_close(
+        rule().merge(more), 0.75 * rule().merge(updates), rtol=1e-4, atol=1e-5
+    )
+    still = replace(updates, matrix=torch.zeros(4, 30))
+    assert rule().merge(still).eq(0).all()
+
+
+def test_a_rule_of_ones_own_is_one_method(draw):
+    class Mean(ConflictAware):
+        def coefficients(self, gram, weights):
+            return weights
+
+    torch.testing.assert_close(Mean(server_lr=0.5).merge(draw(4)), 0.5 * draw(4).mean())

@@ -1,0 +1,189 @@
+"""What holds for every strategy of the collection."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fedjoint.strategy import JointStrategy
+from strategies import adaptive, cagrad, clustered, krum, mgda, personal, projection
+from strategies.alignedmtl import AlignedMTL
+from strategies.fedavg import FedAvg
+from strategies.fedavgm import FedAvgM
+from strategies.feddyn import FedDyn
+from strategies.fednova import FedNova
+from strategies.fedprox import FedProx
+from strategies.geometricmedian import GeometricMedian
+from strategies.imtlg import IMTLG
+from strategies.matu import MaTU
+from strategies.median import Median
+from strategies.nashmtl import NashMTL
+from strategies.normclip import NormClip
+from strategies.scaffold import Scaffold
+from strategies.taskbalanced import TaskBalanced
+from strategies.trimmedmean import TrimmedMean
+
+SUMS = [
+    FedAvg,
+    FedAvgM,
+    FedProx,
+    TaskBalanced,
+    MaTU,
+    adaptive.FedAdagrad,
+    adaptive.FedAdam,
+    adaptive.FedYogi,
+    personal.FedRep,
+    personal.FedBABU,
+    personal.Ditto,
+    personal.APFL,
+]
+ROWS = [
+    FedNova,
+    Scaffold,
+    FedDyn,
+    clustered.IFCA,
+    clustered.CFL,
+    Median,
+    TrimmedMean,
+    krum.Krum,
+    krum.MultiKrum,
+    krum.Bulyan,
+    GeometricMedian,
+    NormClip,
+    mgda.MGDA,
+    mgda.FedMGDAPlus,
+    cagrad.CAGrad,
+    cagrad.FedHCA2,
+    NashMTL,
+    IMTLG,
+    AlignedMTL,
+    projection.PCGrad,
+    projection.GradVac,
+]
+EVERY = SUMS + ROWS
+RANDOM = [projection.PCGrad, projection.GradVac]  # orders are drawn for rows, not for clients
+FIXED_LENGTH = [adaptive.FedAdagrad, adaptive.FedAdam, adaptive.FedYogi, NormClip]
+ADAPTED = [*FIXED_LENGTH, clustered.IFCA, clustered.CFL]  # or relative to other backbones
+every = pytest.mark.parametrize("build", EVERY)
+
+
+def without(*left_out):
+    return pytest.mark.parametrize("build", [b for b in EVERY if b not in left_out])
+
+
+@every
+def test_per_client_is_said(build):
+    assert isinstance(build(), JointStrategy)
+    assert build().per_client == (build in ROWS)
+
+
+@pytest.mark.parametrize("build", SUMS)
+def test_sums_over_blocks_of_clients_with_the_same_tasks_suffice(build, draw):
+    updates = draw(8, common=0.5)
+    kinds, block = updates.tasks.unique(dim=0, return_inverse=True)
+    assert len(kinds) < 8
+    member = torch.nn.functional.one_hot(block).T.float() * updates.weights
+    blocks = replace(
+        updates,
+        matrix=member @ updates.matrix / member.sum(1, keepdim=True),
+        weights=member.sum(1),
+        examples=torch.ones(len(kinds), dtype=torch.int64),
+        clients=torch.arange(len(kinds)),
+        tasks=kinds,
+        steps=torch.ones(len(kinds), dtype=torch.int64),
+        extras={},
+    )
+    torch.testing.assert_close(build().merge(blocks), build().merge(updates), rtol=1e-3, atol=1e-5)
+
+
+@without(*RANDOM)
+def test_the_order_of_the_rows_does_not_matter(build, draw):
+    updates = draw(7, common=0.5)
+    p = torch.tensor([4, 0, 6, 2, 5, 1, 3])
+    shuffled = replace(
+        updates,
+        matrix=updates.matrix[p],
+        weights=updates.weights[p],
+        tasks=updates.tasks[p],
+        examples=updates.examples[p],
+        clients=updates.clients[p],
+        steps=updates.steps[p],
+        extras={name: rows[p] for name, rows in updates.extras.items()},
+    )
+    torch.testing.assert_close(
+        build().merge(shuffled), build().merge(updates), rtol=1e-3, atol=1e-4
+    )
+
+
+@without(*ADAPTED)
+@pytest.mark.parametrize("scale", [1e-4, 1e3])
+def test_scaled_updates_scale_the_step(build, scale, draw):
+    updates = draw(7, common=0.5)
+    scaled = replace(updates, matrix=scale * updates.matrix)
+    torch.testing.assert_close(
+        build().merge(scaled) / scale, build().merge(updates), rtol=1e-3, atol=1e-4
+    )
+
+
+@without(*ADAPTED, cagrad.CAGrad, cagrad.FedHCA2, FedDyn, krum.Bulyan)
+def test_one_client_is_followed(build, draw):
+    updates = draw(1)
+    torch.testing.assert_close(build().merge(updates), updates.matrix[0])
+
+
+@every
+def test_state_restored_into_a_fresh_instance_continues_the_run(build, draw):
+    straight = build()
+    sent = straight.broadcast(draw(7, seed=1).backbone)
+    straight.merge(draw(7, seed=1))
+    saved = {name: tensor.clone() for name, tensor in straight.state.items()}
+    assert all(isinstance(tensor, torch.Tensor) for tensor in [*saved.values(), *sent.values()])
+    resumed = build()
+    resumed.state = saved
+    second = draw(7, seed=2, round=2)
+    assert resumed.merge(second).equal(straight.merge(second))
+    assert resumed.state.keys() == straight.state.keys()
+    for name, tensor in straight.state.items():
+        assert resumed.state[name].equal(tensor)
+
+
+@every
+def test_the_updates_are_left_as_they_were(build, draw):
+    updates, same = draw(7), draw(7)
+    build().merge(updates)
+    assert updates.matrix.equal(same.matrix) and updates.weights.equal(same.weights)
+    assert updates.backbone.equal(same.backbone)
+
+
+class Largest(TorchDispatchMode):
+    """Count new tensors of at least ``size`` numbers."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.count = size, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        old = {t.untyped_storage().data_ptr() for t in args if isinstance(t, torch.Tensor)}
+        for t in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(t, torch.Tensor) and t.untyped_storage().data_ptr() not in old:
+                self.count += t.numel() >= self.size
+        return result
+
+
+def test_large_tensors_are_counted():
+    x = torch.ones(100)
+    with Largest(100) as largest:
+        _ = x + 1, x[None], x[:50] + 1, x.sort()
+    assert largest.count == 3  # the sum, and both parts of the sort
+
+
+@every
+def test_no_second_copy_of_the_updates(build, draw, monkeypatch):
+    monkeypatch.setattr("strategies.columns.BLOCK", 2000)
+    updates = draw(40, size=2000, common=0.5)
+    strategy = build()
+    with Largest(40 * 2000 // 2) as largest:
+        strategy.merge(updates)
+    assert largest.count == 0

@@ -1,0 +1,107 @@
+"""FedProx, FedNova, Scaffold, FedDyn, the personal methods and option checks."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedjoint.errors import UserError
+from strategies import personal
+from strategies.clustered import IFCA
+from strategies.fedavg import FedAvg
+from strategies.feddyn import FedDyn
+from strategies.fednova import FedNova
+from strategies.fedprox import FedProx
+from strategies.mgda import MGDA, FedMGDAPlus
+from strategies.scaffold import Scaffold
+from strategies.taskbalanced import TaskBalanced
+
+
+def test_fednova_on_known_numbers(wrap):
+    updates = replace(
+        wrap(torch.tensor([[2.0, 0.0], [0.0, 8.0]])),
+        weights=torch.tensor([0.25, 0.75]),
+        steps=torch.tensor([1, 4]),
+    )
+    # tau = 0.25 * 1 + 0.75 * 4 = 3.25; normalised updates (2, 0) and (0, 2).
+    expected = 3.25 * torch.tensor([0.25 * 2, 0.75 * 2])
+    torch.testing.assert_close(FedNova().merge(updates), expected)
+
+
+def test_fednova_with_equal_steps_is_fedavg(draw):
+    updates = replace(draw(5), steps=torch.full((5,), 7))
+    torch.testing.assert_close(FedNova().merge(updates), FedAvg().merge(updates))
+
+
+@pytest.mark.parametrize("population", [0, 5])
+def test_scaffold_control_is_the_mean_of_the_clients_controls(draw, population):
+    strategy, controls = Scaffold(population), torch.zeros(5, 30)
+    assert strategy.broadcast(torch.ones(30))["control"].eq(0).all()
+    for seed, taking_part in enumerate([[0, 2], [1, 2, 4], [3]]):
+        updates = replace(draw(len(taking_part), seed=seed), clients=torch.tensor(taking_part))
+        controls[taking_part] += updates.extras["control"]
+        torch.testing.assert_close(strategy.merge(updates), updates.mean())
+    expected = controls.mean(0)
+    torch.testing.assert_close(strategy.broadcast(torch.ones(30))["control"], expected)
+
+
+def test_feddyn_follows_the_paper(draw):
+    alpha, clients = 0.1, 6
+    strategy = FedDyn(alpha, population=clients)
+    backbone, h = torch.zeros(30), torch.zeros(30)
+    expected = backbone
+    for seed in range(3):
+        updates = draw(4, seed=seed)
+        models = expected + updates.matrix
+        h = h - alpha / clients * (models - expected).sum(0)
+        expected = models.mean(0) - h / alpha
+        backbone = backbone + strategy.merge(updates)
+    torch.testing.assert_close(backbone, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_taskbalanced_counts_tasks_alike(wrap):
+    updates = replace(
+        wrap(torch.tensor([[3.0], [5.0], [10.0]])),
+        tasks=torch.tensor([[1, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=torch.bool),
+        weights=torch.tensor([0.5, 0.25, 0.25]),
+    )
+    # Task a: (0.5 * 3 + 0.25 * 5) / 0.75; task b: 10; nobody trained task c.
+    expected = torch.tensor([((0.5 * 3 + 0.25 * 5) / 0.75 + 10) / 2])
+    torch.testing.assert_close(TaskBalanced().merge(updates), expected)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "method", "options"),
+    [
+        (FedProx(0.5), "prox", {"mu": 0.5}),
+        (FedDyn(0.5), "feddyn", {"alpha": 0.5}),
+        (personal.FedRep(3), "rep", {"head_steps": 3}),
+        (personal.FedBABU(), "babu", {}),
+        (personal.Ditto(2), "ditto", {"lam": 2.0}),
+        (personal.APFL(0.25), "apfl", {"alpha": 0.25}),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_clients_are_told_their_method(strategy, method, options):
+    assert (strategy.method, strategy.method_options) == (method, options)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: FedAvg(0), "server_lr = 0: a number > 0"),
+        (lambda: FedAvg("fast"), "server_lr = 'fast': a number > 0"),
+        (lambda: FedAvg(float("nan")), "server_lr = nan"),
+        (lambda: FedProx(-1), "mu = -1: a number >= 0"),
+        (lambda: personal.APFL(2), "alpha = 2: a number >= 0 and <= 1"),
+        (lambda: IFCA(clusters=0), "clusters = 0: a whole number >= 1"),
+        (lambda: IFCA(clusters=True), "clusters = True"),
+        (lambda: FedMGDAPlus(epsilon=1.5), "epsilon = 1.5"),
+        (lambda: MGDA(level="tasks"), "option level 'tasks': allowed are client, task; did you"),
+    ],
+)
+def test_bad_options_are_one_line(build, said):
+    with pytest.raises(UserError) as error:
+        build()
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

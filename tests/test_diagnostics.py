@@ -1,0 +1,77 @@
+"""Diagnostics of a round against numpy, on known numbers and at the edges."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fedjoint.diagnostics import diagnose
+from fedjoint.layout import Layout
+from fedjoint.updates import Updates
+
+
+def updates_of(matrix, tasks=None):
+    """Updates of equal weight; by default every client trains the first of two tasks."""
+    matrix = torch.as_tensor(matrix, dtype=torch.float32)
+    rows, size = matrix.shape
+    tasks = torch.tensor([[True, False]] * rows if tasks is None else tasks, dtype=torch.bool)
+    ones = torch.ones(rows, dtype=torch.int64)
+    return Updates(
+        matrix=matrix,
+        weights=torch.full((rows,), 1 / max(1, rows)),
+        examples=ones,
+        clients=10 + torch.arange(rows),
+        tasks=tasks.reshape(rows, 2),
+        task_names=("a", "b"),
+        steps=ones,
+        backbone=torch.zeros(size),
+        layout=Layout({"w": (size,)}),
+        round=1,
+    )
+
+
+def test_known_numbers():
+    updates = updates_of([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]], [[1, 0], [1, 0], [0, 1]])
+    said = diagnose(updates, torch.tensor([0.0, 4.0]), most=10)
+    assert said["clients"]["ids"] == [10, 11, 12]
+    np.testing.assert_allclose(said["clients"]["cosine"], [[1, 0, -1], [0, 1, 0], [-1, 0, 1]])
+    assert said["clients"]["conflicting"] == pytest.approx(1 / 3)
+    assert said["clients"]["magnitude_similarity"] == pytest.approx((4 / 5 + 6 / 10 + 12 / 13) / 3)
+    assert said["step_ratio"] == pytest.approx(4 / 2)
+    # Task a moves by (0.5, 1), task b by (-3, 0).
+    assert said["tasks"]["ids"] == ["a", "b"]
+    assert said["tasks"]["cosine"][0][1] == pytest.approx(-1.5 / (1.25**0.5 * 3))
+    assert said["tasks"]["conflicting"] == 1.0
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["fresh", "after a merge"])
+def test_only_the_first_rows_are_compared(known):
+    matrix = np.random.default_rng(0).normal(size=(9, 50))
+    updates = updates_of(matrix)
+    if known:
+        assert updates.gram.shape == (9, 9)
+    said = diagnose(updates, torch.ones(50), most=4)
+    unit = matrix[:4] / np.linalg.norm(matrix[:4], axis=1, keepdims=True)
+    np.testing.assert_allclose(said["clients"]["cosine"], unit @ unit.T, atol=1e-5)
+    assert ("gram" in updates.__dict__) == known
+    lengths = np.linalg.norm(matrix, axis=1)
+    assert said["step_ratio"] == pytest.approx(50**0.5 / lengths.mean(), rel=1e-5)
+
+
+def test_updates_of_zero_have_no_direction():
+    said = diagnose(updates_of([[1.0, 0.0], [0.0, 0.0], [2.0, 0.0]]), torch.zeros(2), most=10)
+    assert said["clients"]["cosine"] == [[1.0, None, 1.0], [None] * 3, [1.0, None, 1.0]]
+    assert said["clients"]["conflicting"] == 0.0
+    assert said["clients"]["magnitude_similarity"] == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("matrix", [torch.zeros(0, 3), torch.ones(1, 3), torch.zeros(2, 3)])
+def test_too_few_rows_to_compare(matrix):
+    said = diagnose(updates_of(matrix), torch.zeros(3), most=10)
+    assert said["clients"]["conflicting"] is None
+    assert said["clients"]["magnitude_similarity"] is None
+    assert len(said["clients"]["cosine"]) == len(matrix)
+    assert said["step_ratio"] == (0.0 if matrix.any() else None)
+    json.dumps(said, allow_nan=False)
