@@ -35,9 +35,18 @@ class LocalConfig(Section):
     batch_size: int = Field(16, ge=1)
     optimiser: OptimiserConfig = OptimiserConfig()
     lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the rate after each round")
+    lr_scales: list[float] = Field(
+        [], description="client i multiplies the rate by entry i % len; default: all by one"
+    )
     sequential: bool = Field(False, description="train clients one by one, never batched")
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(False, description="torch.compile the batched step")
+
+    @model_validator(mode="after")
+    def _rates(self) -> LocalConfig:
+        if any(not scale > 0 for scale in self.lr_scales):
+            raise ValueError("lr_scales must be above zero")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,42 @@
+"""Local methods: what a client does with a backbone it received."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedjoint.model import JointModel
+from fedjoint.tasks import Task
+from fedjoint.training.job import Job
+
+Tensors = dict[str, Tensor]
+
+
+class Method:
+    """Base class of the local methods: train the backbone and the heads together.
+
+    A plug-in overrides :meth:`train`; options are the arguments of its ``__init__``.
+
+    Attributes:
+        shares: whether clients send updates. If not, they keep their backbones to themselves.
+    """
+
+    shares: bool = True
+
+    def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
+        """Return one client's fresh private state beyond heads, say a control variate ``[P]``."""
+        return {}
+
+    def train(self, job: Job) -> Tensors:
+        """Train ``job.shared`` and ``job.private`` in place.
+
+        Returns:
+            ``[clients, ...]`` tensors to send beside the updates.
+        """
+        job.descend()
+        return {}
+
+    def personal(self, job: Job) -> tuple[Tensor, Tensors]:
+        """Return the ``[clients, P]`` backbones and the private state to evaluate with."""
+        return job.shared, job.private
+
+

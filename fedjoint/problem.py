@@ -1,0 +1,94 @@
+"""A problem: what the clients learn, on which backbone, from which data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fedjoint.backbones import TextBackbone, cnn, mlp
+from fedjoint.config import Config, ModelConfig
+from fedjoint.data.base import Federation
+from fedjoint.data.build import build_data
+from fedjoint.errors import UserError, choose
+from fedjoint.loading import load_object
+from fedjoint.model import JointModel, build_model
+from fedjoint.tasks import Task
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that a run needs to know beside its configuration.
+
+    Attributes:
+        tasks: the tasks, in the order of ``data.task_names``.
+        backbone: builds a fresh backbone, inputs ``[n, ...]`` to features ``[n, features]``.
+        data: the clients and their examples.
+        example: ``[1, ...]`` one input, to find the shapes of the model.
+
+    Raises:
+        UserError: tasks and data do not name the same tasks, or nobody has any data.
+    """
+
+    tasks: Sequence[Task]
+    backbone: Callable[[], nn.Module]
+    data: Federation
+    example: Tensor
+
+    def __post_init__(self) -> None:
+        names = tuple(task.name for task in self.tasks)
+        if names != tuple(self.data.task_names):
+            raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")
+        if len(set(names)) < len(names):
+            raise UserError(f"two tasks have one name: {', '.join(names)}")
+        if not len(self.data.sizes) or not (self.data.sizes > 0).any():
+            raise UserError("no client has a training example")
+
+    def model(self, config: Config) -> JointModel:
+        """Build the joint model, with the same initial weights on every machine."""
+        return build_model(
+            self.backbone, self.tasks, self.example, norm=config.model.norm, seed=config.seed
+        )
+
+
+def build_problem(config: Config) -> Problem:
+    """Return the problem that ``config`` describes.
+
+    Raises:
+        UserError: the data or the backbone cannot be had.
+    """
+    if config.problem:
+        problem = load_object(config.problem)(config)
+        if not isinstance(problem, Problem):
+            raise UserError(f"problem = {config.problem!r} must return a fedjoint.Problem")
+        return problem
+    tasks, data, example = build_data(config.data, config.seed)
+    return Problem(tasks, Backbone(config, tuple(example.shape[1:])), data, example)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The backbone that ``config.model`` names, for inputs of ``shape``."""
+
+    config: Config
+    shape: tuple[int, ...]
+
+    def __call__(self) -> nn.Module:
+        model: ModelConfig = self.config.model
+        if ":" in model.backbone:
+            return load_object(model.backbone)(model)
+        if model.backbone == "mlp":
+            return mlp(_product(self.shape), model.hidden)
+        if model.backbone == "cnn":
+            return cnn(self.shape, model.hidden, model.batch_norm)
+        if model.backbone == "text":
+            return TextBackbone(self.config.data.vocabulary, model.embedding, model.hidden[-1])
+        raise choose("model.backbone", model.backbone, ["mlp", "cnn", "text", "module:function"])
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

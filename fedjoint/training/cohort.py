@@ -1,0 +1,83 @@
+"""The data of a few clients with the same tasks, stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.data.base import Examples, Federation
+from fedjoint.tasks import Task
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One split of the clients' examples, padded to the longest.
+
+    Every client has one row more than the longest: padding, whose labels are missing, so that
+    a batch that is short points there and counts in no loss and no metric.
+
+    Attributes:
+        x: ``[clients, rows, ...]`` inputs.
+        y: task name -> ``[clients, rows, ...]`` labels.
+        sizes: ``[clients]`` int64, examples of each client.
+    """
+
+    x: Tensor
+    y: dict[str, Tensor]
+    sizes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Clients with the same tasks, in one place on one device.
+
+    Attributes:
+        clients: ``[clients]`` int64 ids.
+        tasks: their tasks, in the order of the problem's.
+        train, valid, test: their examples.
+    """
+
+    clients: np.ndarray
+    tasks: tuple[Task, ...]
+    train: Stack
+    valid: Stack
+    test: Stack
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+
+def gather(
+    data: Federation, tasks: Sequence[Task], clients: np.ndarray, device: torch.device
+) -> Cohort:
+    """Stack the data of ``clients``, which all have ``tasks``, on ``device``."""
+    parts = [data.client(int(client)) for client in clients]
+    return Cohort(
+        clients,
+        tuple(tasks),
+        stack([part.train for part in parts], tasks, device),
+        stack([part.valid for part in parts], tasks, device),
+        stack([part.test for part in parts], tasks, device),
+    )
+
+
+def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device) -> Stack:
+    """Pad and stack ``parts``, one per client, on ``device``."""
+    rows = max(len(part) for part in parts) + 1
+    x = parts[0].x.new_zeros(len(parts), rows, *parts[0].x.shape[1:])
+    y = {t.name: torch.stack([t.missing(rows)] * len(parts)) for t in tasks}
+    for row, part in enumerate(parts):
+        x[row, : len(part)] = part.x
+        for name, labels in y.items():
+            labels[row, : len(part)] = part.y[name]
+    sizes = np.array([len(part) for part in parts], np.int64)
+    return Stack(_move(x, device), {n: _move(labels, device) for n, labels in y.items()}, sizes)
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    # Pinned memory lets the copy overlap with the kernels of the previous cohort.
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

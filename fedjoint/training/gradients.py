@@ -1,0 +1,157 @@
+"""Gradients of many clients at once: one ``vmap`` over stacked parameters, or a plain loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jacrev, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedjoint.model import JointModel
+from fedjoint.training.balance import Fixed
+
+Tensors = dict[str, Tensor]
+
+
+class Gradients(NamedTuple):
+    """What one step of every client yields.
+
+    Attributes:
+        of: parameter name -> ``[clients, ...]`` gradient of the combined loss.
+        losses: ``[clients, tasks]`` mean losses of the batch.
+        norms: ``[clients, tasks]`` lengths of the tasks' gradients of the backbone, for rules
+            that balance by them; else None.
+    """
+
+    of: Tensors
+    losses: Tensor
+    norms: Tensor | None
+
+
+#: (trained, frozen, x, y, task weights), each stacked over clients -> gradients
+Kernel = Callable[[Tensors, Tensors, Tensor, Tensors, Tensor], Gradients]
+
+
+def make_kernel(
+    model: JointModel, balance: Fixed, *, batched: bool, precision: str, compiled: bool
+) -> Kernel:
+    """Return the function that computes every client's gradients.
+
+    Args:
+        model: its modules say what is computed; its own weights are never used.
+        balance: combines the losses of the tasks.
+        batched: all clients in one batched program. If not, the kernel takes one client.
+        precision: ``float32``, or ``bfloat16`` for autocast.
+        compiled: ``torch.compile`` the batched program.
+    """
+    names = [task.name for task in balance.tasks]
+
+    def losses_of(trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors) -> Tensor:
+        weights = {**trained, **frozen}
+        mixed = (
+            torch.autocast(x.device.type, torch.bfloat16)
+            if precision == "bfloat16"
+            else nullcontext()
+        )
+        with mixed:
+            outputs = functional_call(
+                model, {n: t for n, t in weights.items() if "balance." not in n}, (x, names)
+            )
+        losses = []
+        for task in balance.tasks:
+            loss, known = task.loss_fn(outputs[task.name].float(), y[task.name])
+            losses.append(loss.sum() / known.sum().clamp(min=1))
+        return torch.stack(losses)
+
+    def objective(
+        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses = losses_of(trained, frozen, x, y)
+        return balance.total(losses, weights, {**trained, **frozen}), losses.detach()
+
+    def separate(
+        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+    ) -> tuple[Tensors, Tensor, Tensor]:
+        def twice(t: Tensors) -> tuple[Tensor, Tensor]:
+            losses = losses_of(t, frozen, x, y)
+            return losses, losses.detach()
+
+        each, losses = jacrev(twice, has_aux=True)(trained)
+        of = {n: torch.tensordot(weights, g, 1) for n, g in each.items()}
+        squares = [g.flatten(1).square().sum(1) for n, g in each.items() if n[:9] == "backbone."]
+        norms = torch.stack(squares).sum(0).sqrt() if squares else torch.zeros_like(losses)
+        return of, losses, norms
+
+    def one_client(
+        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+    ) -> Gradients:
+        # functional_call writes BatchNorm's statistics into these views of the stacked state.
+        one = {n: t[0].detach().requires_grad_() for n, t in trained.items()}
+        rest = {n: t[0] for n, t in frozen.items()}
+        batch = {n: t[0] for n, t in y.items()}
+        if not balance.separate:
+            total, losses = objective(one, rest, x[0], batch, weights[0])
+            of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
+            return Gradients(_stacked(one, of), losses[None], None)
+        losses = losses_of(one, rest, x[0], batch)
+        sums = [torch.zeros_like(t) for t in one.values()]
+        norms = []
+        for task, loss in enumerate(losses):
+            of = torch.autograd.grad(loss, list(one.values()), retain_graph=True, allow_unused=True)
+            square = losses.new_zeros(())
+            for name, total_, g in zip(one, sums, of, strict=True):
+                if g is not None:
+                    total_ += weights[0, task] * g
+                    square = square + (g.square().sum() if name[:9] == "backbone." else 0)
+            norms.append(square.sqrt())
+        return Gradients(_stacked(one, sums), losses.detach()[None], torch.stack(norms)[None])
+
+    if not batched:
+        return one_client
+    single = separate if balance.separate else grad(objective, has_aux=True)
+    many = vmap(single, randomness="different")
+    program = torch.compile(many) if compiled else many
+
+    def all_clients(
+        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+    ) -> Gradients:
+        of, losses, *norms = program(trained, frozen, x, y, weights)
+        return Gradients(of, losses, norms[0] if norms else None)
+
+    return all_clients
+
+
+def _stacked(like: Tensors, gradients: object) -> Tensors:
+    return {
+        name: (torch.zeros_like(t) if g is None else g)[None]
+        for (name, t), g in zip(like.items(), gradients, strict=True)  # type: ignore[call-overload]
+    }
+
+
+def why_sequential(model: JointModel, example: Tensor, balance: Fixed) -> str | None:
+    """Say why ``model`` cannot be trained as one batched program, or None if it can."""
+    for name, module in model.backbone.named_modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            return f"{name} ({type(module).__name__}) keeps running statistics in training mode"
+        if isinstance(module, nn.RNNBase):
+            return f"{name} ({type(module).__name__}) has no batching rule"
+    kernel = make_kernel(model, balance, batched=True, precision="float32", compiled=False)
+    weights = {n: t.detach()[None].clone() for n, t in model.state_dict().items()}
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    state = {n: t[None] for n, t in balance.private().items()}
+    x = example.repeat(1, 2, *[1] * (example.ndim - 1)).view(1, 2, *example.shape[1:])
+    y = {task.name: task.missing(2)[None] for task in balance.tasks}
+    trained = {n: t for n, t in weights.items() if n in trainable}
+    frozen = {n: t for n, t in weights.items() if n not in trainable}
+    for name, tensor in state.items():
+        (trained if name in balance.trained else frozen)[name] = tensor
+    try:
+        with torch.random.fork_rng(devices=[]):
+            kernel(trained, frozen, x, y, torch.ones(1, len(balance.tasks)))
+    except Exception as error:  # whatever a model may raise under vmap
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return None

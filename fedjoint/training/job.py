@@ -1,0 +1,175 @@
+"""One round of local training of a cohort: what a local method works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.layout import Layout
+from fedjoint.training.balance import Fixed
+from fedjoint.training.cohort import Cohort
+from fedjoint.training.gradients import Gradients, Kernel
+from fedjoint.training.optimisers import Optimiser
+from fedjoint.training.order import schedule
+
+Tensors = dict[str, Tensor]
+
+#: Changes the gradients in place before a step: ``(gradients, parameters) -> None``.
+Correct = Callable[[Tensors, Tensors], None]
+
+
+class Batch(NamedTuple):
+    """One minibatch of every client.
+
+    Attributes:
+        x: ``[clients, batch, ...]`` inputs.
+        y: task name -> ``[clients, batch, ...]`` labels.
+        active: ``[clients]`` bool, who still has a batch; None where everyone has.
+    """
+
+    x: Tensor
+    y: Tensors
+    active: Tensor | None
+
+
+@dataclass
+class Job:
+    """Local training of the clients of ``cohort`` in one round.
+
+    Attributes:
+        cohort: the clients and their data.
+        round: the round, from 1.
+        seed: the run's seed.
+        layout: of the P shared parameters.
+        received: ``[P]`` the global backbone.
+        broadcast: what else the strategy sent.
+        shared: ``[clients, P]``, the clients' backbones, to be trained in place.
+        private: name -> ``[clients, ...]`` heads and other private state, trained in place.
+        kernel: computes gradients.
+        optimiser: makes an optimiser of the configured kind over some parameters.
+        balance: weighs the tasks.
+        trainable: names of the parameters that training may change.
+        budget: the batch size, and epochs or steps, of a round.
+        losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps.
+        steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
+    """
+
+    cohort: Cohort
+    round: int
+    seed: int
+    layout: Layout
+    received: Tensor
+    broadcast: Mapping[str, Tensor]
+    shared: Tensor
+    private: Tensors
+    kernel: Kernel
+    optimiser: Callable[[Tensors], Optimiser]
+    balance: Fixed
+    trainable: Collection[str]
+    budget: Mapping[str, int | None]
+    losses: Tensor = field(init=False)
+    steps: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.cohort), len(self.cohort.tasks))
+        self.losses = torch.zeros(shape, device=self.shared.device)
+        self.steps = np.zeros(len(self.cohort), np.int64)
+
+    def batches(self, steps: int | None = None, stream: int = 0) -> Iterator[Batch]:
+        """Yield the round's minibatches, in an order drawn from (seed, round, client).
+
+        Args:
+            steps: this many instead of the configured budget.
+            stream: another number gives another, independent order.
+        """
+        data, device = self.cohort.train, self.shared.device
+        budget = {**self.budget, "epochs": None, "steps": steps} if steps else self.budget
+        drawn = schedule(
+            self.seed + (stream << 32), self.round, self.cohort.clients, data.sizes, **budget
+        )
+        padding = data.x.shape[1] - 1
+        index = torch.from_numpy(np.where(drawn.mask, drawn.index, padding)).to(device)
+        row = torch.arange(len(self.cohort), device=device)[:, None]
+        for step, mask in enumerate(drawn.mask):
+            at, who = index[step], mask.any(1)
+            if len(mask) == 1:
+                # One client on its own: no padding, which BatchNorm would take for data.
+                if not who[0]:
+                    continue
+                at = at[:, : int(mask.sum())]
+            active = None if who.all() else torch.from_numpy(who).to(device)
+            yield Batch(data.x[row, at], {n: y[row, at] for n, y in data.y.items()}, active)
+
+    def gradients(self, batch: Batch, shared: Tensor, private: Tensors, names: Collection[str]) -> Gradients:
+        """Differentiate the clients' losses on ``batch`` by the parameters ``names``.
+
+        Args:
+            batch: the minibatch.
+            shared: ``[clients, P]`` backbones.
+            private: the rest of the model.
+            names: the parameters.
+        """
+        everything = {**self.layout.views(shared), **private}
+        trained = {n: t for n, t in everything.items() if n in names}
+        frozen = {n: t for n, t in everything.items() if n not in names}
+        return self.kernel(trained, frozen, batch.x, batch.y, self.weights(private))
+
+    def weights(self, private: Tensors) -> Tensor:
+        """``[clients, tasks]``, the weights of the tasks."""
+        state = {n: t for n, t in private.items() if n.startswith("balance.")}
+        if not state:
+            weights = self.balance.weights({})
+            return weights.to(self.shared.device).expand(len(self.cohort), -1)
+        return torch.vmap(self.balance.weights)(state).to(self.shared.device)
+
+    def descend(
+        self,
+        *,
+        shared: Tensor | None = None,
+        private: Tensors | None = None,
+        trainable: Callable[[str], bool] = lambda name: True,
+        correct: Correct | None = None,
+        steps: int | None = None,
+        stream: int = 0,
+        record: bool = True,
+    ) -> None:
+        """Train with the configured optimiser and budget, in place.
+
+        Args:
+            shared: ``[clients, P]`` backbones instead of the job's own.
+            private: the heads that go with them.
+            trainable: which of the trainable parameters to train, by name.
+            correct: changes the gradients in place before every step.
+            steps: this many steps instead of the configured budget.
+            stream: which order of minibatches, see :meth:`batches`.
+            record: count these steps and losses as the clients' training.
+        """
+        shared = self.shared if shared is None else shared
+        private = self.private if private is None else private
+        everything = {**self.layout.views(shared), **private}
+        parameters = {
+            n: t for n, t in everything.items() if n in self.trainable and trainable(n)
+        }
+        optimiser = self.optimiser(parameters)
+        total = torch.zeros_like(self.losses)
+        taken = torch.zeros(len(self.cohort), device=shared.device)
+        for batch in self.batches(steps, stream):
+            found = self.gradients(batch, shared, private, parameters)
+            if correct is not None:
+                correct(found.of, parameters)
+            optimiser.step(found.of, batch.active)
+            if found.norms is not None:
+                self.balance.after_step(found.norms, found.losses, private)
+            active = 1.0 if batch.active is None else batch.active.float()
+            total += found.losses * (active if isinstance(active, float) else active[:, None])
+            taken += active
+        mean = total / taken.clamp(min=1)[:, None]
+        if record:
+            self.losses = mean
+            self.steps = self.steps + taken.long().cpu().numpy()
+            self.balance.after_round(mean, private)

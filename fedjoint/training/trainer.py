@@ -1,0 +1,211 @@
+"""Trains and evaluates cohorts on one device."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.config import Config
+from fedjoint.layout import Layout
+from fedjoint.method import Method
+from fedjoint.model import JointModel
+from fedjoint.problem import Problem
+from fedjoint.tasks import Task
+from fedjoint.training.balance import Fixed, make_balance
+from fedjoint.training.cohort import Cohort, Stack, gather
+from fedjoint.training.gradients import Kernel, make_kernel, why_sequential
+from fedjoint.training.job import Job, Tensors
+from fedjoint.training.optimisers import Optimiser
+
+#: Clients in one batched program: more gain nothing, as their weights leave the CPU's cache.
+CHUNK = 64
+
+
+class Trainer:
+    """What a worker keeps between rounds: the model, its kernels, and resident data.
+
+    Args:
+        problem: tasks, backbone and data.
+        config: the run's configuration.
+        device: where to train.
+    """
+
+    def __init__(self, problem: Problem, config: Config, device: torch.device):
+        self.problem, self.config, self.device = problem, config, device
+        self.model: JointModel = problem.model(config).to(device)
+        self.layout: Layout = self.model.layout()
+        self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        self._kernels: dict[tuple[str, ...], tuple[Fixed, Kernel]] = {}
+        self._cohorts: OrderedDict[tuple[int, ...], Cohort] = OrderedDict()
+        self._resident = 0
+
+    @cached_property
+    def fallback(self) -> str | None:
+        """Why clients are trained one by one, or None where they are batched."""
+        if self.config.local.sequential:
+            return "local.sequential is set"
+        balance = self.balance(tuple(self.problem.tasks))
+        return why_sequential(self.model, self.problem.example.to(self.device), balance)
+
+    @property
+    def chunk(self) -> int:
+        """Most clients in one job."""
+        return 1 if self.fallback else CHUNK
+
+    def tasks(self, client: int) -> tuple[Task, ...]:
+        """Return the tasks of ``client``, in the problem's order."""
+        row = self.problem.data.tasks[client]
+        return tuple(task for task, has in zip(self.problem.tasks, row, strict=True) if has)
+
+    def balance(self, tasks: tuple[Task, ...]) -> Fixed:
+        """Return the rule that weighs ``tasks``."""
+        return make_balance(
+            self.config.balance, tasks, [task.name for task in self.problem.tasks]
+        )
+
+    def fresh(self, tasks: tuple[Task, ...], method: Method, received: Tensor) -> Tensors:
+        """Return the private state of a client that never trained, on the device."""
+        state = self.model.private([task.name for task in tasks])
+        state |= self.balance(tasks).private()
+        state |= method.private(self.model, tasks, received)
+        return {name: tensor.to(self.device) for name, tensor in state.items()}
+
+    def chunks(self, clients: np.ndarray) -> Iterator[slice]:
+        """Divide ``clients`` into runs with the same tasks, short enough for one job."""
+        tasks = self.problem.data.tasks[clients]
+        changes = np.flatnonzero((tasks[1:] != tasks[:-1]).any(1)) + 1
+        bounds = [0, *changes.tolist(), len(clients)]
+        for start, stop in zip(bounds, bounds[1:], strict=False):
+            for first in range(start, stop, self.chunk):
+                yield slice(first, min(first + self.chunk, stop))
+
+    def cohort(self, clients: np.ndarray) -> Cohort:
+        """Return the data of ``clients`` (who have the same tasks), resident on the device."""
+        key = tuple(clients.tolist())
+        if key in self._cohorts:
+            self._cohorts.move_to_end(key)
+            return self._cohorts[key]
+        found = gather(self.problem.data, self.tasks(key[0]), clients, self.device)
+        self._cohorts[key] = found
+        self._resident += len(key)
+        while self._resident > self.config.engine.cache_clients and len(self._cohorts) > 1:
+            self._resident -= len(self._cohorts.popitem(last=False)[0])
+        return found
+
+    def job(
+        self,
+        cohort: Cohort,
+        round: int,
+        received: Tensor,
+        broadcast: Mapping[str, Tensor],
+        shared: Tensor,
+        private: Tensors,
+    ) -> Job:
+        """Return a job that trains ``shared`` and ``private`` in place.
+
+        Args:
+            cohort: the clients.
+            round: the round.
+            received: ``[P]`` the global backbone.
+            broadcast: what else the strategy sent.
+            shared: ``[clients, P]``, holding ``received`` in every row.
+            private: name -> ``[clients, ...]`` the clients' private state.
+        """
+        local = self.config.local
+        balance, kernel = self._kernel(cohort.tasks)
+        rate = local.optimiser.lr * local.lr_decay ** (round - 1)
+        rule = local.optimiser.model_copy(update={"lr": rate})
+        scale = None
+        if local.lr_scales:
+            scales = np.asarray(local.lr_scales, np.float32)[cohort.clients % len(local.lr_scales)]
+            scale = torch.from_numpy(scales).to(self.device)
+        return Job(
+            cohort=cohort,
+            round=round,
+            seed=self.config.seed,
+            layout=self.layout,
+            received=received,
+            broadcast=broadcast,
+            shared=shared,
+            private=private,
+            kernel=kernel,
+            optimiser=lambda parameters: Optimiser(rule, parameters, scale),
+            balance=balance,
+            trainable=self.trainable | set(balance.trained),
+            budget={
+                "batch_size": local.batch_size,
+                "epochs": local.epochs,
+                "steps": local.steps,
+            },
+        )
+
+    def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Fixed, Kernel]:
+        key = tuple(task.name for task in tasks)
+        if key not in self._kernels:
+            balance = self.balance(tasks)
+            kernel = make_kernel(
+                self.model,
+                balance,
+                batched=self.fallback is None,
+                precision=self.config.local.precision,
+                compiled=self.config.local.compile,
+            )
+            self._kernels[key] = balance, kernel
+        return self._kernels[key]
+
+    @torch.no_grad()
+    def evaluate(self, cohort: Cohort, shared: Tensor, private: Tensors) -> dict[str, Tensor]:
+        """Return the metrics' statistics, summed over the clients, as float64 on the CPU.
+
+        Args:
+            cohort: the clients.
+            shared: ``[clients, P]`` backbones.
+            private: name -> ``[clients, ...]`` private state.
+
+        Returns:
+            ``<split>/<task>`` -> ``[k]``, for the splits train, valid and test.
+        """
+        weights = {**self.layout.views(shared), **private}
+        weights = {n: t for n, t in weights.items() if n in self._state_names}
+        names = [task.name for task in cohort.tasks]
+        result = {}
+        self.model.eval()
+        try:
+            for split in ("train", "valid", "test"):
+                stack: Stack = getattr(cohort, split)
+                for task, sums in self._statistics(cohort.tasks, names, stack, weights).items():
+                    result[f"{split}/{task}"] = sums.cpu()
+        finally:
+            self.model.train()
+        return result
+
+    def _statistics(
+        self, tasks: tuple[Task, ...], names: list[str], stack: Stack, weights: Tensors
+    ) -> Tensors:
+        def forward(weights: Tensors, x: Tensor) -> Tensors:
+            return torch.func.functional_call(self.model, weights, (x, names))
+
+        sums: Tensors = {}
+        rows, step = stack.x.shape[1], self.config.evaluate.batch_size
+        for start in range(0, rows, step):
+            x = stack.x[:, start : start + step]
+            if self.fallback is None:
+                outputs = torch.vmap(forward, randomness="different")(weights, x)
+            else:
+                single = forward({n: t[0] for n, t in weights.items()}, x[0])
+                outputs = {n: o[None] for n, o in single.items()}
+            for task in tasks:
+                y = stack.y[task.name][:, start : start + step]
+                # Metrics see [examples, outputs]; the padding's labels are missing.
+                found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), y.flatten(0, 1))
+                sums[task.name] = sums.get(task.name, 0) + found.sum(0)
+        return sums
+
+    @cached_property
+    def _state_names(self) -> set[str]:
+        return set(self.model.state_dict())
