@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from fedjoint.compression import CompressionConfig
 from fedjoint.data.config import DataConfig
 from fedjoint.errors import UserError
 from fedjoint.section import Section
@@ -37,6 +38,9 @@ class LocalConfig(Section):
     lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the rate after each round")
     lr_scales: list[float] = Field(
         [], description="client i multiplies the rate by entry i % len; default: all by one"
+    )
+    method: str | None = Field(
+        None, description="local method, by registered name; default: the strategy's"
     )
     sequential: bool = Field(False, description="train clients one by one, never batched")
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -107,6 +111,7 @@ class StrategyConfig(Section):
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
     min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")
     timeout: float = Field(3600.0, gt=0, description="seconds to wait for a round's replies")
+    compression: CompressionConfig = CompressionConfig()
 
 
 class EvaluateConfig(Section):

@@ -52,10 +52,14 @@ class Cohort:
 
 
 def gather(
-    data: Federation, tasks: Sequence[Task], clients: np.ndarray, device: torch.device
+    data: Federation,
+    tasks: Sequence[Task],
+    places: np.ndarray,
+    clients: np.ndarray,
+    device: torch.device,
 ) -> Cohort:
-    """Stack the data of ``clients``, which all have ``tasks``, on ``device``."""
-    parts = [data.client(int(client)) for client in clients]
+    """Stack the data of ``clients``, which all have ``tasks`` and are at ``places`` in ``data``."""
+    parts = [data.client(int(place)) for place in places]
     return Cohort(
         clients,
         tuple(tasks),

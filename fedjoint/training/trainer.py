@@ -84,13 +84,18 @@ class Trainer:
             for first in range(start, stop, self.chunk):
                 yield slice(first, min(first + self.chunk, stop))
 
-    def cohort(self, clients: np.ndarray) -> Cohort:
-        """Return the data of ``clients`` (who have the same tasks), resident on the device."""
-        key = tuple(clients.tolist())
+    def cohort(self, places: np.ndarray, clients: np.ndarray) -> Cohort:
+        """Return the data of clients with the same tasks, resident on the device.
+
+        Args:
+            places: ``[clients]`` their positions in the data.
+            clients: ``[clients]`` their ids.
+        """
+        key = tuple(places.tolist())
         if key in self._cohorts:
             self._cohorts.move_to_end(key)
             return self._cohorts[key]
-        found = gather(self.problem.data, self.tasks(key[0]), clients, self.device)
+        found = gather(self.problem.data, self.tasks(key[0]), places, clients, self.device)
         self._cohorts[key] = found
         self._resident += len(key)
         while self._resident > self.config.engine.cache_clients and len(self._cohorts) > 1:

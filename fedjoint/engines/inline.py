@@ -1,0 +1,38 @@
+"""Everything in one process: for debugging with a plain debugger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+
+from fedjoint.engines.identity import number
+from fedjoint.engines.local import LocalGrid
+
+
+class InlineGrid(LocalGrid):
+    """One node, in this process.
+
+    Args:
+        app: the ClientApp.
+        context: its node's context.
+    """
+
+    def __init__(self, app: ClientApp, context: Context):
+        super().__init__()
+        self.app, self.context = app, context
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the only node."""
+        return [1]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Run the app on each message; errors become error replies, as over a network."""
+        for message in number(messages):
+            try:
+                yield self.app(message, self.context)
+            except Exception as error:
+                yield Message(Error(code=2, reason=str(error)), reply_to=message)

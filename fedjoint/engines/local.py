@@ -1,0 +1,48 @@
+"""What our own grids share: no run to look up, messages numbered here, replies in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedjoint.engines.identity import be_server
+
+
+class LocalGrid(Grid):
+    """Base of the grids in this machine or cluster; a subclass sends and receives."""
+
+    def __init__(self) -> None:
+        be_server()
+
+    def set_run(self, run: Run) -> None:
+        """Take the run that Flower names; there is one run per grid."""
+
+    @property
+    def run(self) -> Run:
+        """The run of this grid."""
+        return Run.create_empty(1)
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Return a message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Refuse: replies are not kept for a later pull."""
+        raise NotImplementedError("use send_and_receive: this grid keeps no replies")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Refuse: replies are not kept for a later pull."""
+        raise NotImplementedError("use send_and_receive: this grid keeps no replies")
+
+    def close(self) -> None:
+        """Free what the grid holds."""

@@ -1,0 +1,178 @@
+"""A Flower grid straight on Ray actors: one node per worker, no polling, one broadcast."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import ray
+import torch
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from fedjoint.config import EngineConfig
+from fedjoint.engines.identity import number
+from fedjoint.engines.local import LocalGrid
+from fedjoint.errors import UserError
+
+
+class Worker:
+    """A node in a Ray actor.
+
+    Args:
+        make_app: returns the ClientApp.
+        context: the node's context.
+        threads: CPU threads of PyTorch.
+    """
+
+    def __init__(self, make_app: Callable[[], ClientApp], context: Context, threads: int):
+        torch.set_num_threads(threads)
+        self.app, self.context = make_app(), context
+
+    def handle(self, message: Message, names: list[str], *records: ArrayRecord) -> Message:
+        """Answer ``message``, whose shared ``records`` (``names``) come from the object store."""
+        for name, record in zip(names, records, strict=True):
+            message.content[name] = record
+        try:
+            return self.app(message, self.context)
+        except Exception as error:
+            return Message(Error(code=2, reason=str(error)), reply_to=message)
+
+
+class RayGrid(LocalGrid):
+    """Nodes on Ray actors.
+
+    Args:
+        config: workers, CPUs and GPUs, address.
+        make_app: returns the ClientApp; pickled to the workers.
+        make_context: node id, number of nodes -> the node's context.
+
+    Raises:
+        UserError: the cluster cannot be joined, or cannot ever hold the workers.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        make_app: Callable[[], ClientApp],
+        make_context: Callable[[int, int], Context],
+    ):
+        super().__init__()
+        self.owned = not ray.is_initialized()
+        if self.owned:
+            _start(config)
+        self.cpus, self.gpus, count = workers(config, ray.cluster_resources())
+        self.group = placement_group([self._bundle()] * count, strategy="SPREAD")
+        if not self.group.wait(timeout_seconds=60):
+            free = ray.available_resources()
+            self.close()
+            raise UserError(
+                f"Ray cannot place {count} workers with {self.cpus:g} CPUs and {self.gpus:g} GPUs "
+                f"each; free are {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs: "
+                "lower engine.workers or what each asks for"
+            )
+        self.actors: dict[int, Any] = {}
+        for node in range(1, count + 1):
+            strategy = PlacementGroupSchedulingStrategy(self.group, node - 1)
+            actor = ray.remote(Worker).options(
+                num_cpus=self.cpus,
+                num_gpus=self.gpus,
+                max_restarts=3,
+                scheduling_strategy=strategy,
+            )
+            context = make_context(node, count)
+            self.actors[node] = actor.remote(make_app, context, config.threads)
+
+    def _bundle(self) -> dict[str, float]:
+        bundle = {"CPU": self.cpus, "GPU": self.gpus}
+        return {name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001}
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes, from one."""
+        return self.actors.keys()
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterator[Message]:
+        """Yield replies as they arrive; what is late or lost becomes an error reply."""
+        sent = number(messages)
+        shared = _shared(sent)
+        stubs = {id(record): ray.put(record) for record in shared}
+        pending: dict[Any, Message] = {}
+        for message in sent:
+            names = [n for n, r in message.content.items() if id(r) in stubs]
+            references = [stubs[id(message.content[n])] for n in names]
+            rest = {n: r for n, r in message.content.items() if n not in names}
+            light = Message(content=RecordDict(rest), metadata=message.metadata)  # type: ignore[call-overload]
+            actor = self.actors[message.metadata.dst_node_id]
+            pending[actor.handle.remote(light, names, *references)] = message
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while pending:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            done, _ = ray.wait(list(pending), num_returns=1, timeout=left)
+            if not done:
+                break
+            message = pending.pop(done[0])
+            try:
+                yield ray.get(done[0])
+            except Exception as error:  # the worker died
+                reason = f"the worker failed: {str(error).strip().splitlines()[0]}"
+                yield Message(Error(code=1, reason=reason), reply_to=message)
+        for message in pending.values():
+            reason = f"no reply within {timeout:g} s"
+            yield Message(Error(code=3, reason=reason), reply_to=message)
+
+    def close(self) -> None:
+        """Stop the workers, and Ray where this grid started it."""
+        for actor in getattr(self, "actors", {}).values():
+            ray.kill(actor)
+        remove_placement_group(self.group)
+        if self.owned:
+            ray.shutdown()
+
+
+def workers(config: EngineConfig, resources: dict[str, float]) -> tuple[float, float, int]:
+    """Return CPUs and GPUs per worker, and the number of workers.
+
+    With GPUs, by default ``workers_per_gpu`` on each; without, one per ``cpus_per_worker``.
+
+    Args:
+        config: the engine's settings.
+        resources: what Ray reports.
+
+    Raises:
+        UserError: a worker asks for a GPU and there is none.
+    """
+    cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
+    share = config.gpus_per_worker
+    if share is None:
+        share = 1 / config.workers_per_gpu if gpus else 0.0
+    if share > gpus:
+        raise UserError(f"engine.gpus_per_worker = {share:g}, but Ray reports {gpus:g} GPUs")
+    per_cpu = config.cpus_per_worker
+    most = [int(gpus / share + 1e-9)] if share else []
+    most += [int(cpus / per_cpu + 1e-9)] if per_cpu else []
+    count = config.workers or max(1, min(most, default=1))
+    return per_cpu, share, count
+
+
+def _start(config: EngineConfig) -> None:
+    if config.address:
+        try:
+            ray.init(address=config.address, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            raise UserError(f"engine.address = {config.address!r}: {error}") from None
+    else:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+
+
+def _shared(messages: list[Message]) -> list[ArrayRecord]:
+    """Return the records that several messages carry."""
+    seen: dict[int, tuple[ArrayRecord, int]] = {}
+    for message in messages:
+        for record in message.content.array_records.values():
+            seen[id(record)] = record, seen.get(id(record), (record, 0))[1] + 1
+    return [record for record, count in seen.values() if count > 1]
