@@ -49,6 +49,7 @@ def make_kernel(
         compiled: ``torch.compile`` the batched program.
     """
     names = [task.name for task in balance.tasks]
+    own = set(model.state_dict())
 
     def losses_of(trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors) -> Tensor:
         weights = {**trained, **frozen}
@@ -59,7 +60,7 @@ def make_kernel(
         )
         with mixed:
             outputs = functional_call(
-                model, {n: t for n, t in weights.items() if "balance." not in n}, (x, names)
+                model, {n: t for n, t in weights.items() if n in own}, (x, names)
             )
         losses = []
         for task in balance.tasks:

@@ -47,6 +47,8 @@ class Job:
         seed: the run's seed.
         layout: of the P shared parameters.
         received: ``[P]`` the global backbone.
+        start: ``[P]`` or ``[clients, P]``, what an update is measured from: ``received``, unless
+            the method says otherwise.
         broadcast: what else the strategy sent.
         shared: ``[clients, P]``, the clients' backbones, to be trained in place.
         private: name -> ``[clients, ...]`` heads and other private state, trained in place.
@@ -74,8 +76,10 @@ class Job:
     budget: Mapping[str, int | None]
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
+    start: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.start = self.received
         shape = (len(self.cohort), len(self.cohort.tasks))
         self.losses = torch.zeros(shape, device=self.shared.device)
         self.steps = np.zeros(len(self.cohort), np.int64)

@@ -1,0 +1,11 @@
+"""The plain local method: train the backbone and the heads together."""
+
+from fedjoint.method import Method
+
+
+class Joint(Method):
+    """Minimise the tasks' combined loss over the shared backbone and the client's heads.
+
+    Paper: Arivazhagan et al., "Federated Learning with Personalization Layers", 2019,
+    https://arxiv.org/abs/1912.00818
+    """

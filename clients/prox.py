@@ -1,0 +1,30 @@
+"""FedProx's local method."""
+
+from __future__ import annotations
+
+from fedjoint.method import Method, Tensors
+from fedjoint.training.job import Job
+
+
+class Prox(Method):
+    """Minimise ``loss + mu / 2 * |backbone - received|^2``.
+
+    Args:
+        mu: strength of the pull.
+
+    Paper: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020,
+    https://arxiv.org/abs/1812.06127
+    """
+
+    def __init__(self, mu: float) -> None:
+        self.mu = mu
+
+    def train(self, job: Job) -> Tensors:
+        received = job.layout.views(job.start)
+
+        def pull(gradients: Tensors, parameters: Tensors) -> None:
+            for name in gradients.keys() & received.keys():
+                gradients[name] = gradients[name] + self.mu * (parameters[name] - received[name])
+
+        job.descend(correct=pull)
+        return {}

@@ -1,0 +1,33 @@
+"""The ``fedjoint`` program."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+
+from fedjoint.commands.simulate import resume_command, simulate_command
+from fedjoint.errors import UserError
+
+app = typer.Typer(
+    help="Train many models jointly without moving data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("simulate")(simulate_command)
+app.command("resume")(resume_command)
+
+
+def main() -> None:
+    """Run the program; a user's mistake is one line and exit status 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

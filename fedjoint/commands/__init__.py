@@ -1,0 +1,1 @@
+"""The commands of the ``fedjoint`` program, one file each."""

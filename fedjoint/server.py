@@ -1,0 +1,100 @@
+"""The server's side of a run: any strategy on any grid, recorded in a run directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedjoint.config import Config
+from fedjoint.errors import UserError
+from fedjoint.loading import construct, find
+from fedjoint.records import to_record, to_tensor
+from fedjoint.rundir import RunDir
+from fedjoint.strategy import JointStrategy
+from fedjoint.tasks import Task
+
+OnRound = Callable[[dict[str, Any]], None]
+
+
+def make_strategy(config: Config) -> JointStrategy:
+    """Return the configured strategy.
+
+    Raises:
+        UserError: its name or an option is wrong.
+    """
+    name = config.strategy.name
+    strategy = construct(f"strategy {name}", find("strategies", name), config.strategy.options)
+    if not isinstance(strategy, JointStrategy):
+        raise UserError(f"strategy {name}: {type(strategy).__name__} is no fedjoint.JointStrategy")
+    return strategy
+
+
+def serve(
+    grid: Grid,
+    config: Config,
+    run: RunDir,
+    *,
+    tasks: tuple[Task, ...] | None = None,
+    on_round: OnRound = lambda record: None,
+) -> dict[str, Tensor]:
+    """Run the rounds that are left, from the newest checkpoint of ``run``.
+
+    Args:
+        grid: reaches the nodes.
+        config: the run's configuration.
+        run: receives metrics, checkpoints and the final backbone.
+        tasks: the tasks, where they have losses or metrics of their own.
+        on_round: also receives the record of every round.
+
+    Returns:
+        The final backbone, by name.
+
+    Raises:
+        UserError: no node can take part, or the run directory is damaged.
+    """
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    strategy = make_strategy(config)
+    found = run.latest()
+    first = found.round + 1 if found else 1
+    run.truncate(first - 1)
+
+    def record(values: dict[str, Any]) -> None:
+        run.append(values)
+        on_round(values)
+
+    def checkpoint(round: int, backbone: dict[str, Tensor]) -> None:
+        run.checkpoint(round, backbone, strategy.state)
+
+    strategy.bind(
+        config,
+        run=run.path.name,
+        tasks=tasks,
+        first_round=first,
+        generation=run.generation,
+        on_round=record,
+        on_checkpoint=checkpoint,
+    )
+    run.mark("running")
+    try:
+        strategy.discover(grid)
+        if found:
+            strategy.state = dict(found.state)
+            backbone = found.backbone
+        else:
+            backbone = {n: to_tensor(a) for n, a in strategy.initial.items()}
+        left = config.rounds - first + 1
+        if left > 0:
+            strategy.start(grid, to_record(backbone), left, timeout=config.strategy.timeout)
+            backbone = {
+                n: t.clone() for n, t in strategy.layout.views(strategy.backbone).items()  # type: ignore[union-attr]
+            }
+    except BaseException:
+        run.mark("failed")
+        raise
+    run.finish(backbone, run.records())
+    run.mark("done")
+    return backbone

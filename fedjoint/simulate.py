@@ -1,0 +1,145 @@
+"""Run a scenario on one machine or a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, RecordDict
+from torch import Tensor
+
+from fedjoint.config import Config, check
+from fedjoint.errors import UserError
+from fedjoint.loading import load_object
+from fedjoint.problem import Problem, build_problem
+from fedjoint.rundir import RunDir
+from fedjoint.server import OnRound, make_strategy, serve
+from fedjoint.store import StateStore
+
+#: Returns the ClientApp that hosts a problem's clients; named, as the library imports no client.
+CLIENT_APP = "clients.app:make_app"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves.
+
+    Attributes:
+        path: the run directory.
+        config: the resolved configuration.
+        records: one per round, as in ``metrics.jsonl``.
+        backbone: the final shared tensors, by name.
+    """
+
+    path: Path
+    config: Config
+    records: list[dict[str, Any]]
+    backbone: dict[str, Tensor]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float | None]]:
+        """The last evaluation: split -> task -> value."""
+        done = [r["evaluation"] for r in self.records if r["evaluation"]]
+        return done[-1] if done else {}
+
+    def heads(self) -> dict[int, dict[str, Tensor]]:
+        """Return the private state of every client that trained, by id."""
+        store = StateStore(self.path / "state.sqlite")
+        return store.read(store.clients(), before=self.config.rounds + 1)
+
+
+def simulate(
+    config: Config | Mapping[str, Any],
+    problem: Problem | None = None,
+    *,
+    on_round: OnRound = lambda record: None,
+) -> RunResult:
+    """Run a scenario in a new run directory.
+
+    Args:
+        config: the scenario, or a tree of settings that :func:`fedjoint.config.check` takes.
+        problem: your own tasks, backbone and data; by default what ``config`` describes.
+        on_round: receives the record of every round, as it ends.
+
+    Raises:
+        UserError: the configuration, the data or the engine is at fault.
+    """
+    config = config if isinstance(config, Config) else check(config)
+    make_strategy(config)  # a misspelt option is found before any data is read
+    problem = _problem(config, problem)
+    run = RunDir.create(Path(config.output.dir), config.name, config)
+    return _execute(config, problem, run, on_round)
+
+
+def resume(
+    path: str | Path,
+    problem: Problem | None = None,
+    *,
+    on_round: OnRound = lambda record: None,
+) -> RunResult:
+    """Continue a run from its newest checkpoint, to the same end as without interruption.
+
+    Args:
+        path: the run directory.
+        problem: the run's own problem, where it did not come from the configuration.
+        on_round: receives the record of every round, as it ends.
+
+    Raises:
+        UserError: it is no run directory, or it is damaged.
+    """
+    run = RunDir.open(Path(path))
+    config = run.config()
+    run.bump_generation()
+    return _execute(config, _problem(config, problem), run, on_round)
+
+
+def _problem(config: Config, problem: Problem | None) -> Problem | None:
+    if config.engine.name == "flower":
+        if problem is not None:
+            raise UserError(
+                "engine 'flower' starts processes of its own: name your problem in the config "
+                "(problem = 'module:function') instead of passing it"
+            )
+        return None
+    return problem or build_problem(config)
+
+
+def _execute(config: Config, problem: Problem | None, run: RunDir, on_round: OnRound) -> RunResult:
+    if problem is None:
+        from fedjoint.engines.flower import run_flower
+
+        backbone = run_flower(config, run, on_round)
+        return RunResult(run.path, config, run.records(), backbone)
+    if (np.asarray(problem.data.sizes) < 0).any():
+        raise UserError("a client has a negative number of examples")
+    make_app = partial(_make_app, problem)
+    context = partial(_context, run.path)
+    grid: Any
+    if config.engine.name == "inline":
+        from fedjoint.engines.inline import InlineGrid
+
+        grid = InlineGrid(make_app(), context(1, 1))
+    else:
+        from fedjoint.engines.ray import RayGrid
+
+        grid = RayGrid(config.engine, make_app, context)
+    try:
+        backbone = serve(grid, config, run, tasks=tuple(problem.tasks), on_round=on_round)
+    finally:
+        grid.close()
+    return RunResult(run.path, config, run.records(), backbone)
+
+
+def _make_app(problem: Problem) -> Any:
+    make: Callable[..., Any] = load_object(CLIENT_APP)
+    return make(problem, write_through=False)
+
+
+def _context(folder: Path, node: int, nodes: int) -> Context:
+    own: dict[str, Any] = {"partition-id": node - 1, "num-partitions": nodes}
+    where: dict[str, Any] = {"run-dir": str(folder.resolve())}
+    return Context(run_id=1, node_id=node, node_config=own, state=RecordDict(), run_config=where)
