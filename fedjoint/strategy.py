@@ -93,7 +93,7 @@ class JointStrategy(Strategy):
         self.refused: dict[int, str] = {}
         self.layout: Layout | None = None
         self.initial: dict[str, np.ndarray] = {}
-        self.population: Population | None = None
+        self.people: Population | None = None
         self.placed: dict[int, int] = {}
         self.costs: dict[int, float] = {}
         self.asked: dict[int, Asked] = {}
@@ -127,7 +127,7 @@ class JointStrategy(Strategy):
         if not self.nodes:
             reasons = "; ".join(self.refused.values()) or "none answered"
             raise UserError(f"no node can take part: {reasons}")
-        self._populate()
+        self._know()
 
     def _admit(self, node: int, reply: Message) -> None:
         if reply.has_error():
@@ -150,7 +150,7 @@ class JointStrategy(Strategy):
         self.nodes[node] = about | population
         log.info("node %d: %d clients, device %s", node, len(self.nodes[node]["ids"]), about["device"])
 
-    def _populate(self) -> None:
+    def _know(self) -> None:
         """Rebuild the population from what the nodes said."""
         movable = [n for n in self.nodes.values() if n["movable"]]
         hosts = movable[:1] or [self.nodes[n] for n in sorted(self.nodes)]
@@ -175,7 +175,7 @@ class JointStrategy(Strategy):
         if len(np.unique(everyone)) < len(everyone):
             double = everyone[order][1:][np.diff(everyone[order]) == 0]
             raise UserError(f"two nodes host client {double[0]}: give every client one id")
-        self.population = Population(
+        self.people = Population(
             everyone[order],
             np.concatenate(sizes)[order],
             np.concatenate(tasks)[order],
@@ -185,7 +185,7 @@ class JointStrategy(Strategy):
         self._place()
 
     def _place(self) -> None:
-        p = self.population
+        p = self.people
         assert p is not None
         loads = np.bincount(p.block, p.sizes)
         rate = sum(self.costs.values()) / max(1.0, float(sum(loads[b] for b in self.costs)))
@@ -210,7 +210,7 @@ class JointStrategy(Strategy):
         self.started = time.perf_counter()
         self.discover(grid)
         round = self.first_round + server_round - 1
-        p, s = self.population, self.config.strategy
+        p, s = self.people, self.config.strategy
         assert p is not None and self.layout is not None
         self.backbone_record = arrays
         named = to_arrays(arrays)
@@ -229,7 +229,7 @@ class JointStrategy(Strategy):
         return [self._message(messages.TRAIN, node, settings, asked) for node, asked in self.asked.items()]
 
     def _weights(self, chosen: np.ndarray) -> np.ndarray:
-        p = self.population
+        p = self.people
         assert p is not None
         if self.config.strategy.weight_by == "examples":
             return p.sizes[chosen].astype(float)
@@ -240,7 +240,7 @@ class JointStrategy(Strategy):
 
     def _split(self, chosen: np.ndarray, weights: np.ndarray) -> dict[int, Asked]:
         """Divide the chosen clients among the nodes, block by block."""
-        p = self.population
+        p = self.people
         assert p is not None
         order = np.argsort(p.block[chosen], kind="stable")
         chosen, weights = chosen[order], weights[order]
@@ -365,7 +365,7 @@ class JointStrategy(Strategy):
         e = self.config.evaluate
         if round % e.every and round != self.config.rounds:
             return []
-        p = self.population
+        p = self.people
         assert p is not None
         chosen = p.sample_evaluation(self.config.seed, round, e.fraction, self.nodes)
         self.broadcast_record = to_record(self.broadcast(self.backbone))

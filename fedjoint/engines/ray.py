@@ -23,14 +23,17 @@ class Worker:
     """A node in a Ray actor.
 
     Args:
-        make_app: returns the ClientApp.
         context: the node's context.
         threads: CPU threads of PyTorch.
     """
 
-    def __init__(self, make_app: Callable[[], ClientApp], context: Context, threads: int):
+    def __init__(self, context: Context, threads: int):
         torch.set_num_threads(threads)
-        self.app, self.context = make_app(), context
+        self.context = context
+
+    def host(self, make_app: Callable[[], ClientApp]) -> None:
+        """Make the app; problems may be large, and Ray shares what is passed here."""
+        self.app = make_app()
 
     def handle(self, message: Message, names: list[str], *records: ArrayRecord) -> Message:
         """Answer ``message``, whose shared ``records`` (``names``) come from the object store."""
@@ -74,17 +77,21 @@ class RayGrid(LocalGrid):
                 f"each; free are {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs: "
                 "lower engine.workers or what each asks for"
             )
-        self.actors: dict[int, Any] = {}
-        for node in range(1, count + 1):
-            strategy = PlacementGroupSchedulingStrategy(self.group, node - 1)
-            actor = ray.remote(Worker).options(
-                num_cpus=self.cpus,
-                num_gpus=self.gpus,
-                max_restarts=3,
-                scheduling_strategy=strategy,
-            )
-            context = make_context(node, count)
-            self.actors[node] = actor.remote(make_app, context, config.threads)
+        self.threads = config.threads
+        self.contexts = {node: make_context(node, count) for node in range(1, count + 1)}
+        self.make_app = ray.put(make_app)
+        self.actors: dict[int, Any] = {node: self._worker(node) for node in self.contexts}
+
+    def _worker(self, node: int) -> Any:
+        """Start a worker in its place of the placement group."""
+        actor = ray.remote(Worker).options(
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, node - 1),
+        )
+        worker = actor.remote(self.contexts[node], self.threads)
+        worker.host.remote(self.make_app)
+        return worker
 
     def _bundle(self) -> dict[str, float]:
         bundle = {"CPU": self.cpus, "GPU": self.gpus}
@@ -118,7 +125,10 @@ class RayGrid(LocalGrid):
             message = pending.pop(done[0])
             try:
                 yield ray.get(done[0])
-            except Exception as error:  # the worker died
+            except ray.exceptions.RayActorError as error:
+                # A new worker takes its place; it reads the private state last saved.
+                node = message.metadata.dst_node_id
+                self.actors[node] = self._worker(node)
                 reason = f"the worker failed: {str(error).strip().splitlines()[0]}"
                 yield Message(Error(code=1, reason=reason), reply_to=message)
         for message in pending.values():

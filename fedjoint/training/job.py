@@ -57,6 +57,7 @@ class Job:
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
         budget: the batch size, and epochs or steps, of a round.
+        rate: ``[clients]`` learning rates of this round.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
     """
@@ -74,6 +75,7 @@ class Job:
     balance: Fixed
     trainable: Collection[str]
     budget: Mapping[str, int | None]
+    rate: Tensor
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
     start: Tensor = field(init=False)
@@ -122,6 +124,16 @@ class Job:
         trained = {n: t for n, t in everything.items() if n in names}
         frozen = {n: t for n, t in everything.items() if n not in names}
         return self.kernel(trained, frozen, batch.x, batch.y, self.weights(private))
+
+    @torch.no_grad()
+    def loss(self, shared: Tensor) -> Tensor:
+        """``[clients]``, the weighted loss of ``shared`` ``[clients, P]`` on the training data."""
+        data = self.cohort.train
+        batch = Batch(data.x[:, :-1], {n: y[:, :-1] for n, y in data.y.items()}, None)
+        with torch.enable_grad():
+            names = self.layout.shapes.keys() & set(self.trainable)
+            found = self.gradients(batch, shared, self.private, names)
+        return (found.losses * self.weights(self.private)).sum(1)
 
     def weights(self, private: Tensors) -> Tensor:
         """``[clients, tasks]``, the weights of the tasks."""

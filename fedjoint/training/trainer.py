@@ -125,10 +125,11 @@ class Trainer:
         balance, kernel = self._kernel(cohort.tasks)
         rate = local.optimiser.lr * local.lr_decay ** (round - 1)
         rule = local.optimiser.model_copy(update={"lr": rate})
-        scale = None
+        scale, rates = None, torch.full((len(cohort),), rate, device=self.device)
         if local.lr_scales:
             scales = np.asarray(local.lr_scales, np.float32)[cohort.clients % len(local.lr_scales)]
             scale = torch.from_numpy(scales).to(self.device)
+            rates = rates * scale
         return Job(
             cohort=cohort,
             round=round,
@@ -147,6 +148,7 @@ class Trainer:
                 "epochs": local.epochs,
                 "steps": local.steps,
             },
+            rate=rates,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Fixed, Kernel]:

@@ -1,0 +1,31 @@
+"""FedBABU's local method: only the body learns."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedjoint.method import Method, Tensors
+from fedjoint.training.job import Job
+
+
+class Babu(Method):
+    """Train the backbone under heads that stay as they were made; tune heads to evaluate.
+
+    The tuning takes one round's budget, on a copy: it never enters training.
+
+    Paper: Oh, Kim and Yun, "FedBABU: Toward Enhanced Representation for Federated Image
+    Classification", ICLR 2022, https://arxiv.org/abs/2106.06042
+    """
+
+    def train(self, job: Job) -> Tensors:
+        job.descend(trainable=lambda name: name in job.layout.shapes)
+        return {}
+
+    def personal(self, job: Job) -> tuple[Tensor, Tensors]:
+        tuned = {name: tensor.clone() for name, tensor in job.private.items()}
+        # The optimiser steps in place, so even a frozen backbone must not be a broadcast view.
+        shared = job.shared.clone()
+        job.descend(
+            shared=shared, private=tuned, trainable=lambda name: name not in job.layout.shapes
+        )
+        return shared, tuned

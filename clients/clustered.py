@@ -1,0 +1,45 @@
+"""The local method of cluster-wise backbones (IFCA, CFL)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.method import Method, Tensors
+from fedjoint.training.job import Job
+
+
+class Clustered(Method):
+    """Train the backbone of one's cluster.
+
+    The server broadcasts ``backbones`` ``[K, P]`` and, where it decides who belongs where,
+    ``assignment`` ``[ids]``; ids beyond it are in cluster 0. Without an assignment the client
+    joins the cluster whose backbone has the lowest loss on its training data, and sends
+    ``cluster`` ``[clients]``.
+
+    Papers: Ghosh et al., "An Efficient Framework for Clustered Federated Learning", NeurIPS
+    2020, https://arxiv.org/abs/2006.04088; Sattler, Müller and Samek, "Clustered Federated
+    Learning", 2019, https://arxiv.org/abs/1910.01991
+    """
+
+    def train(self, job: Job) -> Tensors:
+        cluster = self.cluster(job)
+        job.start = job.broadcast["backbones"][cluster]
+        job.shared.copy_(job.start)
+        job.descend()
+        return {} if "assignment" in job.broadcast else {"cluster": cluster}
+
+    def cluster(self, job: Job) -> Tensor:
+        """Return ``[clients]`` int64, the cluster of each."""
+        if "assignment" in job.broadcast:
+            known = job.broadcast["assignment"]
+            ids = torch.from_numpy(job.cohort.clients).to(known.device)
+            inside = ids < len(known)
+            found = torch.zeros_like(ids)
+            found[inside] = known[ids[inside]]
+            return found
+        losses = [job.loss(backbone.expand_as(job.shared)) for backbone in job.broadcast["backbones"]]
+        return torch.stack(losses).argmin(0)
+
+    def personal(self, job: Job) -> tuple[Tensor, Tensors]:
+        return job.broadcast["backbones"][self.cluster(job)], job.private

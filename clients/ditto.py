@@ -1,0 +1,47 @@
+"""Ditto's local method: a model of one's own, held near the shared one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedjoint.method import Method, Tensors
+from fedjoint.model import JointModel
+from fedjoint.tasks import Task
+from fedjoint.training.job import Job
+
+
+class Ditto(Method):
+    """Beside the shared training, minimise ``loss + lam / 2 * |own - received|^2``.
+
+    The own backbone is private state ``own.backbone`` ``[P]``, its heads ``own.<name>``.
+
+    Args:
+        lam: strength of the pull.
+
+    Paper: Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization", ICML
+    2021, https://arxiv.org/abs/2012.04221
+    """
+
+    def __init__(self, lam: float) -> None:
+        self.lam = lam
+
+    def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
+        heads = model.private([task.name for task in tasks])
+        return {"own.backbone": received.clone()} | {f"own.{n}": t for n, t in heads.items()}
+
+    def train(self, job: Job) -> Tensors:
+        received = job.layout.views(job.start)
+
+        def pull(gradients: Tensors, parameters: Tensors) -> None:
+            for name in gradients.keys() & received.keys():
+                gradients[name] = gradients[name] + self.lam * (parameters[name] - received[name])
+
+        own, heads = self.personal(job)
+        job.descend(shared=own, private=heads, correct=pull, record=False)
+        job.descend()
+        return {}
+
+    def personal(self, job: Job) -> tuple[Tensor, Tensors]:
+        own = {n.removeprefix("own."): t for n, t in job.private.items() if n.startswith("own.")}
+        balance = {n: t for n, t in job.private.items() if n.startswith("balance.")}
+        return own.pop("backbone"), own | balance

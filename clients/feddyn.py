@@ -1,0 +1,42 @@
+"""FedDyn's local method: a regulariser that learns."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.method import Method, Tensors
+from fedjoint.model import JointModel
+from fedjoint.tasks import Task
+from fedjoint.training.job import Job
+
+
+class FedDyn(Method):
+    """Minimise ``loss - <g_i, backbone> + alpha / 2 * |backbone - received|^2``.
+
+    Then ``g_i <- g_i - alpha * update``, private state ``dual`` ``[P]``.
+
+    Args:
+        alpha: strength of the regularisation.
+
+    Paper: Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021,
+    https://arxiv.org/abs/2111.04263
+    """
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+
+    def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
+        return {"dual": torch.zeros_like(received)}
+
+    def train(self, job: Job) -> Tensors:
+        dual, start = job.layout.views(job.private["dual"]), job.layout.views(job.start)
+
+        def regularise(gradients: Tensors, parameters: Tensors) -> None:
+            for name in gradients.keys() & dual.keys():
+                pull = self.alpha * (parameters[name] - start[name])
+                gradients[name] = gradients[name] - dual[name] + pull
+
+        job.descend(correct=regularise)
+        job.private["dual"] = job.private["dual"] - self.alpha * (job.shared - job.start)
+        return {}

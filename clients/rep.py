@@ -1,0 +1,31 @@
+"""FedRep's local method: heads first, then the backbone."""
+
+from __future__ import annotations
+
+from fedjoint.method import Method, Tensors
+from fedjoint.training.job import Job
+
+
+class Rep(Method):
+    """Fit the heads to the frozen backbone, then the backbone to the frozen heads.
+
+    Args:
+        head_steps: steps on the heads; the backbone gets the round's budget.
+
+    Paper: Collins et al., "Exploiting Shared Representations for Personalized Federated
+    Learning", ICML 2021, https://arxiv.org/abs/2102.07078
+    """
+
+    def __init__(self, head_steps: int) -> None:
+        self.head_steps = head_steps
+
+    def train(self, job: Job) -> Tensors:
+        shared = job.layout.shapes
+        job.descend(
+            trainable=lambda name: name not in shared,
+            steps=self.head_steps,
+            stream=1,
+            record=False,
+        )
+        job.descend(trainable=lambda name: name in shared)
+        return {}
