@@ -8,6 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
+from fedjoint.commands.compare import bench_command, compare_command, plot_command
 from fedjoint.commands.simulate import resume_command, simulate_command
 from fedjoint.errors import UserError
 
@@ -19,6 +20,9 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate_command)
 app.command("resume")(resume_command)
+app.command("compare")(compare_command)
+app.command("bench-strategies")(bench_command)
+app.command("plot")(plot_command)
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ class Job:
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
         budget: the batch size, and epochs or steps, of a round.
-        rate: ``[clients]`` learning rates of this round.
+        rate: ``[clients]`` effective learning rates of this round, momentum counted in.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
     """

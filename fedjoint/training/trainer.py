@@ -125,7 +125,9 @@ class Trainer:
         balance, kernel = self._kernel(cohort.tasks)
         rate = local.optimiser.lr * local.lr_decay ** (round - 1)
         rule = local.optimiser.model_copy(update={"lr": rate})
-        scale, rates = None, torch.full((len(cohort),), rate, device=self.device)
+        # Momentum lengthens the way of a gradient by the sum of its geometric series.
+        effective = rate / (1 - rule.momentum) if rule.name == "sgd" else rate
+        scale, rates = None, torch.full((len(cohort),), effective, device=self.device)
         if local.lr_scales:
             scales = np.asarray(local.lr_scales, np.float32)[cohort.clients % len(local.lr_scales)]
             scale = torch.from_numpy(scales).to(self.device)

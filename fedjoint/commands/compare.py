@@ -1,0 +1,77 @@
+"""``fedjoint compare``, ``fedjoint bench-strategies`` and ``fedjoint plot``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedjoint import bench, compare, plots
+from fedjoint.arms import Arm
+from fedjoint.commands.common import Scenario, Settings, console, scenario_config
+from fedjoint.config import Config
+from fedjoint.rundir import RunDir
+from fedjoint.simulate import RunResult
+
+Seeds = Annotated[int, typer.Option(min=1, help="Seeds; an interval needs two or more.")]
+
+
+def compare_command(
+    scenario: Scenario,
+    seeds: Seeds = 3,
+    strategy: Annotated[str | None, typer.Option(help="Of the joint arm.")] = None,
+    settings: Settings = [],  # noqa: B006 (typer's way)
+) -> None:
+    """Compare joint with independent and centralised training."""
+    config, folder = _prepare(scenario_config(scenario, settings, strategy__name=strategy), "compare")
+    with console.status("starting") as status:
+        found = compare.compare(config, seeds, lambda n, s: status.update(f"{n}, seed {s}"))
+    compare.show(found, console)
+    compare.write_rows(found.rows(), folder / "compare.csv")
+    _draw(list(found.arms), found.joint, folder)
+
+
+def bench_command(
+    scenario: Scenario,
+    strategies: Annotated[str, typer.Option(help="Names, or file.py:Class, comma-separated.")],
+    seeds: Seeds = 3,
+    settings: Settings = [],  # noqa: B006
+) -> None:
+    """Rank strategies on the same data, against training alone."""
+    config, folder = _prepare(scenario_config(scenario, settings), "bench")
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    with console.status("starting") as status:
+        found = bench.bench_strategies(
+            config, names, seeds, lambda n, s: status.update(f"{n}, seed {s}")
+        )
+    bench.show(found, console)
+    compare.write_rows(found.rows(), folder / "ranking.csv")
+    arms = [*found.arms.values(), found.reference]
+    _draw(arms, arms[0], folder)
+
+
+def plot_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Draw a run: objective, metrics, conflict."""
+    opened = RunDir.open(run)
+    records = opened.records()
+    plots.objective(records, run / "objective.png")
+    plots.task_cosines(records, run / "cosine.png")
+    console.print(f"plots: {run}/*.png", soft_wrap=True)
+
+
+def _prepare(config: Config, what: str) -> tuple[Config, Path]:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(config.output.dir) / f"{what}-{config.name}-{stamp}"
+    folder.mkdir(parents=True)
+    output = config.output.model_copy(update={"dir": str(folder / "runs")})
+    return config.model_copy(update={"output": output}), folder
+
+
+def _draw(arms: list[Arm], main: Arm, folder: Path) -> None:
+    plots.convergence(arms, folder / "convergence.png")
+    plots.conflict([arm for arm in arms if arm.conflicts()] or arms, folder / "conflict.png")
+    last: RunResult = main.runs[-1]
+    plots.task_cosines(last.records, folder / "cosine.png")
+    console.print(f"table and plots: {folder}", soft_wrap=True)
