@@ -38,7 +38,9 @@ class Clustered(Method):
             found = torch.zeros_like(ids)
             found[inside] = known[ids[inside]]
             return found
-        losses = [job.loss(backbone.expand_as(job.shared)) for backbone in job.broadcast["backbones"]]
+        losses = [
+            job.loss(backbone.expand_as(job.shared)) for backbone in job.broadcast["backbones"]
+        ]
         return torch.stack(losses).argmin(0)
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:

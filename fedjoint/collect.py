@@ -95,7 +95,11 @@ class Collector:
                 rows = _shaped(updates, "updates", expected)
             if rows.dtype != np.float32:
                 raise UserError(f"updates are {rows.dtype}, not float32")
-            norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64)) if rows.size else np.zeros(len(rows))
+            norms = (
+                np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+                if rows.size
+                else np.zeros(len(rows))
+            )
             if not np.isfinite(norms).all():
                 raise UserError("an update is not finite")
         self.failed += [{**failure, "node": node} for failure in config["failed"]]

@@ -67,7 +67,7 @@ def decode(payload: Mapping[str, Tensor], size: int) -> Tensor:
         index, values = payload["index"].long(), payload["values"]
         if index.shape != values.shape or values.dtype != torch.float32:
             raise UserError("compressed update: index and values do not fit each other")
-        if index.numel() and not (0 <= int(index.min()) and int(index.max()) < size):
+        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
             raise UserError(f"compressed update: an index is not below {size}")
         return values.new_zeros(len(values), size).scatter_(1, index, values)
     if payload.keys() == {"levels", "scale"}:

@@ -105,7 +105,9 @@ class ModelConfig(Section):
 class StrategyConfig(Section):
     """Aggregation."""
 
-    name: str = Field("fedavg", description="registered name, package.module:Class or file.py:Class")
+    name: str = Field(
+        "fedavg", description="registered name, package.module:Class or file.py:Class"
+    )
     options: dict[str, Any] = {}
     weight_by: Literal["examples", "client", "task"] = "examples"
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
@@ -232,9 +234,13 @@ def _explain(error: ValidationError) -> str:
     given = "" if isinstance(first.get("input"), Mapping) else f" (given: {first.get('input')!r})"
     text = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":
-        allowed = [part.strip(" '") for part in first["ctx"]["expected"].replace(" or ", ",").split(",")]
+        allowed = [
+            part.strip(" '") for part in first["ctx"]["expected"].replace(" or ", ",").split(",")
+        ]
         near = difflib.get_close_matches(str(first["input"]), allowed, n=1, cutoff=0.5)
-        text = f"allowed are {', '.join(allowed)}" + (f"; did you mean {near[0]!r}?" if near else "")
+        text = f"allowed are {', '.join(allowed)}" + (
+            f"; did you mean {near[0]!r}?" if near else ""
+        )
     return f"{key}: {text}{given}" if key else text
 
 

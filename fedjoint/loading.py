@@ -15,6 +15,8 @@ from typing import Any
 
 from fedjoint.errors import UserError, choose
 
+_ONE = {"strategies": "strategy", "methods": "local method", "scenarios": "scenario"}
+
 
 def load_object(reference: str) -> Any:
     """Import ``package.module:name`` or ``path/to/file.py:name``.
@@ -73,9 +75,8 @@ def find(group: str, name: str) -> Any:
         try:
             return point.load()
         except Exception as error:
-            what = group.removesuffix("s")
-            raise UserError(f"{what} {name!r} ({point.value}): {error}") from error
-    raise choose(group.removesuffix("s"), name, registered(group))
+            raise UserError(f"{_ONE[group]} {name!r} ({point.value}): {error}") from error
+    raise choose(_ONE[group], name, registered(group))
 
 
 def construct(what: str, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:

@@ -38,5 +38,3 @@ class Method:
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
         """Return the ``[clients, P]`` backbones and the private state to evaluate with."""
         return job.shared, job.private
-
-

@@ -43,9 +43,7 @@ def _squares(output: Tensor, y: Tensor) -> Tensor:
     known = ~y.isnan().any(-1)
     y = y.nan_to_num().double() * known[..., None]
     error = ((output.double() - y) ** 2).sum(-1) * known
-    return torch.cat(
-        [known[..., None].double(), error[..., None], y * y, y], -1
-    )
+    return torch.cat([known[..., None].double(), error[..., None], y * y, y], -1)
 
 
 def _r2(s: Tensor) -> float:

@@ -140,7 +140,9 @@ class Node:
                     if reduce:
                         w = torch.from_numpy(np.where(done.good, weights[where], 0)).float()
                         w = w.to(total.device)
-                        total += w @ done.update if done.good.all() else w @ done.update.nan_to_num()
+                        total += (
+                            w @ done.update if done.good.all() else w @ done.update.nan_to_num()
+                        )
                         mass += float(w.sum())
                     elif self._compressed:
                         for name, values in done.payload.items():
@@ -212,7 +214,9 @@ class Node:
         private = self._private(clients, cohort.tasks, round, received, method)
         job = self.trainer.job(cohort, round, received, broadcast, shared, private)
         # Whatever draws random numbers (dropout) draws them by seed, round and client.
-        with torch.random.fork_rng(devices=[self.trainer.device] if self.trainer.device.type == "cuda" else []):
+        with torch.random.fork_rng(
+            devices=[self.trainer.device] if self.trainer.device.type == "cuda" else []
+        ):
             torch.manual_seed(hash((self.config.seed, round, int(clients[0]))) % 2**63)
             extras = method.train(job)
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]

@@ -10,9 +10,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from fedjoint.arms import Arm, mean  # noqa: E402
+from fedjoint.arms import Arm, mean
 
 
 def convergence(arms: Sequence[Arm], path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord
 from flwr.app import Array as FlowerArray
+from flwr.app import ArrayRecord
 from torch import Tensor
 
 
@@ -58,4 +58,6 @@ def to_tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(values)
     view = values.view()
     # PyTorch has no read-only tensors; callers of this function only read.
-    return torch.from_numpy(np.frombuffer(memoryview(view).cast("B"), view.dtype).reshape(view.shape))
+    return torch.from_numpy(
+        np.frombuffer(memoryview(view).cast("B"), view.dtype).reshape(view.shape)
+    )

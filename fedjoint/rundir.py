@@ -193,7 +193,6 @@ class RunDir:
             raise UserError(f"{self.path}: the run has no checkpoint yet")
         return found.backbone
 
-
     def _checkpoints(self) -> list[Path]:
         return sorted((self.path / "checkpoints").glob("round-*.safetensors"), reverse=True)
 

@@ -90,7 +90,8 @@ def serve(
         if left > 0:
             strategy.start(grid, to_record(backbone), left, timeout=config.strategy.timeout)
             backbone = {
-                n: t.clone() for n, t in strategy.layout.views(strategy.backbone).items()  # type: ignore[union-attr]
+                n: t.clone()
+                for n, t in strategy.layout.views(strategy.backbone).items()  # type: ignore[union-attr]
             }
     except BaseException:
         run.mark("failed")

@@ -122,7 +122,7 @@ def _execute(config: Config, problem: Problem | None, run: RunDir, on_round: OnR
     if config.engine.name == "inline":
         from fedjoint.engines.inline import InlineGrid
 
-        grid = InlineGrid(make_app(), context(1, 1))
+        grid = InlineGrid(make_app(), context(1, 1), config.engine.threads)
     else:
         from fedjoint.engines.ray import RayGrid
 

@@ -142,13 +142,19 @@ class JointStrategy(Strategy):
             )
         if not self.initial:
             self.initial = messages.arrays(reply, "backbone")
-        known = {name: (kind, outputs) for n in self.nodes.values() for name, kind, outputs in n["tasks"]}
+        known = {
+            name: (kind, outputs) for n in self.nodes.values() for name, kind, outputs in n["tasks"]
+        }
         for name, kind, outputs in about["tasks"]:
             if known.get(name, (kind, outputs)) != (kind, outputs):
-                raise UserError(f"task {name!r} is {kind} with {outputs} outputs there, {known[name]} elsewhere")
+                raise UserError(
+                    f"task {name!r} is {kind} with {outputs} outputs there, {known[name]} elsewhere"
+                )
         population = messages.arrays(reply, "population")
         self.nodes[node] = about | population
-        log.info("node %d: %d clients, device %s", node, len(self.nodes[node]["ids"]), about["device"])
+        log.info(
+            "node %d: %d clients, device %s", node, len(self.nodes[node]["ids"]), about["device"]
+        )
 
     def _know(self) -> None:
         """Rebuild the population from what the nodes said."""
@@ -226,7 +232,10 @@ class JointStrategy(Strategy):
         weights = self._weights(chosen)
         self.asked = self._split(chosen, weights)
         settings = self._common(round) | {"reduce": plain}
-        return [self._message(messages.TRAIN, node, settings, asked) for node, asked in self.asked.items()]
+        return [
+            self._message(messages.TRAIN, node, settings, asked)
+            for node, asked in self.asked.items()
+        ]
 
     def _weights(self, chosen: np.ndarray) -> np.ndarray:
         p = self.people
@@ -297,7 +306,9 @@ class JointStrategy(Strategy):
         step, problem, diagnostics = self._step(round)
         objective, losses = c.losses()
         for part in c.parts:
-            for client in part["asked"].clients[part["good"]].tolist() if self.sent_to <= 10_000 else ():
+            for client in (
+                part["asked"].clients[part["good"]].tolist() if self.sent_to <= 10_000 else ()
+            ):
                 self.participation[client] = self.participation.get(client, 0) + 1
         self.record: dict[str, Any] = {
             "round": round,
@@ -331,7 +342,9 @@ class JointStrategy(Strategy):
             return None, None, None
         if c.trained < self.config.strategy.min_clients or not c.parts:
             least = self.config.strategy.min_clients
-            return self._keep(round, f"{c.trained} clients trained, strategy.min_clients is {least}")
+            return self._keep(
+                round, f"{c.trained} clients trained, strategy.min_clients is {least}"
+            )
         updates = c.updates(self.backbone, round)
         before = dict(self.state)
         try:
@@ -373,7 +386,9 @@ class JointStrategy(Strategy):
         settings = self._common(round)
         return [self._message(messages.EVALUATE, node, settings, a) for node, a in asked.items()]
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
         """Pool the metrics; then close the round."""
         round = self.first_round + server_round - 1
         sums: dict[str, dict[int, np.ndarray]] = {}
@@ -408,7 +423,11 @@ class JointStrategy(Strategy):
             for task in self.known:
                 blocks = sums.get(f"{split}/{task.name}")
                 # Always in the order of the blocks: the sum does not depend on arrival.
-                total = sum(torch.from_numpy(blocks[b].copy()) for b in sorted(blocks)) if blocks else None
+                total = (
+                    sum(torch.from_numpy(blocks[b].copy()) for b in sorted(blocks))
+                    if blocks
+                    else None
+                )
                 value = task.metric_fn.value(total) if isinstance(total, Tensor) else float("nan")
                 found[split][task.name] = value if np.isfinite(value) else None
         return found
@@ -421,7 +440,9 @@ class JointStrategy(Strategy):
         asked = [Message(messages.pack(settings), node, messages.PERSIST) for node in self.nodes]
         for reply in self.grid.send_and_receive(asked, timeout=self.config.strategy.timeout):
             if reply.has_error():
-                raise UserError(f"node {reply.metadata.src_node_id} cannot save its state: {reply.error.reason}")
+                raise UserError(
+                    f"node {reply.metadata.src_node_id} cannot save its state: {reply.error.reason}"
+                )
         self.on_checkpoint(round, self.layout.views(self.backbone))  # type: ignore[union-attr]
         self.durable = round
 

@@ -73,8 +73,11 @@ class Task:
             raise choose(f"kind of task {self.name!r}", self.kind, KINDS)
         least = 2 if self.kind == "multiclass" else 1
         if self.outputs < least:
-            raise choose(f"outputs of {self.kind} task {self.name!r}", str(self.outputs),
-                         [f"{least} or more"])
+            raise choose(
+                f"outputs of {self.kind} task {self.name!r}",
+                str(self.outputs),
+                [f"{least} or more"],
+            )
 
     def make_head(self, features: int) -> nn.Module:
         """Build a fresh head for ``features`` inputs."""

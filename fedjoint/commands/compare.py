@@ -25,7 +25,9 @@ def compare_command(
     settings: Settings = [],  # noqa: B006 (typer's way)
 ) -> None:
     """Compare joint with independent and centralised training."""
-    config, folder = _prepare(scenario_config(scenario, settings, strategy__name=strategy), "compare")
+    config, folder = _prepare(
+        scenario_config(scenario, settings, strategy__name=strategy), "compare"
+    )
     with console.status("starting") as status:
         found = compare.compare(config, seeds, lambda n, s: status.update(f"{n}, seed {s}"))
     compare.show(found, console)

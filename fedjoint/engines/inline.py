@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
@@ -17,10 +18,12 @@ class InlineGrid(LocalGrid):
     Args:
         app: the ClientApp.
         context: its node's context.
+        threads: CPU threads of PyTorch.
     """
 
-    def __init__(self, app: ClientApp, context: Context):
+    def __init__(self, app: ClientApp, context: Context, threads: int = 1):
         super().__init__()
+        torch.set_num_threads(threads)
         self.app, self.context = app, context
 
     def get_node_ids(self) -> Iterable[int]:

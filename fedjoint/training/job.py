@@ -111,7 +111,9 @@ class Job:
             active = None if who.all() else torch.from_numpy(who).to(device)
             yield Batch(data.x[row, at], {n: y[row, at] for n, y in data.y.items()}, active)
 
-    def gradients(self, batch: Batch, shared: Tensor, private: Tensors, names: Collection[str]) -> Gradients:
+    def gradients(
+        self, batch: Batch, shared: Tensor, private: Tensors, names: Collection[str]
+    ) -> Gradients:
         """Differentiate the clients' losses on ``batch`` by the parameters ``names``.
 
         Args:
@@ -168,9 +170,7 @@ class Job:
         shared = self.shared if shared is None else shared
         private = self.private if private is None else private
         everything = {**self.layout.views(shared), **private}
-        parameters = {
-            n: t for n, t in everything.items() if n in self.trainable and trainable(n)
-        }
+        parameters = {n: t for n, t in everything.items() if n in self.trainable and trainable(n)}
         optimiser = self.optimiser(parameters)
         total = torch.zeros_like(self.losses)
         taken = torch.zeros(len(self.cohort), device=shared.device)

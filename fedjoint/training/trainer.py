@@ -64,9 +64,7 @@ class Trainer:
 
     def balance(self, tasks: tuple[Task, ...]) -> Fixed:
         """Return the rule that weighs ``tasks``."""
-        return make_balance(
-            self.config.balance, tasks, [task.name for task in self.problem.tasks]
-        )
+        return make_balance(self.config.balance, tasks, [task.name for task in self.problem.tasks])
 
     def fresh(self, tasks: tuple[Task, ...], method: Method, received: Tensor) -> Tensors:
         """Return the private state of a client that never trained, on the device."""

@@ -1,0 +1,240 @@
+"""The engines: the same numbers, nothing private sent, kills survived."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, RecordDict
+
+from clients.app import make_app
+from fedjoint.config import check
+from fedjoint.engines.inline import InlineGrid
+from fedjoint.engines.ray import workers
+from fedjoint.errors import UserError
+from fedjoint.problem import build_problem
+from fedjoint.rundir import RunDir
+from fedjoint.simulate import resume, simulate
+
+
+def config(tmp_path, engine="inline", **more):
+    tree = {
+        "rounds": 4,
+        "data": {"clients": 7},
+        "model": {"hidden": [16, 8]},
+        "local": {"epochs": 1, "optimiser": {"lr": 0.05, "momentum": 0.5}},
+        "engine": {"name": engine},
+        "output": {"dir": str(tmp_path), "checkpoint_every": 2},
+    }
+    return check({**tree, **more})
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_equals_inline_bit_for_bit(tmp_path, workers):
+    inline = simulate(config(tmp_path))
+    on_ray = simulate(config(tmp_path, engine={"name": "ray", "workers": workers}))
+    assert same(inline.backbone, on_ray.backbone)
+    assert inline.metrics == on_ray.metrics
+    for client, state in inline.heads().items():
+        assert same(state, on_ray.heads()[client])
+
+
+@pytest.mark.slow
+def test_summed_updates_equal_rows_to_tolerance(tmp_path):
+    few = {"clients": 2}
+    summed = simulate(config(tmp_path, diagnostics=few))
+    rows = simulate(config(tmp_path))
+    for name, tensor in rows.backbone.items():
+        torch.testing.assert_close(summed.backbone[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto"])
+def test_resumed_equals_uninterrupted(tmp_path, strategy):
+    settings = {"strategy": {"name": strategy, "fraction": 0.6}, "rounds": 6}
+    whole = simulate(config(tmp_path, **settings))
+
+    class Stop(Exception):
+        pass
+
+    def stop(record):
+        if record["round"] == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        simulate(config(tmp_path / "cut", **settings), on_round=stop)
+    (cut,) = (tmp_path / "cut").iterdir()
+    resumed = resume(cut)
+    assert same(whole.backbone, resumed.backbone)
+    assert [r["round"] for r in resumed.records] == [1, 2, 3, 4, 5, 6]
+    assert [r["objective"] for r in resumed.records] == [r["objective"] for r in whole.records]
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_instant_leaves_a_resumable_run(tmp_path):
+    settings = {"rounds": 60, "output": {"dir": str(tmp_path / "whole"), "checkpoint_every": 1}}
+    whole = simulate(config(tmp_path, **settings))
+    settings["output"]["dir"] = str(tmp_path / "cut")
+    (tmp_path / "c.json").write_text(
+        json.dumps(config(tmp_path, **settings).model_dump(mode="json"))
+    )
+    code = (
+        "import json, sys, fedjoint.simulate as s;"
+        f"s.simulate(json.load(open({str(tmp_path / 'c.json')!r})))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    metrics: list[Path] = []
+    while process.poll() is None and not metrics:
+        metrics = list((tmp_path / "cut").glob("*/metrics.jsonl"))
+        time.sleep(0.01)
+    rng = np.random.default_rng(0)
+    time.sleep(float(rng.uniform(0.1, 0.6)))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (cut,) = (tmp_path / "cut").iterdir()
+    again = "import sys, fedjoint.simulate as s; s.resume(sys.argv[1])"
+    second = subprocess.Popen([sys.executable, "-c", again, str(cut)])
+    time.sleep(float(rng.uniform(4, 6)))
+    second.send_signal(signal.SIGKILL)
+    second.wait()
+    resumed = resume(cut)
+    assert same(whole.backbone, resumed.backbone)
+    assert len(RunDir.open(cut).records()) == 60
+
+
+class Spy(InlineGrid):
+    """Keeps every array name and shape that crosses the grid."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.sent: list[tuple[str, str, tuple[int, ...]]] = []
+
+    def look(self, message):
+        for record, arrays in message.content.array_records.items():
+            self.sent += [(record, name, array.numpy().shape) for name, array in arrays.items()]
+        return message
+
+    def send_and_receive(self, messages, *, timeout=None):
+        for reply in super().send_and_receive([self.look(m) for m in messages], timeout=timeout):
+            yield self.look(reply)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "ditto", "apfl", "scaffold"])
+def test_no_head_is_ever_sent(tmp_path, monkeypatch, strategy):
+    grids = []
+
+    def spying(*args):
+        grids.append(Spy(*args))
+        return grids[-1]
+
+    monkeypatch.setattr("fedjoint.engines.inline.InlineGrid", spying)
+    simulate(config(tmp_path, strategy={"name": strategy}))
+    sent = grids[0].sent
+    size = sum(t.numel() for t in simulate(config(tmp_path)).backbone.values())
+    assert not [entry for entry in sent if "head" in entry[1] or "own" in entry[1]]
+    wide = [
+        shape for record, _, shape in sent if record in ("updates", "extras") and len(shape) > 1
+    ]
+    assert wide and all(shape[-1] == size for shape in wide)
+
+
+def test_a_failing_client_is_named_and_the_rest_go_on(tmp_path):
+    problem = build_problem(config(tmp_path))
+    real = problem.data.client
+
+    def client(index):
+        if index == 3:
+            raise OSError("disk on fire")
+        return real(index)
+
+    problem.data.client = client
+    result = simulate(config(tmp_path, evaluate={"every": 4}), problem)
+    failed = result.records[0]["clients"]["failed"]
+    assert [f["client"] for f in failed] == [3]
+    assert "disk on fire" in failed[0]["reason"]
+    assert result.records[0]["clients"]["trained"] == 6
+
+
+def test_too_few_clients_keep_the_backbone(tmp_path):
+    result = simulate(config(tmp_path, strategy={"min_clients": 8}))
+    initial = build_problem(config(tmp_path)).model(config(tmp_path)).state_dict()
+    assert all(torch.equal(t, initial[n]) for n, t in result.backbone.items())
+    assert "min_clients" in result.records[0]["kept"]
+
+
+PLUGIN = """
+import torch
+from fedjoint import JointStrategy
+
+class MyMerge(JointStrategy):
+    def __init__(self, scale: float = 0.5):
+        super().__init__()
+        self.scale = scale
+    def merge(self, updates):
+        return self.scale * updates.mean()
+
+class Wrong(JointStrategy):
+    def merge(self, updates):
+        return updates.matrix
+
+class Bad(JointStrategy):
+    def merge(self, updates):
+        return updates.mean() * float("nan")
+"""
+
+
+def test_a_strategy_from_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    name = f"{tmp_path / 'mine.py'}:MyMerge"
+    half = simulate(config(tmp_path, rounds=1, strategy={"name": name}))
+    full = simulate(config(tmp_path, rounds=1))
+    start = build_problem(full.config).model(full.config).state_dict()
+    for n, tensor in half.backbone.items():
+        expected = start[n] + 0.5 * (full.backbone[n] - start[n])
+        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(
+        UserError, match=r"unknown option of strategy .*'scal'.*did you mean 'scale'"
+    ):
+        simulate(config(tmp_path, strategy={"name": name, "options": {"scal": 1}}))
+
+
+@pytest.mark.parametrize(("kind", "words"), [("Wrong", "merge returned"), ("Bad", "not finite")])
+def test_a_bad_merge_is_reported_and_the_backbone_kept(tmp_path, kind, words):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    result = simulate(config(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:{kind}"}))
+    assert all(words in r["kept"] and kind in r["kept"] for r in result.records)
+    initial = build_problem(result.config).model(result.config).state_dict()
+    assert all(torch.equal(t, initial[n]) for n, t in result.backbone.items())
+
+
+def test_gpu_shares_follow_what_ray_reports():
+    engine = config(Path()).engine
+    assert workers(engine, {"CPU": 8.0}) == (1.0, 0.0, 8)
+    assert workers(engine, {"CPU": 8.0, "GPU": 2.0}) == (1.0, 1.0, 2)
+    several = engine.model_copy(update={"workers_per_gpu": 3})
+    cpus, gpus, count = workers(several, {"CPU": 8.0, "GPU": 2.0})
+    assert (cpus, count) == (1.0, 6) and gpus == pytest.approx(1 / 3)
+    with pytest.raises(UserError, match="gpus_per_worker"):
+        workers(engine.model_copy(update={"gpus_per_worker": 1.0}), {"CPU": 2.0})
+
+
+def test_a_message_of_another_version_is_refused():
+    from flwr.app import ConfigRecord, Message
+
+    from fedjoint.engines.identity import be_server, number
+
+    be_server()
+    content = RecordDict({"config": ConfigRecord({"schema": 0, "json": "{}"})})
+    (message,) = number([Message(content, 1, "query")])
+    context = Context(1, 1, {}, RecordDict(), {})
+    with pytest.raises(UserError, match="install the same version"):
+        make_app()(message, context)

@@ -1,0 +1,51 @@
+"""The program: bad input is one line and a non-zero exit; nothing is lost."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*arguments, cwd):
+    code = "from fedjoint.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["simulate", "digit"], ["unknown scenario 'digit'", "did you mean 'digits'"]),
+        (["simulate", "none.toml"], ["none.toml"]),
+        (
+            ["simulate", "digits", "--set", "local.epoch=1"],
+            ["local.epoch", "did you mean 'epochs'"],
+        ),
+        (["simulate", "digits", "--strategy", "fedavgg"], ["unknown strategy", "'fedavg'"]),
+        (["simulate", "digits", "--clients", "0"], ["data.clients", "1"]),
+        (["simulate", "digits", "--set", "local.optimiser.lr=-1"], ["local.optimiser.lr"]),
+        (["simulate", "digits", "--set", "local.steps=3"], ["epochs or steps"]),
+        (["simulate", "digits", "--engine", "warp"], ["engine.name", "ray"]),
+        (["resume", "nowhere"], ["nowhere", "not a run directory"]),
+    ],
+)
+def test_one_clear_line(tmp_path, arguments, words):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert all(word in lines[0] for word in words), lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_simulate_and_plot(tmp_path):
+    done = run(
+        "simulate", "digits", "--engine", "inline", "--rounds", "2", "--clients", "6", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    for name in ("config.json", "metrics.jsonl", "metrics.csv", "final/backbone.safetensors"):
+        assert (folder / name).exists()
+    assert run("plot", str(folder), cwd=tmp_path).returncode == 0
+    assert (folder / "objective.png").exists()

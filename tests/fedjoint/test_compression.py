@@ -1,0 +1,62 @@
+"""Compression against brute force, and error feedback's conservation."""
+
+import pytest
+import torch
+
+from fedjoint.compression import CompressionConfig, compress, decode
+from fedjoint.config import check
+from fedjoint.errors import UserError
+from fedjoint.simulate import simulate
+
+
+@pytest.mark.parametrize("name", ["topk", "int8"])
+def test_what_is_sent_and_what_remains_add_up(name):
+    config = CompressionConfig(name=name, fraction=0.2)
+    torch.manual_seed(0)
+    residual, sent, total = torch.zeros(3, 50), torch.zeros(3, 50), torch.zeros(3, 50)
+    for _ in range(5):
+        update = torch.randn(3, 50)
+        payload, decoded, residual = compress(update, residual, config)
+        assert torch.equal(decode(payload, 50), decoded)
+        sent, total = sent + decoded, total + update
+    torch.testing.assert_close(sent + residual, total, rtol=1e-5, atol=1e-5)
+
+
+def test_topk_keeps_the_largest():
+    update = torch.tensor([[3.0, -5.0, 1.0, 0.5]])
+    config = CompressionConfig(name="topk", fraction=0.5)
+    _, sent, residual = compress(update, torch.zeros(1, 4), config)
+    assert sent.tolist() == [[3.0, -5.0, 0, 0]] and residual.tolist() == [[0, 0, 1.0, 0.5]]
+
+
+def test_int8_errs_by_half_a_level_at_most():
+    update = torch.randn(4, 1000)
+    _, sent, _ = compress(update, torch.zeros(4, 1000), CompressionConfig(name="int8"))
+    level = update.abs().amax(1, keepdim=True) / 127
+    assert ((sent - update).abs() <= level / 2 + 1e-6).all()
+
+
+def test_a_damaged_payload_is_refused():
+    index, values = torch.tensor([[9]], dtype=torch.int32), torch.tensor([[1.0]])
+    with pytest.raises(UserError, match="not below 4"):
+        decode({"index": index, "values": values}, 4)
+
+
+def test_fewer_bytes_are_reported(tmp_path):
+    def up(compression):
+        config = check(
+            {
+                "rounds": 1,
+                "data": {"clients": 4},
+                "engine": {"name": "inline"},
+                "output": {"dir": str(tmp_path)},
+                "strategy": {"compression": compression},
+            }
+        )
+        result = simulate(config)
+        size = sum(t.numel() for t in result.backbone.values())
+        return result.records[0]["bytes"]["up"] / (4 * size)
+
+    assert up({"name": "none"}) == 4
+    assert up({"name": "int8"}) == pytest.approx(1, abs=0.01)
+    assert up({"name": "topk", "fraction": 0.01}) == pytest.approx(0.02 * 4, abs=0.01)

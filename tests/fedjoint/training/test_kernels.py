@@ -1,0 +1,203 @@
+"""Batched and sequential training against a plain PyTorch loop, client by client."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from fedjoint.config import check
+from fedjoint.method import Method
+from fedjoint.problem import build_problem
+from fedjoint.training.order import schedule
+from fedjoint.training.trainer import Trainer
+
+OPTIMISERS = {
+    "sgd": (
+        {"name": "sgd", "lr": 0.1, "weight_decay": 0.01},
+        torch.optim.SGD,
+        {"weight_decay": 0.01},
+    ),
+    "momentum": ({"name": "sgd", "lr": 0.05, "momentum": 0.9}, torch.optim.SGD, {"momentum": 0.9}),
+    "adam": (
+        {"name": "adam", "lr": 0.01, "weight_decay": 0.1},
+        torch.optim.Adam,
+        {"weight_decay": 0.1},
+    ),
+    "adamw": (
+        {"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
+        torch.optim.AdamW,
+        {"weight_decay": 0.1},
+    ),
+}
+
+
+def make(local, tasks=("digit", "ink"), **tables):
+    return check(
+        {
+            "seed": 3,
+            "data": {
+                "clients": 4,
+                "partition": "quantity",
+                "alpha": 1.0,
+                "task_mix": [list(tasks)],
+            },
+            "model": {"hidden": [12, 8]},
+            "local": {"batch_size": 10, **local},
+            **tables,
+        }
+    )
+
+
+def train(config):
+    """Train every client for round 2; return backbones, private state and the trainer."""
+    trainer = Trainer(build_problem(config), config, torch.device("cpu"))
+    received = trainer.layout.flat(trainer.model.state_dict())
+    clients = np.arange(4)
+    backbones, states, losses = [], [], []
+    for part in trainer.chunks(clients):
+        ids = clients[part]
+        cohort = trainer.cohort(ids, ids)
+        fresh = trainer.fresh(cohort.tasks, Method(), received)
+        private = {n: torch.stack([t] * len(ids)) for n, t in fresh.items()}
+        shared = received.expand(len(ids), -1).clone()
+        job = trainer.job(cohort, 2, received, {}, shared, private)
+        Method().train(job)
+        backbones.append(job.shared)
+        states.append(private)
+        losses.append(job.losses)
+    state = {n: torch.cat([s[n] for s in states]) for n in states[0]}
+    return torch.cat(backbones), state, torch.cat(losses), trainer
+
+
+def plain_loop(config, make_optimiser, client):
+    """Train one client with torch.optim and its own model, on the same minibatches."""
+    problem = build_problem(config)
+    model = problem.model(config)
+    data = problem.data.client(client).train
+    drawn = schedule(
+        config.seed,
+        2,
+        np.array([client]),
+        np.array([len(data)]),
+        batch_size=config.local.batch_size,
+        epochs=config.local.epochs,
+        steps=config.local.steps,
+    )
+    optimiser = make_optimiser(model.parameters())
+    for index, mask in zip(drawn.index[:, 0], drawn.mask[:, 0], strict=True):
+        at = torch.from_numpy(index[mask])
+        if not len(at):
+            continue
+        output = model(data.x[at])
+        loss = torch.nn.functional.cross_entropy(output["digit"], data.y["digit"][at])
+        loss = loss + torch.nn.functional.mse_loss(output["ink"], data.y["ink"][at])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 2}, {"steps": 7}], ids=["epochs", "steps"])
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_training_equals_a_plain_loop(name, sequential, budget):
+    settings, kind, options = OPTIMISERS[name]
+    config = make({"optimiser": settings, "sequential": sequential, **budget})
+    backbones, state, _, trainer = train(config)
+    assert len(set(trainer.problem.data.sizes.tolist())) > 1, "the sizes should be ragged"
+    for client in range(4):
+        model = plain_loop(config, lambda p: kind(p, lr=settings["lr"], **options), client)
+        expected = model.state_dict()
+        ours = trainer.layout.views(backbones[client])
+        for tensor_name, tensor in ours.items():
+            torch.testing.assert_close(tensor, expected[tensor_name], rtol=1e-3, atol=2e-5)
+        for tensor_name in state:
+            torch.testing.assert_close(
+                state[tensor_name][client], expected[tensor_name], rtol=1e-3, atol=2e-5
+            )
+
+
+def test_a_clients_rate_scales_its_steps():
+    config = make({"epochs": 1, "optimiser": {"lr": 0.1}, "lr_scales": [1.0, 0.5]})
+    backbones, _, _, trainer = train(config)
+    for client, rate in [(0, 0.1), (1, 0.05), (2, 0.1), (3, 0.05)]:
+        model = plain_loop(config, lambda p, r=rate: torch.optim.SGD(p, lr=r), client)
+        expected = trainer.layout.flat(model.state_dict())
+        torch.testing.assert_close(backbones[client], expected, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("rule", ["fixed", "uncertainty", "gradnorm", "dwa"])
+def test_both_paths_agree_whatever_balances_the_tasks(rule):
+    both = [
+        train(
+            make({"epochs": 2, "optimiser": {"lr": 0.05}, "sequential": s}, balance={"name": rule})
+        )
+        for s in (False, True)
+    ]
+    torch.testing.assert_close(both[0][0], both[1][0], rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(both[0][2], both[1][2], rtol=1e-3, atol=2e-5)
+    for name in both[0][1]:
+        torch.testing.assert_close(both[0][1][name], both[1][1][name], rtol=1e-3, atol=2e-5)
+
+
+def test_uncertainty_equals_a_plain_loop_with_trained_log_variances():
+    config = make({"steps": 5, "optimiser": {"lr": 0.1}}, balance={"name": "uncertainty"})
+    _, state, _, trainer = train(config)
+    data = trainer.problem.data.client(1).train
+    model, s = trainer.problem.model(config), torch.zeros(2, requires_grad=True)
+    drawn = schedule(3, 2, np.array([1]), np.array([len(data)]), batch_size=10, steps=5)
+    optimiser = torch.optim.SGD([*model.parameters(), s], lr=0.1)
+    for index, mask in zip(drawn.index[:, 0], drawn.mask[:, 0], strict=True):
+        at = torch.from_numpy(index[mask])
+        output = model(data.x[at])
+        digit = torch.nn.functional.cross_entropy(output["digit"], data.y["digit"][at])
+        ink = torch.nn.functional.mse_loss(output["ink"], data.y["ink"][at])
+        loss = torch.exp(-s[0]) * digit + 0.5 * torch.exp(-s[1]) * ink + s.sum() / 2
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    torch.testing.assert_close(state["balance.log_variance"][1], s.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_batchnorm_falls_back_with_a_reason_and_keeps_its_statistics():
+    config = check(
+        {
+            "data": {"clients": 3, "task_mix": [["digit"]]},
+            "model": {"backbone": "cnn", "hidden": [4], "batch_norm": True},
+            "local": {"epochs": 1, "optimiser": {"lr": 0.05}},
+        }
+    )
+    trainer = Trainer(build_problem(config), config, torch.device("cpu"))
+    assert "running statistics" in trainer.fallback
+    assert "\n" not in trainer.fallback
+    received = trainer.layout.flat(trainer.model.state_dict())
+    ids = np.array([1])
+    cohort = trainer.cohort(ids, ids)
+    private = {
+        n: t[None].clone() for n, t in trainer.fresh(cohort.tasks, Method(), received).items()
+    }
+    job = trainer.job(cohort, 1, received, {}, received[None].clone(), private)
+    Method().train(job)
+    model = copy.deepcopy(trainer.problem.model(config))
+    data = trainer.problem.data.client(1).train
+    drawn = schedule(0, 1, ids, np.array([len(data)]), batch_size=16, epochs=1)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+    for index, mask in zip(drawn.index[:, 0], drawn.mask[:, 0], strict=True):
+        at = torch.from_numpy(index[mask])
+        loss = torch.nn.functional.cross_entropy(model(data.x[at])["digit"], data.y["digit"][at])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    expected = model.state_dict()
+    for name, tensor in trainer.layout.views(job.shared[0]).items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-5)
+
+
+def test_local_norm_is_not_shared():
+    config = check(
+        {"model": {"backbone": "cnn", "hidden": [4], "batch_norm": True, "norm": "local"}}
+    )
+    model = build_problem(config).model(config)
+    assert not any("2." in name for name in model.layout().shapes)
+    assert any("running_mean" in name for name in model.private(["digit"]))
