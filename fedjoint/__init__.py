@@ -14,7 +14,7 @@ for _name, _value in {
 from fedjoint.data.base import Client, Examples  # noqa: E402
 from fedjoint.errors import UserError  # noqa: E402
 from fedjoint.problem import Problem  # noqa: E402
-from fedjoint.simulate import RunResult, simulate  # noqa: E402
+from fedjoint.simulation import RunResult, simulate  # noqa: E402
 from fedjoint.strategy import JointStrategy  # noqa: E402
 from fedjoint.tasks import Task  # noqa: E402
 from fedjoint.updates import Updates  # noqa: E402

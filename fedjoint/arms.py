@@ -10,7 +10,7 @@ from typing import Any
 from fedjoint.config import Config
 from fedjoint.data.pool import pooled
 from fedjoint.problem import Problem, build_problem
-from fedjoint.simulate import RunResult, simulate
+from fedjoint.simulation import RunResult, simulate
 from fedjoint.tasks import Task
 
 OnRun = Callable[[str, int], None]

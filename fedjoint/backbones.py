@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ def mlp(inputs: int, hidden: Sequence[int]) -> nn.Module:
     """ReLU layers ``[n, inputs] -> [n, hidden[-1]]``; longer inputs are flattened."""
     sizes = [inputs, *hidden]
     layers: list[nn.Module] = [nn.Flatten()]
-    for width, following in zip(sizes, sizes[1:], strict=False):
+    for width, following in itertools.pairwise(sizes):
         layers += [nn.Linear(width, following), nn.ReLU()]
     return nn.Sequential(*layers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -150,7 +151,7 @@ class Collector:
             asked: Asked = part["asked"]
             if self.reduce:
                 bounds = np.concatenate([[0], np.cumsum(asked.sizes)])
-                for b, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+                for b, (start, stop) in enumerate(itertools.pairwise(bounds)):
                     good = part["good"][start:stop]
                     if not good.any():
                         continue

@@ -49,7 +49,7 @@ def settings(message: Message) -> dict[str, Any]:
     record = records["config"]
     if record["schema"] != SCHEMA:
         raise UserError(
-            f"message schema {record['schema']} from the other side, {SCHEMA} here: "
+            f"message schema {record['schema']!r} from the other side, {SCHEMA} here: "
             "install the same version of fedjoint on server and nodes"
         )
     try:

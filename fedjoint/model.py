@@ -37,7 +37,7 @@ class JointModel(nn.Module):
     def layout(self) -> Layout:
         """Return the layout of the shared tensors."""
         kept = set() if self.norm == "shared" else set(self._normalisation())
-        tensors = dict(self.backbone.named_parameters())
+        tensors: dict[str, Tensor] = dict(self.backbone.named_parameters())
         if self.norm == "shared":
             floats = {n: b for n, b in self.backbone.named_buffers() if b.is_floating_point()}
             tensors |= floats

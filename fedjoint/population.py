@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Population:
 
         Clients without examples never train; neither do those whose node is away.
         """
-        return self._draw((self.sizes > 0), seed, round, fraction, nodes, _SAMPLE)
+        return self._draw(np.asarray(self.sizes > 0), seed, round, fraction, nodes, _SAMPLE)
 
     def sample_evaluation(
         self, seed: int, round: int, fraction: float, nodes: Iterable[int]
@@ -98,7 +99,7 @@ def divide(
         members = order[signature[order] == value]
         parts = max(1, min(len(members), round_half_up(wanted * len(members) / count)))
         bounds = np.linspace(0, len(members), parts + 1).astype(int)
-        for part, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
             block[members[start:stop]] = first + part
         first += parts
     return block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, cast
@@ -56,8 +57,7 @@ def to_tensor(values: np.ndarray) -> Tensor:
     """Return ``values`` as a tensor that nobody writes to; memory is shared."""
     if values.flags.writeable:
         return torch.from_numpy(values)
-    view = values.view()
-    # PyTorch has no read-only tensors; callers of this function only read.
-    return torch.from_numpy(
-        np.frombuffer(memoryview(view).cast("B"), view.dtype).reshape(view.shape)
-    )
+    # PyTorch has no read-only tensors and warns; callers of this function only read.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(values)

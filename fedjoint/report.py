@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from fedjoint.simulate import RunResult
+    from fedjoint.simulation import RunResult
 
 
 def show_run(result: RunResult, console: Console) -> None:

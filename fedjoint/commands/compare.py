@@ -13,7 +13,7 @@ from fedjoint.arms import Arm
 from fedjoint.commands.common import Scenario, Settings, console, scenario_config
 from fedjoint.config import Config
 from fedjoint.rundir import RunDir
-from fedjoint.simulate import RunResult
+from fedjoint.simulation import RunResult
 
 Seeds = Annotated[int, typer.Option(min=1, help="Seeds; an interval needs two or more.")]
 

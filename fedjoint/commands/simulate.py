@@ -11,7 +11,7 @@ from fedjoint.commands.common import Live, Scenario, Settings, console, scenario
 from fedjoint.config import Config
 from fedjoint.report import show_run
 from fedjoint.rundir import RunDir
-from fedjoint.simulate import resume, simulate
+from fedjoint.simulation import resume, simulate
 
 
 def simulate_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -89,7 +90,7 @@ class RayGrid(LocalGrid):
             num_gpus=self.gpus,
             scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, node - 1),
         )
-        worker = actor.remote(self.contexts[node], self.threads)
+        worker: Any = actor.remote(self.contexts[node], self.threads)
         worker.host.remote(self.make_app)
         return worker
 
@@ -176,7 +177,7 @@ def _start(config: EngineConfig) -> None:
         except (ConnectionError, ValueError) as error:
             raise UserError(f"engine.address = {config.address!r}: {error}") from None
     else:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def _shared(messages: list[Message]) -> list[ArrayRecord]:

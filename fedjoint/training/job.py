@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class Job:
     optimiser: Callable[[Tensors], Optimiser]
     balance: Fixed
     trainable: Collection[str]
-    budget: Mapping[str, int | None]
+    budget: Mapping[str, Any]
     rate: Tensor
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)

@@ -7,7 +7,7 @@ which clients are drawn beside it, and a whole cohort is drawn in a few array op
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,7 +31,8 @@ def keys(seed: int, round: int, clients: np.ndarray, stream: int, count: int) ->
         return _mix(base[:, None] + _GOLDEN * np.arange(count, dtype=np.uint64))
 
 
-class Schedule(NamedTuple):
+@dataclass(frozen=True)
+class Schedule:
     """Which examples each client uses at each step.
 
     Attributes:
@@ -96,10 +97,10 @@ def schedule(
         batch = np.minimum(batch_size, sizes)[:, None, None]
         slot = np.arange(batch_size)[None, None, :]
         place = np.arange(steps)[None, :, None] * batch + np.minimum(slot, batch - 1)
-        rounds = int((place // sizes[:, None, None]).max()) + 1
-        orders = np.stack([shuffled(epoch) for epoch in range(rounds)], 1)
-        epoch, within = np.divmod(place, sizes[:, None, None])
-        index = orders[np.arange(count)[:, None, None], epoch, within]
+        passes = int((place // sizes[:, None, None]).max()) + 1
+        orders = np.stack([shuffled(epoch) for epoch in range(passes)], 1)
+        which, within = np.divmod(place, sizes[:, None, None])
+        index = orders[np.arange(count)[:, None, None], which, within]
         mask = np.broadcast_to(slot < batch, index.shape)
     mask = mask.transpose(1, 0, 2)
     return Schedule(np.where(mask, index.transpose(1, 0, 2), 0), np.ascontiguousarray(mask))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -78,7 +79,7 @@ class Trainer:
         tasks = self.problem.data.tasks[clients]
         changes = np.flatnonzero((tasks[1:] != tasks[:-1]).any(1)) + 1
         bounds = [0, *changes.tolist(), len(clients)]
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in itertools.pairwise(bounds):
             for first in range(start, stop, self.chunk):
                 yield slice(first, min(first + self.chunk, stop))
 

@@ -19,16 +19,16 @@ from fedjoint.engines.ray import workers
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
 from fedjoint.rundir import RunDir
-from fedjoint.simulate import resume, simulate
+from fedjoint.simulation import resume, simulate
 
 
-def config(tmp_path, engine="inline", **more):
+def config(tmp_path, **more):
     tree = {
         "rounds": 4,
         "data": {"clients": 7},
         "model": {"hidden": [16, 8]},
         "local": {"epochs": 1, "optimiser": {"lr": 0.05, "momentum": 0.5}},
-        "engine": {"name": engine},
+        "engine": {"name": "inline"},
         "output": {"dir": str(tmp_path), "checkpoint_every": 2},
     }
     return check({**tree, **more})
@@ -88,7 +88,7 @@ def test_a_kill_at_any_instant_leaves_a_resumable_run(tmp_path):
         json.dumps(config(tmp_path, **settings).model_dump(mode="json"))
     )
     code = (
-        "import json, sys, fedjoint.simulate as s;"
+        "import json, sys, fedjoint.simulation as s;"
         f"s.simulate(json.load(open({str(tmp_path / 'c.json')!r})))"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -101,7 +101,7 @@ def test_a_kill_at_any_instant_leaves_a_resumable_run(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     (cut,) = (tmp_path / "cut").iterdir()
-    again = "import sys, fedjoint.simulate as s; s.resume(sys.argv[1])"
+    again = "import sys, fedjoint.simulation as s; s.resume(sys.argv[1])"
     second = subprocess.Popen([sys.executable, "-c", again, str(cut)])
     time.sleep(float(rng.uniform(4, 6)))
     second.send_signal(signal.SIGKILL)

@@ -6,7 +6,7 @@ import torch
 from fedjoint.compression import CompressionConfig, compress, decode
 from fedjoint.config import check
 from fedjoint.errors import UserError
-from fedjoint.simulate import simulate
+from fedjoint.simulation import simulate
 
 
 @pytest.mark.parametrize("name", ["topk", "int8"])
