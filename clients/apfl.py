@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fedjoint.method import Method, Tensors
 from fedjoint.model import JointModel
 from fedjoint.tasks import Task
-from fedjoint.training.job import Job
+from fedjoint.training.job import Batch, Job
 
 
 class APFL(Method):
-    """Train the shared backbone, and ``alpha * own + (1 - alpha) * shared`` by its own part.
+    """Train the shared model, and beside it the mixture ``alpha * own + (1 - alpha) * shared``.
 
-    Each step trains the shared backbone and the heads, then the own backbone on the mixture's
-    loss, whose gradient is ``alpha`` times that of the mixture. The own backbone is private
-    state ``own.backbone`` ``[P]``; the heads, which never travel, serve both. The mixture's
-    optimiser is plain SGD at the configured rate.
+    On every minibatch the own model takes a step on the mixture's loss, whose gradient is
+    ``alpha`` times that of the mixture, then the shared model one on its own loss. Backbones and
+    heads are mixed alike. The own backbone is private state ``own.backbone`` ``[P]``, its heads
+    ``own.<name>``.
 
     Args:
-        alpha: share of the own backbone.
+        alpha: share of the own model, in [0, 1].
 
     Paper: Deng, Kamani and Mahdavi, "Adaptive Personalized Federated Learning", 2020,
     https://arxiv.org/abs/2003.13461
@@ -30,31 +29,38 @@ class APFL(Method):
         self.alpha = alpha
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
-        return {"own.backbone": received.clone()}
+        heads = model.private([task.name for task in tasks])
+        return {"own.backbone": received.clone()} | {
+            f"own.{name}": tensor for name, tensor in heads.items() if tensor.is_floating_point()
+        }
 
     def train(self, job: Job) -> Tensors:
-        own = job.private["own.backbone"]
-        names = [n for n in job.layout.shapes if n in job.trainable]
-        job.descend()
-        for batch in job.batches():
-            mixed = self.mixed(job)
-            found = job.gradients(batch, mixed, job.private, names)
-            views = job.layout.views(own)
-            for name in names:
-                rate = self.alpha * _like(job.rate, views[name])
-                move = rate * found.of[name]
-                if batch.active is not None:
-                    move = torch.where(_like(batch.active, move), move, torch.zeros_like(move))
-                views[name].sub_(move)
+        own = {n.removeprefix("own."): t for n, t in job.private.items() if n.startswith("own.")}
+        own = {**job.layout.views(own.pop("backbone")), **own}
+        trained = {name: tensor for name, tensor in own.items() if name in job.trainable}
+        optimiser = job.optimiser(trained)
+
+        def step(batch: Batch) -> None:
+            backbone, rest = self.personal(job)
+            found = job.gradients(batch, backbone, rest, trained)
+            optimiser.step({n: self.alpha * g for n, g in found.of.items()}, batch.active)
+            # Buffers are not learnt: the own ones are those that the mixture's pass left.
+            mixture = {**job.layout.views(backbone), **rest}
+            for name in own.keys() - trained.keys():
+                own[name].copy_(mixture[name])
+
+        job.descend(beside=step)
         return {}
 
-    def mixed(self, job: Job) -> Tensor:
-        """Return the ``[clients, P]`` mixture."""
-        return self.alpha * job.private["own.backbone"] + (1 - self.alpha) * job.shared
-
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
-        return self.mixed(job), job.private
+        mixed = {
+            name: self._mix(job.private[f"own.{name}"], tensor)
+            if f"own.{name}" in job.private
+            else tensor.clone()
+            for name, tensor in job.private.items()
+            if not name.startswith("own.")
+        }
+        return self._mix(job.private["own.backbone"], job.shared), mixed
 
-
-def _like(per_client: Tensor, tensor: Tensor) -> Tensor:
-    return per_client.view(-1, *[1] * (tensor.ndim - 1))
+    def _mix(self, own: Tensor, shared: Tensor) -> Tensor:
+        return self.alpha * own + (1 - self.alpha) * shared

@@ -18,14 +18,12 @@ class Babu(Method):
     """
 
     def train(self, job: Job) -> Tensors:
-        job.descend(trainable=lambda name: name in job.layout.shapes)
+        job.descend(trainable=lambda name: not name.startswith("heads."))
         return {}
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
         tuned = {name: tensor.clone() for name, tensor in job.private.items()}
         # The optimiser steps in place, so even a frozen backbone must not be a broadcast view.
         shared = job.shared.clone()
-        job.descend(
-            shared=shared, private=tuned, trainable=lambda name: name not in job.layout.shapes
-        )
+        job.descend(shared=shared, private=tuned, trainable=lambda name: name.startswith("heads."))
         return shared, tuned

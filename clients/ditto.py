@@ -37,11 +37,12 @@ class Ditto(Method):
                 gradients[name] = gradients[name] + self.lam * (parameters[name] - received[name])
 
         own, heads = self.personal(job)
-        job.descend(shared=own, private=heads, correct=pull, record=False)
+        # The tasks' weights are learnt once, by the shared training.
+        weights = {n: t.clone() for n, t in job.private.items() if n.startswith("balance.")}
+        job.descend(shared=own, private=heads | weights, correct=pull, record=False)
         job.descend()
         return {}
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
         own = {n.removeprefix("own."): t for n, t in job.private.items() if n.startswith("own.")}
-        balance = {n: t for n, t in job.private.items() if n.startswith("balance.")}
-        return own.pop("backbone"), own | balance
+        return own.pop("backbone"), own

@@ -20,12 +20,11 @@ class Rep(Method):
         self.head_steps = head_steps
 
     def train(self, job: Job) -> Tensors:
-        shared = job.layout.shapes
         job.descend(
-            trainable=lambda name: name not in shared,
+            trainable=lambda name: name.startswith("heads."),
             steps=self.head_steps,
             stream=1,
             record=False,
         )
-        job.descend(trainable=lambda name: name in shared)
+        job.descend(trainable=lambda name: not name.startswith("heads."))
         return {}

@@ -1,17 +1,28 @@
-"""Files that are whole or absent, whenever the machine stops."""
+"""Files that are either there in full or not at all."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that readers see the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write ``data`` to ``path`` so that a crash at any instant leaves the old file or the new.
+
+    Raises:
+        OSError: the folder is missing, full or not writable.
+    """
+    # In the same folder, as a rename is atomic only within one file system; the process in the
+    # name keeps two writers of one file apart.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -48,7 +48,7 @@ def compress(
         scale = wanted.abs().amax(1, keepdim=True) / 127
         levels = wanted / torch.where(scale > 0, scale, torch.ones_like(scale))
         payload = {"levels": levels.round().clamp(-127, 127).to(torch.int8), "scale": scale}
-    sent = decode(payload, wanted.shape[1])
+    sent = _expand(payload, wanted.shape[1])
     return payload, sent, wanted - sent
 
 
@@ -61,18 +61,36 @@ def decode(payload: Mapping[str, Tensor], size: int) -> Tensor:
         size: P.
 
     Raises:
-        UserError: it is neither, or an index is out of range.
+        UserError: it is neither, an index is out of range, or a number is not finite.
     """
     if payload.keys() == {"index", "values"}:
-        index, values = payload["index"].long(), payload["values"]
-        if index.shape != values.shape or values.dtype != torch.float32:
-            raise UserError("compressed update: index and values do not fit each other")
+        index, values = payload["index"], payload["values"]
+        if index.ndim != 2 or index.shape != values.shape:
+            raise _damaged(f"index {list(index.shape)} and values {list(values.shape)}")
+        if index.dtype != torch.int32 or values.dtype != torch.float32:
+            raise _damaged(f"index of {index.dtype} and values of {values.dtype}")
         if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
-            raise UserError(f"compressed update: an index is not below {size}")
-        return values.new_zeros(len(values), size).scatter_(1, index, values)
-    if payload.keys() == {"levels", "scale"}:
+            raise _damaged(f"an index is not in 0..{size - 1}")
+    elif payload.keys() == {"levels", "scale"}:
         levels, scale = payload["levels"], payload["scale"]
-        if levels.dtype != torch.int8 or levels.shape != (len(scale), size) or scale.ndim != 2:
-            raise UserError("compressed update: levels and scale do not fit each other")
-        return levels.float() * scale.float()
-    raise UserError(f"compressed update: unknown parts {sorted(payload)}")
+        if levels.shape != (len(levels), size) or scale.shape != (len(levels), 1):
+            raise _damaged(f"levels {list(levels.shape)} and scale {list(scale.shape)}")
+        if levels.dtype != torch.int8 or scale.dtype != torch.float32:
+            raise _damaged(f"levels of {levels.dtype} and scale of {scale.dtype}")
+    else:
+        raise _damaged(f"unknown parts {sorted(payload)}")
+    found = _expand(payload, size)
+    if not found.isfinite().all():
+        raise _damaged("a number is not finite")
+    return found
+
+
+def _expand(payload: Mapping[str, Tensor], size: int) -> Tensor:
+    if "levels" in payload:
+        return payload["levels"].float() * payload["scale"]
+    values = payload["values"]
+    return values.new_zeros(len(values), size).scatter_(1, payload["index"].long(), values)
+
+
+def _damaged(what: str) -> UserError:
+    return UserError(f"compressed update: {what}; run one version of fedjoint on every machine")

@@ -108,7 +108,7 @@ class StrategyConfig(Section):
     name: str = Field(
         "fedavg", description="registered name, package.module:Class or file.py:Class"
     )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     weight_by: Literal["examples", "client", "task"] = "examples"
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
     min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")

@@ -56,7 +56,7 @@ class Node:
         self.problem, self.config = problem, config
         self.trainer = Trainer(problem, config, best_device())
         self.store = StateStore(store) if store else None
-        self.state = PrivateState(self.store, config.engine.cache_clients)
+        self.state = PrivateState(self.store, config.engine.cache_clients, self.trainer.device)
         self.movable = clients is None
         self.ids = np.arange(len(problem.data.sizes)) if clients is None else clients
         if len(self.ids) != len(problem.data.sizes):
@@ -296,10 +296,7 @@ class Node:
     def _private(
         self, clients: np.ndarray, tasks: Any, before: int, received: Tensor, method: Method
     ) -> dict[str, Tensor]:
-        state = self.state.take(
-            clients, before, lambda: self.trainer.fresh(tasks, method, received)
-        )
-        return {name: tensor.to(self.trainer.device) for name, tensor in state.items()}
+        return self.state.take(clients, before, lambda: self.trainer.fresh(tasks, method, received))
 
     def _begin(self, request: Mapping[str, Any]) -> None:
         generation = int(request["generation"])

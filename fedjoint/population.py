@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Population:
 
         Clients without examples never train; neither do those whose node is away.
         """
-        return self._draw(np.asarray(self.sizes > 0), seed, round, fraction, nodes, _SAMPLE)
+        return self._draw(self.sizes > 0, seed, round, fraction, nodes, _SAMPLE)
 
     def sample_evaluation(
         self, seed: int, round: int, fraction: float, nodes: Iterable[int]
@@ -55,7 +56,7 @@ class Population:
 
     def _draw(
         self,
-        able: np.ndarray,
+        able: Any,
         seed: int,
         round: int,
         fraction: float,

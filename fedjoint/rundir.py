@@ -1,10 +1,4 @@
-"""The run directory: what a run was, how it went, and where it can be resumed.
-
-``config.json`` (resolved), ``run.json`` (versions, seed, status), ``metrics.jsonl`` (a record a
-round), ``checkpoints/round-000010.safetensors``, ``state.sqlite`` (private state), and at the end
-``metrics.csv`` and ``final/backbone.safetensors``. At whatever instant a run is killed, the
-directory can be resumed.
-"""
+"""The run directory: configuration, metrics, checkpoints and the final backbone."""
 
 from __future__ import annotations
 
@@ -13,36 +7,38 @@ import io
 import json
 import logging
 import math
+import os
 import platform
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import numpy as np
 from torch import Tensor
 
 from fedjoint.atomic import write_bytes
 from fedjoint.config import Config, check
 from fedjoint.errors import UserError
+from fedjoint.packing import DamagedError, pack, unpack
 
-log = logging.getLogger("fedjoint.rundir")
+log = logging.getLogger(__name__)
 
-_KEPT = 2  # checkpoints: the newest, and one in case it is damaged
 _SCHEMA = "1"
+_KEPT = 2  # checkpoints: the newest, and one in case that is damaged
+_PACKAGES = ("fedjoint", "flwr", "torch", "numpy", "ray")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The server's state after a round.
+    """A run after ``round`` rounds.
 
     Attributes:
-        round: the round.
-        backbone: shared tensors by name.
-        state: the strategy's state by name.
+        round: rounds done.
+        backbone: the shared tensors.
+        state: the strategy's state.
     """
 
     round: int
@@ -51,200 +47,283 @@ class Checkpoint:
 
 
 class RunDir:
-    """A run directory; make one with :meth:`create` or :meth:`open`."""
+    """A run's directory; made by :meth:`create`, found again by :meth:`open`.
 
-    def __init__(self, path: Path):
+    One process writes to it at a time; any number may read. Layout::
+
+        config.json                           the whole configuration
+        run.json                              versions, seed, created, generation, status
+        metrics.jsonl                         one record per round
+        checkpoints/round-000010.safetensors  the newest two
+        state.sqlite                          the clients' private state (simulation)
+        final/backbone.safetensors            when the run is done
+        metrics.csv                           when the run is done
+
+    Attributes:
+        path: the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def create(cls, parent: Path, name: str, config: Config) -> RunDir:
-        """Make ``parent/name-<time>``, never one that exists."""
-        stem, n = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", 1
-        path = parent / stem
+        """Make ``<parent>/<name>-<date>-<time>``; an existing directory is never used.
+
+        Raises:
+            UserError: the directory cannot be made.
+        """
+        if not name or Path(name).name != name:
+            raise UserError(f"name = {name!r} cannot name a folder; use letters, digits and dashes")
+        stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+        number, path = 1, parent / stem
         while True:
             try:
                 path.mkdir(parents=True)
                 break
             except FileExistsError:
-                n += 1
-                path = parent / f"{stem}-{n}"
+                if not parent.is_dir():
+                    raise UserError(f"{parent}: not a folder; set output.dir") from None
+                number += 1
+                path = parent / f"{stem}-{number}"
             except OSError as error:
-                raise UserError(f"output.dir {str(parent)!r}: {error.strerror}") from None
+                raise UserError(f"{path}: {error.strerror}; set output.dir") from None
         run = cls(path)
-        (path / "checkpoints").mkdir()
-        write_bytes(path / "run.json", _json(_about(config)))
-        write_bytes(path / "config.json", _json(config.model_dump(mode="json")))
+        run._checkpoints.mkdir()
+        run._metrics.touch()
+        # A limit may be infinite, which JSON cannot say; the check reads "inf" back as a number.
+        _write_json(run._config, _plain(config.model_dump(), nonfinite=str))
+        _write_json(
+            run._info,
+            {
+                "versions": {**{p: _version(p) for p in _PACKAGES}, "python": _python()},
+                "seed": config.seed,
+                "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+                "generation": 0,
+                "status": "running",
+            },
+        )
         return run
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
-        """Open an existing run directory.
+        """Return the run in ``path``.
 
         Raises:
-            UserError: it is none.
+            UserError: ``path`` is no run directory.
         """
-        for name in ("config.json", "run.json", "checkpoints"):
-            if not (path / name).exists():
-                raise UserError(f"{path}: not a run directory, it has no {name}")
-        return cls(path)
-
-    def config(self) -> Config:
-        """Return the run's configuration, checked again."""
-        return check(self._read("config.json"), str(self.path / "config.json"))
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise UserError(f"{path}: no such folder; give a run directory")
+        for file in (run._config, run._info):
+            if not file.is_file():
+                raise UserError(f"{path}: not a run directory: {file.name} is missing")
+        return run
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What ``run.json`` holds."""
-        return self._read("run.json")
+    def state(self) -> Path:
+        """The file of the clients' private state, for :class:`fedjoint.store.StateStore`."""
+        return self.path / "state.sqlite"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json: versions, seed, created, generation and status.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return _read_json(self._info)
 
     @property
     def generation(self) -> int:
         """How often the run was resumed."""
-        return int(self.about["generation"])
+        return int(self.info["generation"])
+
+    def config(self) -> Config:
+        """Return the run's configuration.
+
+        Raises:
+            UserError: the file is damaged, or this version refuses it.
+        """
+        return check(_read_json(self._config), str(self._config))
+
+    def mark(self, status: Literal["running", "done", "failed"]) -> None:
+        """Note how the run is doing."""
+        _write_json(self._info, {**self.info, "status": status})
 
     def bump_generation(self) -> int:
-        """Count a resumption."""
-        return self._tell(generation=self.generation + 1)["generation"]
-
-    def mark(self, status: str) -> None:
-        """Set the status: running, done or failed."""
-        self._tell(status=status)
+        """Count a resume; return how many there have been, this one included."""
+        info = self.info
+        info["generation"] += 1
+        _write_json(self._info, info)
+        return info["generation"]
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a round's record to the metrics."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        """Add a round's record to metrics.jsonl; NaN and infinite numbers become null.
+
+        The next checkpoint makes it durable. After a crash, :meth:`truncate` first.
+        """
+        with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the records; a last line cut short by a kill is left out."""
-        path = self.path / "metrics.jsonl"
-        lines = path.read_text("utf-8").split("\n") if path.exists() else []
+        """Return the rounds' records; a last line that a crash left unfinished is dropped.
+
+        Raises:
+            UserError: another line is damaged.
+        """
         records = []
+        text = self._metrics.read_text("utf-8", errors="replace") if self._metrics.exists() else ""
+        *lines, _unfinished = text.split("\n")
         for number, line in enumerate(lines, 1):
             try:
-                records += [json.loads(line)] if line else []
-            except json.JSONDecodeError as error:
-                if number == len(lines):
-                    break
-                raise UserError(f"{path}: line {number}: {error}; restore the file") from None
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                raise UserError(
+                    f"{self._metrics}:{number}: not a JSON record; delete the lines from there on "
+                    "and resume"
+                )
+            records.append(record)
         return records
 
     def truncate(self, round: int) -> None:
-        """Drop the records of rounds after ``round``, which will be run again."""
-        kept = [r for r in self.records() if r["round"] <= round]
-        lines = "".join(json.dumps(r, allow_nan=False) + "\n" for r in kept)
-        write_bytes(self.path / "metrics.jsonl", lines.encode())
+        """Keep the records of rounds up to ``round`` alone."""
+        kept = [record for record in self.records() if record["round"] <= round]
+        lines = [json.dumps(record, allow_nan=False) + "\n" for record in kept]
+        write_bytes(self._metrics, "".join(lines).encode())
 
     def checkpoint(
         self, round: int, backbone: Mapping[str, Tensor], state: Mapping[str, Tensor]
     ) -> None:
-        """Write the server's state after ``round``, all or nothing; keep the newest two."""
+        """Save what a resume needs beside the clients' state; keep the newest two.
+
+        Args:
+            round: rounds done.
+            backbone: the shared tensors.
+            state: the strategy's state.
+        """
+        with self._metrics.open("ab") as file:
+            os.fsync(file.fileno())
+        path = self._checkpoints / f"round-{round:06d}.safetensors"
         tensors = {f"backbone/{n}": t for n, t in backbone.items()}
         tensors |= {f"state/{n}": t for n, t in state.items()}
-        data = save(
-            {n: t.detach().cpu().clone().contiguous() for n, t in tensors.items()},
-            {"round": str(round), "schema": _SCHEMA},
-        )
-        write_bytes(self.path / "checkpoints" / f"round-{round:06d}.safetensors", data)
-        for old in self._checkpoints()[_KEPT:]:
-            old.unlink()
+        write_bytes(path, pack(tensors, {"round": str(round), "schema": _SCHEMA}))
+        kept = self._saved()[:_KEPT]
+        for other in self._checkpoints.iterdir():  # and what a killed writer left
+            if other not in kept:
+                other.unlink()
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that can be read, or None if none was written.
+        """Return the newest checkpoint that is whole, or None if none was ever saved.
 
         Raises:
-            UserError: there are checkpoints, all of them damaged.
+            UserError: there are checkpoints, but none is whole.
         """
-        paths = self._checkpoints()
-        for path in paths:
+        saved = self._saved()
+        for path in saved:
             try:
                 return _load(path)
-            except (SafetensorError, OSError, KeyError, ValueError) as error:
-                log.warning("%s is damaged (%s): trying the one before", path, error)
-        if paths:
-            raise UserError(f"{self.path}: no checkpoint can be read; restore one or start anew")
+            except DamagedError as error:
+                log.warning("%s: skipped: %s", path, error)
+        if saved:
+            raise UserError(f"{self._checkpoints}: no checkpoint is whole; start a new run")
         return None
 
-    def finish(self, backbone: Mapping[str, Tensor], records: list[dict[str, Any]]) -> None:
-        """Write the final backbone, and the metrics as one table."""
-        (self.path / "final").mkdir(exist_ok=True)
-        data = save({n: t.detach().cpu().clone().contiguous() for n, t in backbone.items()})
-        write_bytes(self.path / "final" / "backbone.safetensors", data)
-        rows = [_flat(record) for record in records]
+    def finish(
+        self, round: int, backbone: Mapping[str, Tensor], records: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write the final backbone and metrics.csv.
+
+        Nested tables of a record become columns ``a/b``; lists are left out.
+
+        Args:
+            round: rounds done.
+            backbone: the shared tensors.
+            records: the rounds' records.
+        """
+        self._final.parent.mkdir(exist_ok=True)
+        tensors = {f"backbone/{n}": t for n, t in backbone.items()}
+        write_bytes(self._final, pack(tensors, {"round": str(round), "schema": _SCHEMA}))
+        rows = [_flat(_plain(record)) for record in records]
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_bytes(self.path / "metrics.csv", text.getvalue().encode())
 
-    def backbone(self) -> dict[str, Tensor]:
-        """Return the final backbone, or the newest checkpoint's.
+    def backbone(self) -> Checkpoint:
+        """Return the newest backbone, final or of a checkpoint (final: without state).
 
         Raises:
-            UserError: there is neither.
+            UserError: there is none that is whole.
         """
-        path = self.path / "final" / "backbone.safetensors"
-        if path.exists():
-            with safe_open(path, "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         found = self.latest()
+        if self._final.exists():
+            try:
+                final = _load(self._final)
+            except DamagedError as error:
+                raise UserError(f"{self._final}: {error}; delete it and resume the run") from None
+            if found is None or final.round >= found.round:
+                return final
         if found is None:
             raise UserError(f"{self.path}: the run has no checkpoint yet")
-        return found.backbone
+        return found
 
-    def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("round-*.safetensors"), reverse=True)
+    @property
+    def _config(self) -> Path:
+        return self.path / "config.json"
 
-    def _read(self, name: str) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / name).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / name}: cannot be read: {error}") from None
+    @property
+    def _info(self) -> Path:
+        return self.path / "run.json"
 
-    def _tell(self, **values: Any) -> dict[str, Any]:
-        about = self.about | values
-        write_bytes(self.path / "run.json", _json(about))
-        return about
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def _final(self) -> Path:
+        return self.path / "final" / "backbone.safetensors"
+
+    def _saved(self) -> list[Path]:
+        """Return the checkpoints' files, the newest first."""
+        return sorted(self._checkpoints.glob("round-*.safetensors"), key=_round_of, reverse=True)
+
+
+def _round_of(path: Path) -> int:
+    number = path.stem.removeprefix("round-")
+    return int(number) if number.isdecimal() else -1
 
 
 def _load(path: Path) -> Checkpoint:
-    with safe_open(path, "pt") as file:
-        meta = file.metadata() or {}
-        if meta.get("schema") != _SCHEMA:
-            raise UserError(f"{path}: written by another version of fedjoint")
-        parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "state": {}}
-        for name in file.keys():  # noqa: SIM118
-            kind, _, rest = name.partition("/")
-            parts[kind][rest] = file.get_tensor(name)
-    return Checkpoint(int(meta["round"]), parts["backbone"], parts["state"])
+    tensors, metadata = unpack(path.read_bytes())
+    if metadata.get("schema") != _SCHEMA:
+        raise DamagedError(f"schema {metadata.get('schema')!r}, expected {_SCHEMA!r}")
+    parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "state": {}}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition("/")
+        parts[part][name] = tensor
+    return Checkpoint(int(metadata["round"]), parts["backbone"], parts["state"])
 
 
-def _about(config: Config) -> dict[str, Any]:
-    names = ("fedjoint", "flwr", "torch", "numpy", "ray")
-    versions = {name: version(name) for name in names} | {"python": platform.python_version()}
-    created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    return {
-        "name": config.name,
-        "seed": config.seed,
-        "created": created,
-        "versions": versions,
-        "generation": 0,
-        "status": "running",
-    }
-
-
-def _json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(_plain(values), indent=2, allow_nan=False) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` with None for every number that JSON cannot write."""
+def _plain(value: Any, nonfinite: Any = lambda number: None) -> Any:
+    """Return ``value`` in the types of JSON, numbers that are not finite as ``nonfinite`` says."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v, nonfinite) for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_plain(item, nonfinite) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return nonfinite(value)
+    return value
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -255,3 +334,30 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif not isinstance(value, list):
             row[prefix + name] = value
     return row
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged: {error}; restore it from a backup") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: damaged: not a table; restore it from a backup")
+    return value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a folder that was never installed
+        return None
+
+
+def _python() -> str:
+    return platform.python_version()

@@ -96,6 +96,6 @@ def serve(
     except BaseException:
         run.mark("failed")
         raise
-    run.finish(backbone, run.records())
+    run.finish(config.rounds, backbone, run.records())
     run.mark("done")
     return backbone

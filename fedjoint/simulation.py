@@ -48,7 +48,7 @@ class RunResult:
 
     def heads(self) -> dict[int, dict[str, Tensor]]:
         """Return the private state of every client that trained, by id."""
-        store = StateStore(self.path / "state.sqlite")
+        store = StateStore(RunDir(self.path).state)
         return store.read(store.clients(), before=self.config.rounds + 1)
 
 

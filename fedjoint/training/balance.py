@@ -102,8 +102,9 @@ class GradNorm(Fixed):
 
     def after_step(self, norms: Tensor, losses: Tensor, state: Tensors) -> None:
         weights, first = state["balance.weights"], state["balance.first_losses"]
-        first.copy_(torch.where(first.isnan(), losses, first))
-        rate = losses / first.clamp(min=1e-12)
+        # A batch without a single label of a task has no loss, which must not count as its first.
+        first.copy_(torch.where(first.isnan() & (losses > 0), losses, first))
+        rate = torch.where(first.isnan(), torch.ones_like(losses), losses / first)
         rate = rate / rate.mean(-1, keepdim=True).clamp(min=1e-12)
         lengths = weights * norms
         target = lengths.mean(-1, keepdim=True) * rate**self.config.alpha

@@ -1,8 +1,8 @@
-"""Gradients of many clients at once: one ``vmap`` over stacked parameters, or a plain loop."""
+"""Gradients and losses of many clients at once: one ``vmap`` over stacked parameters, or a loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint.model import JointModel
+from fedjoint.tasks import Task
 from fedjoint.training.balance import Fixed
 
 Tensors = dict[str, Tensor]
@@ -35,6 +36,75 @@ class Gradients(NamedTuple):
 #: (trained, frozen, x, y, task weights), each stacked over clients -> gradients
 Kernel = Callable[[Tensors, Tensors, Tensor, Tensors, Tensor], Gradients]
 
+#: (weights, x, y), each stacked over clients -> ``[clients, tasks]`` mean losses over the examples
+Measure = Callable[[Tensors, Tensor, Tensors], Tensor]
+
+#: (weights, x, y) of one client -> ``[tasks]`` summed losses, ``[tasks]`` labels known
+Forward = Callable[[Tensors, Tensor, Tensors], tuple[Tensor, Tensor]]
+
+
+def make_forward(model: JointModel, tasks: Sequence[Task], precision: str) -> Forward:
+    """Return the function that sums one client's losses; weights that are no part of ``model``
+    are ignored, so that clients may keep other state beside them."""
+    names = [task.name for task in tasks]
+    own = set(model.state_dict())
+
+    def forward(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensor, Tensor]:
+        mixed = (
+            torch.autocast(x.device.type, torch.bfloat16)
+            if precision == "bfloat16"
+            else nullcontext()
+        )
+        with mixed:
+            outputs = functional_call(
+                model, {n: t for n, t in weights.items() if n in own}, (x, names)
+            )
+        sums, known = zip(
+            *(task.loss_fn(outputs[task.name].float(), y[task.name]) for task in tasks), strict=True
+        )
+        return torch.stack([s.sum() for s in sums]), torch.stack([k.sum() for k in known])
+
+    return forward
+
+
+def make_measure(
+    model: JointModel, tasks: Sequence[Task], *, batched: bool, precision: str, rows: int
+) -> Measure:
+    """Return the function that measures every client's losses, in evaluation mode.
+
+    Args:
+        model: its modules say what is computed; its own weights are never used.
+        tasks: the clients' tasks.
+        batched: all clients in one batched program. If not, the function takes one client.
+        precision: ``float32``, or ``bfloat16`` for autocast.
+        rows: examples per client and pass.
+    """
+    forward = make_forward(model, tasks, precision)
+
+    def one_client(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensor, Tensor]:
+        sums, known = forward(_first(weights), x[0], _first(y))
+        return sums[None], known[None]
+
+    several = vmap(forward, randomness="different") if batched else one_client
+
+    @torch.no_grad()
+    def measure(weights: Tensors, x: Tensor, y: Tensors) -> Tensor:
+        # Evaluation mode leaves BatchNorm's statistics, which are part of the weights, alone.
+        model.eval()
+        try:
+            parts = [
+                several(
+                    weights, x[:, at : at + rows], {n: t[:, at : at + rows] for n, t in y.items()}
+                )
+                for at in range(0, x.shape[1], rows)
+            ]
+        finally:
+            model.train()
+        sums, known = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
+        return sums / known.clamp(min=1)
+
+    return measure
+
 
 def make_kernel(
     model: JointModel, balance: Fixed, *, batched: bool, precision: str, compiled: bool
@@ -48,25 +118,11 @@ def make_kernel(
         precision: ``float32``, or ``bfloat16`` for autocast.
         compiled: ``torch.compile`` the batched program.
     """
-    names = [task.name for task in balance.tasks]
-    own = set(model.state_dict())
+    forward = make_forward(model, balance.tasks, precision)
 
     def losses_of(trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors) -> Tensor:
-        weights = {**trained, **frozen}
-        mixed = (
-            torch.autocast(x.device.type, torch.bfloat16)
-            if precision == "bfloat16"
-            else nullcontext()
-        )
-        with mixed:
-            outputs = functional_call(
-                model, {n: t for n, t in weights.items() if n in own}, (x, names)
-            )
-        losses = []
-        for task in balance.tasks:
-            loss, known = task.loss_fn(outputs[task.name].float(), y[task.name])
-            losses.append(loss.sum() / known.sum().clamp(min=1))
-        return torch.stack(losses)
+        sums, known = forward({**trained, **frozen}, x, y)
+        return sums / known.clamp(min=1)
 
     def objective(
         trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
@@ -92,8 +148,8 @@ def make_kernel(
     ) -> Gradients:
         # functional_call writes BatchNorm's statistics into these views of the stacked state.
         one = {n: t[0].detach().requires_grad_() for n, t in trained.items()}
-        rest = {n: t[0] for n, t in frozen.items()}
-        batch = {n: t[0] for n, t in y.items()}
+        rest = _first(frozen)
+        batch = _first(y)
         if not balance.separate:
             total, losses = objective(one, rest, x[0], batch, weights[0])
             of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
@@ -133,6 +189,10 @@ def _stacked(like: Tensors, gradients: object) -> Tensors:
     }
 
 
+def _first(stacked: Tensors) -> Tensors:
+    return {n: t[0] for n, t in stacked.items()}
+
+
 def why_sequential(model: JointModel, example: Tensor, balance: Fixed) -> str | None:
     """Say why ``model`` cannot be trained as one batched program, or None if it can."""
     for name, module in model.backbone.named_modules():
@@ -143,16 +203,17 @@ def why_sequential(model: JointModel, example: Tensor, balance: Fixed) -> str | 
     kernel = make_kernel(model, balance, batched=True, precision="float32", compiled=False)
     weights = {n: t.detach()[None].clone() for n, t in model.state_dict().items()}
     trainable = {n for n, p in model.named_parameters() if p.requires_grad}
-    state = {n: t[None] for n, t in balance.private().items()}
-    x = example.repeat(1, 2, *[1] * (example.ndim - 1)).view(1, 2, *example.shape[1:])
-    y = {task.name: task.missing(2)[None] for task in balance.tasks}
+    device = example.device
+    state = {n: t[None].to(device) for n, t in balance.private().items()}
+    x = torch.stack([example, example], 1)
+    y = {task.name: task.missing(2)[None].to(device) for task in balance.tasks}
     trained = {n: t for n, t in weights.items() if n in trainable}
     frozen = {n: t for n, t in weights.items() if n not in trainable}
     for name, tensor in state.items():
         (trained if name in balance.trained else frozen)[name] = tensor
     try:
         with torch.random.fork_rng(devices=[]):
-            kernel(trained, frozen, x, y, torch.ones(1, len(balance.tasks)))
+            kernel(trained, frozen, x, y, torch.ones(1, len(balance.tasks), device=device))
     except Exception as error:  # whatever a model may raise under vmap
         return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return None

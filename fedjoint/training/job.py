@@ -13,11 +13,14 @@ from torch import Tensor
 from fedjoint.layout import Layout
 from fedjoint.training.balance import Fixed
 from fedjoint.training.cohort import Cohort
-from fedjoint.training.gradients import Gradients, Kernel
+from fedjoint.training.gradients import Gradients, Kernel, Measure
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.order import schedule
 
 Tensors = dict[str, Tensor]
+
+#: Is told of every minibatch before its step.
+Beside = Callable[["Batch"], None]
 
 #: Changes the gradients in place before a step: ``(gradients, parameters) -> None``.
 Correct = Callable[[Tensors, Tensors], None]
@@ -53,6 +56,7 @@ class Job:
         shared: ``[clients, P]``, the clients' backbones, to be trained in place.
         private: name -> ``[clients, ...]`` heads and other private state, trained in place.
         kernel: computes gradients.
+        measure: measures losses.
         optimiser: makes an optimiser of the configured kind over some parameters.
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
@@ -71,6 +75,7 @@ class Job:
     shared: Tensor
     private: Tensors
     kernel: Kernel
+    measure: Measure
     optimiser: Callable[[Tensors], Optimiser]
     balance: Fixed
     trainable: Collection[str]
@@ -127,15 +132,11 @@ class Job:
         frozen = {n: t for n, t in everything.items() if n not in names}
         return self.kernel(trained, frozen, batch.x, batch.y, self.weights(private))
 
-    @torch.no_grad()
     def loss(self, shared: Tensor) -> Tensor:
         """``[clients]``, the weighted loss of ``shared`` ``[clients, P]`` on the training data."""
         data = self.cohort.train
-        batch = Batch(data.x[:, :-1], {n: y[:, :-1] for n, y in data.y.items()}, None)
-        with torch.enable_grad():
-            names = self.layout.shapes.keys() & set(self.trainable)
-            found = self.gradients(batch, shared, self.private, names)
-        return (found.losses * self.weights(self.private)).sum(1)
+        losses = self.measure({**self.layout.views(shared), **self.private}, data.x, data.y)
+        return (losses * self.weights(self.private)).sum(1)
 
     def weights(self, private: Tensors) -> Tensor:
         """``[clients, tasks]``, the weights of the tasks."""
@@ -151,6 +152,7 @@ class Job:
         shared: Tensor | None = None,
         private: Tensors | None = None,
         trainable: Callable[[str], bool] = lambda name: True,
+        beside: Beside | None = None,
         correct: Correct | None = None,
         steps: int | None = None,
         stream: int = 0,
@@ -162,6 +164,7 @@ class Job:
             shared: ``[clients, P]`` backbones instead of the job's own.
             private: the heads that go with them.
             trainable: which of the trainable parameters to train, by name.
+            beside: is called with every minibatch before its step, to train something else on it.
             correct: changes the gradients in place before every step.
             steps: this many steps instead of the configured budget.
             stream: which order of minibatches, see :meth:`batches`.
@@ -175,6 +178,8 @@ class Job:
         total = torch.zeros_like(self.losses)
         taken = torch.zeros(len(self.cohort), device=shared.device)
         for batch in self.batches(steps, stream):
+            if beside is not None:
+                beside(batch)
             found = self.gradients(batch, shared, private, parameters)
             if correct is not None:
                 correct(found.of, parameters)

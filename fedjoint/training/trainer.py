@@ -19,7 +19,13 @@ from fedjoint.problem import Problem
 from fedjoint.tasks import Task
 from fedjoint.training.balance import Fixed, make_balance
 from fedjoint.training.cohort import Cohort, Stack, gather
-from fedjoint.training.gradients import Kernel, make_kernel, why_sequential
+from fedjoint.training.gradients import (
+    Kernel,
+    Measure,
+    make_kernel,
+    make_measure,
+    why_sequential,
+)
 from fedjoint.training.job import Job, Tensors
 from fedjoint.training.optimisers import Optimiser
 
@@ -41,7 +47,7 @@ class Trainer:
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        self._kernels: dict[tuple[str, ...], tuple[Fixed, Kernel]] = {}
+        self._kernels: dict[tuple[str, ...], tuple[Fixed, Kernel, Measure]] = {}
         self._cohorts: OrderedDict[tuple[int, ...], Cohort] = OrderedDict()
         self._resident = 0
 
@@ -121,7 +127,7 @@ class Trainer:
             private: name -> ``[clients, ...]`` the clients' private state.
         """
         local = self.config.local
-        balance, kernel = self._kernel(cohort.tasks)
+        balance, kernel, measure = self._kernel(cohort.tasks)
         rate = local.optimiser.lr * local.lr_decay ** (round - 1)
         rule = local.optimiser.model_copy(update={"lr": rate})
         # Momentum lengthens the way of a gradient by the sum of its geometric series.
@@ -141,6 +147,7 @@ class Trainer:
             shared=shared,
             private=private,
             kernel=kernel,
+            measure=measure,
             optimiser=lambda parameters: Optimiser(rule, parameters, scale),
             balance=balance,
             trainable=self.trainable | set(balance.trained),
@@ -152,18 +159,25 @@ class Trainer:
             rate=rates,
         )
 
-    def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Fixed, Kernel]:
+    def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Fixed, Kernel, Measure]:
         key = tuple(task.name for task in tasks)
         if key not in self._kernels:
-            balance = self.balance(tasks)
+            local, balance, batched = self.config.local, self.balance(tasks), self.fallback is None
             kernel = make_kernel(
                 self.model,
                 balance,
-                batched=self.fallback is None,
-                precision=self.config.local.precision,
-                compiled=self.config.local.compile,
+                batched=batched,
+                precision=local.precision,
+                compiled=local.compile,
             )
-            self._kernels[key] = balance, kernel
+            measure = make_measure(
+                self.model,
+                tasks,
+                batched=batched,
+                precision=local.precision,
+                rows=self.config.evaluate.batch_size,
+            )
+            self._kernels[key] = balance, kernel, measure
         return self._kernels[key]
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ def run(*arguments, cwd):
         (["simulate", "digits", "--set", "local.optimiser.lr=-1"], ["local.optimiser.lr"]),
         (["simulate", "digits", "--set", "local.steps=3"], ["epochs or steps"]),
         (["simulate", "digits", "--engine", "warp"], ["engine.name", "ray"]),
-        (["resume", "nowhere"], ["nowhere", "not a run directory"]),
+        (["resume", "nowhere"], ["nowhere", "run directory"]),
     ],
 )
 def test_one_clear_line(tmp_path, arguments, words):
