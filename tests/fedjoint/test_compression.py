@@ -36,10 +36,31 @@ def test_int8_errs_by_half_a_level_at_most():
     assert ((sent - update).abs() <= level / 2 + 1e-6).all()
 
 
-def test_a_damaged_payload_is_refused():
-    index, values = torch.tensor([[9]], dtype=torch.int32), torch.tensor([[1.0]])
-    with pytest.raises(UserError, match="not below 4"):
-        decode({"index": index, "values": values}, 4)
+INDEX, VALUES = torch.tensor([[3]], dtype=torch.int32), torch.ones(1, 1)
+LEVELS, SCALE = torch.ones(1, 4, dtype=torch.int8), torch.ones(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ({"index": INDEX + 1, "values": VALUES}, "an index is not in 0..3"),
+        ({"index": INDEX - 4, "values": VALUES}, "an index is not in 0..3"),
+        ({"index": INDEX[0], "values": VALUES[0]}, r"index \[1\] and values \[1\]"),
+        ({"index": INDEX, "values": torch.ones(1, 2)}, r"index \[1, 1\] and values \[1, 2\]"),
+        ({"index": INDEX.long(), "values": VALUES}, "index of torch.int64"),
+        ({"index": INDEX, "values": VALUES.double()}, "values of torch.float64"),
+        ({"index": INDEX, "values": VALUES / 0}, "not finite"),
+        ({"levels": LEVELS[:, :3], "scale": SCALE}, r"levels \[1, 3\]"),
+        ({"levels": LEVELS, "scale": SCALE[0]}, r"scale \[1\]"),
+        ({"levels": LEVELS.int(), "scale": SCALE}, "levels of torch.int32"),
+        ({"levels": LEVELS, "scale": SCALE * float("nan")}, "not finite"),
+        ({"levels": LEVELS, "values": VALUES}, r"unknown parts \['levels', 'values'\]"),
+    ],
+)
+def test_a_damaged_payload_is_refused(payload, said):
+    with pytest.raises(UserError, match=said) as error:
+        decode(payload, 4)
+    assert "\n" not in str(error.value)
 
 
 def test_fewer_bytes_are_reported(tmp_path):

@@ -31,8 +31,10 @@ def slsqp(function, start, low=0.0, high=1.0):
         start,
         bounds=bounds,
         method="SLSQP",
+        jac="3-point",
         constraints={"type": "eq", "fun": lambda x: x.sum() - 1},
-        options={"ftol": 1e-14, "maxiter": 500},
+        # Finer than this, the line search meets the rounding of values around 20 and gives up.
+        options={"ftol": 1e-12, "maxiter": 500},
     )
     assert found.success, found.message
     return found.x
@@ -101,9 +103,9 @@ def test_cagrad_solves_its_dual(seed, radius, draw):
     best = slsqp(dual, weights) @ g
     expected = mean + reach * best / np.linalg.norm(best)
     step = CAGrad(radius=radius).merge(updates).double().numpy()
-    np.testing.assert_allclose(step, expected, atol=1e-3)
+    np.testing.assert_allclose(step, expected, atol=1e-5)
     # Strong duality: the worst inner product equals the least dual value.
-    assert (g @ step).min() == pytest.approx(dual(slsqp(dual, weights)), abs=1e-4)
+    assert (g @ step).min() == pytest.approx(dual(slsqp(dual, weights)), abs=1e-5)
 
 
 def test_cagrad_of_radius_zero_is_fedavg(draw):
