@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import Context, Message
@@ -14,12 +16,13 @@ from fedjoint.config import check
 from fedjoint.errors import UserError
 from fedjoint.node import Node
 from fedjoint.problem import Problem, build_problem
+from fedjoint.rundir import RunDir
 
 
 def make_app(problem: Problem | None = None, *, write_through: bool = True) -> ClientApp:
     """Return a ClientApp that hosts the clients of ``problem``.
 
-    A simulated node's context has ``run-dir`` in its run configuration, for private state. A
+    A simulated node keeps private state in the run directory, which is on its machine. A
     deployed node's own configuration (``flower-supernode --node-config``, written by
     ``fedjoint client``) has ``state`` (a file), ``data`` (a JSON table that replaces the run's
     ``data``) and ``clients`` (ids, comma-separated).
@@ -37,7 +40,7 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
         key = f"{request['run']}\n{request['config']}"
         if key not in nodes:
             nodes.clear()  # a node serves one run at a time
-            nodes[key] = make_node(request["config"], context, problem, write_through)
+            nodes[key] = make_node(request, context, problem, write_through)
         return Message(nodes[key].handle(message), reply_to=message)
 
     app.train()(answer)
@@ -48,23 +51,26 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
 
 
 def make_node(
-    settings: dict, context: Context, problem: Problem | None, write_through: bool
+    request: Mapping[str, Any], context: Context, problem: Problem | None, write_through: bool
 ) -> Node:
-    """Build the node that ``context`` describes, for a run with the given configuration."""
-    own = context.node_config
-    deployed = "state" in own
-    if deployed and "data" in own:
+    """Build the node that ``context`` describes, for the run that ``request`` belongs to.
+
+    Raises:
+        UserError: the configuration is wrong, or the node was started without its own.
+    """
+    own, settings = context.node_config, request["config"]
+    simulated = "partition-id" in own
+    if not simulated and "state" not in own:
+        raise UserError("this SuperNode has no state file: start it with fedjoint client")
+    if not simulated and "data" in own:
         settings = {**settings, "data": json.loads(str(own["data"]))}
     config = check(settings, "config from the server")
     problem = problem or build_problem(config)
-    if not deployed:
-        folder = context.run_config.get("run-dir")
-        if write_through and not folder:
-            raise UserError("no place for the clients' private state: set run-dir, or node state")
-        store = Path(str(folder)) / "state.sqlite" if folder else None
+    if simulated:
+        store = RunDir(Path(request["run"])).state
         return Node(problem, config, store, write_through=write_through)
-    first = [int(c) for c in str(own.get("clients", "")).split(",") if c.strip()]
-    clients = np.array(first or range(len(problem.data.sizes)), np.int64)
+    ids = [int(c) for c in str(own.get("clients", "")).split(",") if c.strip()]
+    clients = np.array(ids or range(len(problem.data.sizes)), np.int64)
     return Node(problem, config, Path(str(own["state"])), clients, write_through=True)
 
 

@@ -136,6 +136,7 @@ class EngineConfig(Section):
 
     name: Literal["ray", "inline", "flower"] = "ray"
     workers: int = Field(0, ge=0, description="workers; 0: one per GPU share, else per CPU core")
+    min_nodes: int = Field(1, ge=1, description="nodes without which no round starts (deployed)")
     blocks: int = Field(0, ge=0, description="blocks of clients; 0: 8 to 64, by their number")
     threads: int = Field(1, ge=1, description="CPU threads per worker")
     cpus_per_worker: float = Field(1.0, ge=0)

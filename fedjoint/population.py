@@ -5,9 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +25,7 @@ class Population:
         ids: ``[clients]`` int64, ascending.
         sizes: ``[clients]`` int64, training examples.
         tasks: ``[clients, tasks]`` bool.
-        home: ``[clients]`` int64, the node where a client lives; -1: any node can play it.
+        home: ``[clients]`` int64, number of the node where a client lives; -1: any can play it.
         block: ``[clients]`` int64, the client's block.
     """
 
@@ -41,30 +39,20 @@ class Population:
     def __post_init__(self) -> None:
         self.block = divide(self.tasks, self.sizes, self.ids, self.home, self.blocks)
 
-    def sample(self, seed: int, round: int, fraction: float, nodes: Iterable[int]) -> np.ndarray:
+    def sample(self, seed: int, round: int, fraction: float) -> np.ndarray:
         """Return the positions of the clients that train in ``round``, ascending.
 
-        Clients without examples never train; neither do those whose node is away.
+        Clients without examples never train.
         """
-        return self._draw(self.sizes > 0, seed, round, fraction, nodes, _SAMPLE)
+        return self._draw(np.flatnonzero(self.sizes > 0), seed, round, fraction, _SAMPLE)
 
-    def sample_evaluation(
-        self, seed: int, round: int, fraction: float, nodes: Iterable[int]
-    ) -> np.ndarray:
+    def sample_evaluation(self, seed: int, round: int, fraction: float) -> np.ndarray:
         """Return the positions of the clients that are evaluated, ascending."""
-        return self._draw(self.tasks.any(1), seed, round, fraction, nodes, _EVALUATE)
+        return self._draw(np.flatnonzero(self.tasks.any(1)), seed, round, fraction, _EVALUATE)
 
     def _draw(
-        self,
-        able: Any,
-        seed: int,
-        round: int,
-        fraction: float,
-        nodes: Iterable[int],
-        purpose: int,
+        self, found: np.ndarray, seed: int, round: int, fraction: float, purpose: int
     ) -> np.ndarray:
-        here = able & ((self.home < 0) | np.isin(self.home, list(nodes)))
-        found = np.flatnonzero(here)
         if fraction == 1 or not len(found):
             return found
         count = max(1, round_half_up(fraction * len(found)))

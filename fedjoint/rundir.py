@@ -100,7 +100,7 @@ class RunDir:
                 "seed": config.seed,
                 "created": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "generation": 0,
-                "status": "running",
+                "status": "created",
             },
         )
         return run

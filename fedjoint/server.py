@@ -39,6 +39,7 @@ def serve(
     run: RunDir,
     *,
     tasks: tuple[Task, ...] | None = None,
+    wait: float = 0.0,
     on_round: OnRound = lambda record: None,
 ) -> dict[str, Tensor]:
     """Run the rounds that are left, from the newest checkpoint of ``run``.
@@ -48,6 +49,8 @@ def serve(
         config: the run's configuration.
         run: receives metrics, checkpoints and the final backbone.
         tasks: the tasks, where they have losses or metrics of their own.
+        wait: seconds to wait for ``engine.min_nodes`` nodes, at the start and whenever none
+            is left.
         on_round: also receives the record of every round.
 
     Returns:
@@ -58,6 +61,8 @@ def serve(
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
     strategy = make_strategy(config)
+    if run.info["status"] != "created":
+        run.bump_generation()
     found = run.latest()
     first = found.round + 1 if found else 1
     run.truncate(first - 1)
@@ -71,8 +76,9 @@ def serve(
 
     strategy.bind(
         config,
-        run=run.path.name,
+        run=run.path,
         tasks=tasks,
+        wait=wait,
         first_round=first,
         generation=run.generation,
         on_round=record,

@@ -93,7 +93,6 @@ def resume(
     """
     run = RunDir.open(Path(path))
     config = run.config()
-    run.bump_generation()
     return _execute(config, _problem(config, problem), run, on_round)
 
 
@@ -117,16 +116,15 @@ def _execute(config: Config, problem: Problem | None, run: RunDir, on_round: OnR
     if (np.asarray(problem.data.sizes) < 0).any():
         raise UserError("a client has a negative number of examples")
     make_app = partial(_make_app, problem)
-    context = partial(_context, run.path)
     grid: Any
     if config.engine.name == "inline":
         from fedjoint.engines.inline import InlineGrid
 
-        grid = InlineGrid(make_app(), context(1, 1), config.engine.threads)
+        grid = InlineGrid(make_app(), _context(1, 1), config.engine.threads)
     else:
         from fedjoint.engines.ray import RayGrid
 
-        grid = RayGrid(config.engine, make_app, context)
+        grid = RayGrid(config.engine, make_app, _context)
     try:
         backbone = serve(grid, config, run, tasks=tuple(problem.tasks), on_round=on_round)
     finally:
@@ -139,7 +137,6 @@ def _make_app(problem: Problem) -> Any:
     return make(problem, write_through=False)
 
 
-def _context(folder: Path, node: int, nodes: int) -> Context:
+def _context(node: int, nodes: int) -> Context:
     own: dict[str, Any] = {"partition-id": node - 1, "num-partitions": nodes}
-    where: dict[str, Any] = {"run-dir": str(folder.resolve())}
-    return Context(run_id=1, node_id=node, node_config=own, state=RecordDict(), run_config=where)
+    return Context(run_id=1, node_id=node, node_config=own, state=RecordDict(), run_config={})

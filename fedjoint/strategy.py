@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -64,8 +65,9 @@ class JointStrategy(Strategy):
         self,
         config: Config,
         *,
-        run: str,
+        run: Path,
         tasks: tuple[Task, ...] | None = None,
+        wait: float = 0.0,
         first_round: int = 1,
         generation: int = 0,
         on_round: Callable[[dict[str, Any]], None] = lambda record: None,
@@ -75,16 +77,17 @@ class JointStrategy(Strategy):
 
         Args:
             config: the run's configuration.
-            run: name of the run.
+            run: the run directory.
             tasks: the tasks, where they have losses or metrics of their own; by default what
                 the nodes say.
+            wait: seconds to wait for ``engine.min_nodes`` nodes.
             first_round: the round that Flower's round one is.
             generation: how often the run was resumed.
             on_round: receives the record of every round.
             on_checkpoint: receives the backbone at every checkpoint, once every node has
                 written its private state.
         """
-        self.config, self.run, self.first_round = config, run, first_round
+        self.config, self.run, self.first_round, self.wait = config, run, first_round, wait
         self.generation, self.resumed_from = generation, first_round - 1
         self.on_round, self.on_checkpoint = on_round, on_checkpoint
         self.durable = first_round - 1
@@ -102,12 +105,28 @@ class JointStrategy(Strategy):
     # Who is there
 
     def discover(self, grid: Grid) -> None:
-        """Ask new nodes who lives there; forget those that are gone.
+        """Ask new nodes who lives there; forget those that are gone; wait while they are too few.
 
         Raises:
-            UserError: no node answers.
+            UserError: too few nodes came in time, or those that came cannot take part.
         """
-        present = set(grid.get_node_ids())
+        least, end = self.config.engine.min_nodes, time.monotonic() + self.wait
+        while True:
+            present = set(grid.get_node_ids())
+            self._meet(grid, present)
+            if len(self.nodes) >= least:
+                return
+            hopeless = self.people is None and len(present) >= least
+            if hopeless or time.monotonic() >= end:
+                reasons = "; ".join(f"node {n}: {why}" for n, why in self.refused.items())
+                raise UserError(
+                    f"{len(self.nodes)} of {len(present)} nodes can take part, "
+                    f"engine.min_nodes is {least}: {reasons or 'no other node came'}"
+                )
+            log.info("waiting for nodes: %d of %d are here", len(self.nodes), least)
+            time.sleep(1.0)
+
+    def _meet(self, grid: Grid, present: set[int]) -> None:
         gone = [node for node in self.nodes if node not in present]
         new = sorted(present - set(self.nodes))  # and those refused before: they may have mended
         for node in gone:
@@ -125,10 +144,8 @@ class JointStrategy(Strategy):
                 if self.refused.get(node) != str(error):
                     log.error("node %d refused: %s", node, error)
                 self.refused[node] = str(error)
-        if not self.nodes:
-            reasons = "; ".join(self.refused.values()) or "none answered"
-            raise UserError(f"no node can take part: {reasons}")
-        self._know()
+        if self.nodes:
+            self._know()
 
     def _admit(self, node: int, reply: Message) -> None:
         if reply.has_error():
@@ -168,7 +185,7 @@ class JointStrategy(Strategy):
         given = {task.name: task for task in self.tasks or ()}
         self.known = tuple(given.get(name) or Task(name, *kinds[name]) for name in names)
         ids, sizes, tasks, home = [], [], [], []
-        for node, about in self.nodes.items():
+        for number, about in enumerate(self.nodes.values()):
             if not any(about is host for host in hosts):
                 continue
             mask = np.zeros((len(about["ids"]), len(names)), bool)
@@ -176,7 +193,7 @@ class JointStrategy(Strategy):
             ids.append(about["ids"])
             sizes.append(about["sizes"])
             tasks.append(mask)
-            home.append(np.full(len(about["ids"]), -1 if movable else node))
+            home.append(np.full(len(about["ids"]), -1 if movable else number))
         everyone = np.concatenate(ids)
         order = np.argsort(everyone, kind="stable")
         if len(np.unique(everyone)) < len(everyone):
@@ -205,8 +222,8 @@ class JointStrategy(Strategy):
             if not stays or makespan(costs, new) < 0.9 * makespan(costs, self.placed):
                 self.placed = new
         else:
-            first = np.unique(p.block, return_index=True)[1]
-            self.placed = {int(p.block[i]): int(p.home[i]) for i in first}
+            first, hosts = np.unique(p.block, return_index=True)[1], list(self.nodes)
+            self.placed = {int(p.block[i]): hosts[p.home[i]] for i in first}
 
     # Training
 
@@ -222,7 +239,7 @@ class JointStrategy(Strategy):
         self.backbone_record = arrays
         named = to_arrays(arrays)
         self.backbone = self.layout.flat({n: to_tensor(a) for n, a in named.items()})
-        chosen = p.sample(self.config.seed, round, s.fraction, self.nodes)
+        chosen = p.sample(self.config.seed, round, s.fraction)
         small = len(chosen) <= self.config.diagnostics.clients
         plain = not self.per_client and not small and s.compression.name == "none"
         self.collector = Collector(self.layout, tuple(t.name for t in self.known), reduce=plain)
@@ -254,12 +271,17 @@ class JointStrategy(Strategy):
         assert p is not None
         order = np.argsort(p.block[chosen], kind="stable")
         chosen, weights = chosen[order], weights[order]
-        node = np.array([self.placed[b] for b in p.block[chosen].tolist()], np.int64)
+        nodes = list(self.nodes)
+        numbers = {node: number for number, node in enumerate(nodes)}
+        seats = np.array([numbers[self.placed[block]] for block in range(len(self.placed))])
+        at = seats[p.block[chosen]]
         split = {}
-        for name in np.unique(node).tolist():
-            mine = chosen[node == name]
+        for number in np.unique(at).tolist():
+            mine = chosen[at == number]
             blocks, sizes = np.unique(p.block[mine], return_counts=True)
-            split[name] = Asked(p.ids[mine], weights[node == name], blocks, sizes, p.tasks[mine])
+            split[nodes[number]] = Asked(
+                p.ids[mine], weights[at == number], blocks, sizes, p.tasks[mine]
+            )
         return split
 
     def _message(self, kind: str, node: int, settings: dict[str, Any], asked: Asked) -> Message:
@@ -276,7 +298,7 @@ class JointStrategy(Strategy):
 
     def _common(self, round: int) -> dict[str, Any]:
         return {
-            "run": self.run,
+            "run": str(self.run.resolve()),
             "round": round,
             "generation": self.generation,
             "resumed_from": self.resumed_from,
@@ -381,7 +403,7 @@ class JointStrategy(Strategy):
             return []
         p = self.people
         assert p is not None
-        chosen = p.sample_evaluation(self.config.seed, round, e.fraction, self.nodes)
+        chosen = p.sample_evaluation(self.config.seed, round, e.fraction)
         self.broadcast_record = to_record(self.broadcast(self.backbone))
         asked = self._split(chosen, np.ones(len(chosen)))
         settings = self._common(round)

@@ -1,18 +1,12 @@
-"""What the commands share: scenarios by name or file, flags, and the progress of a run."""
+"""What the commands share: options, and the progress of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from fedjoint.config import Config, check, load, override
-from fedjoint.errors import UserError, choose
-from fedjoint.loading import find, registered
 
 console = Console()
 
@@ -20,36 +14,6 @@ Scenario = Annotated[str, typer.Argument(help="A registered scenario, or a TOML 
 Settings = Annotated[
     list[str], typer.Option("--set", help="Override a setting, such as rounds=10.")
 ]
-
-
-def scenario_config(scenario: str, settings: list[str], **flags: Any) -> Config:
-    """Return the configuration of a scenario, with flags and ``--set`` applied, in this order.
-
-    Args:
-        scenario: a registered name, ``module:function`` or a TOML file.
-        settings: ``key.path=value`` texts.
-        flags: ``table__key=value``; None is left out.
-
-    Raises:
-        UserError: there is no such scenario, or a setting is wrong.
-    """
-    tree: Mapping[str, Any]
-    if scenario.endswith(".toml") or Path(scenario).is_file():
-        tree = load(scenario)
-    elif ":" in scenario or scenario in registered("scenarios"):
-        tree = find("scenarios", scenario)()
-    else:
-        error = choose("scenario", scenario, registered("scenarios"))
-        raise UserError(f"{error}; or give a TOML file")
-    tree = override(tree, [])
-    for flag, value in flags.items():
-        if value is not None:
-            *tables, key = flag.split("__")
-            node: Any = tree
-            for table in tables:
-                node = node.setdefault(table, {})
-            node[key] = value
-    return check(override(tree, settings), scenario)
 
 
 class Live:

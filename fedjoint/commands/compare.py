@@ -10,9 +10,10 @@ import typer
 
 from fedjoint import bench, compare, plots
 from fedjoint.arms import Arm
-from fedjoint.commands.common import Scenario, Settings, console, scenario_config
+from fedjoint.commands.common import Scenario, Settings, console
 from fedjoint.config import Config
 from fedjoint.rundir import RunDir
+from fedjoint.scenario import scenario_config
 from fedjoint.simulation import RunResult
 
 Seeds = Annotated[int, typer.Option(min=1, help="Seeds; an interval needs two or more.")]

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fedjoint.commands.common import Live, Scenario, Settings, console, scenario_config
+from fedjoint.commands.common import Live, Scenario, Settings, console
 from fedjoint.config import Config
 from fedjoint.report import show_run
 from fedjoint.rundir import RunDir
+from fedjoint.scenario import scenario_config
 from fedjoint.simulation import resume, simulate
 
 

@@ -1,0 +1,85 @@
+"""Flower's own simulation: a SuperLink of our own, and ``flwr run``."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from fedjoint.config import Config
+from fedjoint.errors import UserError
+from fedjoint.flower import Connection, make_app_folder, program
+from fedjoint.rundir import RunDir
+from fedjoint.server import OnRound
+
+_START = 60.0  # seconds for the SuperLink to start
+
+
+def run_flower(config: Config, run: RunDir, on_round: OnRound) -> dict[str, Tensor]:
+    """Run a scenario in Flower's simulation runtime, and return the final backbone.
+
+    Args:
+        config: the run's configuration; ``engine.workers`` simulated nodes (default 2).
+        run: its directory.
+        on_round: receives the record of every round, as it ends.
+
+    Raises:
+        UserError: Flower cannot start, or the run fails.
+    """
+    folder = run.path / "flower"
+    seen = 0
+
+    def look() -> None:
+        nonlocal seen
+        for record in run.records()[seen:]:
+            seen += 1
+            on_round(record)
+
+    with superlink(folder) as connection:
+        app = make_app_folder(folder / "app")
+        settings = {"run-dir": str(run.path.resolve())}
+        number = connection.submit(app, settings, config.engine.workers or 2)
+        status = connection.wait(number, look)
+    if not status.endswith("completed"):
+        raise UserError(f"Flower's simulation {status}; see {folder / 'superlink.log'}")
+    return run.backbone().backbone
+
+
+@contextmanager
+def superlink(folder: Path) -> Iterator[Connection]:
+    """Start a SuperLink for simulations on a free port of this machine, and stop it after."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    connection = Connection.make(folder, f"127.0.0.1:{port}", None)
+    command = [program("flower-superlink"), "--insecure", "--simulation"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--disable-runtime-dependency-installation"]
+    with (folder / "superlink.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env=connection.environment(), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + _START
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > end:
+                raise UserError(f"Flower's SuperLink does not start; see {log.name}")
+            time.sleep(0.2)
+        yield connection
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,41 @@
+"""The Flower ServerApp: runs a scenario on whatever nodes the SuperLink has.
+
+Its run configuration (``[tool.flwr.app.config]``, or ``flwr run --run-config``):
+
+``scenario``: a registered name or a TOML file on the server.
+``set``: settings to override, ``key.path=value``, divided by spaces.
+``run-dir``: continue this run; empty starts a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedjoint.engines.fleet import FleetGrid
+from fedjoint.rundir import RunDir
+from fedjoint.scenario import scenario_config
+from fedjoint.server import serve
+
+log = logging.getLogger("fedjoint")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that are left."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    settings = context.run_config
+    if settings["run-dir"]:
+        run = RunDir.open(Path(str(settings["run-dir"])))
+        config = run.config()
+    else:
+        config = scenario_config(str(settings["scenario"]), shlex.split(str(settings["set"])))
+        run = RunDir.create(Path(config.output.dir), config.name, config)
+    log.info("run directory %s", run.path.resolve())
+    serve(FleetGrid(grid), config, run, wait=config.strategy.timeout)  # type: ignore[arg-type]

@@ -1,0 +1,50 @@
+"""Flower's own simulation gives the numbers of ours."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import fedjoint
+from fedjoint.engines.flower import superlink
+from fedjoint.rundir import RunDir
+from fedjoint.scenario import scenario_config
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+SETTINGS = ["rounds=2", "data.clients=6", "local.epochs=1"]
+
+
+def inline(folder):
+    config = scenario_config("digits", [*SETTINGS, f"output.dir={folder}"], engine__name="inline")
+    return fedjoint.simulate(config).backbone
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_engine_flower(tmp_path):
+    config = scenario_config("digits", [*SETTINGS, f"output.dir={tmp_path}"], engine__name="flower")
+    rounds = []
+    result = fedjoint.simulate(config, on_round=rounds.append)
+    assert [record["round"] for record in rounds] == [1, 2]
+    assert rounds[-1]["evaluation"]["test"]
+    assert len(result.heads()) == 6
+    assert_same(inline(tmp_path / "inline"), result.backbone)
+
+
+def test_the_repository_is_a_flower_app(tmp_path):
+    settings = {
+        "scenario": "digits",
+        "set": shlex.join([*SETTINGS, f"output.dir={tmp_path / 'runs'}"]),
+    }
+    with superlink(tmp_path / "link") as connection:
+        run = connection.submit(REPOSITORY, settings, 2)
+        assert connection.wait(run) == "finished:completed"
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert_same(inline(tmp_path / "inline"), RunDir.open(folder).backbone().backbone)
