@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -152,6 +153,26 @@ def test_a_full_disk_is_said_and_leaves_all_or_nothing(store):
     store._db.execute("PRAGMA max_page_count = 100000")
     store.write(2, large)
     assert store.clients() == [0, 1, 2, 3, 4]
+
+
+def let_go_soon(path, statement):
+    """Hold the lock to write to ``path``, do ``statement`` under it, and let go soon."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute(statement)
+    threading.Timer(0.2, other.execute, ["COMMIT"]).start()
+
+
+def test_whoever_opens_a_new_file_waits_for_whoever_makes_it(tmp_path):
+    let_go_soon(tmp_path / "state.sqlite", "CREATE TABLE other (x)")
+    assert StateStore(tmp_path / "state.sqlite").clients() == []
+
+
+def test_whoever_begins_waits_for_whoever_writes(store):
+    store.write(1, {1: state(1, 1)})
+    let_go_soon(store.path, "INSERT INTO run VALUES (0)")
+    store.begin(1, 0)
+    assert store.clients() == []
 
 
 WRITER = """
