@@ -43,6 +43,12 @@ def read_labels(
     return _vectors(name, kind, cells, filled, where, outputs)
 
 
+def class_names(cells: Sequence[str]) -> list[str] | None:
+    """Return the names of the classes of a ``multiclass`` task by number; None: they have none."""
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    return None if not filled or _is_integer(filled[0]) else sorted(set(filled))
+
+
 def _classes(
     name: str, cells: Sequence[str], filled: list[int], where: Where, outputs: int | None
 ) -> tuple[Task, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedjoint.data.base import Client, Examples
 from fedjoint.data.streams import Purpose, stream
@@ -39,10 +40,15 @@ def standardised(client: Client) -> Client:
     """
     if not len(client.train):
         return client
-    deviation, mean = torch.std_mean(client.train.x, 0, correction=0)
-    scale = torch.where(deviation > 0, deviation, 1.0)
+    mean, scale = moments(client.train.x)
 
     def scaled(part: Examples) -> Examples:
         return Examples((part.x - mean) / scale, part.y)
 
     return Client(scaled(client.train), scaled(client.valid), scaled(client.test))
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the deviation of ``x`` ``[n, ...]``; the latter 1 where it is 0."""
+    deviation, mean = torch.std_mean(x, 0, correction=0)
+    return mean, torch.where(deviation > 0, deviation, 1.0)

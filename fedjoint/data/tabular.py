@@ -43,12 +43,8 @@ def load(config: DataConfig) -> Dataset:
         UserError: a file or a column is missing, a row is malformed, a feature is no finite
             number, or a label is wrong (see :func:`fedjoint.data.labels.read_labels`).
     """
-    table = _join([_read(path, config.encoding) for path in find(config.path or "")])
-    for name in [*config.targets, *config.features, config.client_column]:
-        if name is not None and name not in table.columns:
-            raise choose("column", name, table.columns)
-    features = config.features or _numeric(table, {*config.targets, config.client_column})
-    x = np.stack([_numbers(table, name) for name in features], 1)
+    table = read(config)
+    x = np.stack([_numbers(table, name) for name in feature_columns(table, config)], 1)
     labels = {
         name: read_labels(
             name, kind, table.columns[name], table.places.__getitem__, config.outputs.get(name)
@@ -67,6 +63,28 @@ def load(config: DataConfig) -> Dataset:
     )
 
 
+def read(config: DataConfig) -> Table:
+    """Read and join the files of ``data.path``, which have the columns that ``config`` names.
+
+    Raises:
+        UserError: a file or a column is missing, or a row is malformed.
+    """
+    table = _join([read_table(path, config.encoding) for path in find(config.path or "")])
+    for name in [*config.targets, *config.features, config.client_column]:
+        if name is not None and name not in table.columns:
+            raise choose("column", name, table.columns)
+    return table
+
+
+def feature_columns(table: Table, config: DataConfig) -> list[str]:
+    """Return the columns that are features: those named, or every other one of numbers.
+
+    Raises:
+        UserError: none is named, and no other column begins with a number.
+    """
+    return config.features or _numeric(table, {*config.targets, config.client_column})
+
+
 def cell(value: Any) -> str:
     """Write a value as a cell: nothing for None, and lists of numbers with spaces between."""
     if value is None:
@@ -76,7 +94,12 @@ def cell(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool | np.bool_) else str(value)
 
 
-def _read(path: Path, encoding: str | None) -> Table:
+def read_table(path: Path, encoding: str | None) -> Table:
+    """Read one CSV or Parquet file.
+
+    Raises:
+        UserError: it cannot be read, is malformed, or has no rows.
+    """
     table = _parquet(path) if path.suffix == ".parquet" else _csv(path, encoding)
     if not table.places:
         raise UserError(f"{path}: the table has no rows; check data.path")

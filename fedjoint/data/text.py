@@ -51,13 +51,9 @@ def load(config: DataConfig) -> Dataset:
     Raises:
         UserError: a file is missing, empty or malformed.
     """
-    files: dict[str, list[Path]] = {}
-    for path in find(config.path or ""):
-        files.setdefault(path.name.partition(".")[0], []).append(path)
     tasks: list[Task] = []
     inputs, labels = [], []
-    for name, paths in files.items():
-        lines = [line for path in paths for line in _lines(path, config.encoding)]
+    for name, lines in read(config).items():
         task, own = read_labels(
             name,
             "multiclass",
@@ -74,6 +70,19 @@ def load(config: DataConfig) -> Dataset:
         y[task.name][stop - len(own) : stop] = own
     origin = np.repeat(np.arange(len(tasks)), count)
     return Dataset(tuple(tasks), Examples(torch.cat(inputs), y), origin)
+
+
+def read(config: DataConfig) -> dict[str, list[tuple[str, str, str]]]:
+    """Return the (label, sentence, file:line) of each line, by task.
+
+    Raises:
+        UserError: a file is missing, empty or malformed.
+    """
+    tasks: dict[str, list[tuple[str, str, str]]] = {}
+    for path in find(config.path or ""):
+        name = path.name.partition(".")[0]
+        tasks.setdefault(name, []).extend(_lines(path, config.encoding))
+    return tasks
 
 
 def _lines(path: Path, encoding: str | None) -> list[tuple[str, str, str]]:
