@@ -28,7 +28,8 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = Non
     own = {
         n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()
     }
-    return safetensors.torch.save(own, {**(metadata or {}), "crc32": str(_checksum(own))})
+    about = dict(metadata or {})
+    return safetensors.torch.save(own, {**about, "crc32": str(_checksum(own, about))})
 
 
 def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -43,16 +44,17 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     except (SafetensorError, struct.error, ValueError, KeyError) as error:
         raise DamagedError(f"not safetensors: {error}") from None
-    if metadata.pop("crc32", None) != str(_checksum(tensors)):
+    if metadata.pop("crc32", None) != str(_checksum(tensors, metadata)):
         raise DamagedError("the checksum is wrong")
     return tensors, metadata
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
-    checksum = 0
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    checksum = zlib.crc32(repr(sorted(metadata.items())).encode())
     for name in sorted(tensors):
-        checksum = zlib.crc32(name.encode(), checksum)
+        tensor = tensors[name]
+        checksum = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), checksum)
         # As bytes, for numpy does not know bfloat16.
-        content = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        content = tensor.reshape(-1).view(torch.uint8).numpy()
         checksum = zlib.crc32(content.data, checksum)
     return checksum

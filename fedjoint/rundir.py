@@ -91,8 +91,8 @@ class RunDir:
         run = cls(path)
         run._checkpoints.mkdir()
         run._metrics.touch()
-        # A limit may be infinite, which JSON cannot say; the check reads "inf" back as a number.
-        _write_json(run._config, _plain(config.model_dump(), nonfinite=str))
+        # A limit may be infinite: written as Infinity, which is Python's JSON, not everyone's.
+        _write_json(run._config, _plain(config.model_dump(), nonfinite=float), allow_nan=True)
         _write_json(
             run._info,
             {
@@ -336,8 +336,8 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return row
 
 
-def _write_json(path: Path, value: Any) -> None:
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+def _write_json(path: Path, value: Any, allow_nan: bool = False) -> None:
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=allow_nan) + "\n").encode())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
