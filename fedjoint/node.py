@@ -302,6 +302,7 @@ class Node:
         generation = int(request["generation"])
         if self.store and generation > self.generation:
             self.store.begin(generation, int(request["resumed_from"]))
+            self.state.forget()  # it may be of rounds that the run will do again
         self.generation = max(generation, self.generation)
 
     def _method(self, request: Mapping[str, Any]) -> Method:
