@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -24,8 +23,9 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
 
     A simulated node keeps private state in the run directory, which is on its machine. A
     deployed node's own configuration (``flower-supernode --node-config``, written by
-    ``fedjoint client``) has ``state`` (a file), ``data`` (a JSON table that replaces the run's
-    ``data``) and ``clients`` (ids, comma-separated).
+    ``fedjoint client``) has ``state`` (a folder), ``clients`` (ids, comma-separated) and ``data``
+    (a JSON table of settings that replace those of the run's ``data``; empty where the clients
+    are some of those of the run's own data).
 
     Args:
         problem: tasks, backbone and data; by default what the run's configuration describes.
@@ -59,19 +59,26 @@ def make_node(
         UserError: the configuration is wrong, or the node was started without its own.
     """
     own, settings = context.node_config, request["config"]
-    simulated = "partition-id" in own
-    if not simulated and "state" not in own:
-        raise UserError("this SuperNode has no state file: start it with fedjoint client")
-    if not simulated and "data" in own:
-        settings = {**settings, "data": json.loads(str(own["data"]))}
-    config = check(settings, "config from the server")
-    problem = problem or build_problem(config)
-    if simulated:
+    if "partition-id" in own:  # simulated
+        config = check(settings, "config from the server")
         store = RunDir(Path(request["run"])).state
-        return Node(problem, config, store, write_through=write_through)
-    ids = [int(c) for c in str(own.get("clients", "")).split(",") if c.strip()]
-    clients = np.array(ids or range(len(problem.data.sizes)), np.int64)
-    return Node(problem, config, Path(str(own["state"])), clients, write_through=True)
+        return Node(problem or build_problem(config), config, store, write_through=write_through)
+    if "state" not in own:
+        raise UserError("this SuperNode has no state folder: start it with fedjoint client")
+    ids = [int(client) for client in str(own["clients"]).split(",")]
+    overlay = json.loads(str(own["data"]))
+    config = check({**settings, "data": {**settings["data"], **overlay}}, "config for this node")
+    if overlay:
+        problem = problem or build_problem(config, ids)
+        places = {client: place for place, client in enumerate(ids)}
+    else:
+        problem = problem or build_problem(config)
+        places = {client: client for client in ids}
+        absent = [client for client in ids if client >= len(problem.data.sizes)]
+        if absent:
+            raise UserError(f"client {absent[0]} is not in the run's data; mend --clients")
+    store = Path(str(own["state"])) / f"{Path(request['run']).name}.sqlite"
+    return Node(problem, config, store, places, write_through=True)
 
 
 app = make_app()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -83,4 +84,9 @@ def build_model(
         with torch.no_grad():
             features = body(example).shape[-1]
         body.train()
-        return JointModel(body, {task.name: task.make_head(features) for task in tasks}, norm)
+        heads = {}
+        for task in tasks:
+            # By name: a machine that lacks other tasks makes the same head.
+            torch.manual_seed(zlib.crc32(f"{seed} {task.name}".encode()))
+            heads[task.name] = task.make_head(features)
+        return JointModel(body, heads, norm)

@@ -40,7 +40,7 @@ class Node:
         problem: tasks, backbone and data.
         config: the run's configuration.
         store: SQLite file of the clients' private state, or None to keep it in memory.
-        clients: ids of the clients that live here, in the order of ``problem.data``; None for a
+        clients: id -> position in ``problem.data`` of the clients that live here; None for a
             simulated node, which can play any client.
         write_through: write private state after every message, as the process may end.
     """
@@ -50,21 +50,14 @@ class Node:
         problem: Problem,
         config: Config,
         store: Path | None,
-        clients: np.ndarray | None = None,
+        clients: Mapping[int, int] | None = None,
         write_through: bool = False,
     ):
         self.problem, self.config = problem, config
         self.trainer = Trainer(problem, config, best_device())
         self.store = StateStore(store) if store else None
         self.state = PrivateState(self.store, config.engine.cache_clients, self.trainer.device)
-        self.movable = clients is None
-        self.ids = np.arange(len(problem.data.sizes)) if clients is None else clients
-        if len(self.ids) != len(problem.data.sizes):
-            raise UserError(
-                f"the node's data has {len(problem.data.sizes)} clients, "
-                f"but {len(self.ids)} client ids were given"
-            )
-        self.place = {int(c): i for i, c in enumerate(self.ids)} if clients is not None else None
+        self.places = clients
         self.write_through = write_through
         self.generation = -1
         self.methods: dict[str, Method] = {}
@@ -87,15 +80,21 @@ class Node:
     def query(self, message: Message, request: Mapping[str, Any]) -> RecordDict:
         """Say who lives here: ids, sizes and tasks; and the initial backbone, where asked."""
         data, trainer = self.problem.data, self.trainer
+        ids = np.arange(len(data.sizes))
+        rows = ids
+        if self.places is not None:
+            ids, rows = (
+                np.array(list(part), np.int64) for part in zip(*self.places.items(), strict=True)
+            )
         config = {
-            "movable": self.movable,
+            "movable": self.places is None,
             "tasks": [[t.name, t.kind, t.outputs] for t in self.problem.tasks],
             "layout": {name: list(shape) for name, shape in trainer.layout.shapes.items()},
             "fallback": trainer.fallback,
             "device": str(trainer.device),
             "pid": os.getpid(),
         }
-        population = {"ids": self.ids, "sizes": data.sizes, "mask": data.tasks}
+        population = {"ids": ids, "sizes": data.sizes[rows], "mask": data.tasks[rows]}
         initial = {}
         if request.get("initial"):
             state = trainer.model.state_dict()
@@ -289,9 +288,9 @@ class Node:
 
     def _places(self, clients: np.ndarray) -> np.ndarray:
         """Return positions in the data of client ids."""
-        if self.place is None:
+        if self.places is None:
             return clients
-        return np.array([self.place[int(c)] for c in clients], np.int64)
+        return np.array([self.places[int(c)] for c in clients], np.int64)
 
     def _private(
         self, clients: np.ndarray, tasks: Any, before: int, received: Tensor, method: Method
@@ -332,8 +331,8 @@ class Node:
 
     def _plan(self, message: Message) -> dict[str, np.ndarray]:
         plan = messages.arrays(message, "plan")
-        if self.place is not None:
-            strangers = [int(c) for c in plan["clients"] if int(c) not in self.place]
+        if self.places is not None:
+            strangers = [int(c) for c in plan["clients"] if int(c) not in self.places]
             if strangers:
                 raise UserError(f"asked for clients {strangers} that do not live on this node")
         return plan

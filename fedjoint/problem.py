@@ -52,8 +52,12 @@ class Problem:
         )
 
 
-def build_problem(config: Config) -> Problem:
+def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
     """Return the problem that ``config`` describes.
+
+    Args:
+        config: the run's configuration.
+        ids: the clients' ids, where ``config.data`` is that of a few of the clients.
 
     Raises:
         UserError: the data or the backbone cannot be had.
@@ -63,7 +67,7 @@ def build_problem(config: Config) -> Problem:
         if not isinstance(problem, Problem):
             raise UserError(f"problem = {config.problem!r} must return a fedjoint.Problem")
         return problem
-    tasks, data, example = build_data(config.data, config.seed)
+    tasks, data, example = build_data(config.data, config.seed, ids)
     return Problem(tasks, Backbone(config, tuple(example.shape[1:])), data, example)
 
 

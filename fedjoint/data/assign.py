@@ -46,7 +46,7 @@ def assign(
         UserError: the examples do not suffice, or ``config.by`` is unknown.
     """
     if dataset.owner is not None:
-        return partition.natural(dataset.owner, rng, minimum=config.min_examples)
+        return partition.natural(dataset.owner, minimum=config.min_examples)
     if dataset.strata is None and config.by not in (None, *dataset.task_names):
         raise choose("data.by", str(config.by), dataset.task_names)
     known = dataset.known()

@@ -28,7 +28,9 @@ _LOADERS = {
 _GENERATED_EXAMPLES = 64
 
 
-def build_data(config: DataConfig, seed: int) -> tuple[list[Task], Federation, Tensor]:
+def build_data(
+    config: DataConfig, seed: int, ids: Sequence[int] | None = None
+) -> tuple[list[Task], Federation, Tensor]:
     """Build the tasks, the clients and one example input.
 
     Tasks that no client has are left out. The same ``config`` and ``seed`` give the same data.
@@ -36,28 +38,42 @@ def build_data(config: DataConfig, seed: int) -> tuple[list[Task], Federation, T
     Args:
         config: the ``data`` table.
         seed: decides the partition, the splits and whatever is generated.
+        ids: the clients' ids, where the data is that of a few of the clients.
 
     Returns:
         The tasks, the federation, and ``[1, ...]`` an input, to find the shapes of a model.
 
     Raises:
-        UserError: the data is missing, malformed, or does not suffice for the clients.
+        UserError: the data is missing, malformed, or does not suffice for the clients, or they
+            are not as many as ``ids``.
     """
     if config.source == "synthetic":
         return _synthetic(config, seed)
     dataset = _LOADERS[config.source](config)
     _check(dataset.tasks, config)
     clients = config.clients if dataset.owner is None else len(np.unique(dataset.owner))
+    if ids is not None and len(ids) != clients:
+        raise UserError(f"the data has {clients} clients, but {len(ids)} client ids were given")
     holds = task_matrix(_mix(config, dataset.task_names), dataset.task_names, clients)
     held = np.any(holds, axis=0)
     dataset = dataset.only(
         [task.name for task, had in zip(dataset.tasks, held, strict=True) if had]
     )
     holds = holds[:, held]
-    return list(dataset.tasks), _federation(dataset, holds, config, seed), dataset.examples.x[:1]
+    return (
+        list(dataset.tasks),
+        _federation(dataset, holds, config, seed, ids),
+        dataset.examples.x[:1],
+    )
 
 
-def _federation(dataset: Dataset, holds: np.ndarray, config: DataConfig, seed: int) -> Federation:
+def _federation(
+    dataset: Dataset,
+    holds: np.ndarray,
+    config: DataConfig,
+    seed: int,
+    ids: Sequence[int] | None,
+) -> Federation:
     valid, test = config.valid_fraction, config.test_fraction
     standardise = config.source == "csv" and config.standardise
     most = config.examples_per_client
@@ -80,6 +96,7 @@ def _federation(dataset: Dataset, holds: np.ndarray, config: DataConfig, seed: i
         valid_fraction=valid,
         test_fraction=test,
         standardise=standardise,
+        ids=ids,
     )
 
 

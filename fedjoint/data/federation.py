@@ -15,7 +15,7 @@ from fedjoint.errors import UserError
 
 
 class PartitionedFederation:
-    """Clients are views on one dataset; each splits its own part by (seed, client).
+    """Clients are views on one dataset; each splits its own part by (seed, id).
 
     A client has a task if it is to hold it and one of its examples is labelled for it. A client
     without examples has size 0 and no task: it never trains.
@@ -28,6 +28,7 @@ class PartitionedFederation:
         valid_fraction: share of a client's examples.
         test_fraction: share of a client's examples.
         standardise: scale features, see :func:`fedjoint.data.split.standardised`.
+        ids: the clients' ids, where they are not 0, 1, ...
 
     Raises:
         UserError: there is no client, or a client has examples but no label of its tasks.
@@ -43,6 +44,7 @@ class PartitionedFederation:
         valid_fraction: float,
         test_fraction: float,
         standardise: bool = False,
+        ids: Sequence[int] | None = None,
     ) -> None:
         if not len(parts):
             raise UserError("the federation has no clients; set data.clients to 1 or more")
@@ -62,13 +64,14 @@ class PartitionedFederation:
         self._order = np.concatenate(parts)
         self._bounds = np.concatenate([[0], np.cumsum(counts)])
         self._split = (valid_fraction, test_fraction)
+        self._ids = range(len(parts)) if ids is None else ids
         self._seed = seed
         self._standardise = standardise
 
     def client(self, index: int) -> Client:
         """Return the data of client ``index``."""
         own = self._order[self._bounds[index] : self._bounds[index + 1]]
-        parts = split(own, self._seed, index, *self._split)
+        parts = split(own, self._seed, self._ids[index], *self._split)
         names = _names(self.task_names, self.tasks[index])
         client = Client(*(_view(self._examples, names, part) for part in parts))
         return standardised(client) if self._standardise else client

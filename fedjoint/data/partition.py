@@ -85,7 +85,7 @@ def shards(
     return [rng.permutation(np.concatenate([pieces[s] for s in hand])) for hand in hands]
 
 
-def natural(owners: np.ndarray, rng: np.random.Generator, *, minimum: int = 0) -> Parts:
+def natural(owners: np.ndarray, *, minimum: int = 0) -> Parts:
     """Give each distinct owner in ``owners`` (``[n]``), in sorted order, its own examples."""
     names, number, sizes = np.unique(owners, return_inverse=True, return_counts=True)
     if sizes.min() < minimum:
@@ -94,9 +94,7 @@ def natural(owners: np.ndarray, rng: np.random.Generator, *, minimum: int = 0) -
             f"client {str(names[few])!r} has {sizes[few]} examples; lower data.min_examples from "
             f"{minimum}, or leave its rows out"
         )
-    shuffled = rng.permutation(len(owners))
-    ordered = shuffled[np.argsort(number[shuffled], kind="stable")]
-    return np.split(ordered, np.cumsum(sizes)[:-1])
+    return np.split(np.argsort(number, kind="stable"), np.cumsum(sizes)[:-1])
 
 
 def _suffices(n: int, clients: int, minimum: int) -> None:

@@ -15,7 +15,7 @@ PARTITIONERS = {
     ),
     "dirichlet, no slack": lambda rng: partition.dirichlet(LABELS, 125, rng, alpha=0.1, minimum=8),
     "shards": lambda rng: partition.shards(LABELS, 30, rng, per_client=3, minimum=8),
-    "natural": lambda rng: partition.natural(LABELS % 7, rng, minimum=8),
+    "natural": lambda rng: partition.natural(LABELS % 7, minimum=8),
 }
 
 
@@ -72,7 +72,7 @@ def test_shards_hold_few_labels():
 
 def test_natural_follows_the_owners():
     owners = np.array(["b", "a", "b", "c", "a"])
-    parts = partition.natural(owners, np.random.default_rng(0))
+    parts = partition.natural(owners)
     assert [sorted(part.tolist()) for part in parts] == [[1, 4], [0, 2], [3]]
 
 
@@ -84,7 +84,7 @@ def test_natural_follows_the_owners():
         (lambda rng: partition.dirichlet(LABELS, 999, rng, alpha=1, minimum=2), "min_examples"),
         (lambda rng: partition.shards(LABELS, 600, rng, per_client=2), "1200 shards"),
         (
-            lambda rng: partition.natural(np.array(["x", "y", "y"]), rng, minimum=2),
+            lambda rng: partition.natural(np.array(["x", "y", "y"]), minimum=2),
             "client 'x' has 1 examples; lower data.min_examples",
         ),
     ],
