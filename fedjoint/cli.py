@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from fedjoint.commands.compare import bench_command, compare_command, plot_command
+from fedjoint.commands.export import export_command, predict_command
 from fedjoint.commands.simulate import resume_command, simulate_command
 from fedjoint.errors import UserError
 
@@ -23,6 +24,8 @@ app.command("resume")(resume_command)
 app.command("compare")(compare_command)
 app.command("bench-strategies")(bench_command)
 app.command("plot")(plot_command)
+app.command("export")(export_command)
+app.command("predict")(predict_command)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def read_idx(path: Path) -> np.ndarray:
         except (EOFError, OSError, zlib.error):
             raise UserError(f"{path}: damaged gzip file; fetch it again") from None
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _TYPES:
-        raise UserError(f"{path}: not an IDX file (magic {data[:4].hex()}); check data.path")
+        raise UserError(f"{path}: not an IDX file (magic {data[:4].hex()}); check the path")
     start = 4 + 4 * data[3]
     if len(data) < start:
         raise UserError(f"{path}: truncated in the header; fetch it again")

@@ -102,7 +102,7 @@ def read_table(path: Path, encoding: str | None) -> Table:
     """
     table = _parquet(path) if path.suffix == ".parquet" else _csv(path, encoding)
     if not table.places:
-        raise UserError(f"{path}: the table has no rows; check data.path")
+        raise UserError(f"{path}: the table has no rows; it needs a header and rows")
     return table
 
 
@@ -136,7 +136,7 @@ def _parquet(path: Path) -> Table:
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid:
-        raise UserError(f"{path}: not a Parquet file; check data.path") from None
+        raise UserError(f"{path}: not a Parquet file; check the path") from None
     columns = {name: [cell(v) for v in table[name].to_pylist()] for name in table.column_names}
     return Table(columns, [f"{path}: row {i}" for i in range(table.num_rows)])
 

@@ -1,0 +1,142 @@
+"""The clients' own models at the end of a run, from the private state on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.config import Config
+from fedjoint.data.dataset import is_known
+from fedjoint.errors import UserError
+from fedjoint.loading import construct, find
+from fedjoint.method import Method
+from fedjoint.problem import Problem
+from fedjoint.rundir import RunDir
+from fedjoint.server import make_strategy
+from fedjoint.store import StateStore
+from fedjoint.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Personal:
+    """A client's model.
+
+    Attributes:
+        examples: the client's training examples that are labelled for the task.
+        weights: tensors of the joint model, by name; the heads are those of its tasks.
+    """
+
+    examples: int
+    weights: dict[str, Tensor]
+
+
+class PersonalModels:
+    """The models with which a run evaluates its clients, after its newest checkpoint.
+
+    Args:
+        run: the run.
+        config: its configuration, with this machine's data.
+        problem: its problem.
+        state: file of the clients' private state.
+        places: client id -> position in ``problem.data``.
+
+    Raises:
+        UserError: a file is missing, or does not fit the problem.
+    """
+
+    def __init__(
+        self, run: RunDir, config: Config, problem: Problem, state: Path, places: Mapping[int, int]
+    ) -> None:
+        if not state.is_file():
+            raise UserError(
+                f"{state}: no such file: the heads of a deployed run live on its nodes; export "
+                "there, with --state and the node's state file"
+            )
+        self.config, self.problem, self._state = config, problem, state
+        self.trainer = Trainer(problem, config, torch.device("cpu"))
+        done = run.backbone()
+        self.round = done.round
+        layout = self.trainer.layout
+        if {n: tuple(t.shape) for n, t in done.backbone.items()} != layout.shapes:
+            raise UserError(
+                f"{run.path}: its backbone is not the one that its configuration describes; give "
+                "the run's own problem, and leave model settings as they were"
+            )
+        self._received = layout.flat(done.backbone)
+        self._broadcast: dict[str, Tensor] = {}
+        strategy = make_strategy(config)
+        saved = run.latest()
+        if saved and saved.round == done.round:
+            strategy.state = dict(saved.state)
+            self._broadcast = strategy.broadcast(self._received)
+        own = config.local.method
+        self.method_name = own or strategy.method
+        self._method: Method = construct(
+            f"local method {self.method_name}",
+            find("methods", self.method_name),
+            {} if own else strategy.method_options,
+        )
+        self._store = StateStore(state)
+        self.trained = self._store.clients()
+        self.places = places
+        for client in self.trained:
+            if client not in places:
+                raise UserError(
+                    f"{state}: client {client} is not in the data; on a node, give its data with "
+                    "--set data... and its ids with --clients"
+                )
+
+    def holders(self, task: str) -> list[int]:
+        """Return the ids of the clients that have ``task`` and have trained."""
+        column = list(self.problem.data.task_names).index(task)
+        has = self.problem.data.tasks[:, column]
+        return [client for client in self.trained if has[self.places[client]]]
+
+    def model(self, client: int, task: str) -> Personal:
+        """Return the model that ``client``, which has trained, is evaluated with.
+
+        Raises:
+            UserError: its state is damaged or does not fit, or its method cannot make a model.
+        """
+        trainer, place = self.trainer, self.places[client]
+        states = self._store.read([client], self.round + 1)
+        if client not in states:
+            raise UserError(
+                f"{self._state}: client {client} trained after round {self.round} alone, which is "
+                "the newest backbone's; copy the newest run directory"
+            )
+        private = {name: tensor[None].clone() for name, tensor in states[client].items()}
+        cohort = trainer.cohort(np.array([place]), np.array([client]))
+        job = trainer.job(
+            cohort,
+            self.round,
+            self._received,
+            self._broadcast,
+            self._received[None].clone(),
+            private,
+        )
+        try:
+            backbone, kept = self._method.personal(job)
+        except KeyError as error:
+            raise UserError(
+                f"local method {self.method_name} misses {error}; it needs the checkpoint of "
+                f"round {self.round}, which the run directory does not have"
+            ) from None
+        found = {**trainer.layout.views(backbone), **kept}
+        weights = {}
+        for name, own in trainer.model.state_dict().items():
+            tensor = found[name][0].detach() if name in found else own
+            if tensor.shape != own.shape:
+                raise UserError(
+                    f"{self._state}: {name} of client {client} has the shape "
+                    f"{tuple(tensor.shape)}, not {tuple(own.shape)}; leave data and model "
+                    "settings as they were"
+                )
+            weights[name] = tensor
+        examples = int(is_known(cohort.train.y[task][0]).sum())
+        return Personal(examples, weights)
