@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from fedjoint import messages
 from fedjoint.config import check
 from fedjoint.errors import UserError
+from fedjoint.logs import log_to
 from fedjoint.node import Node
 from fedjoint.problem import Problem, build_problem
 from fedjoint.rundir import RunDir
@@ -23,9 +24,9 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
 
     A simulated node keeps private state in the run directory, which is on its machine. A
     deployed node's own configuration (``flower-supernode --node-config``, written by
-    ``fedjoint client``) has ``state`` (a folder), ``clients`` (ids, comma-separated) and ``data``
-    (a JSON table of settings that replace those of the run's ``data``; empty where the clients
-    are some of those of the run's own data).
+    ``fedjoint client``) has ``name``, ``state`` (a folder), ``clients`` (ids, comma-separated)
+    and ``data`` (a JSON table of settings that replace those of the run's ``data``; empty where
+    the clients are some of those of the run's own data).
 
     Args:
         problem: tasks, backbone and data; by default what the run's configuration describes.
@@ -62,7 +63,9 @@ def make_node(
     if "partition-id" in own:  # simulated
         config = check(settings, "config from the server")
         store = RunDir(Path(request["run"])).state
-        return Node(problem or build_problem(config), config, store, write_through=write_through)
+        name = f"worker {own['partition-id']}"
+        problem = problem or build_problem(config)
+        return Node(problem, config, store, write_through=write_through, name=name)
     if "state" not in own:
         raise UserError("this SuperNode has no state folder: start it with fedjoint client")
     ids = [int(client) for client in str(own["clients"]).split(",")]
@@ -77,8 +80,10 @@ def make_node(
         absent = [client for client in ids if client >= len(problem.data.sizes)]
         if absent:
             raise UserError(f"client {absent[0]} is not in the run's data; mend --clients")
-    store = Path(str(own["state"])) / f"{Path(request['run']).name}.sqlite"
-    return Node(problem, config, store, places, write_through=True)
+    folder = Path(str(own["state"]))
+    log_to(folder / "log.jsonl")
+    store = folder / f"{Path(request['run']).name}.sqlite"
+    return Node(problem, config, store, places, write_through=True, name=str(own["name"]))
 
 
 app = make_app()

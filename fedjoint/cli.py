@@ -9,6 +9,13 @@ import typer
 from rich.console import Console
 
 from fedjoint.commands.compare import bench_command, compare_command, plot_command
+from fedjoint.commands.deploy import (
+    client_command,
+    deploy_command,
+    keys_command,
+    server_command,
+    status_command,
+)
 from fedjoint.commands.export import export_command, predict_command
 from fedjoint.commands.simulate import resume_command, simulate_command
 from fedjoint.errors import UserError
@@ -24,6 +31,11 @@ app.command("resume")(resume_command)
 app.command("compare")(compare_command)
 app.command("bench-strategies")(bench_command)
 app.command("plot")(plot_command)
+app.command("keys")(keys_command)
+app.command("server")(server_command)
+app.command("client")(client_command)
+app.command("deploy")(deploy_command)
+app.command("status")(status_command)
 app.command("export")(export_command)
 app.command("predict")(predict_command)
 

@@ -127,6 +127,10 @@ class Collector:
         """Number of clients that trained."""
         return sum(int(part["good"].sum()) for part in self.parts)
 
+    def ids(self) -> list[int]:
+        """Return the clients that trained, ascending."""
+        return sorted(int(c) for p in self.parts for c in p["asked"].clients[p["good"]])
+
     def losses(self) -> tuple[float | None, dict[str, float]]:
         """Return the mean local loss over examples, all tasks together and for each."""
         if not self.parts:

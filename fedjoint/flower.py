@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjoint.errors import UserError
+from fedjoint.rundir import RunDir
 
 _APP = """\
 [project]
@@ -122,15 +123,24 @@ class Connection:
     def status(self, run: str) -> str:
         """Return a run's status, such as ``running`` or ``finished:completed``."""
         answer = self.call("list", "--run-id", run, self.name)
-        return str(answer["runs"][0]["status"])
+        return str(answer["runs"][0]["status"]) if answer["runs"] else "unknown"
 
-    def wait(self, run: str, look: Callable[[], None] = lambda: None) -> str:
-        """Return the status of a run when it has finished; ``look`` is called meanwhile."""
-        while not (status := self.status(run)).startswith("finished"):
-            look()
-            time.sleep(0.5)
-        look()
-        return status
+
+def follow(
+    connection: Connection, number: str, run: RunDir, on_round: Callable[[dict[str, Any]], None]
+) -> str:
+    """Wait for a run to end and return its status; ``on_round`` gets the records of new rounds."""
+    seen = len(run.records())
+    while True:
+        status = connection.status(number)
+        records = run.records()
+        for record in records[seen:]:
+            on_round(record)
+        # A resumed run first drops the rounds that it does again.
+        seen = len(records)
+        if status.startswith("finished"):
+            return status
+        time.sleep(0.5)
 
 
 def make_app_folder(folder: Path) -> Path:

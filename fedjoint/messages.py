@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from fedjoint.records import to_arrays, to_record
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
 SCHEMA = 1
 
+VERSION = metadata.version("fedjoint")
+
 TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
 
 
@@ -31,7 +34,9 @@ def pack(config: Mapping[str, Any], **arrays: Any) -> RecordDict:
         config: values that JSON can hold.
         arrays: record name -> named tensors or arrays, or a ready record.
     """
-    content = RecordDict({"config": ConfigRecord({"schema": SCHEMA, "json": json.dumps(config)})})
+    content = RecordDict(
+        {"config": ConfigRecord({"schema": SCHEMA, "version": VERSION, "json": json.dumps(config)})}
+    )
     for name, values in arrays.items():
         content[name] = values if isinstance(values, ArrayRecord) else to_record(values)
     return content
@@ -51,6 +56,11 @@ def settings(message: Message) -> dict[str, Any]:
         raise UserError(
             f"message schema {record['schema']!r} from the other side, {SCHEMA} here: "
             "install the same version of fedjoint on server and nodes"
+        )
+    if (version := str(record.get("version"))) != VERSION:
+        raise UserError(
+            f"fedjoint {version} on the other side, {VERSION} here: install the same "
+            "version on server and nodes"
         )
     try:
         values = json.loads(str(record["json"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +42,7 @@ class Node:
         clients: id -> position in ``problem.data`` of the clients that live here; None for a
             simulated node, which can play any client.
         write_through: write private state after every message, as the process may end.
+        name: what people call the node.
     """
 
     def __init__(
@@ -52,12 +52,13 @@ class Node:
         store: Path | None,
         clients: Mapping[int, int] | None = None,
         write_through: bool = False,
+        name: str = "",
     ):
         self.problem, self.config = problem, config
         self.trainer = Trainer(problem, config, best_device())
         self.store = StateStore(store) if store else None
         self.state = PrivateState(self.store, config.engine.cache_clients, self.trainer.device)
-        self.places = clients
+        self.places, self.name = clients, name
         self.write_through = write_through
         self.generation = -1
         self.methods: dict[str, Method] = {}
@@ -92,7 +93,7 @@ class Node:
             "layout": {name: list(shape) for name, shape in trainer.layout.shapes.items()},
             "fallback": trainer.fallback,
             "device": str(trainer.device),
-            "pid": os.getpid(),
+            "name": self.name,
         }
         population = {"ids": ids, "sizes": data.sizes[rows], "mask": data.tasks[rows]}
         initial = {}

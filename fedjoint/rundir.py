@@ -54,6 +54,7 @@ class RunDir:
         config.json                           the whole configuration
         run.json                              versions, seed, created, generation, status
         metrics.jsonl                         one record per round
+        nodes.json                            the nodes, when last heard of
         checkpoints/round-000010.safetensors  the newest two
         state.sqlite                          the clients' private state (simulation)
         final/backbone.safetensors            when the run is done
@@ -150,6 +151,14 @@ class RunDir:
     def mark(self, status: Literal["running", "done", "failed"]) -> None:
         """Note how the run is doing."""
         _write_json(self._info, {**self.info, "status": status})
+
+    def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Replace what is known of the nodes, see :meth:`JointStrategy.report_nodes`."""
+        _write_json(self._nodes, {"nodes": list(nodes)})
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return what was last written of the nodes."""
+        return _read_json(self._nodes)["nodes"] if self._nodes.exists() else []
 
     def bump_generation(self) -> int:
         """Count a resume; return how many there have been, this one included."""
@@ -279,6 +288,10 @@ class RunDir:
     @property
     def _info(self) -> Path:
         return self.path / "run.json"
+
+    @property
+    def _nodes(self) -> Path:
+        return self.path / "nodes.json"
 
     @property
     def _metrics(self) -> Path:

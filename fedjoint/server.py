@@ -17,6 +17,8 @@ from fedjoint.rundir import RunDir
 from fedjoint.strategy import JointStrategy
 from fedjoint.tasks import Task
 
+log = logging.getLogger("fedjoint.server")
+
 OnRound = Callable[[dict[str, Any]], None]
 
 
@@ -69,6 +71,7 @@ def serve(
 
     def record(values: dict[str, Any]) -> None:
         run.append(values)
+        run.write_nodes(strategy.report_nodes())
         on_round(values)
 
     def checkpoint(round: int, backbone: dict[str, Tensor]) -> None:
@@ -87,6 +90,7 @@ def serve(
     run.mark("running")
     try:
         strategy.discover(grid)
+        run.write_nodes(strategy.report_nodes())
         if found:
             strategy.state = dict(found.state)
             backbone = found.backbone
@@ -99,7 +103,9 @@ def serve(
                 n: t.clone()
                 for n, t in strategy.layout.views(strategy.backbone).items()  # type: ignore[union-attr]
             }
-    except BaseException:
+    except BaseException as error:
+        log.error("the run ends: %s", error or type(error).__name__)
+        run.write_nodes(strategy.report_nodes())
         run.mark("failed")
         raise
     run.finish(config.rounds, backbone, run.records())

@@ -17,6 +17,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedjoint.engines.fleet import FleetGrid
+from fedjoint.logs import log_to
 from fedjoint.rundir import RunDir
 from fedjoint.scenario import scenario_config
 from fedjoint.server import serve
@@ -29,7 +30,6 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds that are left."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     settings = context.run_config
     if settings["run-dir"]:
         run = RunDir.open(Path(str(settings["run-dir"])))
@@ -37,5 +37,6 @@ def main(grid: Grid, context: Context) -> None:
     else:
         config = scenario_config(str(settings["scenario"]), shlex.split(str(settings["set"])))
         run = RunDir.create(Path(config.output.dir), config.name, config)
+    log_to(run.path / "log.jsonl")
     log.info("run directory %s", run.path.resolve())
     serve(FleetGrid(grid), config, run, wait=config.strategy.timeout)  # type: ignore[arg-type]

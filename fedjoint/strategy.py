@@ -28,6 +28,8 @@ from fedjoint.updates import Updates
 
 log = logging.getLogger("fedjoint.strategy")
 
+_NAMED = 1000  # most clients that a round's record names
+
 
 class JointStrategy(Strategy):
     """Base class of every strategy. A plug-in implements :meth:`merge`.
@@ -93,6 +95,7 @@ class JointStrategy(Strategy):
         self.durable = first_round - 1
         self.tasks = tasks
         self.nodes: dict[int, dict[str, Any]] = {}
+        self.left: dict[int, dict[str, Any]] = {}
         self.refused: dict[int, str] = {}
         self.layout: Layout | None = None
         self.initial: dict[str, np.ndarray] = {}
@@ -100,7 +103,7 @@ class JointStrategy(Strategy):
         self.placed: dict[int, int] = {}
         self.costs: dict[int, float] = {}
         self.asked: dict[int, Asked] = {}
-        self.participation: dict[int, int] = {}
+        self.seen: dict[int, float] = {}
 
     # Who is there
 
@@ -130,7 +133,8 @@ class JointStrategy(Strategy):
         gone = [node for node in self.nodes if node not in present]
         new = sorted(present - set(self.nodes))  # and those refused before: they may have mended
         for node in gone:
-            log.warning("node %d is gone", node)
+            log.warning("node %s (%d) is gone", self.nodes[node]["name"], node)
+            self.left[node] = self.nodes[node]
             del self.nodes[node]
         if not new and not gone:
             return
@@ -169,9 +173,15 @@ class JointStrategy(Strategy):
                     f"task {name!r} is {kind} with {outputs} outputs there, {known[name]} elsewhere"
                 )
         self.nodes[node] = about | _population(reply, len(about["tasks"]))
+        self.seen[node] = time.time()
         self.refused.pop(node, None)
+        self.left.pop(node, None)
         log.info(
-            "node %d: %d clients, device %s", node, len(self.nodes[node]["ids"]), about["device"]
+            "node %s (%d): %d clients, device %s",
+            about["name"],
+            node,
+            len(self.nodes[node]["ids"]),
+            about["device"],
         )
 
     def _know(self) -> None:
@@ -224,6 +234,26 @@ class JointStrategy(Strategy):
         else:
             first, hosts = np.unique(p.block, return_index=True)[1], list(self.nodes)
             self.placed = {int(p.block[i]): hosts[p.home[i]] for i in first}
+
+    def report_nodes(self) -> list[dict[str, Any]]:
+        """Return every node met: number, name, state, when last heard of, clients and tasks."""
+        met = [(n, about, "here") for n, about in self.nodes.items()]
+        met += [(n, about, "gone") for n, about in self.left.items()]
+        return [
+            {
+                "node": str(node),
+                "name": about["name"],
+                "state": state,
+                "last_seen": self.seen[node],
+                "clients": len(about["ids"]),
+                "tasks": [name for name, _, _ in about["tasks"]],
+                "device": about["device"],
+            }
+            for node, about, state in met
+        ] + [
+            {"node": str(node), "name": "", "state": f"refused: {why}"}
+            for node, why in self.refused.items()
+        ]
 
     # Training
 
@@ -316,6 +346,8 @@ class JointStrategy(Strategy):
         answered = set()
         for reply in replies:
             node = reply.metadata.src_node_id
+            if not reply.has_error():
+                self.seen[node] = time.time()
             if node in self.asked and node not in answered:
                 self.collector.add(node, self.asked[node], reply)
                 answered.add(node)
@@ -328,17 +360,17 @@ class JointStrategy(Strategy):
         merging = time.perf_counter()
         step, problem, diagnostics = self._step(round)
         objective, losses = c.losses()
-        for part in c.parts:
-            for client in (
-                part["asked"].clients[part["good"]].tolist() if self.sent_to <= 10_000 else ()
-            ):
-                self.participation[client] = self.participation.get(client, 0) + 1
         self.record: dict[str, Any] = {
             "round": round,
             "objective": objective,
             "loss": losses,
             "evaluation": None,
-            "clients": {"asked": self.sent_to, "trained": c.trained, "failed": c.failed},
+            "clients": {
+                "asked": self.sent_to,
+                "trained": c.trained,
+                "failed": c.failed,
+                "ids": c.ids() if self.sent_to <= _NAMED else None,
+            },
             "kept": problem,
             "fallback": c.fallback,
             "bytes": {

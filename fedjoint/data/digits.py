@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
@@ -29,6 +28,9 @@ CENTROID = ((3.4825, 3.5677), (0.3932, 0.2961))
 
 def load() -> Dataset:
     """Load the digits; ``x`` is ``[1797, 64]`` float32 in 0..1, pixels row by row."""
+    # Imported here: it takes a second that nodes with other data need not spend.
+    from sklearn.datasets import load_digits
+
     pixels, digit = load_digits(return_X_y=True)
     x = (pixels / 16).astype(np.float32)
     images = x.reshape(-1, 8, 8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from fedjoint.config import Config
+from fedjoint.deploy.address import free_port, listens
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection, make_app_folder, program
+from fedjoint.flower import Connection, follow, make_app_folder, program
 from fedjoint.rundir import RunDir
 from fedjoint.server import OnRound
 
@@ -32,19 +32,11 @@ def run_flower(config: Config, run: RunDir, on_round: OnRound) -> dict[str, Tens
         UserError: Flower cannot start, or the run fails.
     """
     folder = run.path / "flower"
-    seen = 0
-
-    def look() -> None:
-        nonlocal seen
-        for record in run.records()[seen:]:
-            seen += 1
-            on_round(record)
-
     with superlink(folder) as connection:
         app = make_app_folder(folder / "app")
         settings = {"run-dir": str(run.path.resolve())}
         number = connection.submit(app, settings, config.engine.workers or 2)
-        status = connection.wait(number, look)
+        status = follow(connection, number, run, on_round)
     if not status.endswith("completed"):
         raise UserError(f"Flower's simulation {status}; see {folder / 'superlink.log'}")
     return run.backbone().backbone
@@ -53,9 +45,7 @@ def run_flower(config: Config, run: RunDir, on_round: OnRound) -> dict[str, Tens
 @contextmanager
 def superlink(folder: Path) -> Iterator[Connection]:
     """Start a SuperLink for simulations on a free port of this machine, and stop it after."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     connection = Connection.make(folder, f"127.0.0.1:{port}", None)
     command = [program("flower-superlink"), "--insecure", "--simulation"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -66,7 +56,7 @@ def superlink(folder: Path) -> Iterator[Connection]:
         )
     try:
         end = time.monotonic() + _START
-        while not _listens(port):
+        while not listens("127.0.0.1", port):
             if process.poll() is not None or time.monotonic() > end:
                 raise UserError(f"Flower's SuperLink does not start; see {log.name}")
             time.sleep(0.2)
@@ -78,8 +68,3 @@ def superlink(folder: Path) -> Iterator[Connection]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

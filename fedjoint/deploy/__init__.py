@@ -1,0 +1,1 @@
+"""Real machines: keys, the SuperLink, SuperNodes and runs, on Flower's own programs."""

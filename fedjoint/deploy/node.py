@@ -1,0 +1,93 @@
+"""A node of a deployment: Flower's SuperNode, with its clients' data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedjoint.config import load
+from fedjoint.deploy.address import certificate, free_port, parse
+from fedjoint.errors import UserError
+from fedjoint.flower import Connection, program
+
+
+def own_data(data: Path | None, tasks: Sequence[str], clients: Sequence[int]) -> dict[str, Any]:
+    """Return the settings of ``data`` that replace the run's on this node.
+
+    Args:
+        data: a file or folder of examples, or a TOML file with a ``data`` table's settings; None
+            for clients of the run's own data.
+        tasks: those of this node's clients; empty for all.
+        clients: their ids.
+
+    Raises:
+        UserError: there is no such file, or tasks are named without data.
+    """
+    if data is None:
+        if tasks:
+            raise UserError("--tasks belongs to --data: without it, the run's own data decides")
+        return {}
+    if not data.exists():
+        raise UserError(f"{data}: no such file or folder; mend --data")
+    if data.suffix == ".toml":
+        own = load(data)
+    else:
+        own = {"path": str(data.resolve()), "partition": "iid", "clients": len(clients)}
+    if tasks:
+        own["task_mix"] = [list(tasks)]
+    return own
+
+
+def node_command(
+    name: str,
+    server: str,
+    state: Path,
+    clients: Sequence[int],
+    data: dict[str, Any],
+    keys: Path | None,
+    insecure: bool,
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment of a SuperNode.
+
+    Args:
+        name: what people call the node.
+        server: ``host:port``.
+        state: the node's folder, where heads and private state stay.
+        clients: ids of the clients that live here.
+        data: see :func:`own_data`.
+        keys: the node's folder of those made by ``fedjoint keys``.
+        insecure: connect unencrypted, beyond the loopback too.
+
+    Raises:
+        UserError: the connection is not to be made so, or an id is wrong.
+    """
+    if not clients or len(set(clients)) < len(clients) or min(clients) < 0:
+        raise UserError("--clients: give different ids from 0, comma-separated")
+    host, port = parse(server)
+    secure = certificate(host, keys, insecure, ("ca.pem", "node.key"))
+    connection = Connection.make(
+        state / "flower", server, keys / "ca.pem" if keys and secure else None
+    )
+    values = {
+        "name": name,
+        "state": str(state.resolve()),
+        "clients": ",".join(map(str, clients)),
+        "data": json.dumps(data),
+    }
+    command = [program("flower-supernode"), "--superlink", f"{host}:{port}"]
+    command += ["--port", str(free_port())]
+    command += ["--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in values.items())]
+    if keys and secure:
+        command += ["--root-certificates", str(keys / "ca.pem")]
+        command += ["--auth-supernode-private-key", str(keys / "node.key")]
+    else:
+        command += ["--insecure"]
+    return command, connection.environment()
+
+
+def become(command: Sequence[str], environment: dict[str, str]) -> None:
+    """Replace this process by ``command``, so that signals and exit status are its own."""
+    os.execvpe(command[0], list(command), environment)

@@ -1,0 +1,63 @@
+"""Runs on a deployment: started, followed, resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedjoint.config import Config
+from fedjoint.errors import UserError
+from fedjoint.flower import Connection, follow, make_app_folder
+from fedjoint.rundir import RunDir
+from fedjoint.server import OnRound, make_strategy
+
+_NUMBER = "flower-run"  # a file of its own, as the ServerApp writes run.json
+
+
+def start(config: Config, connection: Connection) -> tuple[RunDir, str]:
+    """Start a run on the nodes of a server on this machine; return it and its number there.
+
+    Raises:
+        UserError: a setting is wrong, or the server refuses the run.
+    """
+    make_strategy(config)  # a misspelt option is found before any node is bothered
+    run = RunDir.create(Path(config.output.dir), config.name, config)
+    return run, _submit(run, connection)
+
+
+def restart(path: Path, connection: Connection) -> tuple[RunDir, str]:
+    """Continue a run from its newest checkpoint.
+
+    Raises:
+        UserError: it is no run, still running, or done.
+    """
+    run = RunDir.open(path)
+    if run.info["status"] == "done":
+        raise UserError(f"{path}: the run is done")
+    known = run.path / _NUMBER
+    number = known.read_text("utf-8") if known.exists() else ""
+    if number and connection.status(number) in ("pending", "starting", "running"):
+        raise UserError(f"{path}: it is still going, as run {number}; flwr stop {number} ends it")
+    return run, _submit(run, connection)
+
+
+def attend(run: RunDir, number: str, connection: Connection, on_round: OnRound) -> None:
+    """Wait for a run to end.
+
+    Raises:
+        UserError: it fails, or the server goes away.
+    """
+    try:
+        status = follow(connection, number, run, on_round)
+    except UserError as error:
+        raise UserError(
+            f"{error}; once the server is back: fedjoint deploy --resume {run.path}"
+        ) from None
+    if not status.endswith("completed"):
+        raise UserError(f"the run {status}; see {run.path / 'log.jsonl'} and flwr log {number}")
+
+
+def _submit(run: RunDir, connection: Connection) -> str:
+    app = make_app_folder(run.path / "flower-app")
+    number = connection.submit(app, {"run-dir": str(run.path.resolve())})
+    (run.path / _NUMBER).write_text(number, "utf-8")
+    return number

@@ -1,0 +1,88 @@
+"""The server of a deployment: Flower's SuperLink, with the nodes whose keys it knows."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from fedjoint.deploy.address import certificate, listens, parse
+from fedjoint.errors import UserError
+from fedjoint.flower import Connection, program
+
+log = logging.getLogger("fedjoint.deploy")
+
+_FILES = ("server/ca.pem", "server/server.pem", "server/server.key")
+_START = 90.0  # seconds
+
+
+def connect(address: str, state: Path, keys: Path | None, insecure: bool) -> Connection:
+    """Return the connection of an operator to a server.
+
+    Raises:
+        UserError: see :func:`fedjoint.deploy.address.certificate`.
+    """
+    host, port = parse(address)
+    secure = certificate(host, keys, insecure, _FILES[:1])
+    trust = keys / "server/ca.pem" if keys and secure else None
+    return Connection.make(state, f"{host}:{port}", trust)
+
+
+def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> int:
+    """Run a SuperLink until it ends or a signal comes; return its exit status.
+
+    Args:
+        address: ``host:port`` to listen on.
+        state: folder of its database, which outlives it.
+        keys: folder made by ``fedjoint keys``; nodes then have to prove theirs.
+        insecure: accept any node, unencrypted, beyond the loopback too.
+
+    Raises:
+        UserError: it is not to be started so, or does not start.
+    """
+    host, port = parse(address)
+    secure = certificate(host, keys, insecure, _FILES)
+    local = "127.0.0.1" if host == "0.0.0.0" else host
+    connection = connect(f"{local}:{port}", state, keys, insecure)
+    command = [program("flower-superlink"), "--host", host, "--port", str(port)]
+    command += ["--database", str((state / "superlink.db").resolve())]
+    command += ["--disable-runtime-dependency-installation"]
+    if keys and secure:
+        names = ("--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile")
+        for option, file in zip(names, _FILES, strict=True):
+            command += [option, str(keys / file)]
+        command += ["--enable-supernode-auth"]
+    else:
+        command += ["--insecure"]
+    if listens(local, port):
+        raise UserError(f"someone listens on {address} already: choose another port")
+    process = subprocess.Popen(command, env=connection.environment())
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda *_: process.terminate())
+    end = time.monotonic() + _START
+    while not listens(local, port):
+        if process.poll() is not None or time.monotonic() > end:
+            process.terminate()
+            raise UserError(f"the SuperLink did not start on {address}; see its output above")
+        time.sleep(0.2)
+    if keys:
+        register(connection, keys)
+    return process.wait()
+
+
+def register(connection: Connection, keys: Path) -> None:
+    """Make the server know the public keys in ``keys/nodes``; those it knows are left alone.
+
+    Raises:
+        UserError: the server refuses a key.
+    """
+    for path in sorted((keys / "nodes").glob("*/node.pub")):
+        try:
+            connection.call("supernode", "register", str(path), connection.name)
+        except UserError as error:
+            if "already" not in str(error):
+                raise
+        else:
+            log.warning("registered node %s", path.parent.name)
