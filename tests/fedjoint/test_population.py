@@ -1,0 +1,177 @@
+"""Sampling, blocks and their nodes; a million clients cost a few numbers each."""
+
+import gc
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from fedjoint.config import check
+from fedjoint.errors import UserError
+from fedjoint.population import Population, assign, divide, makespan
+from fedjoint.problem import build_problem
+from fedjoint.simulation import simulate
+
+
+def best(costs, nodes):
+    """Return the least load of the busiest node over every way of placing the blocks."""
+    choices = np.array(list(itertools.product(range(nodes), repeat=len(costs))))
+    loads = [(np.where(choices == node, costs, 0.0)).sum(1) for node in range(nodes)]
+    return np.max(loads, axis=0).min()
+
+
+def load(costs, placed):
+    """Return the load of the busiest node."""
+    return max(sum(costs[b] for b in placed if placed[b] == node) for node in placed.values())
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(8))
+def test_blocks_are_placed_within_a_third_of_the_best(seed, nodes):
+    random = np.random.default_rng(seed)
+    costs = dict(enumerate(random.pareto(1.5, random.integers(1, 9)) + 0.1))
+    placed = assign(costs, [7, 3, 5][:nodes])
+    assert placed.keys() == costs.keys() and set(placed.values()) <= {7, 3, 5}
+    assert makespan(costs, placed) == pytest.approx(load(costs, placed))
+    # Graham, "Bounds on Multiprocessing Timing Anomalies", 1969, theorem 2.
+    bound = (4 / 3 - 1 / (3 * nodes)) * best(list(costs.values()), nodes)
+    assert load(costs, placed) <= bound * (1 + 1e-12)
+
+
+def test_placing_is_no_better_than_its_bound():
+    # The longest-first rule takes 7 where 6 is possible: 7 / 6 is the bound for two nodes.
+    costs = {0: 2.0, 1: 3.0, 2: 2.0, 3: 3.0, 4: 2.0}
+    assert best(list(costs.values()), 2) == 6
+    assert load(costs, assign(costs, [1, 2])) == 7
+
+
+def test_placing_does_not_depend_on_the_order_of_what_is_given():
+    costs = {0: 1.0, 1: 1.0, 2: 4.0, 3: 2.0}
+    assert assign(costs, [1, 2]) == assign(dict(reversed(costs.items())), [2, 1])
+    with pytest.raises(UserError, match="no node"):
+        assign(costs, [])
+
+
+def population(clients=40, tasks=3, home=None, seed=0):
+    random = np.random.default_rng(seed)
+    mask = random.random((clients, tasks)) < 0.5
+    mask[np.arange(clients), np.arange(clients) % tasks] = True
+    sizes = random.integers(1, 100, clients)
+    home = np.full(clients, -1) if home is None else home
+    return Population(np.arange(clients) * 3, sizes, mask, home)
+
+
+def test_sampling_depends_on_seed_and_round_alone():
+    expected = population().sample(5, 2, 0.25)
+    assert len(expected) == 10 and (np.diff(expected) > 0).all()
+    np.random.seed(0)  # noqa: NPY002 (the global state, which must not matter)
+    assert (population().sample(5, 2, 0.25) == expected).all()
+    at_home = population(home=np.arange(40) % 2 + 1)
+    assert (at_home.sample(5, 2, 0.25) == expected).all()
+    for seed, round in [(5, 3), (6, 2)]:
+        assert (population().sample(seed, round, 0.25) != expected).any()
+    assert (population().sample_evaluation(5, 2, 0.25) != expected).any()
+
+
+def test_every_client_is_sampled_alike():
+    people, rounds = population(clients=20), 2000
+    counts = np.bincount(
+        np.concatenate([people.sample(0, round, 0.3) for round in range(rounds)]), minlength=20
+    )
+    deviation = (rounds * 0.3 * 0.7) ** 0.5
+    assert (np.abs(counts - rounds * 0.3) < 5 * deviation).all()
+
+
+@pytest.mark.parametrize(
+    ("fraction", "clients", "count"), [(1.0, 40, 40), (0.01, 40, 1), (0.5, 3, 2), (0.26, 10, 3)]
+)
+def test_how_many_are_sampled(fraction, clients, count):
+    assert len(population(clients).sample(0, 1, fraction)) == count
+
+
+@pytest.mark.parametrize("fraction", [0.4, 1.0])
+def test_clients_without_examples_never_train(fraction):
+    people = population()
+    people.sizes[::2] = 0
+    for round in range(1, 30):
+        chosen = people.sample(0, round, fraction)
+        assert len(chosen) == int(fraction * 20) and (people.sizes[chosen] > 0).all()
+    evaluated = people.sample_evaluation(0, 1, 1.0)
+    assert len(evaluated) == 40  # they may have test examples
+    people.sizes[:] = 0
+    assert len(people.sample(0, 1, fraction)) == 0
+
+
+@pytest.mark.parametrize(("clients", "wanted"), [(1, 0), (3, 0), (40, 0), (500, 0), (500, 6)])
+def test_blocks_hold_clients_alike_and_of_similar_size(clients, wanted):
+    people = population(clients, home=np.arange(clients) % 2)
+    block = divide(people.tasks, people.sizes, people.ids, people.home, wanted)
+    assert sorted(set(block.tolist())) == list(range(block.max() + 1))
+    kinds = {}
+    for number in range(block.max() + 1):
+        members = np.flatnonzero(block == number)
+        kind = {(people.home[i], *people.tasks[i]) for i in members}
+        assert len(kind) == 1
+        kinds.setdefault(kind.pop(), []).append(people.sizes[members])
+    for parts in kinds.values():
+        parts.sort(key=lambda sizes: (sizes.min(), sizes.max()))
+        assert all(a.max() <= b.min() for a, b in itertools.pairwise(parts))
+        counts = [len(sizes) for sizes in parts]
+        assert max(counts) - min(counts) <= 1
+    if wanted:
+        assert abs(block.max() + 1 - wanted) <= len(kinds)
+
+
+def test_blocks_do_not_depend_on_the_order_of_equals():
+    sizes, tasks = np.full(64, 5), np.ones((64, 1), bool)
+    block = divide(tasks, sizes, np.arange(64), np.full(64, -1), 4)
+    assert (block == np.repeat(np.arange(4), 16)).all()
+
+
+def one_round(clients, tmp_path):
+    """Run a round of 1,000 of ``clients``; return its record, the clients made, and memory."""
+    config = check(
+        {
+            "rounds": 1,
+            "data": {"source": "synthetic", "clients": clients, "examples_per_client": 16},
+            "model": {"hidden": [16]},
+            "local": {"steps": 1, "optimiser": {"lr": 0.05}},
+            "strategy": {"fraction": 1000 / clients},
+            "evaluate": {"fraction": 100 / clients},
+            "engine": {"name": "inline"},
+            "output": {"dir": str(tmp_path)},
+        }
+    )
+    made, memory = set(), []
+    gc.collect()
+    tracemalloc.reset_peak()
+    problem = build_problem(config)
+    make = problem.data.client
+    problem.data.client = lambda index: made.add(index) or make(index)
+    result = simulate(
+        config, problem, on_round=lambda record: memory.append(tracemalloc.get_traced_memory())
+    )
+    return result.records[0], made, np.array(memory[0])
+
+
+@pytest.fixture
+def traced(tmp_path):
+    one_round(1000, tmp_path)  # loads whatever is loaded once
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def test_a_million_clients_cost_a_few_numbers_each(tmp_path, traced):
+    few, many = 10_000, 1_000_000
+    _, _, before = one_round(few, tmp_path)
+    record, made, after = one_round(many, tmp_path)
+    assert record["clients"]["asked"] == record["clients"]["trained"] == 1000
+    assert record["evaluation"]["test"]["task0"] is not None
+    assert 1000 <= len(made) <= 1100  # no other client's data was ever made
+    # Ids, sizes, tasks, home and block, at the server and the node; while dividing them into
+    # blocks, sorted copies. One Python object per client, even a number in a list, is more.
+    kept, peak = (after - before) / (many - few)
+    assert kept < 90
+    assert peak < 300
