@@ -103,9 +103,10 @@ def test_clients_without_examples_never_train(fraction):
     assert len(people.sample(0, 1, fraction)) == 0
 
 
-@pytest.mark.parametrize(("clients", "wanted"), [(1, 0), (3, 0), (40, 0), (500, 0), (500, 6)])
-def test_blocks_hold_clients_alike_and_of_similar_size(clients, wanted):
-    people = population(clients, home=np.arange(clients) % 2)
+@pytest.mark.parametrize(("clients", "wanted"), [(1, 0), (3, 0), (40, 0), (500, 0), (500, 40)])
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_blocks_hold_clients_alike_and_of_similar_size(tasks, clients, wanted):
+    people = population(clients, tasks, home=np.arange(clients) % 2)
     block = divide(people.tasks, people.sizes, people.ids, people.home, wanted)
     assert sorted(set(block.tolist())) == list(range(block.max() + 1))
     kinds = {}
