@@ -40,6 +40,39 @@ class Asked:
 
 
 @dataclass
+class Part:
+    """The checked reply of one node.
+
+    Attributes:
+        node: who sent it.
+        asked: what it was asked.
+        good: ``[n]`` bool, which of the clients trained.
+        examples: ``[n]`` training examples.
+        steps: ``[n]`` optimiser steps.
+        losses: ``[n, tasks]`` float32, NaN where a client lacks the task.
+        sent: bytes that one client sends.
+        rows: ``[n, P]`` updates, or ``[b, P]`` means of blocks; None where clients share nothing.
+        extras: further ``[n, ...]`` arrays of the local method.
+    """
+
+    node: int
+    asked: Asked
+    good: np.ndarray
+    examples: np.ndarray
+    steps: np.ndarray
+    losses: np.ndarray
+    sent: int
+    rows: np.ndarray | None
+    extras: dict[str, np.ndarray]
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What clients sent, as far as it has to be alike to be stacked."""
+        extras = {name: (str(e.dtype), e.shape[1:]) for name, e in self.extras.items()}
+        return self.rows is not None, *sorted(extras.items())
+
+
+@dataclass
 class Collector:
     """Gathers the replies of one round as they arrive.
 
@@ -49,7 +82,9 @@ class Collector:
         reduce: whether replies hold a mean per block rather than a row per client.
         failed: who failed and why: ``{"client": id or None, "node": id, "reason": text}``.
         block_seconds: block -> seconds of training.
-        bytes_up: bytes that the clients sent, as if each sent its own update.
+        fallback: why clients were trained one by one, where they were.
+        node_seconds: seconds that the slowest node took.
+        parts: the replies that were in order.
     """
 
     layout: Layout
@@ -57,87 +92,128 @@ class Collector:
     reduce: bool
     failed: list[dict[str, Any]] = field(default_factory=list)
     block_seconds: dict[int, float] = field(default_factory=dict)
-    bytes_up: int = 0
-    shares: bool = True
     fallback: str | None = None
     node_seconds: float = 0.0
-    parts: list[dict[str, Any]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
 
     def add(self, node: int, asked: Asked, message: Message) -> None:
         """Take one reply; a bad one is reported as failed, never raised."""
         try:
             if message.has_error():
                 raise UserError(message.error.reason or f"error {message.error.code}")
+            if any(part.node == node for part in self.parts):
+                raise UserError("it replied twice; the first reply counts")
             self._add(node, asked, message)
-        except (UserError, ValueError, KeyError, TypeError) as error:
-            reason = str(error) or type(error).__name__
-            self.failed.append({"client": None, "node": node, "reason": reason})
+        except UserError as error:
+            self._fail(node, str(error))
+        except Exception as error:  # whatever a forged reply may provoke
+            self._fail(node, f"damaged reply: {type(error).__name__}: {error}")
+
+    def settle(self) -> None:
+        """Fail the nodes whose clients sent other arrays than most clients did.
+
+        Call it when all replies are in. What is most does not depend on the order of arrival.
+        """
+        votes: dict[tuple[Any, ...], tuple[int, int]] = {}
+        for part in self.parts:
+            count, node = votes.get(part.kind, (0, -part.node))
+            votes[part.kind] = count + int(part.good.sum()), max(node, -part.node)
+        if len(votes) > 1:
+            most = max(votes, key=lambda kind: votes[kind])
+            for part in self.parts:
+                if part.kind != most and part.good.any():
+                    self._fail(part.node, "its clients sent other arrays than most clients did")
+            self.parts = [part for part in self.parts if part.kind == most]
+
+    def _fail(self, node: int, reason: str) -> None:
+        self.failed.append({"client": None, "node": node, "reason": reason})
 
     def _add(self, node: int, asked: Asked, message: Message) -> None:
         config = messages.settings(message)
         report = messages.arrays(message, "report")
-        updates = messages.arrays(message, "updates")
-        extras = messages.arrays(message, "extras")
-        count, size = len(asked.clients), self.layout.size
-        if not np.array_equal(report["clients"][report["good"]], asked.clients[report["good"]]):
+        count = len(asked.clients)
+        good = _shaped(report, "good", (count,), "b")
+        if not np.array_equal(
+            _shaped(report, "clients", (count,), "iu")[good], asked.clients[good]
+        ):
             raise UserError("the reply is about other clients than were asked for")
+        unknown = [name for name in config["tasks"] if name not in self.task_names]
+        if unknown:
+            raise UserError(f"the reply is about tasks that nobody has: {unknown}")
         own = [self.task_names.index(name) for name in config["tasks"]]
         losses = np.full((count, len(self.task_names)), np.nan, np.float32)
-        losses[:, own] = _shaped(report, "losses", (count, len(own)))
-        good = _shaped(report, "good", (count,)).astype(bool)
-        rows: np.ndarray | None = None
-        if config["shares"]:
-            if any(name.startswith("payload.") for name in updates):
-                payload = {n.removeprefix("payload."): to_tensor(a) for n, a in updates.items()}
-                rows = np.zeros((count, size), np.float32)
-                rows[good] = decode(payload, size).numpy()
-            else:
-                expected = (len(asked.blocks) if self.reduce else count, size)
-                rows = _shaped(updates, "updates", expected)
-            if rows.dtype != np.float32:
-                raise UserError(f"updates are {rows.dtype}, not float32")
-            norms = (
-                np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-                if rows.size
-                else np.zeros(len(rows))
-            )
-            if not np.isfinite(norms).all():
-                raise UserError("an update is not finite")
-        self.failed += [{**failure, "node": node} for failure in config["failed"]]
-        self.fallback = config.get("fallback") or self.fallback
-        self.shares = self.shares and config["shares"]
-        self.node_seconds = max(self.node_seconds, float(config["seconds"]))
-        self.bytes_up += int(config["bytes_per_client"]) * int(good.sum())
-        seconds = _shaped(report, "block_seconds", asked.blocks.shape)
-        self.block_seconds |= dict(zip(asked.blocks.tolist(), seconds.tolist(), strict=True))
-        self.parts.append(
-            {
-                "asked": asked,
-                "rows": rows,
-                "good": good,
-                "examples": _shaped(report, "examples", (count,)),
-                "steps": _shaped(report, "steps", (count,)),
-                "losses": losses,
-                "extras": extras,
-            }
+        losses[:, own] = _shaped(report, "losses", (count, len(own)), "f")
+        part = Part(
+            node,
+            asked,
+            good,
+            _counts(report, "examples", count),
+            _counts(report, "steps", count),
+            losses,
+            int(config["bytes_per_client"]),
+            self._rows(asked, good, message) if config["shares"] else None,
+            _extras(good, message),
         )
+        seconds = _shaped(report, "block_seconds", asked.blocks.shape, "f")
+        taken = float(config["seconds"])
+        failed = _failures(asked, good, config["failed"])
+        # Nothing below fails: a reply counts in full or not at all.
+        self.failed += [{**failure, "node": node} for failure in failed]
+        self.fallback = config.get("fallback") or self.fallback
+        self.node_seconds = max(self.node_seconds, taken)
+        self.block_seconds |= dict(zip(asked.blocks.tolist(), seconds.tolist(), strict=True))
+        self.parts.append(part)
+
+    def _rows(self, asked: Asked, good: np.ndarray, message: Message) -> np.ndarray:
+        """Return the checked updates; rows of clients that did not train are of no use."""
+        updates, size = messages.arrays(message, "updates"), self.layout.size
+        if not good.any():
+            return np.zeros((len(asked.blocks) if self.reduce else len(good), size), np.float32)
+        used = good
+        if any(name.startswith("payload.") for name in updates):
+            payload = {n.removeprefix("payload."): to_tensor(a) for n, a in updates.items()}
+            found = decode(payload, size).numpy()
+            rows = np.zeros((len(good), size), np.float32)
+            rows[good] = _shaped({"updates": found}, "updates", (int(good.sum()), size), "f")
+        else:
+            if self.reduce:
+                block = np.repeat(np.arange(len(asked.blocks)), asked.sizes)
+                used = np.bincount(block, good, len(asked.blocks)) > 0
+            rows = _shaped(updates, "updates", (len(used), size), "f")
+        if rows.dtype != np.float32:
+            raise UserError(f"updates are {rows.dtype}, not float32")
+        norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        if not np.isfinite(norms[used]).all():
+            raise UserError("an update is not finite")
+        return rows
+
+    @property
+    def shares(self) -> bool:
+        """Whether the clients send updates."""
+        return all(part.rows is not None for part in self.parts)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that the clients sent, as if each sent its own update."""
+        return sum(part.sent * int(part.good.sum()) for part in self.parts)
 
     @property
     def trained(self) -> int:
         """Number of clients that trained."""
-        return sum(int(part["good"].sum()) for part in self.parts)
+        return sum(int(part.good.sum()) for part in self.parts)
 
     def ids(self) -> list[int]:
         """Return the clients that trained, ascending."""
-        return sorted(int(c) for p in self.parts for c in p["asked"].clients[p["good"]])
+        return sorted(int(c) for part in self.parts for c in part.asked.clients[part.good])
 
     def losses(self) -> tuple[float | None, dict[str, float]]:
-        """Return the mean local loss over examples, all tasks together and for each."""
+        """Return the mean loss over the examples trained on, all tasks together and for each."""
         if not self.parts:
             return None, {}
-        order = np.argsort(np.concatenate([part["asked"].clients for part in self.parts]))
-        losses = np.concatenate([part["losses"] for part in self.parts])[order].astype(float)
-        weights = np.concatenate([part["examples"] for part in self.parts])[order].astype(float)
+        # In the order of the clients, for a sum that does not depend on arrival.
+        order = np.argsort(np.concatenate([part.asked.clients for part in self.parts]))
+        losses = np.concatenate([part.losses for part in self.parts])[order].astype(float)
+        weights = np.concatenate([part.examples * part.good for part in self.parts])[order]
         known = np.isfinite(losses)
         mass = (weights[:, None] * known).sum(0)
         sums = (weights[:, None] * np.where(known, losses, 0)).sum(0)
@@ -152,37 +228,38 @@ class Collector:
         rows, keys, fields = [], [], []
         extras: dict[str, list[np.ndarray]] = {}
         for part in self.parts:
-            asked: Asked = part["asked"]
+            asked = part.asked
+            assert part.rows is not None, "clients that share nothing have no updates"
             if self.reduce:
                 bounds = np.concatenate([[0], np.cumsum(asked.sizes)])
                 for b, (start, stop) in enumerate(itertools.pairwise(bounds)):
-                    good = part["good"][start:stop]
+                    good = part.good[start:stop]
                     if not good.any():
                         continue
-                    rows.append(part["rows"][b : b + 1])
+                    rows.append(part.rows[b : b + 1])
                     keys.append(int(asked.blocks[b]))
                     fields.append(
                         (
                             float(asked.weights[start:stop][good].sum()),
-                            int(part["examples"][start:stop][good].sum()),
-                            int(round_mean(part["steps"][start:stop][good])),
+                            int(part.examples[start:stop][good].sum()),
+                            int(round_mean(part.steps[start:stop][good])),
                             asked.tasks[start],
                         )
                     )
             else:
-                good = np.flatnonzero(part["good"])
-                rows.append(part["rows"] if len(good) == len(part["good"]) else part["rows"][good])
+                good = np.flatnonzero(part.good)
+                rows.append(part.rows if len(good) == len(part.good) else part.rows[good])
                 keys += asked.clients[good].tolist()
                 fields += [
                     (
                         float(asked.weights[i]),
-                        int(part["examples"][i]),
-                        int(part["steps"][i]),
+                        int(part.examples[i]),
+                        int(part.steps[i]),
                         asked.tasks[i],
                     )
                     for i in good
                 ]
-                for name, values in part["extras"].items():
+                for name, values in part.extras.items():
                     extras.setdefault(name, []).append(values[good])
         order = np.argsort(np.array(keys), kind="stable")
         matrix = _stacked(rows, order)
@@ -221,9 +298,42 @@ def round_mean(steps: np.ndarray) -> int:
     return int(np.floor(steps.mean() + 0.5))
 
 
-def _shaped(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _shaped(
+    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], kinds: str
+) -> np.ndarray:
+    """Return an array that has ``shape`` and one of NumPy's ``kinds`` of dtype."""
     if name not in arrays:
         raise UserError(f"the reply lacks {name!r}")
-    if arrays[name].shape != shape:
-        raise UserError(f"{name!r} has shape {arrays[name].shape}, expected {shape}")
-    return arrays[name]
+    found = arrays[name]
+    if found.shape != shape:
+        raise UserError(f"{name!r} has shape {found.shape}, expected {shape}")
+    if found.dtype.kind not in kinds:
+        raise UserError(f"{name!r} is of type {found.dtype}")
+    return found
+
+
+def _counts(report: Mapping[str, np.ndarray], name: str, count: int) -> np.ndarray:
+    found = _shaped(report, name, (count,), "iu")
+    if (found < 0).any():
+        raise UserError(f"{name!r} is negative")
+    return found
+
+
+def _extras(good: np.ndarray, message: Message) -> dict[str, np.ndarray]:
+    """Return the checked extras; without a client that trained, there are none."""
+    extras = messages.arrays(message, "extras") if good.any() else {}
+    for name, values in extras.items():
+        _shaped(extras, name, (len(good), *values.shape[1:]), "biuf")
+        to_tensor(values[:0])  # PyTorch knows the type
+        if not np.isfinite(values[good]).all():
+            raise UserError(f"{name!r} is not finite")
+    return extras
+
+
+def _failures(asked: Asked, good: np.ndarray, told: Any) -> list[dict[str, Any]]:
+    """Return one failure for each client that did not train, with the reason where it is told."""
+    reasons = {int(failure["client"]): str(failure["reason"]) for failure in told}
+    return [
+        {"client": client, "reason": reasons.get(client, "the node gives no reason")}
+        for client in asked.clients[~good].tolist()
+    ]

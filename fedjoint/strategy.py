@@ -348,7 +348,7 @@ class JointStrategy(Strategy):
             node = reply.metadata.src_node_id
             if not reply.has_error():
                 self.seen[node] = time.time()
-            if node in self.asked and node not in answered:
+            if node in self.asked:
                 self.collector.add(node, self.asked[node], reply)
                 answered.add(node)
         for node in self.asked.keys() - answered:
@@ -356,6 +356,7 @@ class JointStrategy(Strategy):
                 {"client": None, "node": node, "reason": "no reply within the round's time limit"}
             )
         c = self.collector
+        c.settle()
         self.costs |= c.block_seconds
         merging = time.perf_counter()
         step, problem, diagnostics = self._step(round)

@@ -1,0 +1,386 @@
+"""Replies of a round: bad ones are reported, whatever is wrong with them; the others count."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+
+from fedjoint import messages
+from fedjoint.collect import Asked, Collector
+from fedjoint.compression import CompressionConfig, compress
+from fedjoint.engines.identity import be_server, number
+from fedjoint.layout import Layout
+
+TASKS = ("a", "b")
+LAYOUT = Layout({"w": (2, 2)})
+BACKBONE = torch.zeros(4)
+
+# node -> clients, block by block; every second client has task b, too.
+CLIENTS = {1: [[2, 9, 11]], 2: [[0], [6, 5]], 3: [[4]]}
+BLOCKS = {1: [0], 2: [1, 2], 3: [3]}
+
+
+@pytest.fixture(autouse=True)
+def server():
+    be_server()
+
+
+def asked(node):
+    clients = np.concatenate(CLIENTS[node])
+    return Asked(
+        clients=clients,
+        weights=10.0 + clients,
+        blocks=np.array(BLOCKS[node]),
+        sizes=np.array([len(block) for block in CLIENTS[node]]),
+        tasks=np.stack([clients >= 0, clients % 2 == 0], 1),
+    )
+
+
+def update(client):
+    return np.float32(client) + np.arange(4, dtype=np.float32) / 8
+
+
+def parts(node, reduce=False):
+    """Return what a node in order replies, to be spoilt."""
+    mine = asked(node)
+    rows = np.stack([update(client) for client in mine.clients])
+    if reduce:
+        starts = np.cumsum(mine.sizes) - mine.sizes
+        weighted = np.add.reduceat(mine.weights[:, None] * rows, starts)
+        rows = (weighted / np.add.reduceat(mine.weights, starts)[:, None]).astype(np.float32)
+    return {
+        "config": {
+            "tasks": ["b", "a"],
+            "shares": True,
+            "failed": [],
+            "seconds": 1.5,
+            "bytes_per_client": 100,
+            "fallback": None,
+        },
+        "report": {
+            "clients": mine.clients,
+            "good": np.ones(len(mine.clients), bool),
+            "examples": 20 + mine.clients,
+            "steps": 1 + mine.clients % 3,
+            "losses": np.stack([1.0 + mine.clients, 2.0 + mine.clients], 1).astype(np.float32),
+            "block_seconds": np.ones(len(mine.blocks)),
+        },
+        "updates": {"updates": rows},
+        "extras": {"control": np.stack([mine.clients, -mine.clients], 1).astype(np.float32)},
+    }
+
+
+def message(reply):
+    reply = dict(reply)
+    return Message(messages.pack(reply.pop("config"), **reply), 1, messages.TRAIN)
+
+
+def collect(replies, reduce=False):
+    collector = Collector(LAYOUT, TASKS, reduce)
+    for node, reply in replies:
+        found = reply if isinstance(reply, Message) else message(reply)
+        collector.add(node, asked(node), found)
+    collector.settle()
+    return collector
+
+
+def check(collector, expected):
+    """Check what was collected against ``expected`` clients, stacked by hand."""
+    found = collector.updates(BACKBONE, round=3)
+    expected = sorted(expected)
+    assert found.clients.tolist() == expected
+    assert found.matrix.numpy().tolist() == [update(client).tolist() for client in expected]
+    weights = np.array([10.0 + client for client in expected])
+    np.testing.assert_allclose(found.weights, weights / weights.sum(), rtol=1e-6)
+    assert found.examples.tolist() == [20 + client for client in expected]
+    assert found.steps.tolist() == [1 + client % 3 for client in expected]
+    assert found.tasks.tolist() == [[True, client % 2 == 0] for client in expected]
+    assert found.extras["control"].tolist() == [[client, -client] for client in expected]
+    assert (found.round, found.task_names, found.layout) == (3, TASKS, LAYOUT)
+    assert collector.trained == len(expected) and collector.ids() == expected
+    assert collector.bytes_up == 100 * len(expected)
+
+
+EVERYONE = [0, 2, 4, 5, 6, 9, 11]
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations([1, 2, 3])])
+def test_updates_are_sorted_by_client_whatever_the_arrival(order):
+    collector = collect([(node, parts(node)) for node in order])
+    check(collector, EVERYONE)
+    assert not collector.failed and collector.shares
+    assert collector.block_seconds == {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}
+    mean, each = collector.losses()
+    share = np.array([20.0 + client for client in EVERYONE])
+    share /= share.sum()
+    assert each == {
+        "a": pytest.approx(share @ [2.0 + c for c in EVERYONE]),
+        "b": pytest.approx(share @ [1.0 + c for c in EVERYONE]),
+    }
+    assert mean == pytest.approx(each["a"] + each["b"])
+
+
+def spoil(record, name, change):
+    def spoilt():
+        reply = parts(2)
+        reply[record] = dict(reply[record])
+        reply[record][name] = change(reply[record][name])
+        return reply
+
+    return spoilt
+
+
+def lack(record, name):
+    def spoilt():
+        reply = parts(2)
+        reply[record] = {key: value for key, value in reply[record].items() if key != name}
+        return reply
+
+    return spoilt
+
+
+def set_row(row, value):
+    def change(rows):
+        rows = rows.copy()
+        rows[row] = value
+        return rows
+
+    return change
+
+
+def raw(change):
+    """Change the content of a message in order."""
+
+    def spoilt():
+        found = message(parts(2))
+        change(found.content)
+        return found
+
+    return spoilt
+
+
+def forged(record, name, data, stype="numpy.ndarray"):
+    def change(content):
+        array = Array(dtype="float32", shape=(4, 4), stype=stype, data=data)
+        content[record] = ArrayRecord({**content[record], name: array})
+
+    return raw(change)
+
+
+def drop(name):
+    return raw(lambda content: content.pop(name))
+
+
+def failure():
+    (request,) = number([Message(RecordDict(), 2, messages.TRAIN)])
+    return Message(Error(code=2, reason="out of memory"), reply_to=request)
+
+
+HUGE = b"\x93NUMPY\x01\x00v\x00" + (
+    b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999999, 4), }".ljust(117) + b"\n"
+)
+
+BAD = {
+    "an error": (failure, "out of memory"),
+    "a row too few": (
+        spoil("updates", "updates", lambda u: u[:2]),
+        r"'updates' has shape \(2, 4\)",
+    ),
+    "a column too few": (spoil("updates", "updates", lambda u: u[:, :3]), r"expected \(3, 4\)"),
+    "a flat array": (spoil("updates", "updates", np.ravel), r"'updates' has shape \(12,\)"),
+    "NaN": (spoil("updates", "updates", set_row(1, np.nan)), "an update is not finite"),
+    "infinity": (spoil("updates", "updates", set_row((2, 2), np.inf)), "an update is not finite"),
+    "float64": (spoil("updates", "updates", lambda u: u.astype(float)), "float64, not float32"),
+    "integers": (spoil("updates", "updates", lambda u: u.astype(int)), "of type int64"),
+    "complex": (spoil("updates", "updates", lambda u: u.astype(complex)), "of type complex128"),
+    "big-endian": (spoil("updates", "updates", lambda u: u.astype(">f4")), "not float32"),
+    "no update": (lack("updates", "updates"), "lacks 'updates'"),
+    "no updates at all": (drop("updates"), "lacks 'updates'"),
+    "other clients": (
+        spoil("report", "clients", lambda c: c[::-1].copy()),
+        "about other clients than were asked for",
+    ),
+    "a stranger": (spoil("report", "clients", lambda c: c + 1), "about other clients"),
+    "a client twice": (spoil("report", "clients", set_row(1, 0)), "about other clients"),
+    "clients too few": (spoil("report", "clients", lambda c: c[:2]), "'clients' has shape"),
+    "clients of text": (
+        spoil("report", "clients", lambda c: c.astype(str)),
+        "'clients' is of type",
+    ),
+    "no clients": (lack("report", "clients"), "lacks 'clients'"),
+    "no report": (drop("report"), "lacks 'good'"),
+    "good too few": (spoil("report", "good", lambda g: g[:2]), "'good' has shape"),
+    "good numbers": (spoil("report", "good", lambda g: g.astype(int)), "'good' is of type int64"),
+    "examples of another shape": (spoil("report", "examples", lambda e: e[None]), "'examples'"),
+    "fractions of examples": (spoil("report", "examples", lambda e: e / 2), "of type float64"),
+    "negative steps": (spoil("report", "steps", lambda s: -s), "'steps' is negative"),
+    "no losses": (lack("report", "losses"), "lacks 'losses'"),
+    "losses of one task": (spoil("report", "losses", lambda x: x[:, :1]), "'losses' has shape"),
+    "no times": (lack("report", "block_seconds"), "lacks 'block_seconds'"),
+    "a time too few": (spoil("report", "block_seconds", lambda s: s[:1]), "'block_seconds'"),
+    "an unknown task": (spoil("config", "tasks", lambda t: ["b", "c"]), r"nobody has: \['c'\]"),
+    "no tasks": (lack("config", "tasks"), "damaged reply: KeyError: 'tasks'"),
+    "no time": (lack("config", "seconds"), "damaged reply: KeyError: 'seconds'"),
+    "a time of text": (spoil("config", "seconds", lambda s: "soon"), "damaged reply: ValueError"),
+    "a damaged failure": (spoil("config", "failed", lambda f: ["?"]), "damaged reply: TypeError"),
+    "an extra too short": (spoil("extras", "control", lambda e: e[:2]), r"'control' has shape"),
+    "an extra of no shape": (spoil("extras", "control", lambda e: e[0, 0]), "'control' has shape"),
+    "an extra that is NaN": (spoil("extras", "control", set_row(2, np.nan)), "not finite"),
+    "an extra of text": (spoil("extras", "control", lambda e: e.astype(str)), "of type <U"),
+    "a big-endian extra": (spoil("extras", "control", lambda e: e.astype(">f4")), "damaged reply"),
+    "an extra of another shape": (
+        spoil("extras", "control", lambda e: e[:, :1]),
+        "other arrays than most clients did",
+    ),
+    "an extra of another type": (
+        spoil("extras", "control", lambda e: e.astype(float)),
+        "other arrays than most clients did",
+    ),
+    "an extra too few": (lack("extras", "control"), "other arrays than most clients did"),
+    "nothing shared": (spoil("config", "shares", lambda s: False), "other arrays than most"),
+    "no config": (drop("config"), "not a fedjoint message"),
+    "another version": (
+        raw(lambda content: content.update(config=ConfigRecord({"schema": 99}))),
+        "message schema 99",
+    ),
+    "no array": (forged("updates", "updates", b"no array"), "damaged arrays in 'updates'"),
+    "half an array": (forged("report", "clients", HUGE[:40]), "damaged arrays in 'report'"),
+    "a huge array": (forged("updates", "updates", HUGE), "damaged"),
+    "a pickle": (forged("updates", "updates", b"\x80\x04N."), "damaged arrays"),
+    "another serialisation": (forged("updates", "updates", b"", "mine"), "damaged arrays"),
+}
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (2, 3, 1)])
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_reply_is_reported_and_the_others_count(what, order):
+    make, words = BAD[what]
+    collector = collect([(node, make() if node == 2 else parts(node)) for node in order])
+    (failed,) = collector.failed
+    assert (failed["node"], failed["client"]) == (2, None)
+    assert re.search(words, failed["reason"]), failed["reason"]
+    assert "\n" not in failed["reason"]
+    check(collector, [2, 4, 9, 11])
+
+
+def test_a_second_reply_does_not_count():
+    twice = [(1, parts(1)), (2, parts(2)), (2, parts(2)), (3, parts(3))]
+    collector = collect(twice)
+    check(collector, EVERYONE)
+    (failed,) = collector.failed
+    assert failed == {
+        "client": None,
+        "node": 2,
+        "reason": "it replied twice; the first reply counts",
+    }
+
+
+@pytest.mark.parametrize("order", [(1, 3), (3, 1)])
+def test_where_nodes_differ_most_clients_win_and_then_the_first_node(order):
+    odd = {**parts(3), "extras": {}}
+    replies = {1: parts(1), 3: odd}
+    collector = collect([(node, replies[node]) for node in order])
+    check(collector, [2, 9, 11])
+    even = parts(1)
+    even["report"]["good"] = np.array([False, True, False])
+    replies = {1: even, 3: odd}
+    collector = collect([(node, replies[node]) for node in order])
+    assert collector.ids() == [9]
+
+
+def spoilt_client(reduce=False):
+    """Return node 2's reply with client 6 failed, and NaN where its update would be."""
+    reply = parts(2, reduce)
+    reply["report"]["good"] = np.array([True, False, True])
+    reply["config"]["failed"] = [{"client": 6, "reason": "disk on fire"}]
+    if reduce:
+        reply["updates"]["updates"][1] = update(5)
+    else:
+        reply["updates"]["updates"][1] = np.nan
+        reply["extras"]["control"][1] = np.inf
+        reply["report"]["losses"][1] = np.nan
+    return reply
+
+
+def test_a_failed_client_leaves_its_node_s_others_alone():
+    collector = collect([(1, parts(1)), (2, spoilt_client()), (3, parts(3))])
+    check(collector, [0, 2, 4, 5, 9, 11])
+    assert collector.failed == [{"client": 6, "node": 2, "reason": "disk on fire"}]
+
+
+def test_a_client_that_vanishes_is_reported_too():
+    reply = spoilt_client()
+    reply["config"]["failed"] = []
+    collector = collect([(2, reply)])
+    assert [(f["client"], f["reason"]) for f in collector.failed] == [
+        (6, "the node gives no reason")
+    ]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_node_without_a_client_that_trained_reports_each(compressed):
+    reply = parts(2)
+    reply["report"]["good"][:] = False
+    reply["config"]["failed"] = [{"client": c, "reason": f"no disk {c}"} for c in (0, 5, 6)]
+    reply["extras"] = {}
+    if compressed:
+        reply["updates"] = {}
+    collector = collect([(2, reply), (1, parts(1)), (3, parts(3))])
+    check(collector, [2, 4, 9, 11])
+    assert {f["client"]: f["reason"] for f in collector.failed} == {
+        0: "no disk 0",
+        5: "no disk 5",
+        6: "no disk 6",
+    }
+    nobody = collect([(2, reply)])
+    assert nobody.trained == 0 and nobody.losses() == (None, {})
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_sums_over_blocks_have_the_mean_of_the_rows(failing):
+    def both(reduce):
+        second = spoilt_client(reduce) if failing else parts(2, reduce)
+        replies = [(3, parts(3, reduce)), (2, second), (1, parts(1, reduce))]
+        return collect(replies, reduce).updates(BACKBONE, round=1)
+
+    summed, rows = both(True), both(False)
+    assert summed.clients.tolist() == [0, 1, 2, 3]  # the blocks
+    torch.testing.assert_close(summed.mean(), rows.mean())
+    assert int(summed.examples.sum()) == int(rows.examples.sum())
+    assert summed.weights.sum() == pytest.approx(1)
+
+
+def test_blocks_without_a_client_that_trained_have_no_row():
+    reply = parts(2, reduce=True)
+    reply["report"]["good"] = np.array([False, True, True])
+    reply["updates"]["updates"][0] = np.nan
+    collector = collect([(1, parts(1, reduce=True)), (2, reply)], reduce=True)
+    assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 2]
+    assert [f["client"] for f in collector.failed] == [0]
+
+
+@pytest.mark.parametrize("name", ["topk", "int8"])
+def test_compressed_updates_are_expanded(name):
+    config = CompressionConfig(name=name, fraction=0.5)
+    reply = spoilt_client()
+    trained = torch.from_numpy(np.stack([update(0), update(5)]))
+    payload, sent, _ = compress(trained, torch.zeros(2, 4), config)
+    reply["updates"] = {f"payload.{key}": value for key, value in payload.items()}
+    found = collect([(2, reply)]).updates(BACKBONE, 1)
+    assert found.clients.tolist() == [0, 5] and torch.equal(found.matrix, sent)
+    reply["updates"] = {key: torch.cat([value, value]) for key, value in reply["updates"].items()}
+    (failed, *_) = collect([(2, reply)]).failed
+    assert "'updates' has shape (4, 4), expected (2, 4)" in failed["reason"]
+
+
+def test_clients_that_share_nothing_send_no_updates():
+    replies = []
+    for node in (1, 2, 3):
+        reply = {**parts(node), "updates": {}, "extras": {}}
+        reply["config"]["shares"] = False
+        replies.append((node, reply))
+    collector = collect(replies)
+    assert not collector.shares and not collector.failed and collector.ids() == EVERYONE
