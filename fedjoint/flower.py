@@ -16,6 +16,8 @@ from typing import Any
 from fedjoint.errors import UserError
 from fedjoint.rundir import RunDir
 
+_ASK = 10.0  # seconds between two questions to Flower
+
 _APP = """\
 [project]
 name = "fedjoint-run"
@@ -130,9 +132,13 @@ def follow(
     connection: Connection, number: str, run: RunDir, on_round: Callable[[dict[str, Any]], None]
 ) -> str:
     """Wait for a run to end and return its status; ``on_round`` gets the records of new rounds."""
-    seen = len(run.records())
+    seen, ask = len(run.records()), time.monotonic() + _ASK
     while True:
-        status = connection.status(number)
+        # The run directory says how far it is; asking Flower costs a process each time.
+        ended = run.info["status"] in ("done", "failed")
+        status = "running"
+        if ended or time.monotonic() > ask:
+            status, ask = connection.status(number), time.monotonic() + _ASK
         records = run.records()
         for record in records[seen:]:
             on_round(record)

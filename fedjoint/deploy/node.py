@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+import logging
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,10 @@ from fedjoint.config import load
 from fedjoint.deploy.address import certificate, free_port, parse
 from fedjoint.errors import UserError
 from fedjoint.flower import Connection, program
+
+log = logging.getLogger("fedjoint.deploy")
+
+_AGAIN, _MOST = 2.0, 60.0  # seconds before a SuperNode is started again
 
 
 def own_data(data: Path | None, tasks: Sequence[str], clients: Sequence[int]) -> dict[str, Any]:
@@ -88,6 +96,39 @@ def node_command(
     return command, connection.environment()
 
 
-def become(command: Sequence[str], environment: dict[str, str]) -> None:
-    """Replace this process by ``command``, so that signals and exit status are its own."""
-    os.execvpe(command[0], list(command), environment)
+def run_node(make: Callable[[], tuple[list[str], dict[str, str]]]) -> int:
+    """Run a SuperNode, again whenever it ends, until a signal comes; return its exit status.
+
+    A SuperNode ends where the server cannot be reached for long, or does not know its key.
+
+    Args:
+        make: returns the command and environment, see :func:`node_command`.
+    """
+    stopped = threading.Event()
+    process: subprocess.Popen[bytes] | None = None
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        if process:
+            process.terminate()
+
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, stop)
+    pause = _AGAIN
+    while True:
+        command, environment = make()
+        began = time.monotonic()
+        process = subprocess.Popen(command, env=environment)
+        status = process.wait()
+        if stopped.is_set():
+            return status
+        # It takes seconds to start: one that is refused must not keep the machine busy.
+        pause = min(2 * pause, _MOST) if time.monotonic() - began < 10 * _MOST else _AGAIN
+        log.warning(
+            "the SuperNode ended (status %d): the server is away, or does not know this node's "
+            "key; trying again in %g s",
+            status,
+            pause,
+        )
+        if stopped.wait(pause):
+            return status
