@@ -6,7 +6,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.atomic import write_bytes
-from fedjoint.config import Config, check, override
+from fedjoint.config import Config, check
 from fedjoint.data import describe
 from fedjoint.data.build import build_data
 from fedjoint.data.split import moments
@@ -53,7 +53,7 @@ def export(
     client: int | None = None,
     state: Path | None = None,
     clients: Sequence[int] | None = None,
-    settings: Sequence[str] = (),
+    data: Mapping[str, Any] | None = None,
     problem: Problem | None = None,
 ) -> Exported:
     """Make one model of a run's backbone and a head of ``task``.
@@ -69,8 +69,9 @@ def export(
         client: whose model.
         state: file of the clients' private state; by default the run directory's, where a
             simulation keeps it. That of a deployed run is on its nodes.
-        clients: ids of the clients in the data, in order, on a node with data of its own.
-        settings: ``key.path=value`` settings that replace the run's, such as the node's data.
+        clients: on a node with data of its own, its clients' ids, as ``fedjoint client`` got them.
+        data: the settings that replace those of the run's ``data`` there, see
+            :func:`fedjoint.deploy.node.own_data`.
         problem: the run's own problem, where it did not come from the configuration.
 
     Raises:
@@ -78,33 +79,35 @@ def export(
     """
     run = RunDir.open(Path(path))
     config = run.config()
-    if settings:
-        config = check(override(config.model_dump(), settings), "the run's configuration")
+    ids = None
+    if data:
+        values = config.model_dump()
+        config = check(values | {"data": values["data"] | dict(data)}, "config for this node")
+        ids = clients
     described = problem is None and config.problem is None
-    problem = problem or build_problem(config, clients)
+    problem = problem or build_problem(config, ids)
     tasks = {t.name: t for t in problem.tasks}
     if task not in tasks:
         raise choose("task", task, tasks)
-    ids = range(len(problem.data.sizes)) if clients is None else clients
-    places = {id: place for place, id in enumerate(ids)}
+    places = {id: place for place, id in enumerate(ids or range(len(problem.data.sizes)))}
     people = PersonalModels(run, config, problem, state or run.state, places)
     weights, whose, how = _weights(people, task, client)
     joint = people.trainer.model
     joint.load_state_dict(weights)
-    scaling, said = _scaling(config, [places[id] for id in whose], clients) if described else _AS_IS
+    scaling, said = _scaling(config, [places[id] for id in whose], ids) if described else _AS_IS
     own = problem.backbone
-    data = config.data if described else None
+    source = config.data if described else None
     backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[task])
     kind = tasks[task]
     card = Card(
-        inputs=describe.inputs(data, problem.example),
+        inputs=describe.inputs(source, problem.example),
         backbone=own.config.model if isinstance(own, Backbone) else None,
         head=_head(kind.head),
         target=Target(
             name=task,
             kind=kind.kind,  # type: ignore[arg-type]
             outputs=kind.outputs,
-            classes=describe.classes(data, kind),
+            classes=describe.classes(source, kind),
         ),
         origin=Origin(
             fedjoint=version("fedjoint"),
@@ -209,7 +212,7 @@ _AS_IS: tuple[None, None] = (None, None)
 
 
 def _scaling(
-    config: Config, places: Sequence[int], clients: Sequence[int] | None
+    config: Config, places: Sequence[int], ids: Sequence[int] | None
 ) -> tuple[tuple[Tensor, Tensor] | None, str | None]:
     """Return mean and scale of a source's numbers, and what they are in words."""
     data = config.data
@@ -219,7 +222,7 @@ def _scaling(
         return scaling, f"grey levels from 0 to {_GREY_LEVELS}"
     if data.source != "csv" or not data.standardise:
         return _AS_IS
-    raw = build_data(data.model_copy(update={"standardise": False}), config.seed, clients)[1]
+    raw = build_data(data.model_copy(update={"standardise": False}), config.seed, ids)[1]
     x = torch.cat([raw.client(place).train.x for place in places])
     return moments(x), "mean and deviation of the clients' training examples, pooled"
 

@@ -87,8 +87,8 @@ class PersonalModels:
         for client in self.trained:
             if client not in places:
                 raise UserError(
-                    f"{state}: client {client} is not in the data; on a node, give its data with "
-                    "--set data... and its ids with --clients"
+                    f"{state}: client {client} is not in the data; on a node, give --clients and "
+                    "--data as to fedjoint client"
                 )
 
     def holders(self, task: str) -> list[int]:
@@ -129,7 +129,13 @@ class PersonalModels:
             ) from None
         found = {**trainer.layout.views(backbone), **kept}
         weights = {}
+        head = f"heads.{task}."
         for name, own in trainer.model.state_dict().items():
+            if name.startswith(head) and name not in found:
+                raise UserError(
+                    f"{self._state}: client {client} has no head of {task!r}; on a node, give "
+                    "--tasks as to fedjoint client"
+                )
             tensor = found[name][0].detach() if name in found else own
             if tensor.shape != own.shape:
                 raise UserError(

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from fedjoint.atomic import write_bytes
-from fedjoint.commands.common import Settings, console
+from fedjoint.commands.common import console
+from fedjoint.deploy.node import own_data
 from fedjoint.errors import UserError
 from fedjoint.export import export, write
 from fedjoint.predict import predict
@@ -44,18 +45,26 @@ def export_command(
         ),
     ] = None,
     clients: Annotated[
-        str | None,
-        typer.Option(help="On a node with data of its own: its client ids, as 3 or 3,4."),
+        str,
+        typer.Option(help="On a node with --data: its client ids, as given to fedjoint client."),
+    ] = "",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="On a node: its examples or TOML table, as given to fedjoint client."),
     ] = None,
-    settings: Settings = [],  # noqa: B006
+    tasks: Annotated[
+        str, typer.Option(help="On a node with --data: as given to fedjoint client.")
+    ] = "",
 ) -> None:
     """Write one model, backbone and head, that works without the run.
 
     Next to it, model.json says what it reads and predicts, and whose heads are in it.
     """
-    exported = export(
-        run, task, client=client, state=state, clients=_ids(clients), settings=settings
-    )
+    ids, names = _ids(clients), [name.strip() for name in tasks.split(",") if name.strip()]
+    if data is not None and not ids:
+        raise UserError("--data needs --clients, the ids whose data it is")
+    own = own_data(data, names, ids)
+    exported = export(run, task, client=client, state=state, clients=ids, data=own)
     name = task if client is None else f"{task}-client-{client}"
     folder = output or run / "export" / name
     write(exported, folder, formats)
@@ -87,10 +96,8 @@ def predict_command(
         raise UserError(f"{output}: {error.strerror}; choose another --output") from None
 
 
-def _ids(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
+def _ids(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise UserError(f"--clients {text}: write ids as 3 or 3,4") from None

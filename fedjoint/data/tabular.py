@@ -112,7 +112,11 @@ def _csv(path: Path, encoding: str | None) -> Table:
     try:
         header = [name.strip() for name in next(reader, [])]
         if len(set(header)) < len(header):
-            raise UserError(f"{path}:1: two columns have the same name; rename one")
+            double = next(name for name in header if header.count(name) > 1)
+            raise UserError(
+                f"{path}:1: two columns have the same name, {double!r}; give each column one in "
+                "the first line"
+            )
         for row in reader:
             if not row:  # an empty line
                 continue
