@@ -186,11 +186,10 @@ class Node:
         """Train clients in one job; where that fails, one by one, so that only the bad fail."""
         try:
             return [self._train(clients, request, received, broadcast, method)]
-        except UserError as error:
-            reason = str(error)
         except Exception as error:  # a client's data or model may raise anything
-            log.exception("round %s: training failed", request["round"])
-            reason = f"{type(error).__name__}: {error}"
+            if not isinstance(error, UserError):
+                log.exception("round %s: training failed", request["round"])
+            reason = _reason(error)
         if len(clients) > 1:
             single = [clients[i : i + 1] for i in range(len(clients))]
             return [
@@ -225,13 +224,12 @@ class Node:
         payload: dict[str, Tensor] = {}
         sent = update.shape[1] * 4 + sum(e[0].nbytes for e in extras.values())
         if self._compressed and method.shares:
-            residual = private.get("compression.residual")
-            if residual is None:
-                residual = torch.zeros_like(update)
-            payload, update, residual = compress(update, residual, self.config.strategy.compression)
-            private["compression.residual"] = residual
-            sent = sum(p[0].nbytes for p in payload.values())
-            sent += sum(e[0].nbytes for e in extras.values())
+            residual = private["compression.residual"]
+            payload, update, private["compression.residual"] = compress(
+                update, residual, self.config.strategy.compression
+            )
+            sent = sum(part[0].nbytes for part in (*payload.values(), *extras.values()))
+            payload = {name: values[good] for name, values in payload.items()}
         if mask.all():
             self.state.put(clients, round, private)
         elif mask.any():
@@ -254,25 +252,16 @@ class Node:
         plan = self._plan(message)
         sums: dict[str, list[Tensor]] = {}
         blocks: dict[str, list[int]] = {}
-        failed = []
+        failed: list[dict[str, Any]] = []
         start = 0
         for block, size in zip(plan["blocks"].tolist(), plan["sizes"].tolist(), strict=True):
             found: dict[str, Tensor] = {}
             for part in self.trainer.chunks(self._places(plan["clients"][start : start + size])):
                 clients = plan["clients"][start + part.start : start + part.stop]
-                try:
-                    cohort = self.trainer.cohort(self._places(clients), clients)
-                    private = self._private(clients, cohort.tasks, round + 1, received, method)
-                    shared = received.expand(len(clients), -1)
-                    job = self.trainer.job(cohort, round, received, broadcast, shared, private)
-                    values = self.trainer.evaluate(cohort, *method.personal(job))
-                except Exception as error:
-                    log.exception("round %s: evaluation failed", round)
-                    reason = f"{type(error).__name__}: {error}"
-                    failed += [{"client": int(c), "reason": reason} for c in clients]
-                    continue
-                for name, value in values.items():
-                    found[name] = found[name] + value if name in found else value
+                args = (round, received, broadcast, method, failed)
+                for values in self._evaluate_chunk(clients, *args):
+                    for name, value in values.items():
+                        found[name] = found[name] + value if name in found else value
             for name, value in found.items():
                 sums.setdefault(name, []).append(value)
                 blocks.setdefault(name, []).append(block)
@@ -282,6 +271,35 @@ class Node:
             sums={name: torch.stack(values) for name, values in sums.items()},
             blocks={name: np.array(ids) for name, ids in blocks.items()},
         )
+
+    def _evaluate_chunk(
+        self,
+        clients: np.ndarray,
+        round: int,
+        received: Tensor,
+        broadcast: Mapping[str, Tensor],
+        method: Method,
+        failed: list[dict[str, Any]],
+    ) -> list[dict[str, Tensor]]:
+        """Evaluate clients in one job; where that fails, one by one, and note who ``failed``."""
+        try:
+            cohort = self.trainer.cohort(self._places(clients), clients)
+            private = self._private(clients, cohort.tasks, round + 1, received, method)
+            shared = received.expand(len(clients), -1)
+            job = self.trainer.job(cohort, round, received, broadcast, shared, private)
+            return [self.trainer.evaluate(cohort, *method.personal(job))]
+        except Exception as error:  # a client's data or model may raise anything
+            if not isinstance(error, UserError):
+                log.exception("round %s: evaluation failed", round)
+            if len(clients) == 1:
+                failed.append({"client": int(clients[0]), "reason": _reason(error)})
+                return []
+        single = [clients[i : i + 1] for i in range(len(clients))]
+        return [
+            values
+            for client in single
+            for values in self._evaluate_chunk(client, round, received, broadcast, method, failed)
+        ]
 
     @property
     def _compressed(self) -> bool:
@@ -337,6 +355,10 @@ class Node:
             if strangers:
                 raise UserError(f"asked for clients {strangers} that do not live on this node")
         return plan
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 class _Trained:

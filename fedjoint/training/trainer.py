@@ -78,6 +78,8 @@ class Trainer:
         state = self.model.private([task.name for task in tasks])
         state |= self.balance(tasks).private()
         state |= method.private(self.model, tasks, received)
+        if method.shares and self.config.strategy.compression.name != "none":
+            state["compression.residual"] = torch.zeros_like(received)
         return {name: tensor.to(self.device) for name, tensor in state.items()}
 
     def chunks(self, clients: np.ndarray) -> Iterator[slice]:

@@ -1,68 +1,177 @@
-"""A node that lives through a server's restart does what one restarted with it does."""
+"""A node: a client that fails harms no other, and a resumed server meets the past it expects."""
 
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Message
 
 from fedjoint import messages
+from fedjoint.collect import Asked, Collector
 from fedjoint.config import check
+from fedjoint.data.base import Examples
 from fedjoint.engines.identity import be_server, number
 from fedjoint.node import Node
 from fedjoint.problem import build_problem
-from fedjoint.records import to_arrays
 
-CONFIG = check(
-    {
-        "data": {"clients": 4, "task_mix": [["digit"]]},
-        "model": {"hidden": [8]},
-        "local": {"steps": 3, "optimiser": {"lr": 0.5}},
-    }
-)
+CLIENTS = 4
 
 
-@pytest.fixture(scope="module")
+def configure(compression="none"):
+    return check(
+        {
+            "data": {"clients": CLIENTS, "task_mix": [["digit"]]},
+            "model": {"hidden": [8]},
+            "local": {"steps": 3, "optimiser": {"lr": 0.5}},
+            "strategy": {"compression": {"name": compression, "fraction": 0.3}},
+        }
+    )
+
+
+CONFIG = configure()
+
+
+@pytest.fixture
 def problem():
     return build_problem(CONFIG)
 
 
-def train(node, round, generation=0, resumed_from=0):
-    """Ask ``node`` to train two clients from the initial backbone; return their updates."""
+def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=False):
+    """Send a message about ``clients``, in one block, with the initial backbone."""
     be_server()
     state = node.trainer.model.state_dict()
     request = {
         "round": round,
         "generation": generation,
         "resumed_from": resumed_from,
-        "reduce": False,
+        "reduce": reduce,
         "method": "joint",
         "method_options": {},
     }
-    content = messages.pack(
-        request,
-        backbone={name: state[name] for name in node.trainer.layout.shapes},
-        plan={
-            "clients": np.array([1, 2]),
-            "weights": np.ones(2),
-            "blocks": np.array([0]),
-            "sizes": np.array([2]),
-        },
+    count = len(clients)
+    asked = Asked(
+        clients=np.array(clients),
+        weights=1.0 + np.arange(count),
+        blocks=np.array([0]),
+        sizes=np.array([count]),
+        tasks=np.ones((count, 1), bool),
     )
-    (message,) = number([Message(content, 1, messages.TRAIN)])
-    reply = node.handle(message)
-    assert not messages.json.loads(reply["config"]["json"])["failed"]
-    return to_arrays(reply["updates"])["updates"]
+    plan = {name: getattr(asked, name) for name in ("clients", "weights", "blocks", "sizes")}
+    backbone = {name: state[name] for name in node.trainer.layout.shapes}
+    content = messages.pack(request, backbone=backbone, plan=plan)
+    (message,) = number([Message(content, 1, kind)])
+    return asked, Message(node.handle(message), reply_to=message)
+
+
+def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False):
+    """Have ``clients`` train; return what the server makes of the reply."""
+    collector = Collector(node.trainer.layout, ("digit",), reduce)
+    how = (round, generation, resumed_from, reduce)
+    collector.add(1, *send(node, messages.TRAIN, clients, *how))
+    return collector
+
+
+def updates(collector):
+    assert not collector.failed
+    return collector.updates(torch.zeros(collector.layout.size), 1)
 
 
 def test_a_resumed_run_forgets_what_memory_holds_of_later_rounds(problem, tmp_path):
     node = Node(problem, CONFIG, tmp_path / "state.sqlite", write_through=True)
     for round in (1, 2, 3):
-        train(node, round)
-    shutil.copytree(tmp_path, tmp_path.parent / "copy")
-    restarted = Node(problem, CONFIG, tmp_path.parent / "copy" / "state.sqlite")
-    # Heads are those of round 1 again, though the next round that asks comes late.
-    expected = train(restarted, 5, generation=1, resumed_from=1)
-    assert np.array_equal(train(node, 5, generation=1, resumed_from=1), expected)
-    # The next round of this generation builds on the last.
-    assert np.array_equal(train(node, 6, 1, 1), train(restarted, 6, 1, 1))
+        train(node, [1, 2], round)
+    copy = shutil.copytree(tmp_path, tmp_path.parent / "copy")
+    restarted = Node(problem, CONFIG, copy / "state.sqlite")
+    # Heads are those of round 1 again, even though nobody asks for rounds 2 to 4.
+    for round in (5, 6):
+        found, expected = (updates(train(n, [1, 2], round, 1, 1)) for n in (node, restarted))
+        assert torch.equal(found.matrix, expected.matrix)
+
+
+def spoil(problem, client, change):
+    real = problem.data.client
+    problem.data.client = lambda index: change(real(index)) if index == client else real(index)
+
+
+def undefined(client):
+    train = Examples(client.train.x * float("nan"), client.train.y)
+    return type(client)(train, client.valid, client.test)
+
+
+def lost(client):
+    raise OSError("disk on fire")
+
+
+@pytest.mark.parametrize("fault", [undefined, lost])
+@pytest.mark.parametrize("compression", ["none", "topk", "int8"])
+def test_a_client_that_fails_leaves_the_others_updates_alone(compression, fault):
+    config = configure(compression)
+    problem = build_problem(config)
+    expected = train(Node(problem, config, None), [0, 1, 3])
+    spoil(problem, 2, fault)
+    node = Node(problem, config, None)
+    for round in (1, 2):
+        collector = train(node, [0, 1, 2, 3], round)
+        (failed,) = collector.failed
+        assert failed["client"] == 2
+        assert failed["reason"] == (
+            "OSError: disk on fire"
+            if fault is lost
+            else "its update is not finite; lower the learning rate"
+        )
+        found = collector.updates(torch.zeros(collector.layout.size), 1)
+        assert found.clients.tolist() == [0, 1, 3]
+        if round == 1:
+            torch.testing.assert_close(found.matrix, updates(expected).matrix)
+
+
+@pytest.mark.parametrize("fault", [undefined, lost])
+def test_a_client_that_fails_leaves_the_mean_of_a_block_alone(problem, fault):
+    rows = updates(train(Node(problem, CONFIG, None), [0, 1, 3]))
+    spoil(problem, 2, fault)
+    collector = train(Node(problem, CONFIG, None), [0, 1, 2, 3], reduce=True)
+    assert [failure["client"] for failure in collector.failed] == [2]
+    mean = torch.tensor([1.0, 2.0, 4.0]) / 7 @ rows.matrix  # weights as in ``send``
+    found = collector.updates(torch.zeros(collector.layout.size), 1)
+    torch.testing.assert_close(found.mean(), mean)
+
+
+def evaluate(node, clients):
+    _, reply = send(node, messages.EVALUATE, clients)
+    sums = messages.arrays(reply, "sums")
+    return {name: rows.sum(0) for name, rows in sums.items()}, messages.settings(reply)["failed"]
+
+
+def test_a_client_that_fails_leaves_the_others_metrics_alone(problem):
+    expected, _ = evaluate(Node(problem, CONFIG, None), [0, 1, 3])
+    spoil(problem, 2, lost)
+    found, failed = evaluate(Node(problem, CONFIG, None), [0, 1, 2, 3])
+    assert failed == [{"client": 2, "reason": "OSError: disk on fire"}]
+    assert found.keys() == expected.keys()
+    for name, sums in expected.items():
+        np.testing.assert_array_equal(found[name], sums)
+
+
+@pytest.mark.parametrize("compression", ["none", "topk"])
+def test_clients_that_trained_and_others_go_together(compression):
+    config = configure(compression)
+    problem = build_problem(config)
+    node, other = Node(problem, config, None), Node(problem, config, None)
+    train(node, [0, 1])
+    train(other, [0, 1])
+    together = updates(train(node, [0, 1, 2, 3], round=2)).matrix
+    apart = [updates(train(other, clients, round=2)).matrix for clients in ([0, 1], [2, 3])]
+    torch.testing.assert_close(together, torch.cat(apart))
+
+
+@pytest.mark.parametrize("compression", ["none", "topk"])
+def test_clients_that_trained_and_others_are_evaluated_together(compression):
+    config = configure(compression)
+    node = Node(build_problem(config), config, None)
+    train(node, [0, 1])
+    together, failed = evaluate(node, [0, 1, 2, 3])
+    assert not failed
+    apart = [evaluate(node, clients)[0] for clients in ([0, 1], [2, 3])]
+    for name, sums in together.items():
+        np.testing.assert_array_equal(sums, apart[0][name] + apart[1][name])
