@@ -107,8 +107,8 @@ class PersonalModels:
         states = self._store.read([client], self.round + 1)
         if client not in states:
             raise UserError(
-                f"{self._state}: client {client} trained after round {self.round} alone, which is "
-                "the newest backbone's; copy the newest run directory"
+                f"{self._state}: the state of client {client} is newer than the run directory's "
+                f"backbone, of round {self.round}; copy the newest"
             )
         private = {name: tensor[None].clone() for name, tensor in states[client].items()}
         cohort = trainer.cohort(np.array([place]), np.array([client]))

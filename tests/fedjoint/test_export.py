@@ -272,7 +272,7 @@ def test_a_node_with_data_of_its_own(flowers, tmp_path):
     states = store.read([0, 1, 2], before=99)
     node = tmp_path / "node.sqlite"
     ids = [7, 5, 9]
-    StateStore(node).write(10, {id: states[place] for place, id in enumerate(ids)})
+    StateStore(node).write(2, {id: states[place] for place, id in enumerate(ids)})
     expected = export(result.path, "kind", client=1).model.head.weight
     store.close()
     here.unlink()
