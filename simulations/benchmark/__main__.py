@@ -1,0 +1,105 @@
+"""``python -m simulations.benchmark``: who trains how many clients per second."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedjoint.errors import UserError, choose
+from simulations.benchmark import merge as merging
+from simulations.benchmark.cell import Cell, run
+from simulations.benchmark.contestants import CONTESTANTS
+from simulations.benchmark.plot import draw
+from simulations.benchmark.results import Results, rate, show, write
+from simulations.benchmark.workloads import WORKLOADS
+
+# Wide enough for the table where the output is no terminal.
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+def main(
+    workloads: Annotated[str, typer.Option(help=", ".join(WORKLOADS))] = "mlp",
+    clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "100,1000,10000",
+    contestants: Annotated[str, typer.Option(help=", ".join(CONTESTANTS))] = ",".join(CONTESTANTS),
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds after a warm-up.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Fresh processes, interleaved.")] = 3,
+    seconds: Annotated[float, typer.Option(help="Time limit of each process.")] = 300.0,
+    out: Annotated[Path, typer.Option(help="Folder of table and plot.")] = Path("benchmarks"),
+    merge: Annotated[bool, typer.Option("--merge", help="Only measure merging.")] = False,
+) -> None:
+    """Measure ways to train clients side by side; every number is from this run."""
+    if merge:
+        merging.compare(1000, 1_000_000, repeats + 2, console)
+        return
+    cells = lineup(_names(workloads, "workload", WORKLOADS), _counts(clients), contestants)
+    out.mkdir(parents=True, exist_ok=True)
+    results = Results()
+    for repeat in range(repeats):
+        for cell in cells:
+            known = results.outcomes.get(cell, [])
+            if known and known[-1].problem:
+                continue  # it would take as long again
+            label = f"{cell.workload}, {cell.clients:,} clients, {cell.contestant}/{cell.threads}"
+            with console.status(f"{repeat + 1}/{repeats}: {label}"):
+                outcome = run(cell, rounds, seconds)
+            results.add(cell, outcome)
+            news = [f"{rate(cell, outcome):,.0f} clients/s"] if outcome.seconds else []
+            news += [outcome.problem] if outcome.problem else []
+            console.print(f"{repeat + 1}/{repeats}: {label}: {', '.join(news)}", markup=False)
+    rows = results.rows()
+    show(rows, console)
+    console.print(
+        f"medians of {repeats} processes with {rounds} rounds each, after a warm-up round"
+    )
+    console.print("beside: what a round takes beyond the training of the slowest worker")
+    write(rows, out / "benchmark.csv")
+    draw(rows, out / "benchmark.png")
+    console.print(f"table and plot: {out}", soft_wrap=True)
+
+
+def lineup(workloads: list[str], clients: list[int], contestants: str) -> list[Cell]:
+    """Return the cells, those to be compared next to one another.
+
+    Raises:
+        UserError: there is no such contestant.
+    """
+    threads = {"one": 1, "all": len(os.sched_getaffinity(0))}
+    return [
+        Cell(workload, count, contestant, number)
+        for workload in workloads
+        for count in clients
+        for contestant in _names(contestants, "contestant", CONTESTANTS)
+        for number in sorted({threads[name] for name in CONTESTANTS[contestant]})
+    ]
+
+
+def _names(text: str, what: str, known: Collection[str]) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise choose(what, name, known)
+    return names
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise UserError(f"--clients {text}: give whole numbers, such as 100,1000")
+    return counts
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        sys.exit(2)

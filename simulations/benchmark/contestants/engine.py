@@ -1,0 +1,45 @@
+"""This project's engine: inline on one thread, Ray on several."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from typing import Any
+
+from fedjoint import simulate
+from fedjoint.config import Config, check
+from simulations.benchmark.contestants import OnRound
+from simulations.benchmark.workloads import BATCH, RATE, STEPS, Workload
+
+_NEVER = 10**9
+
+
+def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:
+    """Simulate; the time of a round is that from the end of one to the end of the next."""
+    ended = time.perf_counter()
+
+    def record(values: dict[str, Any]) -> None:
+        nonlocal ended
+        now = time.perf_counter()
+        if values["round"] <= rounds:
+            on_round(now - ended, values["seconds"])
+        ended = now
+
+    with tempfile.TemporaryDirectory() as folder:
+        simulate(settings(rounds, threads, folder), workload.problem(clients), on_round=record)
+
+
+def settings(rounds: int, threads: int, folder: str) -> Config:
+    """Return the configuration: FedAvg over all clients, without evaluation and checkpoints."""
+    return check(
+        {
+            "name": "benchmark",
+            # One more than is measured, for the last round is always evaluated.
+            "rounds": rounds + 1,
+            "local": {"steps": STEPS, "batch_size": BATCH, "optimiser": {"lr": RATE}},
+            "evaluate": {"every": _NEVER},
+            "diagnostics": {"every": 0},
+            "engine": {"name": "inline"} if threads == 1 else {"name": "ray", "workers": threads},
+            "output": {"dir": folder, "checkpoint_every": _NEVER},
+        }
+    )

@@ -1,0 +1,97 @@
+"""Stock Flower: its own simulation runtime, a plain ClientApp, and its own FedAvg.
+
+As Flower's tutorials do it, with what speeds it up: every actor keeps its model and the data,
+an actor has one core, and nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from functools import cache
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+from torch import Tensor, nn
+
+from simulations.benchmark import workloads
+from simulations.benchmark.contestants import OnRound
+from simulations.benchmark.contestants.sequential import train
+from simulations.benchmark.workloads import EXAMPLES, Workload
+
+client_app = ClientApp()
+
+
+@client_app.train()
+def train_client(message: Message, context: Context) -> Message:
+    """Train the client that ``context`` names."""
+    own = context.node_config
+    config = message.content.config_records["config"]
+    model, draws = _resident(str(config["workload"]), int(str(own["num-partitions"])))
+    workload = workloads.workload(str(config["workload"]))
+    index = draws[int(str(own["partition-id"]))]
+    model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
+    train(model, workload.x[index], workload.y[index])
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(model.state_dict()),
+            "metrics": MetricRecord({"num-examples": EXAMPLES}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+@cache
+def _resident(workload: str, clients: int) -> tuple[nn.Module, Tensor]:
+    torch.set_num_threads(1)
+    made = workloads.workload(workload)
+    return made.model(), made.draws(clients)
+
+
+def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:
+    """Run Flower's FedAvg on ``threads`` actors."""
+    app = ServerApp()
+
+    @app.main()
+    def serve(grid: Grid, context: Context) -> None:
+        ended = time.perf_counter()
+
+        # Flower calls this before the first round and at the end of every one.
+        def evaluate(server_round: int, arrays: ArrayRecord) -> None:
+            nonlocal ended
+            now = time.perf_counter()
+            if server_round:
+                on_round(now - ended, {})
+            ended = now
+
+        strategy = FedAvg(
+            fraction_train=1.0,
+            fraction_evaluate=0.0,
+            min_train_nodes=clients,
+            min_available_nodes=clients,
+        )
+        strategy.start(
+            grid,
+            ArrayRecord(workload.model().state_dict()),
+            num_rounds=rounds,
+            timeout=float("inf"),
+            train_config=ConfigRecord({"workload": workload.name}),
+            evaluate_fn=evaluate,
+        )
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")  # run_simulation is deprecated for a command
+    run_simulation(
+        app,
+        client_app,
+        num_supernodes=clients,
+        backend_config={
+            "init_args": {"num_cpus": threads, "log_to_driver": False},
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        },
+    )

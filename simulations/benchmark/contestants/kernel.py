@@ -1,0 +1,112 @@
+"""The bare batched kernel: ``vmap`` of ``grad`` over 64 clients at a time, and nothing else.
+
+No messages, no private state, no shuffling, no checks: what any engine on top of it can at best
+reach. On several threads it runs in as many processes, each with its share of the clients.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from fedjoint.layout import Layout
+from simulations.benchmark import workloads
+from simulations.benchmark.contestants import OnRound
+from simulations.benchmark.workloads import BATCH, EXAMPLES, RATE, Workload
+
+CHUNK = 64
+
+
+def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:
+    """Run the kernel in this process, or in ``threads`` others where there are several."""
+    kernel = Kernel(workload, workload.draws(clients))
+    start = kernel.start
+    if threads == 1:
+        torch.set_num_threads(1)
+        for _ in range(rounds):
+            began = time.perf_counter()
+            start = start + kernel.mean_update(start)
+            on_round(time.perf_counter() - began, {})
+        return
+    bounds = [clients * part // threads for part in range(threads + 1)]
+    shares = [(a, b) for a, b in itertools.pairwise(bounds) if a < b]
+    with _processes(workload.name, clients, shares) as pipes:
+        for _ in range(rounds):
+            began = time.perf_counter()
+            for pipe in pipes:
+                pipe.send(start)
+            for pipe, (a, b) in zip(pipes, shares, strict=True):
+                start = start + pipe.recv() * ((b - a) / clients)
+            on_round(time.perf_counter() - began, {})
+
+
+class Kernel:
+    """Trains clients on this process's CPU.
+
+    Args:
+        workload: what to train.
+        draws: ``[clients, 64]`` the positions of the clients' examples.
+    """
+
+    def __init__(self, workload: Workload, draws: Tensor) -> None:
+        model = workload.model()
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        self.layout = Layout.of(parameters)
+        self.start = self.layout.flat(parameters)
+        self._x, self._y = workload.x[draws], workload.y[draws]
+
+        def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return F.cross_entropy(functional_call(model, weights, (x,)), y)
+
+        self._gradients = vmap(grad(loss))
+
+    def mean_update(self, start: Tensor) -> Tensor:
+        """``[P]``, the mean over all clients of where they get to from ``start``, less it."""
+        total = torch.zeros_like(start)
+        for first in range(0, len(self._x), CHUNK):
+            x, y = self._x[first : first + CHUNK], self._y[first : first + CHUNK]
+            weights = start.expand(len(x), -1).clone()
+            views = self.layout.views(weights)
+            for at in range(0, EXAMPLES, BATCH):
+                found = self._gradients(views, x[:, at : at + BATCH], y[:, at : at + BATCH])
+                for name, parameter in views.items():
+                    parameter.sub_(found[name], alpha=RATE)
+            total += weights.sub_(start).sum(0)
+        return total / len(self._x)
+
+
+@contextmanager
+def _processes(
+    workload: str, clients: int, shares: list[tuple[int, int]]
+) -> Iterator[list[Connection]]:
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    for share in shares:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(workload, clients, share, theirs))
+        process.start()
+        pipes.append(ours)
+        processes.append(process)
+    try:
+        yield pipes
+    finally:
+        for pipe, process in zip(pipes, processes, strict=True):
+            pipe.send(None)
+            process.join()
+
+
+def _serve(workload: str, clients: int, share: tuple[int, int], pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    made = workloads.workload(workload)
+    kernel = Kernel(made, made.draws(clients)[slice(*share)])
+    while (start := pipe.recv()) is not None:
+        pipe.send(kernel.mean_update(start))

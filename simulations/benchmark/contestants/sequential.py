@@ -1,0 +1,44 @@
+"""Plain PyTorch: one client after the other, averaged on the fly."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from simulations.benchmark.contestants import OnRound
+from simulations.benchmark.workloads import BATCH, EXAMPLES, RATE, Workload
+
+
+def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:
+    """Loop over the clients in this process; ``threads`` are PyTorch's."""
+    torch.set_num_threads(threads)
+    model, draws = workload.model(), workload.draws(clients)
+    x, y = workload.x[draws], workload.y[draws]
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in range(rounds):
+        began = time.perf_counter()
+        start = average(model, start, x, y)
+        on_round(time.perf_counter() - began, {})
+
+
+def average(model: nn.Module, start: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Train every client from ``start`` and return the mean of what they arrive at."""
+    mean = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
+    for client in range(len(x)):
+        model.load_state_dict(start)
+        train(model, x[client], y[client])
+        for name, tensor in model.state_dict().items():
+            mean[name].add_(tensor, alpha=1 / len(x))
+    return mean
+
+
+def train(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Train on one client's examples, once over in random order."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
+    for index in torch.randperm(EXAMPLES).split(BATCH):
+        optimiser.zero_grad()
+        F.cross_entropy(model(x[index]), y[index]).backward()
+        optimiser.step()

@@ -1,0 +1,122 @@
+"""Many measurements -> rows to compare: clients per second, and in ratio to one another."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from simulations.benchmark.cell import Cell, Outcome
+
+#: Parts of a round that the engine tells, in the order of a round.
+PARTS = ("broadcast", "train", "gather", "merge")
+
+
+_RATIOS = ("x flower", "x seq.", "of kernel")
+_TIMES = (*(f"{part} ms" for part in PARTS), "beside ms")
+
+
+class Results:
+    """The outcomes of every cell, one per repeat."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Cell, list[Outcome]] = {}
+
+    def add(self, cell: Cell, outcome: Outcome) -> None:
+        """Take the outcome of one repeat."""
+        self.outcomes.setdefault(cell, []).append(outcome)
+
+    def speed(self, cell: Cell) -> float:
+        """Return clients per second, the median of the repeats' medians; NaN if none was done."""
+        done = [rate(cell, outcome) for outcome in self.outcomes.get(cell, []) if outcome.seconds]
+        return median(done) if done else math.nan
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per cell, with ratios to Flower, sequential PyTorch and the kernel."""
+        return [self._row(cell) for cell in self.outcomes]
+
+    def _row(self, cell: Cell) -> dict[str, Any]:
+        outcomes, speed = self.outcomes[cell], self.speed(cell)
+        rates = [rate(cell, outcome) for outcome in outcomes if outcome.seconds]
+        parts = {name: [o.parts[name] for o in outcomes if name in o.parts] for name in PARTS}
+        train = [
+            median(o.seconds) - o.parts["train"]
+            for o in outcomes
+            if o.seconds and "train" in o.parts
+        ]
+        return {
+            "workload": cell.workload,
+            "clients": cell.clients,
+            "contestant": cell.contestant,
+            "threads": cell.threads,
+            "clients per second": speed,
+            "lowest": min(rates, default=math.nan),
+            "highest": max(rates, default=math.nan),
+            "times flower": speed / self._others(cell, "flower"),
+            "times sequential": speed / self._others(cell, "sequential"),
+            "of kernel": speed / self._others(cell, "kernel", cell.threads),
+            "peak MB": median(outcome.megabytes for outcome in outcomes),
+            **{f"{name} ms": 1e3 * median(v) if v else math.nan for name, v in parts.items()},
+            "beside training ms": 1e3 * median(train) if train else math.nan,
+            "problem": next((outcome.problem for outcome in outcomes if outcome.problem), ""),
+        }
+
+    def _others(self, cell: Cell, contestant: str, threads: int | None = None) -> float:
+        """Return the best speed of a contestant on the same work (on as many threads)."""
+        speeds = [
+            self.speed(other)
+            for other in self.outcomes
+            if (other.workload, other.clients, other.contestant)
+            == (cell.workload, cell.clients, contestant)
+            and threads in (None, other.threads)
+        ]
+        return max((speed for speed in speeds if not math.isnan(speed)), default=math.nan)
+
+
+def rate(cell: Cell, outcome: Outcome) -> float:
+    """Return clients per second in the median round."""
+    return cell.clients / median(outcome.seconds)
+
+
+def show(rows: Iterable[Mapping[str, Any]], console: Console) -> None:
+    """Print a table for each workload."""
+    by_workload: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_workload.setdefault(row["workload"], []).append(row)
+    for workload, own in by_workload.items():
+        table = Table(title=f"{workload}: clients trained per second")
+        for name in ("clients", "contestant", "threads", "clients/s", *_RATIOS, "peak MB", *_TIMES):
+            table.add_column(name, justify="left" if name == "contestant" else "right")
+        for row in own:
+            speed = row["clients per second"]
+            table.add_row(
+                f"{row['clients']:,}",
+                row["contestant"],
+                str(row["threads"]),
+                row["problem"] if math.isnan(speed) else f"{speed:,.0f}",
+                _number(row["times flower"], ",.1f"),
+                _number(row["times sequential"], ",.1f"),
+                _number(row["of kernel"], ".0%"),
+                _number(row["peak MB"], ",.0f"),
+                *(_number(row[f"{part} ms"], ",.1f") for part in PARTS),
+                _number(row["beside training ms"], ",.1f"),
+            )
+        console.print(table)
+
+
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else format(value, form)
+
+
+def write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write ``rows`` as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,114 @@
+"""What is trained: a model and 64 examples for each of any number of clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedjoint import Client, Examples, Problem, Task
+from fedjoint.backbones import TextBackbone, cnn, mlp
+from fedjoint.data.digits import load
+from fedjoint.errors import choose
+
+EXAMPLES, STEPS, BATCH, RATE = 64, 4, 16, 0.05
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A classification problem that every contestant trains alike.
+
+    A client has 64 examples drawn with replacement, and takes 4 steps of SGD on batches of 16
+    with learning rate 0.05, one pass over its examples.
+
+    Attributes:
+        name: of the workload.
+        x: ``[n, ...]`` the inputs that clients draw from.
+        y: ``[n]`` int64 classes.
+        classes: number of classes.
+        backbone: makes a backbone with ``features`` outputs.
+        features: outputs of the backbone.
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    classes: int
+    backbone: Callable[[], nn.Module]
+    features: int
+
+    def model(self) -> nn.Module:
+        """Return a plain model, backbone and head, with the same initial weights every time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            return nn.Sequential(self.backbone(), nn.Linear(self.features, self.classes))
+
+    def draws(self, clients: int) -> Tensor:
+        """Return ``[clients, 64]`` int64, the positions of every client's examples."""
+        rng = np.random.default_rng(_SEED)
+        return torch.from_numpy(rng.integers(len(self.x), size=(clients, EXAMPLES)))
+
+    def problem(self, clients: int) -> Problem:
+        """Return the same for fedjoint: one task, whose head stays with the client."""
+        task = Task("label", "multiclass", self.classes)
+        return Problem([task], self.backbone, Drawn(self, self.draws(clients)), self.x[:1])
+
+
+class Drawn:
+    """The clients of a workload as a :class:`fedjoint.data.base.Federation`, all for training."""
+
+    task_names: tuple[str, ...] = ("label",)
+
+    def __init__(self, workload: Workload, draws: Tensor) -> None:
+        self.sizes = np.full(len(draws), EXAMPLES, np.int64)
+        self.tasks = np.ones((len(draws), 1), bool)
+        self._draws = draws
+        self._all = Examples(workload.x, {"label": workload.y})
+        self._none = self._all.take(draws[0, :0])
+
+    def client(self, index: int) -> Client:
+        """Return the data of client ``index``."""
+        return Client(self._all.take(self._draws[index]), self._none, self._none)
+
+
+@cache
+def workload(name: str) -> Workload:
+    """Return the workload ``name``.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name not in WORKLOADS:
+        raise choose("workload", name, WORKLOADS)
+    return WORKLOADS[name]()
+
+
+def _digits(name: str, backbone: Callable[[], nn.Module], features: int) -> Workload:
+    digits = load()
+    x, y = digits.examples.x, digits.examples.y["digit"]
+    return Workload(name, x, y, 10, backbone, features)
+
+
+def _text() -> Workload:
+    """Sentences of 5 to 40 random words of two classes, each with a vocabulary of its own."""
+    rng = np.random.default_rng(_SEED)
+    y = rng.integers(2, size=4096)
+    words = rng.integers(1, 5000, size=(4096, 40))
+    words -= (words % 2 != y[:, None]) & (words > 1) & (rng.random(words.shape) < 0.3)
+    words[np.arange(40) >= rng.integers(5, 41, size=4096)[:, None]] = 0
+    backbone = partial(TextBackbone, vocabulary=5000, embedding=32, hidden=64)
+    return Workload("text", torch.from_numpy(words), torch.from_numpy(y), 2, backbone, 64)
+
+
+#: name -> how to make it
+WORKLOADS: dict[str, Callable[[], Workload]] = {
+    "mlp": lambda: _digits("mlp", partial(mlp, 64, [128, 64]), 64),
+    "cnn": lambda: _digits("cnn", partial(cnn, (64,), [16, 32]), 2 * 2 * 32),
+    "text": _text,
+}
