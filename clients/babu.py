@@ -23,7 +23,7 @@ class Babu(Method):
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
         tuned = {name: tensor.clone() for name, tensor in job.private.items()}
-        # The optimiser steps in place, so even a frozen backbone must not be a broadcast view.
+        # BatchNorm counts in place, even in a frozen backbone, which all clients receive as one.
         shared = job.shared.clone()
         job.descend(shared=shared, private=tuned, trainable=lambda name: name.startswith("heads."))
         return shared, tuned

@@ -1,0 +1,59 @@
+"""FedBN: normalisation stays with the client, against plain PyTorch."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from clients.babu import Babu
+from clients.joint import Joint
+
+MODEL = {"backbone": "cnn", "hidden": [4, 6], "batch_norm": True}
+
+
+def is_norm(name):
+    return name.startswith(("backbone.2.", "backbone.6."))
+
+
+@pytest.mark.parametrize("norm", ["shared", "local"])
+def test_a_client_s_normalisation(norm, make_world):
+    """Li et al., 2021, algorithm 1: average all but the batch normalisation."""
+    world = make_world(False, tasks=["digit"], model={**MODEL, "norm": norm})
+    everything = world.problem.model(world.config).state_dict()
+    numbers = {name for name in everything if everything[name].is_floating_point()}
+    backbone = {name for name in numbers if name.startswith("backbone.")}
+    norms = {name for name in backbone if is_norm(name)}
+    assert len(norms) == 8  # scale, shift, mean and variance of each of the two
+    assert set(world.layout.shapes) == (backbone if norm == "shared" else backbone - norms)
+
+    found = world.train(Joint())
+    for client in world.clients:
+        kept = {}
+        for round in world.rounds:
+            model = world.model(client, world.received[round], kept)
+            for x, y in world.minibatches(client, round):
+                loss = F.cross_entropy(model(x)["digit"], y["digit"])
+                world.step(loss, model.parameters(), round)
+            state = model.state_dict()
+            kept = {name: t.clone() for name, t in state.items() if name not in world.layout.shapes}
+            world.same(model, found[round].shared[client], found[round].private, client)
+            assert found[round].private.keys() == kept.keys()
+
+        cohort = world.trainer.cohort(world.clients[[client]], world.clients[[client]])
+        mine = {name: tensor[[client]] for name, tensor in found[round].private.items()}
+        metrics = world.trainer.evaluate(cohort, found[round].shared[[client]], mine)
+        model.eval()
+        data = world.problem.data.client(client).test
+        right = (model(data.x)["digit"].argmax(1) == data.y["digit"]).sum()
+        assert metrics["test/digit"].tolist() == [len(data), right]
+        after = {n: t for n, t in model.state_dict().items() if "running" in n}
+        assert after  # and evaluating has left the statistics alone
+        for name, tensor in after.items():
+            if norm == "local":
+                torch.testing.assert_close(mine[name][0], tensor, rtol=1e-4, atol=2e-6)
+
+
+def test_tuning_to_evaluate_leaves_the_received_statistics_alone(make_world):
+    world = make_world(False, tasks=["digit"], model={**MODEL, "norm": "shared"})
+    before = world.evaluated.clone()
+    world.train(Babu())
+    assert torch.equal(world.evaluated, before)
