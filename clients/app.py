@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from flwr.clientapp import ClientApp
 
 from fedjoint import messages
 from fedjoint.config import check
+from fedjoint.deploy.data import with_own_data
 from fedjoint.errors import UserError
 from fedjoint.logs import log_to
 from fedjoint.node import Node
@@ -24,9 +26,9 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
 
     A simulated node keeps private state in the run directory, which is on its machine. A
     deployed node's own configuration (``flower-supernode --node-config``, written by
-    ``fedjoint client``) has ``name``, ``state`` (a folder), ``clients`` (ids, comma-separated)
-    and ``data`` (a JSON table of settings that replace those of the run's ``data``; empty where
-    the clients are some of those of the run's own data).
+    ``fedjoint client``) has ``fedjoint``: ``name``, ``state`` (a folder), ``clients`` (ids) and
+    ``data`` (settings that replace those of the run's ``data``; empty where the clients are some
+    of those of the run's own data), as JSON in base64.
 
     Args:
         problem: tasks, backbone and data; by default what the run's configuration describes.
@@ -59,19 +61,19 @@ def make_node(
     Raises:
         UserError: the configuration is wrong, or the node was started without its own.
     """
-    own, settings = context.node_config, request["config"]
-    if "partition-id" in own:  # simulated
+    settings, given = request["config"], context.node_config
+    if "partition-id" in given:  # simulated
         config = check(settings, "config from the server")
         store = RunDir(Path(request["run"])).state
-        name = f"worker {own['partition-id']}"
+        name = f"worker {given['partition-id']}"
         problem = problem or build_problem(config)
         return Node(problem, config, store, write_through=write_through, name=name)
-    if "state" not in own:
-        raise UserError("this SuperNode has no state folder: start it with fedjoint client")
-    ids = [int(client) for client in str(own["clients"]).split(",")]
-    overlay = json.loads(str(own["data"]))
-    config = check({**settings, "data": {**settings["data"], **overlay}}, "config for this node")
-    if overlay:
+    if "fedjoint" not in given:
+        raise UserError("this SuperNode has no clients: start it with fedjoint client")
+    own = json.loads(base64.b64decode(str(given["fedjoint"])))
+    ids = own["clients"]
+    config = with_own_data(settings, own["data"], ids)
+    if own["data"]:
         problem = problem or build_problem(config, ids)
         places = {client: place for place, client in enumerate(ids)}
     else:
@@ -80,10 +82,10 @@ def make_node(
         absent = [client for client in ids if client >= len(problem.data.sizes)]
         if absent:
             raise UserError(f"client {absent[0]} is not in the run's data; mend --clients")
-    folder = Path(str(own["state"]))
+    folder = Path(own["state"])
     log_to(folder / "log.jsonl")
     store = folder / f"{Path(request['run']).name}.sqlite"
-    return Node(problem, config, store, places, write_through=True, name=str(own["name"]))
+    return Node(problem, config, store, places, write_through=True, name=own["name"])
 
 
 app = make_app()

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.atomic import write_bytes
-from fedjoint.config import Config, check
+from fedjoint.config import Config
 from fedjoint.data import describe
 from fedjoint.data.build import build_data
 from fedjoint.data.split import moments
 from fedjoint.data.synthetic import FixedHead
+from fedjoint.deploy.data import with_own_data
 from fedjoint.errors import UserError, choose
 from fedjoint.packing import pack
 from fedjoint.personal import PersonalModels
@@ -71,7 +72,7 @@ def export(
             simulation keeps it. That of a deployed run is on its nodes.
         clients: on a node with data of its own, its clients' ids, as ``fedjoint client`` got them.
         data: the settings that replace those of the run's ``data`` there, see
-            :func:`fedjoint.deploy.node.own_data`.
+            :func:`fedjoint.deploy.data.own_data`.
         problem: the run's own problem, where it did not come from the configuration.
 
     Raises:
@@ -81,9 +82,8 @@ def export(
     config = run.config()
     ids = None
     if data:
-        values = config.model_dump()
-        config = check(values | {"data": values["data"] | dict(data)}, "config for this node")
-        ids = clients
+        ids = list(clients or ())
+        config = with_own_data(config.model_dump(), data, ids)
     described = problem is None and config.problem is None
     problem = problem or build_problem(config, ids)
     tasks = {t.name: t for t in problem.tasks}

@@ -96,6 +96,7 @@ class JointStrategy(Strategy):
         self.tasks = tasks
         self.nodes: dict[int, dict[str, Any]] = {}
         self.left: dict[int, dict[str, Any]] = {}
+        self.replaced: set[int] = set()
         self.refused: dict[int, str] = {}
         self.layout: Layout | None = None
         self.initial: dict[str, np.ndarray] = {}
@@ -131,7 +132,8 @@ class JointStrategy(Strategy):
 
     def _meet(self, grid: Grid, present: set[int]) -> None:
         gone = [node for node in self.nodes if node not in present]
-        new = sorted(present - set(self.nodes))  # and those refused before: they may have mended
+        # Those refused before are asked again: they may have mended.
+        new = sorted(present - set(self.nodes) - self.replaced)
         for node in gone:
             log.warning("node %s (%d) is gone", self.nodes[node]["name"], node)
             self.left[node] = self.nodes[node]
@@ -172,10 +174,12 @@ class JointStrategy(Strategy):
                 raise UserError(
                     f"task {name!r} is {kind} with {outputs} outputs there, {known[name]} elsewhere"
                 )
-        self.nodes[node] = about | _population(reply, len(about["tasks"]))
+        about |= _population(reply, len(about["tasks"]))
+        self._replace(node, about)
+        self.nodes[node] = about
         self.seen[node] = time.time()
         self.refused.pop(node, None)
-        self.left.pop(node, None)
+        self.left = {n: a for n, a in self.left.items() if n != node and a["name"] != about["name"]}
         log.info(
             "node %s (%d): %d clients, device %s",
             about["name"],
@@ -183,6 +187,23 @@ class JointStrategy(Strategy):
             len(self.nodes[node]["ids"]),
             about["device"],
         )
+
+    def _replace(self, node: int, about: dict[str, Any]) -> None:
+        """Forget the node that ``about`` is, if it was here under another number before."""
+        if about["movable"]:
+            return
+        for other, known in list(self.nodes.items()):
+            shared = np.intersect1d(known["ids"], about["ids"])
+            if not len(shared):
+                continue
+            if known["name"] != about["name"]:
+                raise UserError(
+                    f"client {shared[0]} lives on node {known['name']} already: give every "
+                    "client one id"
+                )
+            log.warning("node %s (%d) is back as %d", about["name"], other, node)
+            self.replaced.add(other)
+            del self.nodes[other]
 
     def _know(self) -> None:
         """Rebuild the population from what the nodes said."""
@@ -206,9 +227,6 @@ class JointStrategy(Strategy):
             home.append(np.full(len(about["ids"]), -1 if movable else number))
         everyone = np.concatenate(ids)
         order = np.argsort(everyone, kind="stable")
-        if len(np.unique(everyone)) < len(everyone):
-            double = everyone[order][1:][np.diff(everyone[order]) == 0]
-            raise UserError(f"two nodes host client {double[0]}: give every client one id")
         self.people = Population(
             everyone[order],
             np.concatenate(sizes)[order],
@@ -401,22 +419,27 @@ class JointStrategy(Strategy):
             return self._keep(
                 round, f"{c.trained} clients trained, strategy.min_clients is {least}"
             )
-        updates = c.updates(self.backbone, round)
+        # A copy: whatever a plug-in does to it, the run's own stays as it is.
+        updates = c.updates(self.backbone.clone(), round)
         before = dict(self.state)
         try:
             step = self.merge(updates)
             if not isinstance(step, Tensor) or step.shape != self.backbone.shape:
                 shape = tuple(step.shape) if isinstance(step, Tensor) else type(step).__name__
                 raise UserError(f"merge returned {shape}, not {tuple(self.backbone.shape)}")
+            step = step.detach().to(self.backbone)
             if not torch.isfinite(step).all():
                 raise UserError("merge returned a step that is not finite")
+            for name, value in self.state.items():
+                if not isinstance(value, Tensor):
+                    raise UserError(f"state[{name!r}] is {type(value).__name__}, not a tensor")
         except Exception as error:  # a plug-in may raise anything
             self.state = before
             if not isinstance(error, UserError):
                 log.exception("merge failed")
             return self._keep(round, f"{type(self).__name__}: {error}")
         due = d.every and round % d.every == 0
-        return step.float(), None, diagnose(updates, step, d.clients) if due else None
+        return step, None, diagnose(updates, step, d.clients) if due else None
 
     def _keep(self, round: int, why: str) -> tuple[None, str, None]:
         log.error("round %d: the previous backbone is kept: %s", round, why)

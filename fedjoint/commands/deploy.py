@@ -13,8 +13,9 @@ import typer
 
 from fedjoint.commands.common import Live, Settings, console
 from fedjoint.commands.simulate import label
+from fedjoint.deploy.data import own_data
 from fedjoint.deploy.keys import make_keys
-from fedjoint.deploy.node import node_command, own_data, run_node
+from fedjoint.deploy.node import node_command, run_node
 from fedjoint.deploy.run import attend, restart, start
 from fedjoint.deploy.server import connect, register, run_server
 from fedjoint.errors import UserError
@@ -75,7 +76,7 @@ def client_command(
         ids = [int(client) for client in _split(clients)]
     except ValueError:
         raise UserError(f"--clients {clients}: write ids, as in 0,1,2") from None
-    own = own_data(data, _split(tasks), ids)
+    own = own_data(data, _split(tasks))
     sys.exit(run_node(lambda: node_command(name, server, state, ids, own, keys, insecure)))
 
 

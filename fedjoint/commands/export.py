@@ -12,7 +12,7 @@ import typer
 
 from fedjoint.atomic import write_bytes
 from fedjoint.commands.common import console
-from fedjoint.deploy.node import own_data
+from fedjoint.deploy.data import own_data
 from fedjoint.errors import UserError
 from fedjoint.export import export, write
 from fedjoint.predict import predict
@@ -63,7 +63,7 @@ def export_command(
     ids, names = _ids(clients), [name.strip() for name in tasks.split(",") if name.strip()]
     if data is not None and not ids:
         raise UserError("--data needs --clients, the ids whose data it is")
-    own = own_data(data, names, ids)
+    own = own_data(data, names)
     exported = export(run, task, client=client, state=state, clients=ids, data=own)
     name = task if client is None else f"{task}-client-{client}"
     folder = output or run / "export" / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import signal
@@ -12,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjoint.config import load
 from fedjoint.deploy.address import certificate, free_port, parse
 from fedjoint.errors import UserError
 from fedjoint.flower import Connection, program
@@ -20,33 +20,6 @@ from fedjoint.flower import Connection, program
 log = logging.getLogger("fedjoint.deploy")
 
 _AGAIN, _MOST = 2.0, 60.0  # seconds before a SuperNode is started again
-
-
-def own_data(data: Path | None, tasks: Sequence[str], clients: Sequence[int]) -> dict[str, Any]:
-    """Return the settings of ``data`` that replace the run's on this node.
-
-    Args:
-        data: a file or folder of examples, or a TOML file with a ``data`` table's settings; None
-            for clients of the run's own data.
-        tasks: those of this node's clients; empty for all.
-        clients: their ids.
-
-    Raises:
-        UserError: there is no such file, or tasks are named without data.
-    """
-    if data is None:
-        if tasks:
-            raise UserError("--tasks belongs to --data: without it, the run's own data decides")
-        return {}
-    if not data.exists():
-        raise UserError(f"{data}: no such file or folder; mend --data")
-    if data.suffix == ".toml":
-        own = load(data)
-    else:
-        own = {"path": str(data.resolve()), "partition": "iid", "clients": len(clients)}
-    if tasks:
-        own["task_mix"] = [list(tasks)]
-    return own
 
 
 def node_command(
@@ -65,7 +38,7 @@ def node_command(
         server: ``host:port``.
         state: the node's folder, where heads and private state stay.
         clients: ids of the clients that live here.
-        data: see :func:`own_data`.
+        data: see :func:`fedjoint.deploy.data.own_data`.
         keys: the node's folder of those made by ``fedjoint keys``.
         insecure: connect unencrypted, beyond the loopback too.
 
@@ -82,12 +55,14 @@ def node_command(
     values = {
         "name": name,
         "state": str(state.resolve()),
-        "clients": ",".join(map(str, clients)),
-        "data": json.dumps(data),
+        "clients": list(clients),
+        "data": data,
     }
+    # Flower's own format cannot hold a text with quotes and spaces in it.
+    packed = base64.b64encode(json.dumps(values).encode()).decode()
     command = [program("flower-supernode"), "--superlink", f"{host}:{port}"]
     command += ["--port", str(free_port())]
-    command += ["--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in values.items())]
+    command += ["--node-config", f'fedjoint="{packed}"']
     if keys and secure:
         command += ["--root-certificates", str(keys / "ca.pem")]
         command += ["--auth-supernode-private-key", str(keys / "node.key")]

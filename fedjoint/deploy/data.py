@@ -1,0 +1,54 @@
+"""The data of a node: its own in place of the run's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedjoint.config import Config, check, load
+from fedjoint.errors import UserError
+
+
+def own_data(data: Path | None, tasks: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of ``data`` that replace the run's on this node.
+
+    Args:
+        data: a file or folder of examples, or a TOML file with a ``data`` table's settings; None
+            for clients of the run's own data.
+        tasks: those of this node's clients; empty for all.
+
+    Raises:
+        UserError: there is no such file, or tasks are named without data.
+    """
+    if data is None:
+        if tasks:
+            raise UserError("--tasks belongs to --data: without it, the run's own data decides")
+        return {}
+    if not data.exists():
+        raise UserError(f"{data}: no such file or folder; mend --data")
+    own: dict[str, Any] = load(data) if data.suffix == ".toml" else {"path": str(data.resolve())}
+    if tasks:
+        own["task_mix"] = [list(tasks)]
+    return own
+
+
+def with_own_data(
+    settings: Mapping[str, Any], own: Mapping[str, Any], clients: Sequence[int]
+) -> Config:
+    """Return a run's configuration as it is on a node.
+
+    A file of several clients is divided by the run's ``client_column`` where the run's partition
+    is natural, and evenly where it is not.
+
+    Args:
+        settings: the run's.
+        own: see :func:`own_data`; empty where the clients are some of the run's own data.
+        clients: their ids.
+
+    Raises:
+        UserError: the settings do not fit each other.
+    """
+    if own and settings["data"]["partition"] != "natural":
+        own = {"partition": "iid", "clients": len(clients), **own}
+    return check({**settings, "data": {**settings["data"], **own}}, "config for this node")

@@ -1,0 +1,157 @@
+"""Real processes of a deployment on this machine, and a wire that can be cut."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from fedjoint.deploy.address import free_port
+
+PROGRAM = str(Path(sys.executable).with_name("fedjoint"))
+
+
+class Site:
+    """A folder with one server and its nodes; everything is killed on leaving."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.address = folder, f"127.0.0.1:{free_port()}"
+        self.processes: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for name in list(self.processes):
+            self.kill(name)
+
+    def start(self, name, *arguments, **environment):
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [PROGRAM, *map(str, arguments)],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | environment,
+                start_new_session=True,
+            )
+
+    def server(self, *arguments):
+        self.start("server", "server", "--address", self.address, *arguments)
+
+    def node(self, name, clients, *arguments, server=None, **environment):
+        self.start(
+            name,
+            *("client", "--name", name, "--clients", clients, "--state", name),
+            *("--server", server or self.address, *arguments),
+            **environment,
+        )
+
+    def deploy(self, name, *arguments):
+        self.start(name, "deploy", *arguments, "--server", self.address)
+
+    def kill(self, name):
+        """Kill a program and all that it started, as a power cut does."""
+        process = self.processes.pop(name)
+        members = _descendants(process.pid)
+        for pid in [process.pid, *members]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+    def log(self, name):
+        return (self.folder / f"{name}.log").read_text("utf-8", errors="replace")
+
+    @property
+    def run(self):
+        (run,) = [p for p in (self.folder / "runs").iterdir() if (p / "run.json").exists()]
+        return run
+
+    def records(self):
+        try:
+            lines = (self.run / "metrics.jsonl").read_text("utf-8").split("\n")[:-1]
+        except (ValueError, FileNotFoundError):
+            return []
+        return [json.loads(line) for line in lines]
+
+    def until(self, what, seconds=240.0):
+        """Wait until ``what()`` is true, and return it."""
+        end = time.monotonic() + seconds
+        while not (found := what()):
+            if time.monotonic() > end:
+                tails = {n: self.log(n)[-1500:] for n in self.processes}
+                raise AssertionError(f"nothing after {seconds} s: {tails}")
+            time.sleep(0.2)
+        return found
+
+    def finish(self, name, seconds=240.0):
+        """Wait for a program to end, and return its exit status."""
+        self.until(lambda: self.processes[name].poll() is not None, seconds)
+        return self.processes.pop(name).returncode
+
+
+def _descendants(pid):
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, queue = [], [pid]
+    while queue:
+        queue += (children := parents.get(queue.pop(), []))
+        found += children
+    return found
+
+
+class Wire:
+    """Forwards a port of this machine to an address, until it is cut."""
+
+    def __init__(self, address: str):
+        host, port = address.split(":")
+        self.target = host, int(port)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.whole = True
+        self.open: set[socket.socket] = set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self):
+        self.whole = False
+        for end in list(self.open):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def restore(self):
+        self.whole = True
+
+    def _accept(self):
+        while True:
+            near, _ = self.listener.accept()
+            if not self.whole:
+                near.close()
+                continue
+            try:
+                far = socket.create_connection(self.target)
+            except OSError:
+                near.close()
+                continue
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source, sink):
+        self.open.add(source)
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        self.open.discard(source)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,97 @@
+"""Keys, a SuperLink and SuperNodes in real processes give the simulation's numbers."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fedjoint
+from fedjoint.config import check, load
+from fedjoint.rundir import RunDir
+from fedjoint.store import StateStore
+
+sys.path.insert(0, str(Path(__file__).parent))
+from machines import Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SCENARIO = """
+name = "clinics"
+rounds = 2
+[data]
+source = "csv"
+path = "all.csv"
+partition = "natural"
+client_column = "clinic"
+targets = { ill = "multiclass", stay = "regression" }
+outputs = { ill = 3 }
+[evaluate]
+every = 2
+[engine]
+min_nodes = 2
+"""
+
+
+def write(path, clinics):
+    rng = np.random.default_rng(0)
+    lines = ["clinic,age,weight,pulse,ill,stay"]
+    for clinic in "abcd":
+        x = rng.normal(size=(40, 3))
+        ill = np.digitize(x @ [1, -1, 0.5], [-0.5, 0.5])
+        rows = [
+            f"{clinic},{a:.4f},{w:.4f},{p:.4f},{i},{a - p:.4f}"
+            for (a, w, p), i in zip(x, ill, strict=True)
+        ]
+        lines += rows if clinic in clinics else []
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_same_numbers_with_keys_and_nobody_else(tmp_path):
+    for name, clinics in (("all", "abcd"), ("west", "ab"), ("east", "cd")):
+        write(tmp_path / f"{name}.csv", clinics)
+    (tmp_path / "scenario.toml").write_text(SCENARIO)
+    config = load(tmp_path / "scenario.toml") | {"output": {"dir": str(tmp_path / "simulated")}}
+    config["data"]["path"] = str(tmp_path / "all.csv")
+    config["engine"]["name"] = "inline"
+    config["engine"]["min_nodes"] = 1
+    simulated = fedjoint.simulate(check(config))
+
+    with Site(tmp_path) as site:
+        site.start("keys", "keys", "keys", "--host", "localhost", "--nodes", "west,east")
+        site.start("evil", "keys", "evil", "--host", "localhost", "--nodes", "mallory")
+        assert site.finish("keys") == 0 and site.finish("evil") == 0
+        (tmp_path / "evil/nodes/mallory/ca.pem").write_bytes(
+            (tmp_path / "keys/server/ca.pem").read_bytes()
+        )
+        site.server("--keys", "keys")
+        site.until(lambda: "registered node west" in site.log("server"))
+        for name, clients in (("west", "0,1"), ("east", "2,3")):
+            data = tmp_path / f"{name}.csv"
+            site.node(name, clients, "--keys", f"keys/nodes/{name}", "--data", data)
+        site.node("mallory", "9", "--keys", "evil/nodes/mallory", "--data", data)
+        site.deploy("deploy", "scenario.toml", "--keys", "keys")
+        assert site.finish("deploy", 400) == 0, site.log("deploy")
+        assert "No SuperNode found with the given public key" in site.log("server")
+
+    run = RunDir.open(site.run)
+    assert {node["name"] for node in run.nodes()} == {"west", "east"}
+    backbone = run.backbone().backbone
+    for name, tensor in simulated.backbone.items():
+        torch.testing.assert_close(backbone[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+    ours, theirs = simulated.records[-1], run.records()[-1]
+    assert theirs["clients"]["ids"] == [0, 1, 2, 3]
+    for task, value in ours["evaluation"]["test"].items():
+        assert theirs["evaluation"]["test"][task] == pytest.approx(value, abs=1e-5)
+
+    # Heads: on their nodes, the same as in simulation, and nowhere else.
+    heads = simulated.heads()
+    for name, clients in (("west", [0, 1]), ("east", [2, 3])):
+        store = StateStore(tmp_path / name / f"{run.path.name}.sqlite")
+        assert store.clients() == clients
+        for client, state in store.read(clients, before=99).items():
+            for key, tensor in state.items():
+                torch.testing.assert_close(heads[client][key], tensor, rtol=1e-5, atol=1e-6)
+    assert not run.state.exists()
+    assert not any("heads" in name for name in backbone)

@@ -1,0 +1,144 @@
+"""What breaks in a deployment, with real processes: nodes, the network, the server."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fedjoint
+from fedjoint.rundir import RunDir
+from fedjoint.scenario import scenario_config
+from fedjoint.store import StateStore
+
+sys.path.insert(0, str(Path(__file__).parent))
+from machines import Site, Wire
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+# Digits, but a client's data takes as long to read as its machine's environment says.
+SLOW = """
+import dataclasses, os, time
+from fedjoint.problem import build_problem
+
+
+def make(config):
+    problem = build_problem(config.model_copy(update={"problem": None}))
+    return dataclasses.replace(problem, data=SlowDisk(problem.data))
+
+
+class SlowDisk:
+    def __init__(self, data):
+        self.data, self.task_names = data, data.task_names
+        self.tasks, self.sizes = data.tasks, data.sizes
+
+    def client(self, index):
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        return self.data.client(index)
+"""
+
+FEW = ["data.clients=6", "local.epochs=1", "evaluate.every=1000", "engine.min_nodes=2"]
+
+
+def test_a_killed_server_costs_nothing(tmp_path):
+    settings = [*FEW, "rounds=4", "output.checkpoint_every=1"]
+    alone = [*settings, "engine.min_nodes=1", f"output.dir={tmp_path / 'alone'}"]
+    whole = fedjoint.simulate(scenario_config("digits", alone, engine__name="inline"))
+    with Site(tmp_path) as site:
+        site.server()
+        site.node("a", "0,1,2")
+        site.node("b", "3,4,5")
+        site.deploy("deploy", "digits", *(word for s in settings for word in ("--set", s)))
+        site.until(lambda: len(site.records()) >= 2)
+        site.kill("server")
+        assert site.finish("deploy") == 2
+        assert f"fedjoint deploy --resume {site.run.relative_to(tmp_path)}" in site.log("deploy")
+        assert len(site.records()) < 4
+        site.server()
+        site.until(lambda: "Uvicorn running" in site.log("server").rpartition("Starting")[2])
+        site.deploy("again", "--resume", site.run)
+        assert site.finish("again", 400) == 0, site.log("again")
+    run = RunDir.open(site.run)
+    assert [record["round"] for record in run.records()] == [1, 2, 3, 4]
+    assert all(record["clients"]["trained"] == 6 for record in run.records())
+    assert "by client: 0: 4, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4" in site.log("again")
+    for name, tensor in run.backbone().backbone.items():
+        torch.testing.assert_close(whole.backbone[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_nodes_die_return_come_late_are_slow_and_are_cut_off(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW, "utf-8")
+    settings = [
+        *FEW,
+        "rounds=1000",
+        "output.checkpoint_every=1000",
+        "strategy.timeout=30",
+        f"problem={tmp_path / 'slow.py'}:make",
+    ]
+    with Site(tmp_path) as site:
+        site.server()
+        wire = Wire(site.address)
+        site.node("a", "0,1")
+        site.node("b", "2,3", server=wire.address)
+        site.deploy("deploy", "digits", *(word for s in settings for word in ("--set", s)))
+
+        def trains(client, after):
+            rounds = [r["round"] for r in site.records() if client in r["clients"]["ids"]]
+            return [round for round in rounds if round > after]
+
+        def last():
+            return site.records()[-1]["round"]
+
+        def misses(client, after):
+            """Return what was said of a round in which ``client``'s node failed."""
+            records = [r for r in site.records() if r["round"] > after]
+            lost = [r for r in records if client not in r["clients"]["ids"]]
+            return [f["reason"] for r in lost for f in r["clients"]["failed"]]
+
+        # Everyone trains; then b dies in the middle of a round, and the others go on.
+        site.until(lambda: trains(2, after=1))
+        site.kill("b")
+        killed = last()
+        site.until(lambda: misses(2, after=killed))
+        store = StateStore(tmp_path / "b" / f"{site.run.name}.sqlite")
+        kept = store.read([2], before=10_000)[2]["heads.loop.weight"]
+
+        # A node that nobody knew joins.
+        site.node("c", "4,5")
+        site.until(lambda: trains(4, after=killed))
+
+        # b returns, with its heads.
+        site.node("b", "2,3", server=wire.address)
+        back = site.until(lambda: trains(2, after=killed))[0]
+        site.until(lambda: store.read([2], before=back + 1))
+        head = store.read([2], before=back + 1)[2]["heads.loop.weight"]
+        config = RunDir.open(site.run).config()
+        fresh = fedjoint.problem.build_problem(config).model(config)
+        untrained = fresh.private(["loop"])["heads.loop.weight"]
+        assert (head - kept).norm() < 0.5 * (head - untrained).norm()
+
+        # c becomes slower than a round may last.
+        site.kill("c")
+        site.node("c", "4,5", SLOW="600")
+        began = last()
+        site.until(lambda: "no reply within the round's time limit" in misses(4, after=began))
+        assert trains(0, after=began)
+        site.kill("c")
+
+        # The network to b is cut, and restored.
+        began = last()
+        site.until(lambda: trains(2, after=began))
+        wire.cut()
+        cut = last()
+        site.until(lambda: misses(2, after=cut + 1))
+        wire.restore()
+        restored = last()
+        site.until(lambda: trains(2, after=restored + 1))
+
+        # It is all in the log and in what status says.
+        said = (site.run / "log.jsonl").read_text("utf-8")
+        for name in "abc":
+            assert f"node {name} (" in said
+        site.start("status", "status", site.run)
+        assert site.finish("status") == 0
+        assert "rounds trained" in site.log("status") and " b " in site.log("status")

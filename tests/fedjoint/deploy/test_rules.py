@@ -1,0 +1,79 @@
+"""Addresses, keys and settings, without any process."""
+
+import datetime
+import ssl
+import stat
+
+import pytest
+from cryptography import x509
+
+from fedjoint.deploy.address import certificate, is_loopback, parse
+from fedjoint.deploy.data import own_data
+from fedjoint.deploy.keys import make_keys
+from fedjoint.deploy.node import node_command
+from fedjoint.errors import UserError
+
+
+@pytest.mark.parametrize("text", ["host", ":8000", "host:", "host:x", "host:0", "host:70000"])
+def test_an_address_is_host_and_port(text):
+    with pytest.raises(UserError, match="HOST:PORT"):
+        parse(text)
+
+
+def test_addresses():
+    assert parse("[::1]:80") == ("::1", 80)
+    assert [is_loopback(h) for h in ("127.0.0.9", "::1", "localhost")] == [True] * 3
+    assert not any(is_loopback(h) for h in ("0.0.0.0", "10.0.0.1", "joint.example"))
+
+
+def test_beyond_the_loopback_it_takes_keys_or_a_flag(tmp_path):
+    assert certificate("127.0.0.1", None, False, ("ca.pem",)) is False
+    assert certificate("joint.example", None, True, ("ca.pem",)) is False
+    with pytest.raises(UserError, match="--insecure"):
+        certificate("0.0.0.0", None, False, ("ca.pem",))
+    with pytest.raises(UserError, match="not both"):
+        certificate("0.0.0.0", tmp_path, True, ("ca.pem",))
+    with pytest.raises(UserError, match=r"ca\.pem.*fedjoint keys"):
+        certificate("127.0.0.1", tmp_path, False, ("ca.pem",))
+
+
+def test_keys_fit_each_other_and_are_kept(tmp_path):
+    make_keys(tmp_path, ["joint.example", "10.1.2.3"], ["a"])
+    before = (tmp_path / "nodes/a/node.key").read_bytes()
+    make_keys(tmp_path, [], ["a", "b"])
+    assert (tmp_path / "nodes/a/node.key").read_bytes() == before
+    authority = x509.load_pem_x509_certificate((tmp_path / "nodes/b/ca.pem").read_bytes())
+    server = x509.load_pem_x509_certificate((tmp_path / "server/server.pem").read_bytes())
+    server.verify_directly_issued_by(authority)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "joint.example" in names.get_values_for_type(x509.DNSName)
+    assert {str(a) for a in names.get_values_for_type(x509.IPAddress)} == {"10.1.2.3", "127.0.0.1"}
+    now = datetime.datetime.now(datetime.UTC)
+    assert server.not_valid_before_utc < now < server.not_valid_after_utc
+    ssl.create_default_context(cafile=tmp_path / "nodes/a/ca.pem").load_verify_locations(
+        tmp_path / "server/ca.pem"
+    )
+    for key in ("ca.key", "server/server.key", "nodes/a/node.key"):
+        assert stat.S_IMODE((tmp_path / key).stat().st_mode) == 0o600
+
+
+def test_a_node_name_is_no_path(tmp_path):
+    with pytest.raises(UserError, match=r"\.\./evil"):
+        make_keys(tmp_path, ["h"], ["../evil"])
+
+
+def test_own_data(tmp_path):
+    assert own_data(None, []) == {}
+    with pytest.raises(UserError, match="--tasks belongs to --data"):
+        own_data(None, ["digit"])
+    with pytest.raises(UserError, match="no such file"):
+        own_data(tmp_path / "none.csv", [])
+    table = tmp_path / "own.toml"
+    table.write_text('path = "x.csv"\nclients = 2\n')
+    assert own_data(table, ["a"]) == {"path": "x.csv", "clients": 2, "task_mix": [["a"]]}
+
+
+@pytest.mark.parametrize("clients", [[], [1, 1], [-1]])
+def test_client_ids(tmp_path, clients):
+    with pytest.raises(UserError, match="--clients"):
+        node_command("n", "127.0.0.1:1", tmp_path, clients, {}, None, False)
