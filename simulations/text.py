@@ -1,0 +1,57 @@
+"""Sentences: question types, opinions and film reviews, one kind of data with each client.
+
+    FEDJOINT_DATA=~/data fedjoint simulate text
+
+``FEDJOINT_DATA`` names a folder with these files in its folder ``text``, one ``label sentence``
+per line: TREC (Li and Roth 2002, six types of question), MPQA (Wiebe et al. 2005, polarity of
+phrases) and MR (Pang and Lee 2005, polarity of film reviews). The Stanford treebank is left out,
+as it holds the sentences of MR again: a test sentence of one would train the other.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fedjoint.errors import UserError
+
+FILES = ("TREC.train.all", "TREC.test.all", "mpqa.all", "rt-polarity.all")
+
+
+def config() -> dict[str, Any]:
+    """Return the scenario.
+
+    Raises:
+        UserError: ``FEDJOINT_DATA`` is not set, or a file is not there.
+    """
+    return {
+        "name": "text",
+        "rounds": 20,
+        "data": {
+            "source": "text",
+            "path": [str(path) for path in _files()],
+            "clients": 24,
+            "task_mix": [["TREC"], ["mpqa"], ["rt-polarity"]],
+            "partition": "iid",
+            "max_length": 32,
+        },
+        "model": {"backbone": "text", "embedding": 16, "hidden": [32]},
+        "local": {"epochs": 1, "batch_size": 32, "optimiser": {"name": "adam", "lr": 0.003}},
+        # Most words are rare: only an adaptive step moves their embeddings far enough.
+        "strategy": {"name": "fedadam", "options": {"server_lr": 0.3}, "weight_by": "task"},
+    }
+
+
+def _files() -> list[Path]:
+    root = os.environ.get("FEDJOINT_DATA")
+    if not root:
+        raise UserError(
+            "FEDJOINT_DATA is not set: let it name the folder whose folder 'text' holds "
+            + ", ".join(FILES)
+        )
+    paths = [Path(root).expanduser() / "text" / name for name in FILES]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; let FEDJOINT_DATA name the folder above 'text'")
+    return paths

@@ -1,0 +1,106 @@
+"""Every scenario is complete; the text and the tabular one hold the data they say."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer
+
+from fedjoint.config import check
+from fedjoint.errors import UserError
+from fedjoint.problem import build_problem
+from fedjoint.scenario import scenario_config
+from fedjoint.simulation import simulate
+from simulations import tabular, text
+
+SENTENCES = {
+    "TREC.train.all": "0 how is it ?\n1 what film ?\n2 what is it short for ?\n" * 20,
+    "TREC.test.all": "3 who was he ?\n4 where ?\n5 how far ?\n" * 20,
+    "mpqa.all": "0 complaining\n1 is happy\n" * 30,
+    "rt-polarity.all": "0 silly and tedious .\n1 a great film .\n" * 30,
+}
+
+
+@pytest.fixture
+def sentences(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "text"
+    folder.mkdir(parents=True)
+    for name, lines in SENTENCES.items():
+        (folder / name).write_text(lines)
+    (folder / "stsa.binary.train").write_text("1 a great film .\n")
+    monkeypatch.setenv("FEDJOINT_DATA", str(tmp_path / "data"))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["digits", "conflict", "tabular", "text"])
+def test_a_scenario_trains_every_task(name, sentences, tmp_path):
+    settings = ["engine.name=inline", "rounds=2", "data.clients=12", f"output.dir={tmp_path}"]
+    config = scenario_config(name, [*settings, "data.min_examples=1"])
+    result = simulate(config)
+    tasks = [task.name for task in build_problem(config).tasks]
+    assert list(result.metrics["test"]) == tasks and len(tasks) > 1
+    assert all(result.records[-1]["loss"][task] > 0 for task in tasks)
+
+
+def test_text_has_a_task_per_kind_of_sentence(sentences):
+    tree = text.config()
+    tree["data"] |= {"clients": 6}
+    problem = build_problem(check(tree))
+    assert [(task.name, task.outputs) for task in problem.tasks] == [
+        ("TREC", 6),
+        ("mpqa", 2),
+        ("rt-polarity", 2),
+    ]
+    assert (problem.data.tasks.sum(1) == 1).all()
+    parts = [problem.data.client(i) for i in range(6)]
+    held = sum(len(c.train) + len(c.valid) + len(c.test) for c in parts)
+    assert held == sum(lines.count("\n") for lines in SENTENCES.values())
+
+
+def test_text_learns_separable_sentences(sentences, tmp_path):
+    tree = text.config()
+    tree |= {"rounds": 6, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}}
+    tree["data"] |= {"clients": 6}
+    metrics = simulate(tree).metrics["test"]
+    # Guessing is right half of the time on polarity, a sixth on questions.
+    assert metrics["mpqa"] > 0.9 and metrics["rt-polarity"] > 0.9 and metrics["TREC"] > 0.9
+
+
+def test_text_without_data_says_how_to_set_it(sentences, monkeypatch):
+    (sentences / "mpqa.all").unlink()
+    with pytest.raises(UserError, match=r"mpqa\.all: no such file; let FEDJOINT_DATA name"):
+        scenario_config("text", [])
+    monkeypatch.delenv("FEDJOINT_DATA")
+    with pytest.raises(UserError, match=r"^FEDJOINT_DATA is not set: let it name") as raised:
+        scenario_config("text", [])
+    assert "\n" not in str(raised.value)
+
+
+def test_tabular_holds_the_patients_and_hides_the_answers():
+    found = load_breast_cancer()
+    values = dict(zip(found.feature_names, found.data.T, strict=True))
+    examples = tabular.load().examples
+    assert int(examples.y["malignant"].sum()) == 212  # Wolberg et al.: 357 are benign
+    for task, column in (("texture", "worst texture"), ("concavity", "worst concavity")):
+        scaled = examples.y[task].numpy()[:, 0].astype(float)
+        assert abs(np.corrcoef(scaled, values[column])[0, 1] - 1) < 1e-6
+        assert abs(scaled.mean()) < 1e-2 and abs(scaled.std() - 1) < 1e-2
+        for x in examples.x.numpy().T:
+            assert not np.allclose(x, values[column])
+
+
+def test_tabular_gives_every_patient_to_one_clinic():
+    config = scenario_config("tabular", ["seed=4"])
+    problem = build_problem(config)
+    assert problem.data.tasks.sum(1).tolist() == [1, 1, 2, 2] * 3
+    clinics = [problem.data.client(i) for i in range(12)]
+    assert sum(len(c.train) + len(c.valid) + len(c.test) for c in clinics) == 569
+    for clinic in clinics:
+        x = clinic.train.x.double()
+        assert x.mean(0).abs().max() < 1e-4
+
+
+def test_tabular_learns_the_diagnosis(tmp_path):
+    settings = ["engine.name=inline", "rounds=15", f"output.dir={tmp_path}"]
+    metrics = simulate(scenario_config("tabular", settings)).metrics["test"]
+    # Saying benign to everyone is right for 63 % of the patients.
+    assert metrics["malignant"] > 0.85
+    assert metrics["texture"] > 0.3 and metrics["concavity"] > 0.3
