@@ -74,7 +74,7 @@ def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(f"{path}: needs onnxruntime; pip install onnxruntime") from None
+        raise UserError(f"{path}: needs onnxruntime; pip install 'fedjoint[onnx]'") from None
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds have no common base
