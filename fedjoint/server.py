@@ -69,12 +69,20 @@ def serve(
     first = found.round + 1 if found else 1
     run.truncate(first - 1)
 
+    generation = run.generation
+
+    def still_ours() -> None:
+        if run.generation != generation:
+            raise UserError("the run was resumed elsewhere; this server leaves it alone")
+
     def record(values: dict[str, Any]) -> None:
+        still_ours()
         run.append(values)
         run.write_nodes(strategy.report_nodes())
         on_round(values)
 
     def checkpoint(round: int, backbone: dict[str, Tensor]) -> None:
+        still_ours()
         run.checkpoint(round, backbone, strategy.state)
 
     strategy.bind(
@@ -83,7 +91,7 @@ def serve(
         tasks=tasks,
         wait=wait,
         first_round=first,
-        generation=run.generation,
+        generation=generation,
         on_round=record,
         on_checkpoint=checkpoint,
     )
@@ -105,8 +113,9 @@ def serve(
             }
     except BaseException as error:
         log.error("the run ends: %s", error or type(error).__name__)
-        run.write_nodes(strategy.report_nodes())
-        run.mark("failed")
+        if run.generation == generation:
+            run.write_nodes(strategy.report_nodes())
+            run.mark("failed")
         raise
     run.finish(config.rounds, backbone, run.records())
     run.mark("done")

@@ -13,6 +13,7 @@ import typer
 
 from fedjoint.commands.common import Live, Settings, console
 from fedjoint.commands.simulate import label
+from fedjoint.deploy.address import parse, wait_for
 from fedjoint.deploy.data import own_data
 from fedjoint.deploy.keys import make_keys
 from fedjoint.deploy.node import node_command, run_node
@@ -96,6 +97,7 @@ def deploy_command(
         raise UserError("give a scenario, or --resume RUN")
     parent = Path("runs") if resume is None else resume.parent
     connection = connect(server, parent / ".flower", keys, insecure)
+    wait_for(*parse(server), seconds=30.0)
     if keys:
         register(connection, keys)
     if resume is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from pathlib import Path
 
 from fedjoint.errors import UserError
@@ -66,8 +67,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(host: str, port: int, seconds: float) -> None:
+    """Wait until someone accepts connections there.
+
+    Raises:
+        UserError: nobody does in time.
+    """
+    end = time.monotonic() + seconds
+    while not listens(host, port):
+        if time.monotonic() > end:
+            raise UserError(f"nobody answers on {host}:{port}: start fedjoint server there")
+        time.sleep(0.2)
+
+
 def listens(host: str, port: int) -> bool:
     """Return whether someone accepts connections there."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((host, port)) == 0
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -25,18 +25,19 @@ def start(config: Config, connection: Connection) -> tuple[RunDir, str]:
 
 
 def restart(path: Path, connection: Connection) -> tuple[RunDir, str]:
-    """Continue a run from its newest checkpoint.
+    """Continue a run from its newest checkpoint; stop what may still be going of it.
 
     Raises:
-        UserError: it is no run, still running, or done.
+        UserError: it is no run, or done.
     """
     run = RunDir.open(path)
     if run.info["status"] == "done":
         raise UserError(f"{path}: the run is done")
     known = run.path / _NUMBER
     number = known.read_text("utf-8") if known.exists() else ""
+    # A server that was killed takes the run that died with it for alive.
     if number and connection.status(number) in ("pending", "starting", "running"):
-        raise UserError(f"{path}: it is still going, as run {number}; flwr stop {number} ends it")
+        connection.call("stop", number, connection.name)
     return run, _submit(run, connection)
 
 
