@@ -16,8 +16,15 @@ class Interval(NamedTuple):
     mean: float
     half: float
 
-    def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if math.isnan(self.half) else f" ± {self.half:.3f}")
+    def __format__(self, spec: str) -> str:
+        """Write both numbers alike, say with ``+.2f``; a NaN width is left out.
+
+        From a thousand on, which only diverged runs reach, they are written in powers of ten.
+        """
+        if max(abs(self.mean), abs(self.half)) >= 1000:
+            spec = spec[:-3] + ".1e"
+        half = "" if math.isnan(self.half) else f" ± {self.half:{spec.removeprefix('+')}}"
+        return f"{self.mean:{spec}}{half}"
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -67,7 +67,7 @@ class RayGrid(LocalGrid):
         super().__init__()
         self.owned = not ray.is_initialized()
         if self.owned:
-            _start(config)
+            start(config)
         self.cpus, self.gpus, count = workers(config, ray.cluster_resources())
         self.group = placement_group([self._bundle()] * count, strategy="SPREAD")
         if not self.group.wait(timeout_seconds=60):
@@ -170,14 +170,25 @@ def workers(config: EngineConfig, resources: dict[str, float]) -> tuple[float, f
     return per_cpu, share, count
 
 
-def _start(config: EngineConfig) -> None:
+def start(config: EngineConfig) -> None:
+    """Join the configured cluster, or start one on this machine.
+
+    Raises:
+        UserError: the cluster cannot be joined.
+    """
     if config.address:
         try:
             ray.init(address=config.address, log_to_driver=False)
         except (ConnectionError, ValueError) as error:
             raise UserError(f"engine.address = {config.address!r}: {error}") from None
     else:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        # "local": never a cluster that happens to run here, or did and left its address behind.
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
 
 
 def _shared(messages: list[Message]) -> list[ArrayRecord]:
