@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedjoint.config import Config
-from fedjoint.data.pool import pooled
 from fedjoint.problem import Problem, build_problem
 from fedjoint.simulation import RunResult, simulate
 from fedjoint.tasks import Task
 
 OnRun = Callable[[str, int], None]
+
+#: A seed's configuration -> what to run, and on which problem.
+Prepare = Callable[[Config], tuple[Config, Problem]]
 
 
 @dataclass
@@ -52,10 +54,13 @@ class Arm:
             if r["evaluation"]
         ]
 
-    def overall(self, split: str = "test") -> list[float]:
-        """Return the mean over tasks of the last metric, by seed."""
-        each = [self.final(task.name, split) for task in self.tasks]
-        return [mean([values[seed] for values in each]) for seed in range(len(self.runs))]
+    def scores(self, split: str = "test") -> list[float]:
+        """Return the mean over tasks of the last metric, by seed; more is better.
+
+        Metrics that should fall count negatively.
+        """
+        each = [(sign(task), self.final(task.name, split)) for task in self.tasks]
+        return [mean(up * values[run] for up, values in each) for run in range(len(self.runs))]
 
     def conflicts(self) -> list[tuple[int, float]]:
         """Return ``(round, share of conflicting pairs of clients)``, the mean over seeds."""
@@ -68,12 +73,17 @@ class Arm:
         return [(round, mean(values)) for round, values in sorted(shares.items())]
 
 
+def as_it_is(config: Config) -> tuple[Config, Problem]:
+    """Return ``config`` and the problem that it describes."""
+    return config, build_problem(config)
+
+
 def run_arm(
     name: str,
     config: Config,
     seeds: int,
     *,
-    problem: Callable[[Config], Problem] = build_problem,
+    prepare: Prepare = as_it_is,
     on_run: OnRun = lambda name, seed: None,
 ) -> Arm:
     """Run ``config`` with ``seeds`` seeds, from its own upwards; data and partition follow.
@@ -82,49 +92,33 @@ def run_arm(
         name: of the arm.
         config: what to run.
         seeds: how many.
-        problem: makes each seed's problem.
+        prepare: makes each seed's run.
         on_run: hears of each run as it starts.
     """
     arm: Arm | None = None
     for seed in range(config.seed, config.seed + seeds):
         on_run(name, seed)
         seeded = config.model_copy(update={"seed": seed, "name": f"{config.name}-{name}"})
-        made = problem(seeded)
-        arm = arm or Arm(name, tuple(made.tasks))
-        arm.runs.append(simulate(seeded, made))
+        made, problem = prepare(seeded)
+        arm = arm or Arm(name, tuple(problem.tasks))
+        arm.runs.append(simulate(made, problem))
     assert arm is not None
     return arm
 
 
 def independent(config: Config) -> Config:
     """Return ``config`` with every client training alone, on the same local budget."""
-    return _with_method(config, "independent")
-
-
-def centralised(config: Config) -> Config:
-    """Return ``config`` for one client with everyone's data: the same examples per round."""
-    plain = _with_method(config, None)
-    strategy = plain.strategy.model_copy(update={"fraction": 1.0, "min_clients": 1})
-    if plain.local.epochs is not None:
-        return plain.model_copy(update={"strategy": strategy})
-    clients = max(1, round(config.data.clients * config.strategy.fraction))
-    local = plain.local.model_copy(update={"steps": (plain.local.steps or 1) * clients})
-    return plain.model_copy(update={"strategy": strategy, "local": local})
-
-
-def _with_method(config: Config, method: str | None) -> Config:
     strategy = config.strategy.model_copy(update={"name": "fedavg", "options": {}})
-    local = config.local.model_copy(update={"method": method})
+    local = config.local.model_copy(update={"method": "independent"})
     return config.model_copy(update={"strategy": strategy, "local": local})
 
 
-def pooled_problem(config: Config) -> Problem:
-    """Return the problem with one client that has everyone's data."""
-    problem = build_problem(config)
-    return replace(problem, data=pooled(problem.data, problem.tasks))
+def sign(task: Task) -> int:
+    """Return 1 where more of the task's metric is better, else -1."""
+    return 1 if task.metric_fn.higher_is_better else -1
 
 
-def mean(values: list[float]) -> float:
+def mean(values: Iterable[float]) -> float:
     """Return the mean of the finite values, NaN if there is none."""
     known = [v for v in values if math.isfinite(v)]
     return sum(known) / len(known) if known else math.nan

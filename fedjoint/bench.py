@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from fedjoint.arms import Arm, OnRun, independent, mean, run_arm
+from fedjoint.arms import Arm, OnRun, independent, mean, run_arm, sign
 from fedjoint.config import Config
+from fedjoint.engines.session import session
 from fedjoint.errors import UserError
+from fedjoint.report import table
 from fedjoint.server import make_strategy
-from fedjoint.statistics import delta_m, interval, mean_ranks
+from fedjoint.statistics import Interval, delta_m, interval, mean_ranks
+from fedjoint.tasks import Task
+
+_WIDTH, _NAME = 79, 16  # columns of a table, and most of them for the name of a strategy
 
 
 @dataclass(frozen=True)
@@ -32,39 +36,37 @@ class Bench:
     failed: dict[str, str]
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per strategy, the best mean rank first."""
+        """Return one row per strategy, the best mean rank first.
+
+        A task's name is its mean test metric over seeds, with `` 95 %`` half the width of its
+        interval and with `` gain`` by how much it is better than the reference.
+        """
         tasks = self.reference.tasks
-        everyone = {**self.arms, "independent": self.reference}
+        everyone = {**self.arms, self.reference.name: self.reference}
         scores = {n: [v for t in tasks for v in arm.final(t.name)] for n, arm in everyone.items()}
         seeds = len(self.reference.runs)
-        higher = [t.metric_fn.higher_is_better for t in tasks for _ in range(seeds)]
-        ranks = mean_ranks(scores, higher)
+        ups = [task.metric_fn.higher_is_better for task in tasks]
+        ranks = mean_ranks(scores, [up for up in ups for _ in range(seeds)])
         rows = []
         for name in sorted(everyone, key=lambda n: ranks[n]):
             arm = everyone[name]
-            gains = [
+            relative = [
                 delta_m(
                     [arm.final(t.name)[seed] for t in tasks],
                     [self.reference.final(t.name)[seed] for t in tasks],
-                    [t.metric_fn.higher_is_better for t in tasks],
+                    ups,
                 )
                 for seed in range(seeds)
             ]
-            worse = [t.name for t in tasks if _gain(arm, self.reference, t) < 0]
-            conflict = mean([share for _, share in arm.conflicts()])
-            rows.append(
-                {
-                    "strategy": name,
-                    "mean rank": f"{ranks[name]:.2f}",
-                    "mean test metric": str(interval(arm.overall())),
-                    "Delta-m %": f"{interval(gains).mean:+.2f}",
-                    **{t.name: str(interval(arm.final(t.name))) for t in tasks},
-                    "negative transfer": ", ".join(worse) or "none",
-                    "conflicting pairs": "" if math.isnan(conflict) else f"{conflict:.0%}",
-                    "MB": f"{mean(arm.megabytes):.1f}",
-                    "seconds": f"{mean(arm.seconds):.1f}",
-                }
-            )
+            row: dict[str, Any] = {"strategy": name, "mean rank": ranks[name]}
+            row |= _interval("test", arm.scores())
+            row["Delta-m %"] = mean(relative)
+            row["conflicting pairs"] = mean(share for _, share in arm.conflicts())
+            row |= {"MB": mean(arm.megabytes), "seconds": mean(arm.seconds)}
+            for task in tasks:
+                row |= _interval(task.name, arm.final(task.name))
+                row[f"{task.name} gain"] = _gain(arm, self.reference, task)
+            rows.append(row)
         return rows
 
 
@@ -87,32 +89,65 @@ def bench_strategies(
         strategy = config.strategy.model_copy(update={"name": name, "options": options})
         configs[name] = config.model_copy(update={"strategy": strategy})
         make_strategy(configs[name])
-    reference = run_arm("independent", independent(config), seeds, on_run=on_run)
     arms, failed = {}, {}
-    for name, made in configs.items():
-        try:
-            label = name.replace("/", "_").replace(":", "_")
-            arms[name] = run_arm(label, made, seeds, on_run=on_run)
-        except UserError as error:
-            failed[name] = str(error)
+    with session(config.engine):
+        reference = run_arm("independent", independent(config), seeds, on_run=on_run)
+        for name, made in configs.items():
+            try:
+                label = name.replace("/", "_").replace(":", "_")
+                arms[name] = run_arm(label, made, seeds, on_run=on_run)
+            except UserError as error:
+                failed[name] = str(error)
     return Bench(arms, reference, failed)
 
 
 def show(bench: Bench, console: Console) -> None:
-    """Print the ranking."""
+    """Print the ranking, and the metrics of every task."""
     rows = bench.rows()
-    table = Table(title="strategies by mean rank over tasks and seeds")
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column == "strategy" else "right")
-    for row in rows:
-        table.add_row(*row.values())
-    console.print(table)
+    columns = ["strategy", "rank", "mean\ntest metric", "Delta-m %", "conflicts", "MB", "seconds"]
+    cells = [
+        [
+            row["strategy"],
+            f"{row['mean rank']:.2f}",
+            f"{Interval(row['test'], row['test 95 %']):.3f}",
+            f"{Interval(row['Delta-m %'], math.nan):+.2f}",
+            "" if math.isnan(row["conflicting pairs"]) else f"{row['conflicting pairs']:.0%}",
+            f"{row['MB']:.1f}",
+            f"{row['seconds']:.1f}",
+        ]
+        for row in rows
+    ]
+    console.print(table("strategies by mean rank over tasks and seeds", columns, cells))
     console.print("Delta-m: average relative gain over independent training; positive is better")
+    console.print("conflicts: share of pairs of clients whose updates point apart")
+    console.print()
+    names = [row["strategy"] for row in rows]
+    each = {
+        f"{task.name}\n{task.metric_fn.name}": [_cell(row, task.name) for row in rows]
+        for task in bench.reference.tasks
+    }
+    widest = max(len(text) for h, c in each.items() for text in [*h.split("\n"), *c])
+    side = max(1, (_WIDTH - min(_NAME, max(map(len, names)))) // (widest + 2))
+    for first in range(0, len(each), side):
+        shown = list(each)[first : first + side]
+        cells = [list(line) for line in zip(names, *(each[h] for h in shown), strict=True)]
+        title = "test metrics, mean and 95 % interval over seeds"
+        console.print(table(title, ["strategy", *shown], cells))
+    console.print("*: worse than independent training")
     for name, reason in bench.failed.items():
-        console.print(f"{name} failed: {reason}")
+        console.print(f"{name} failed: {reason}", markup=False)
 
 
-def _gain(arm: Arm, reference: Arm, task: Any) -> float:
-    sign = 1 if task.metric_fn.higher_is_better else -1
+def _interval(name: str, values: list[float]) -> dict[str, float]:
+    found = interval(values)
+    return {name: found.mean, f"{name} 95 %": found.half}
+
+
+def _cell(row: dict[str, Any], task: str) -> str:
+    worse = "*" if row[f"{task} gain"] < 0 else " "
+    return f"{Interval(row[task], row[f'{task} 95 %']):.2f}{worse}".replace(" ± ", "±")
+
+
+def _gain(arm: Arm, reference: Arm, task: Task) -> float:
     pairs = zip(arm.final(task.name), reference.final(task.name), strict=True)
-    return mean([sign * (a - b) for a, b in pairs])
+    return mean(sign(task) * (a - b) for a, b in pairs)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from fedjoint.arms import Arm, OnRun, centralised, independent, pooled_problem, run_arm
+from fedjoint.arms import Arm, OnRun, independent, mean, run_arm, sign
+from fedjoint.centralised import run_centralised
 from fedjoint.config import Config
-from fedjoint.statistics import interval
+from fedjoint.engines.session import session
+from fedjoint.report import table
+from fedjoint.statistics import Interval, interval
 from fedjoint.tasks import Task
 
 
@@ -26,11 +28,13 @@ class Comparison:
         joint: clients share the backbone.
         independent: every client alone, with the same local budget.
         centralised: everyone's data in one place, the upper reference.
+        rates: the learning rate of each, by name.
     """
 
     joint: Arm
     independent: Arm
     centralised: Arm
+    rates: dict[str, float]
 
     @property
     def arms(self) -> tuple[Arm, Arm, Arm]:
@@ -40,85 +44,117 @@ class Comparison:
     def gain(self, task: Task) -> list[float]:
         """Return by how much joint is better than independent on the test data, by seed."""
         pairs = zip(self.joint.final(task.name), self.independent.final(task.name), strict=True)
-        sign = 1 if task.metric_fn.higher_is_better else -1
-        return [sign * (joint - alone) for joint, alone in pairs]
+        return [sign(task) * (joint - alone) for joint, alone in pairs]
 
     def rounds_to_target(self, arm: Arm, task: Task) -> list[float]:
         """Return the first evaluated round at which ``arm`` is as good as independent ends.
 
         NaN where it never is.
         """
-        up = task.metric_fn.higher_is_better
+        up = sign(task)
         found = []
-        for seed, target in enumerate(self.independent.final(task.name)):
-            reached = [
-                round
-                for round, value in arm.curve(seed, task.name)
-                if (value >= target if up else value <= target)
-            ]
+        for run, target in enumerate(self.independent.final(task.name)):
+            reached = [r for r, value in arm.curve(run, task.name) if up * value >= up * target]
             found.append(float(reached[0]) if reached else math.nan)
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per arm and task, and one per arm overall."""
-        rows = []
+        """Return one row per task and arm, and one per arm with the mean over tasks.
+
+        ``test`` is the mean over seeds, ``test 95 %`` half the width of its interval; ``rounds to
+        target`` is the median of the ``reached`` seeds that get there.
+        """
+        rows: list[dict[str, Any]] = []
+        for task in self.joint.tasks:
+            for arm in self.arms:
+                gap = sign(task) * mean(
+                    _differences(arm.final(task.name, "train"), arm.final(task.name))
+                )
+                reached = sorted(r for r in self.rounds_to_target(arm, task) if math.isfinite(r))
+                rows.append(
+                    _row(task.name, task.metric_fn.name, arm, arm.final(task.name))
+                    | {
+                        "train - test": gap,
+                        "rounds to target": reached[(len(reached) - 1) // 2] if reached else "",
+                        "reached": len(reached),
+                    }
+                )
         for arm in self.arms:
-            for task in arm.tasks:
-                test, train = arm.final(task.name), arm.final(task.name, "train")
-                sign = 1 if task.metric_fn.higher_is_better else -1
-                gap = [sign * (a - b) for a, b in zip(train, test, strict=True)]
-                rounds = self.rounds_to_target(arm, task)
-                label = f"{task.name} ({task.metric_fn.name})"
-                rows.append(_row(arm, label, test, gap) | {"rounds to target": _median(rounds)})
-            gap = [a - b for a, b in zip(arm.overall("train"), arm.overall(), strict=True)]
-            costs = {
-                "MB": sum(arm.megabytes) / len(arm.runs),
-                "seconds": sum(arm.seconds) / len(arm.runs),
-            }
-            rows.append(_row(arm, "mean", arm.overall(), gap) | costs)
+            rows.append(
+                _row("mean", "", arm, arm.scores())
+                | {
+                    "train - test": mean(_differences(arm.scores("train"), arm.scores())),
+                    "learning rate": self.rates[arm.name],
+                    "MB": mean(arm.megabytes),
+                    "seconds": mean(arm.seconds),
+                }
+            )
         return rows
 
     def verdict(self) -> str:
         """Say plainly whether joint training helped here."""
-        pairs = zip(self.joint.overall(), self.independent.overall(), strict=True)
-        gain = interval([joint - alone for joint, alone in pairs])
-        if gain.mean - (0 if math.isnan(gain.half) else gain.half) > 0:
-            text = "Joint training helps: its mean test metric is"
+        gain = interval(_differences(self.joint.scores(), self.independent.scores()))
+        if gain.mean - gain.half > 0:
+            text = "Joint training helps"
         elif gain.mean > 0:
-            text = "Joint training may help, but the seeds do not settle it: its mean metric is"
+            seeds = "one seed does" if math.isnan(gain.half) else "the seeds do"
+            text = f"Joint training may help, but {seeds} not settle it"
         else:
-            text = "Joint training does not help here: its mean test metric is"
-        text += f" {gain.mean:+.3f}" + ("" if math.isnan(gain.half) else f" ± {gain.half:.3f}")
-        text += " against independent training."
-        worse = [t.name for t in self.joint.tasks if interval(self.gain(t)).mean < 0]
+            text = "Joint training does not help here"
+        text += f": {gain:+.3f} in the mean test metric against independent training."
+        worse = [task.name for task in self.joint.tasks if mean(self.gain(task)) < 0]
         return text + (f" It is worse on {', '.join(worse)}." if worse else "")
 
 
-def compare(config: Config, seeds: int, on_run: OnRun = lambda name, seed: None) -> Comparison:
-    """Run the three ways of training with ``seeds`` seeds each.
+def compare(
+    config: Config,
+    seeds: int,
+    rates: Sequence[float] = (),
+    on_run: OnRun = lambda name, seed: None,
+) -> Comparison:
+    """Run the three ways of training with ``seeds`` seeds each; an interval needs two or more.
 
-    Independent training takes the same local steps; centralised training sees, per round, as
-    many examples as all clients together. An interval over seeds needs two or more.
+    Args:
+        config: the joint run. Independent training takes the same local steps, centralised
+            training sees as many examples per round as all clients together.
+        seeds: how many.
+        rates: learning rates that centralised training chooses from, see
+            :func:`fedjoint.centralised.run_centralised`.
+        on_run: hears of each run as it starts.
     """
-    return Comparison(
-        run_arm("joint", config, seeds, on_run=on_run),
-        run_arm("independent", independent(config), seeds, on_run=on_run),
-        run_arm("centralised", centralised(config), seeds, problem=pooled_problem, on_run=on_run),
-    )
+    with session(config.engine):
+        joint = run_arm("joint", config, seeds, on_run=on_run)
+        alone = run_arm("independent", independent(config), seeds, on_run=on_run)
+    pooled, best = run_centralised(config, seeds, rates, on_run=on_run)
+    own = config.local.optimiser.lr
+    return Comparison(joint, alone, pooled, {joint.name: own, alone.name: own, pooled.name: best})
 
 
 def show(comparison: Comparison, console: Console) -> None:
-    """Print the table and the verdict."""
-    table = Table(title="test metric, mean and 95 % interval over seeds")
-    columns = ["task", "arm", "test", "train - test", "rounds to target", "MB", "seconds"]
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("task", "arm") else "right")
-    rows = sorted(comparison.rows(), key=lambda row: row["task"] == "mean")
-    order = list(dict.fromkeys(row["task"] for row in rows))
-    for row in sorted(rows, key=lambda row: order.index(row["task"])):
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    console.print(table)
+    """Print the tables and the verdict."""
+    rows = comparison.rows()
+    seeds = len(comparison.joint.runs)
+    columns = ["task", "metric", "arm", "test", "train\n- test", "rounds\nto target"]
+    cells = []
+    for row in rows:
+        rounds = "" if row["task"] == "mean" else "never"
+        if row.get("reached"):
+            rounds = f"{row['rounds to target']:g}"
+            rounds += "" if row["reached"] == seeds else f" ({row['reached']} of {seeds})"
+        test = f"{Interval(row['test'], row['test 95 %']):.3f}"
+        gap = f"{Interval(row['train - test'], math.nan):+.3f}"
+        cells.append([row["task"], row["metric"], row["arm"], test, gap, rounds])
+    title = "test metric, mean and 95 % interval over seeds"
+    console.print(table(title, columns, cells, left=3, grouped=True))
     console.print("target: the test metric at which independent training ends, seed by seed")
+    console.print()
+    costs = [
+        [row["arm"], f"{row['learning rate']:g}", f"{row['MB']:.1f}", f"{row['seconds']:.1f}"]
+        for row in rows
+        if row["task"] == "mean"
+    ]
+    columns = ["arm", "learning rate", "MB sent", "seconds"]
+    console.print(table("a run, mean over seeds", columns, costs))
     console.print(comparison.verdict())
 
 
@@ -131,22 +167,16 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _row(arm: Arm, label: str, test: list[float], gap: list[float]) -> dict[str, Any]:
+def _row(task: str, metric: str, arm: Arm, test: list[float]) -> dict[str, Any]:
+    found = interval(test)
     return {
-        "task": label,
+        "task": task,
+        "metric": metric,
         "arm": arm.name,
-        "test": str(interval(test)),
-        "train - test": f"{interval(gap).mean:+.3f}",
+        "test": found.mean,
+        "test 95 %": found.half,
     }
 
 
-def _median(rounds: list[float]) -> str:
-    reached = sorted(r for r in rounds if math.isfinite(r))
-    if not reached:
-        return "never"
-    text = f"{reached[(len(reached) - 1) // 2]:g}"
-    return text if len(reached) == len(rounds) else f"{text} ({len(reached)} of {len(rounds)})"
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+def _differences(first: list[float], second: list[float]) -> list[float]:
+    return [a - b for a, b in zip(first, second, strict=True)]

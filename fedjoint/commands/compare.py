@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from fedjoint import bench, compare, plots
 from fedjoint.arms import Arm
 from fedjoint.commands.common import Scenario, Settings, console
 from fedjoint.config import Config
+from fedjoint.errors import UserError
 from fedjoint.rundir import RunDir
 from fedjoint.scenario import scenario_config
 from fedjoint.simulation import RunResult
@@ -23,14 +25,22 @@ def compare_command(
     scenario: Scenario,
     seeds: Seeds = 3,
     strategy: Annotated[str | None, typer.Option(help="Of the joint arm.")] = None,
+    centralised_lr: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates of the centralised arm, comma-separated; the first seed's "
+            "validation data chooses. Default: local.optimiser.lr, a quarter, a sixteenth of it."
+        ),
+    ] = None,
     settings: Settings = [],  # noqa: B006 (typer's way)
 ) -> None:
     """Compare joint with independent and centralised training."""
+    rates = _rates(centralised_lr)
     config, folder = _prepare(
         scenario_config(scenario, settings, strategy__name=strategy), "compare"
     )
     with console.status("starting") as status:
-        found = compare.compare(config, seeds, lambda n, s: status.update(f"{n}, seed {s}"))
+        found = compare.compare(config, seeds, rates, lambda n, s: status.update(f"{n}, seed {s}"))
     compare.show(found, console)
     compare.write_rows(found.rows(), folder / "compare.csv")
     _draw(list(found.arms), found.joint, folder)
@@ -62,6 +72,16 @@ def plot_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) 
     plots.objective(records, run / "objective.png")
     plots.task_cosines(records, run / "cosine.png")
     console.print(f"plots: {run}/*.png", soft_wrap=True)
+
+
+def _rates(text: str | None) -> list[float]:
+    try:
+        rates = [float(rate) for rate in (text or "").split(",") if rate.strip()]
+    except ValueError:
+        rates = [math.nan]
+    if not all(0 < rate < math.inf for rate in rates):
+        raise UserError(f"--centralised-lr {text}: give positive numbers, say 0.1,0.03")
+    return rates
 
 
 def _prepare(config: Config, what: str) -> tuple[Config, Path]:
