@@ -22,6 +22,7 @@ from fedjoint.method import Method
 from fedjoint.problem import Problem
 from fedjoint.records import to_tensor
 from fedjoint.store import PrivateState, StateStore
+from fedjoint.training.seeding import seeded
 from fedjoint.training.trainer import Trainer
 
 log = logging.getLogger("fedjoint.node")
@@ -213,10 +214,8 @@ class Node:
         private = self._private(clients, cohort.tasks, round, received, method)
         job = self.trainer.job(cohort, round, received, broadcast, shared, private)
         # Whatever draws random numbers (dropout) draws them by seed, round and client.
-        with torch.random.fork_rng(
-            devices=[self.trainer.device] if self.trainer.device.type == "cuda" else []
-        ):
-            torch.manual_seed(hash((self.config.seed, round, int(clients[0]))) % 2**63)
+        seed = hash((self.config.seed, round, int(clients[0]))) % 2**63
+        with seeded(self.trainer.device, seed):
             extras = method.train(job)
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
         good = torch.isfinite(torch.linalg.vector_norm(update, dim=1)) if method.shares else None
