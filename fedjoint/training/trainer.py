@@ -27,6 +27,7 @@ from fedjoint.training.gradients import (
     why_sequential,
 )
 from fedjoint.training.job import Job, Tensors
+from fedjoint.training.memory import keep_freed_memory
 from fedjoint.training.optimisers import Optimiser
 
 #: Clients in one batched program: more gain nothing, as their weights leave the CPU's cache.
@@ -43,6 +44,7 @@ class Trainer:
     """
 
     def __init__(self, problem: Problem, config: Config, device: torch.device):
+        keep_freed_memory()
         self.problem, self.config, self.device = problem, config, device
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
