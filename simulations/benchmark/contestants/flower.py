@@ -91,7 +91,7 @@ def measure(workload: Workload, clients: int, rounds: int, threads: int, on_roun
         client_app,
         num_supernodes=clients,
         backend_config={
-            "init_args": {"num_cpus": threads, "log_to_driver": False},
+            "init_args": {"address": "local", "num_cpus": threads, "log_to_driver": False},
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         },
     )
