@@ -44,6 +44,11 @@ class JointModel(nn.Module):
             tensors |= floats
         return Layout.of({f"backbone.{n}": t for n, t in tensors.items() if n not in kept})
 
+    def buffer_names(self) -> list[str]:
+        """Return the names of the shared tensors that are statistics, not parameters."""
+        learnt = {f"backbone.{name}" for name, _ in self.backbone.named_parameters()}
+        return [name for name in self.layout().shapes if name not in learnt]
+
     def private(self, tasks: Iterable[str]) -> dict[str, Tensor]:
         """Return what a client with ``tasks`` keeps: heads, and whatever is not shared."""
         shared = self.layout().shapes

@@ -23,15 +23,17 @@ OnRound = Callable[[dict[str, Any]], None]
 
 
 def make_strategy(config: Config) -> JointStrategy:
-    """Return the configured strategy.
+    """Return the configured strategy, once it and the local method are known to exist.
 
     Raises:
-        UserError: its name or an option is wrong.
+        UserError: a name or an option is wrong.
     """
     name = config.strategy.name
     strategy = construct(f"strategy {name}", find("strategies", name), config.strategy.options)
     if not isinstance(strategy, JointStrategy):
         raise UserError(f"strategy {name}: {type(strategy).__name__} is no fedjoint.JointStrategy")
+    if config.local.method:
+        find("methods", config.local.method)
     return strategy
 
 

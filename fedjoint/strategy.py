@@ -99,6 +99,7 @@ class JointStrategy(Strategy):
         self.replaced: set[int] = set()
         self.refused: dict[int, str] = {}
         self.layout: Layout | None = None
+        self.buffers: list[str] = []
         self.initial: dict[str, np.ndarray] = {}
         self.people: Population | None = None
         self.placed: dict[int, int] = {}
@@ -160,6 +161,7 @@ class JointStrategy(Strategy):
         layout = Layout({name: tuple(shape) for name, shape in about["layout"].items()})
         if self.layout is None:
             self.layout = layout
+            self.buffers = [name for name in about["buffers"] if name in layout.shapes]
         elif layout != self.layout:
             raise UserError(
                 "its backbone differs from the other nodes': give all the same model settings"
@@ -427,7 +429,7 @@ class JointStrategy(Strategy):
             if not isinstance(step, Tensor) or step.shape != self.backbone.shape:
                 shape = tuple(step.shape) if isinstance(step, Tensor) else type(step).__name__
                 raise UserError(f"merge returned {shape}, not {tuple(self.backbone.shape)}")
-            step = step.detach().to(self.backbone)
+            step = self._with_mean_buffers(step.detach().to(self.backbone), updates)
             if not torch.isfinite(step).all():
                 raise UserError("merge returned a step that is not finite")
             for name, value in self.state.items():
@@ -440,6 +442,17 @@ class JointStrategy(Strategy):
             return self._keep(round, f"{type(self).__name__}: {error}")
         due = d.every and round % d.every == 0
         return step, None, diagnose(updates, step, d.clients) if due else None
+
+    def _with_mean_buffers(self, step: Tensor, updates: Updates) -> Tensor:
+        """Return ``step``, but for BatchNorm's statistics, of which only a mean makes sense."""
+        if not self.buffers:
+            return step
+        step = step.clone()
+        assert self.layout is not None
+        mine, mean = self.layout.views(step), self.layout.views(updates.mean())
+        for name in self.buffers:
+            mine[name].copy_(mean[name])
+        return step
 
     def _keep(self, round: int, why: str) -> tuple[None, str, None]:
         log.error("round %d: the previous backbone is kept: %s", round, why)

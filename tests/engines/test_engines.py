@@ -238,3 +238,15 @@ def test_a_message_of_another_version_is_refused():
     context = Context(1, 1, {}, RecordDict(), {})
     with pytest.raises(UserError, match="install the same version"):
         make_app()(message, context)
+
+
+def test_statistics_of_batch_norm_are_averaged_whatever_the_rule(tmp_path):
+    model = {"backbone": "cnn", "hidden": [4, 8], "batch_norm": True}
+    runs = [
+        simulate(config(tmp_path, rounds=1, model=model, strategy={"name": "fedavg", "options": o}))
+        for o in ({}, {"server_lr": 0.01})
+    ]
+    means, slow = (run.backbone for run in runs)
+    statistics = [name for name in means if "running" in name]
+    assert statistics and all(torch.equal(means[name], slow[name]) for name in statistics)
+    assert any(not torch.equal(means[name], slow[name]) for name in means)

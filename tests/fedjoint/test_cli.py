@@ -23,6 +23,7 @@ def run(*arguments, cwd):
             ["local.epoch", "did you mean 'epochs'"],
         ),
         (["simulate", "digits", "--strategy", "fedavgg"], ["unknown strategy", "'fedavg'"]),
+        (["simulate", "digits", "--set", "local.method=dito"], ["did you mean 'ditto'"]),
         (["simulate", "digits", "--clients", "0"], ["data.clients", "1"]),
         (["simulate", "digits", "--set", "local.optimiser.lr=-1"], ["local.optimiser.lr"]),
         (["simulate", "digits", "--set", "local.steps=3"], ["epochs or steps"]),
