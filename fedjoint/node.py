@@ -91,6 +91,7 @@ class Node:
         config = {
             "movable": self.places is None,
             "tasks": [[t.name, t.kind, t.outputs] for t in self.problem.tasks],
+            "buffers": trainer.model.buffer_names(),
             "layout": {name: list(shape) for name, shape in trainer.layout.shapes.items()},
             "fallback": trainer.fallback,
             "device": str(trainer.device),
@@ -218,8 +219,8 @@ class Node:
         with seeded(self.trainer.device, seed):
             extras = method.train(job)
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
-        good = torch.isfinite(torch.linalg.vector_norm(update, dim=1)) if method.shares else None
-        mask = good.cpu().numpy() if good is not None else np.ones(len(clients), bool)
+        good = torch.isfinite(torch.linalg.vector_norm(job.shared, dim=1))
+        mask = good.cpu().numpy()
         payload: dict[str, Tensor] = {}
         sent = update.shape[1] * 4 + sum(e[0].nbytes for e in extras.values())
         if self._compressed and method.shares:
