@@ -236,6 +236,7 @@ class JointStrategy(Strategy):
             np.concatenate(home)[order],
             self.config.engine.blocks,
         )
+        self.costs = {}  # the blocks are others now
         self._place()
 
     def _place(self) -> None:
