@@ -61,7 +61,7 @@ def test_text_learns_separable_sentences(sentences, tmp_path):
     tree["data"] |= {"clients": 6}
     metrics = simulate(tree).metrics["test"]
     # Guessing is right half of the time on polarity, a sixth on questions.
-    assert metrics["mpqa"] > 0.9 and metrics["rt-polarity"] > 0.9 and metrics["TREC"] > 0.9
+    assert all(value and value > 0.9 for value in metrics.values()), metrics
 
 
 def test_text_without_data_says_how_to_set_it(sentences, monkeypatch):
@@ -102,5 +102,6 @@ def test_tabular_learns_the_diagnosis(tmp_path):
     settings = ["engine.name=inline", "rounds=15", f"output.dir={tmp_path}"]
     metrics = simulate(scenario_config("tabular", settings)).metrics["test"]
     # Saying benign to everyone is right for 63 % of the patients.
-    assert metrics["malignant"] > 0.85
-    assert metrics["texture"] > 0.3 and metrics["concavity"] > 0.3
+    for task, least in (("malignant", 0.85), ("texture", 0.3), ("concavity", 0.3)):
+        value = metrics[task]
+        assert value and value > least, task
