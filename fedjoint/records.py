@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,12 +40,13 @@ class Array(FlowerArray):
 
 def to_record(arrays: Mapping[str, Tensor | np.ndarray]) -> ArrayRecord:
     """Wrap named tensors or arrays; CPU memory is shared, not copied."""
-    wrapped = {}
+    record = ArrayRecord()
     for name, values in arrays.items():
         if isinstance(values, Tensor):
             values = values.detach().cpu().numpy()
-        wrapped[name] = Array(np.ascontiguousarray(values))
-    return ArrayRecord(cast(Any, wrapped))
+        # One by one: a record made of a dict copies every array, as bytes.
+        record[name] = Array(np.ascontiguousarray(values))
+    return record
 
 
 def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
