@@ -6,8 +6,13 @@ import os
 from pathlib import Path
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write ``data`` to ``path`` so that a crash at any instant leaves the old file or the new.
+
+    Args:
+        path: the file.
+        data: its new content.
+        durable: hold also for a loss of power, which takes milliseconds.
 
     Raises:
         OSError: the folder is missing, full or not writable.
@@ -19,10 +24,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         with part.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -154,7 +154,8 @@ class RunDir:
 
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Replace what is known of the nodes, see :meth:`JointStrategy.report_nodes`."""
-        _write_json(self._nodes, {"nodes": list(nodes)})
+        # Every round: not worth waiting for the disk.
+        _write_json(self._nodes, {"nodes": list(nodes)}, durable=False)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return what was last written of the nodes."""
@@ -349,8 +350,9 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return row
 
 
-def _write_json(path: Path, value: Any, allow_nan: bool = False) -> None:
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=allow_nan) + "\n").encode())
+def _write_json(path: Path, value: Any, allow_nan: bool = False, durable: bool = True) -> None:
+    text = json.dumps(value, indent=2, allow_nan=allow_nan) + "\n"
+    write_bytes(path, text.encode(), durable=durable)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
