@@ -16,9 +16,11 @@ from scipy import stats
 from fedjoint import bench, compare
 from fedjoint.arms import Arm, as_it_is, independent, run_arm
 from fedjoint.centralised import centralised, run_centralised
+from fedjoint.commands.compare import compare_command
 from fedjoint.compare import Comparison, write_rows
 from fedjoint.config import check
 from fedjoint.engines.session import session
+from fedjoint.errors import UserError
 from fedjoint.metrics import METRICS
 from fedjoint.problem import build_problem
 from fedjoint.scenario import scenario_config
@@ -237,6 +239,14 @@ def test_a_rate_that_loses_a_task_is_not_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr("fedjoint.centralised.run_arm", fake)
     # A smaller root mean squared error is better.
     assert run_centralised(digits(tmp_path), 1, list(runs))[1] == 0.4
+
+
+@pytest.mark.parametrize("text", ["fast", "0.1,-1", "inf"])
+def test_a_wrong_rate_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"--centralised-lr {text}: give positive numbers"):
+        compare_command("digits", centralised_lr=text)
+    assert not list(tmp_path.iterdir())
 
 
 # What is said about the runs
