@@ -48,7 +48,7 @@ def table(
             min_width=None if words else max(map(len, lines)),
             vertical="bottom",
         )
-    for row, following in zip(rows, [*rows[1:], None], strict=True):
+    for row, following in zip(rows, [*rows, None][1:], strict=True):
         made.add_row(*row, end_section=grouped and following is not None and row[0] != following[0])
     return made
 

@@ -153,7 +153,7 @@ class RunDir:
         _write_json(self._info, {**self.info, "status": status})
 
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
-        """Replace what is known of the nodes, see :meth:`JointStrategy.report_nodes`."""
+        """Replace what is known of the nodes, see :meth:`fedjoint.roster.Roster.report`."""
         # Every round: not worth waiting for the disk.
         _write_json(self._nodes, {"nodes": list(nodes)}, durable=False)
 

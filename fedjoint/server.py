@@ -80,7 +80,7 @@ def serve(
     def record(values: dict[str, Any]) -> None:
         still_ours()
         run.append(values)
-        run.write_nodes(strategy.report_nodes())
+        run.write_nodes(strategy.roster.report())
         on_round(values)
 
     def checkpoint(round: int, backbone: dict[str, Tensor]) -> None:
@@ -100,23 +100,22 @@ def serve(
     run.mark("running")
     try:
         strategy.discover(grid)
-        run.write_nodes(strategy.report_nodes())
+        run.write_nodes(strategy.roster.report())
         if found:
             strategy.state = dict(found.state)
             backbone = found.backbone
         else:
-            backbone = {n: to_tensor(a) for n, a in strategy.initial.items()}
+            backbone = {n: to_tensor(a) for n, a in strategy.roster.initial.items()}
         left = config.rounds - first + 1
         if left > 0:
             strategy.start(grid, to_record(backbone), left, timeout=config.strategy.timeout)
             backbone = {
-                n: t.clone()
-                for n, t in strategy.layout.views(strategy.backbone).items()  # type: ignore[union-attr]
+                n: t.clone() for n, t in strategy.roster.layout.views(strategy.backbone).items()
             }
     except BaseException as error:
         log.error("the run ends: %s", error or type(error).__name__)
         if run.generation == generation:
-            run.write_nodes(strategy.report_nodes())
+            run.write_nodes(strategy.roster.report())
             run.mark("failed")
         raise
     run.finish(config.rounds, backbone, run.records())
