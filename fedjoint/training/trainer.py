@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -30,8 +31,11 @@ from fedjoint.training.job import Job, Tensors
 from fedjoint.training.memory import keep_freed_memory
 from fedjoint.training.optimisers import Optimiser
 
-#: Clients in one batched program: more gain nothing, as their weights leave the CPU's cache.
-CHUNK = 64
+#: Most clients in one batched program on a GPU and on the CPU.
+_MOST_GPU, _MOST_CPU = 64, 256
+
+#: Bytes that their weights and examples may take on the CPU; gradients take as much again.
+_BYTES = 64 << 20
 
 
 class Trainer:
@@ -61,10 +65,18 @@ class Trainer:
         balance = self.balance(tuple(self.problem.tasks))
         return why_sequential(self.model, self.problem.example.to(self.device), balance)
 
-    @property
+    @cached_property
     def chunk(self) -> int:
         """Most clients in one job."""
-        return 1 if self.fallback else CHUNK
+        if self.fallback:
+            return 1
+        if self.device.type != "cpu":
+            return _MOST_GPU
+        local, evaluate = self.config.local, self.config.evaluate
+        largest = int(self.problem.data.sizes.max())
+        rows = min(largest, max(local.batch_size, evaluate.batch_size))
+        one = 4 * self.layout.size + rows * self.problem.example.nbytes
+        return max(1, min(_MOST_CPU, _BYTES // one))
 
     def tasks(self, client: int) -> tuple[Task, ...]:
         """Return the tasks of ``client``, in the problem's order."""
@@ -85,13 +97,15 @@ class Trainer:
         return {name: tensor.to(self.device) for name, tensor in state.items()}
 
     def chunks(self, clients: np.ndarray) -> Iterator[slice]:
-        """Divide ``clients`` into runs with the same tasks, short enough for one job."""
+        """Divide ``clients`` into runs with the same tasks, evenly, short enough for one job."""
         tasks = self.problem.data.tasks[clients]
         changes = np.flatnonzero((tasks[1:] != tasks[:-1]).any(1)) + 1
         bounds = [0, *changes.tolist(), len(clients)]
         for start, stop in itertools.pairwise(bounds):
-            for first in range(start, stop, self.chunk):
-                yield slice(first, min(first + self.chunk, stop))
+            count = stop - start
+            parts = math.ceil(count / self.chunk)
+            for part in range(parts):
+                yield slice(start + count * part // parts, start + count * (part + 1) // parts)
 
     def cohort(self, places: np.ndarray, clients: np.ndarray) -> Cohort:
         """Return the data of clients with the same tasks, resident on the device.

@@ -1,0 +1,75 @@
+"""The trainer divides clients into jobs; a job's random numbers and memory are its own."""
+
+import ctypes
+import resource
+
+import numpy as np
+import pytest
+import torch
+
+from fedjoint.config import check
+from fedjoint.problem import build_problem
+from fedjoint.training.memory import keep_freed_memory
+from fedjoint.training.seeding import seeded
+from fedjoint.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def trainer(clients, **more):
+    tree = {"data": {"clients": clients, "partition": "iid", "examples_per_client": 20}, **more}
+    config = check({"model": {"hidden": [8]}, **tree})
+    return Trainer(build_problem(config), config, CPU)
+
+
+@pytest.mark.parametrize("most", [1, 3, 4, 100])
+def test_jobs_have_the_same_tasks_and_are_even(most):
+    made = trainer(40)
+    made.chunk = most
+    tasks = made.problem.data.tasks
+    clients = np.lexsort(tasks.T)  # equal ones side by side
+    found = list(made.chunks(clients))
+    assert np.array_equal(np.concatenate([clients[part] for part in found]), clients)
+    sizes: dict[bytes, list[int]] = {}
+    for part in found:
+        (own,) = np.unique(tasks[clients[part]], axis=0)
+        sizes.setdefault(own.tobytes(), []).append(part.stop - part.start)
+    for key, own in sizes.items():
+        assert max(own) <= most and max(own) - min(own) <= 1
+        assert len(own) == -(-sum(row.tobytes() == key for row in tasks) // most)
+    assert list(made.chunks(clients[:0])) == []
+
+
+def test_a_job_is_smaller_where_a_client_takes_more_memory():
+    small, wide = trainer(4), trainer(4, model={"hidden": [20_000]})
+    parameters = 64 * 20_000 + 20_000
+    assert wide.layout.size == parameters
+    assert 1 < wide.chunk < small.chunk
+    assert wide.chunk * 4 * parameters <= 64 << 20 < 2 * (wide.chunk + 1) * 4 * parameters
+    assert trainer(4, local={"sequential": True}).chunk == 1
+
+
+def test_seeded_draws_as_torch_does_and_leaves_no_trace():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    inner, following = torch.rand(3), torch.rand(3)
+    torch.manual_seed(1)
+    with pytest.raises(KeyError), seeded(CPU, 7):
+        assert torch.equal(torch.rand(3), inner)
+        assert torch.equal(torch.rand(3), following)
+        raise KeyError
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_freed_memory_is_not_faulted_in_again():
+    keep_freed_memory()
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(16 << 20)  # 64 MiB, 16,384 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 1000
