@@ -19,8 +19,7 @@ from simulations.benchmark.plot import draw
 from simulations.benchmark.results import Results, rate, show, write
 from simulations.benchmark.workloads import WORKLOADS
 
-# Wide enough for the table where the output is no terminal.
-console = Console(width=None if sys.stdout.isatty() else 120)
+console = Console()
 
 
 def main(
@@ -57,7 +56,6 @@ def main(
     console.print(
         f"medians of {repeats} processes with {rounds} rounds each, after a warm-up round"
     )
-    console.print("beside: what a round takes beyond the training of the slowest worker")
     write(rows, out / "benchmark.csv")
     draw(rows, out / "benchmark.png")
     console.print(f"table and plot: {out}", soft_wrap=True)

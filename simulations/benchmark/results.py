@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -16,10 +18,6 @@ from simulations.benchmark.cell import Cell, Outcome
 
 #: Parts of a round that the engine tells, in the order of a round.
 PARTS = ("broadcast", "train", "gather", "merge")
-
-
-_RATIOS = ("x flower", "x seq.", "of kernel")
-_TIMES = (*(f"{part} ms" for part in PARTS), "beside ms")
 
 
 class Results:
@@ -84,30 +82,62 @@ def rate(cell: Cell, outcome: Outcome) -> float:
     return cell.clients / median(outcome.seconds)
 
 
-def show(rows: Iterable[Mapping[str, Any]], console: Console) -> None:
-    """Print a table for each workload."""
-    by_workload: dict[str, list[Mapping[str, Any]]] = {}
+def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print a table of all, and one of the rounds whose parts are known."""
+    _print(
+        "clients trained per second",
+        {
+            "work": (lambda row: row["workload"]),
+            "clients": (lambda row: f"{row['clients']:,}"),
+            "contestant": (lambda row: row["contestant"]),
+            "threads": (lambda row: str(row["threads"])),
+            "clients/s": (lambda row: _number(row["clients per second"], ",.0f")),
+            "x flower": (lambda row: _number(row["times flower"], ",.1f")),
+            "x seq.": (lambda row: _number(row["times sequential"], ",.1f")),
+            "of kernel": (lambda row: _number(row["of kernel"], ".0%")),
+            "peak MB": (lambda row: _number(row["peak MB"], ",.0f")),
+        },
+        rows,
+        console,
+    )
     for row in rows:
-        by_workload.setdefault(row["workload"], []).append(row)
-    for workload, own in by_workload.items():
-        table = Table(title=f"{workload}: clients trained per second")
-        for name in ("clients", "contestant", "threads", "clients/s", *_RATIOS, "peak MB", *_TIMES):
-            table.add_column(name, justify="left" if name == "contestant" else "right")
-        for row in own:
-            speed = row["clients per second"]
-            table.add_row(
-                f"{row['clients']:,}",
-                row["contestant"],
-                str(row["threads"]),
-                row["problem"] if math.isnan(speed) else f"{speed:,.0f}",
-                _number(row["times flower"], ",.1f"),
-                _number(row["times sequential"], ",.1f"),
-                _number(row["of kernel"], ".0%"),
-                _number(row["peak MB"], ",.0f"),
-                *(_number(row[f"{part} ms"], ",.1f") for part in PARTS),
-                _number(row["beside training ms"], ",.1f"),
-            )
-        console.print(table)
+        if row["problem"]:
+            who = f"{row['contestant']} on {row['threads']} threads"
+            where = f"{row['workload']}, {row['clients']:,} clients"
+            console.print(f"{where}, {who}: {row['problem']}", markup=False)
+    _print(
+        "parts of a round, milliseconds",
+        {
+            "work": (lambda row: row["workload"]),
+            "clients": (lambda row: f"{row['clients']:,}"),
+            "threads": (lambda row: str(row["threads"])),
+            **{part: partial(_milliseconds, f"{part} ms") for part in PARTS},
+            "all but train": partial(_milliseconds, "beside training ms"),
+        },
+        [row for row in rows if not math.isnan(row["train ms"])],
+        console,
+    )
+
+
+def _print(
+    title: str,
+    columns: Mapping[str, Callable[[Mapping[str, Any]], str]],
+    rows: Sequence[Mapping[str, Any]],
+    console: Console,
+) -> None:
+    if not rows:
+        return
+    table = Table(title=title, box=SIMPLE, padding=(0, 0))
+    for name in columns:
+        left = name in ("work", "contestant")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(text(row) for text in columns.values()))
+    console.print(table)
+
+
+def _milliseconds(name: str, row: Mapping[str, Any]) -> str:
+    return _number(row[name], ",.1f")
 
 
 def _number(value: float, form: str) -> str:
