@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Context, RecordDict
 from torch import Tensor
 
 from fedjoint.config import Config, check
+from fedjoint.engines.inline import InlineGrid
+from fedjoint.engines.local import simulated_context
+from fedjoint.engines.session import ray_workers
 from fedjoint.errors import UserError
 from fedjoint.loading import load_object
 from fedjoint.problem import Problem, build_problem
@@ -116,27 +118,19 @@ def _execute(config: Config, problem: Problem | None, run: RunDir, on_round: OnR
     if (np.asarray(problem.data.sizes) < 0).any():
         raise UserError("a client has a negative number of examples")
     make_app = partial(_make_app, problem)
-    grid: Any
+    tasks = tuple(problem.tasks)
     if config.engine.name == "inline":
-        from fedjoint.engines.inline import InlineGrid
-
-        grid = InlineGrid(make_app(), _context(1, 1), config.engine.threads)
+        grid = InlineGrid(make_app(), simulated_context(1, 1), config.engine.threads)
+        backbone = serve(grid, config, run, tasks=tasks, on_round=on_round)
     else:
         from fedjoint.engines.ray import RayGrid
 
-        grid = RayGrid(config.engine, make_app, _context)
-    try:
-        backbone = serve(grid, config, run, tasks=tuple(problem.tasks), on_round=on_round)
-    finally:
-        grid.close()
+        with ray_workers(config.engine) as workers:
+            nodes = RayGrid(workers, make_app)
+            backbone = serve(nodes, config, run, tasks=tasks, on_round=on_round)
     return RunResult(run.path, config, run.records(), backbone)
 
 
 def _make_app(problem: Problem) -> Any:
     make: Callable[..., Any] = load_object(CLIENT_APP)
     return make(problem, write_through=False)
-
-
-def _context(node: int, nodes: int) -> Context:
-    own: dict[str, Any] = {"partition-id": node - 1, "num-partitions": nodes}
-    return Context(run_id=1, node_id=node, node_config=own, state=RecordDict(), run_config={})

@@ -171,6 +171,7 @@ class JointStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge the updates; keep the previous backbone where that fails."""
+        sent = time.perf_counter()
         round = self.first_round + server_round - 1
         answered = set()
         for reply in replies:
@@ -208,9 +209,10 @@ class JointStrategy(Strategy):
                 "up": c.bytes_up,
             },
             "seconds": {
+                "broadcast": sent - self.started,
                 "train": c.node_seconds,
+                "gather": max(0.0, merging - sent - c.node_seconds),
                 "merge": time.perf_counter() - merging,
-                "gather": max(0.0, merging - self.started - c.node_seconds),
             },
             "diagnostics": diagnostics,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flwr.app import Message
@@ -29,18 +29,19 @@ class FleetGrid:
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Return the replies that arrive within ``timeout`` seconds."""
+    ) -> Iterator[Message]:
+        """Send, and return replies as they arrive within ``timeout`` seconds."""
         waiting = {identity for identity in self._grid.push_messages(messages) if identity}
+        return self._replies(waiting, timeout)
+
+    def _replies(self, waiting: set[str], timeout: float | None) -> Iterator[Message]:
         end = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
         pause = _FIRST
         while waiting:
             found = list(self._grid.pull_messages(waiting))
-            replies += found
+            yield from found
             waiting -= {reply.metadata.reply_to_message_id for reply in found}
             if not waiting or (end is not None and time.monotonic() >= end):
                 break
             time.sleep(pause)
             pause = min(_MOST, 1.2 * pause)
-        return replies

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -44,5 +45,8 @@ class LocalGrid(Grid):
         """Refuse: replies are not kept for a later pull."""
         raise NotImplementedError("use send_and_receive: this grid keeps no replies")
 
-    def close(self) -> None:
-        """Free what the grid holds."""
+
+def simulated_context(node: int, nodes: int) -> Context:
+    """Return the context of a simulated node, as Flower's own simulation makes it."""
+    own: dict[str, Any] = {"partition-id": node - 1, "num-partitions": nodes}
+    return Context(run_id=1, node_id=node, node_config=own, state=RecordDict(), run_config={})

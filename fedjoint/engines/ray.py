@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedjoint.config import EngineConfig
 from fedjoint.engines.identity import number
-from fedjoint.engines.local import LocalGrid
+from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
 
 
@@ -46,66 +46,86 @@ class Worker:
             return Message(Error(code=2, reason=str(error)), reply_to=message)
 
 
-class RayGrid(LocalGrid):
-    """Nodes on Ray actors.
+class Workers:
+    """Actors in their places, which may serve one run after another.
 
     Args:
         config: workers, CPUs and GPUs, address.
-        make_app: returns the ClientApp; pickled to the workers.
-        make_context: node id, number of nodes -> the node's context.
 
     Raises:
         UserError: the cluster cannot be joined, or cannot ever hold the workers.
     """
 
-    def __init__(
-        self,
-        config: EngineConfig,
-        make_app: Callable[[], ClientApp],
-        make_context: Callable[[int, int], Context],
-    ):
-        super().__init__()
-        self.owned = not ray.is_initialized()
+    def __init__(self, config: EngineConfig):
+        self.config, self.owned = config, not ray.is_initialized()
         if self.owned:
-            start(config)
-        self.cpus, self.gpus, count = workers(config, ray.cluster_resources())
-        self.group = placement_group([self._bundle()] * count, strategy="SPREAD")
+            _start(config)
+        self.cpus, self.gpus, self.count = workers(config, ray.cluster_resources())
+        self.actors: dict[int, Any] = {}
+        self.group = placement_group([self._bundle()] * self.count, strategy="SPREAD")
         if not self.group.wait(timeout_seconds=60):
             free = ray.available_resources()
             self.close()
             raise UserError(
-                f"Ray cannot place {count} workers with {self.cpus:g} CPUs and {self.gpus:g} GPUs "
-                f"each; free are {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs: "
-                "lower engine.workers or what each asks for"
+                f"Ray cannot place {self.count} workers with {self.cpus:g} CPUs and "
+                f"{self.gpus:g} GPUs each; free are {free.get('CPU', 0):g} CPUs and "
+                f"{free.get('GPU', 0):g} GPUs: lower engine.workers or what each asks for"
             )
-        self.threads = config.threads
-        self.contexts = {node: make_context(node, count) for node in range(1, count + 1)}
-        self.make_app = ray.put(make_app)
-        self.actors: dict[int, Any] = {node: self._worker(node) for node in self.contexts}
+        self.actors = {node: self._start_actor(node) for node in range(1, self.count + 1)}
 
-    def _worker(self, node: int) -> Any:
-        """Start a worker in its place of the placement group."""
+    def host(self, make_app: Callable[[], ClientApp]) -> None:
+        """Have every worker make the app of the next run."""
+        self.make_app = ray.put(make_app)
+        for actor in self.actors.values():
+            actor.host.remote(self.make_app)
+
+    def replace(self, node: int) -> None:
+        """Start a worker in the place of one that died."""
+        self.actors[node] = self._start_actor(node)
+        self.actors[node].host.remote(self.make_app)
+
+    def close(self) -> None:
+        """Stop the workers, and Ray where they started it."""
+        for actor in self.actors.values():
+            ray.kill(actor)
+        remove_placement_group(self.group)
+        if self.owned:
+            ray.shutdown()
+
+    def _start_actor(self, node: int) -> Any:
         actor = ray.remote(Worker).options(
             num_cpus=self.cpus,
             num_gpus=self.gpus,
             scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, node - 1),
         )
-        worker: Any = actor.remote(self.contexts[node], self.threads)
-        worker.host.remote(self.make_app)
-        return worker
+        return actor.remote(simulated_context(node, self.count), self.config.threads)  # type: ignore[attr-defined]
 
     def _bundle(self) -> dict[str, float]:
         bundle = {"CPU": self.cpus, "GPU": self.gpus}
         return {name: amount for name, amount in bundle.items() if amount} or {"CPU": 0.001}
 
+
+class RayGrid(LocalGrid):
+    """Nodes on Ray actors.
+
+    Args:
+        workers: the actors.
+        make_app: returns the ClientApp; pickled to the workers.
+    """
+
+    def __init__(self, workers: Workers, make_app: Callable[[], ClientApp]):
+        super().__init__()
+        self.workers = workers
+        workers.host(make_app)
+
     def get_node_ids(self) -> Iterable[int]:
         """Return the nodes, from one."""
-        return self.actors.keys()
+        return self.workers.actors.keys()
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Yield replies as they arrive; what is late or lost becomes an error reply."""
+        """Send, and return replies as they arrive; an error for what is late or lost."""
         sent = number(messages)
         shared = _shared(sent)
         stubs = {id(record): ray.put(record) for record in shared}
@@ -115,8 +135,11 @@ class RayGrid(LocalGrid):
             references = [stubs[id(message.content[n])] for n in names]
             rest = {n: r for n, r in message.content.items() if n not in names}
             light = Message(content=RecordDict(rest), metadata=message.metadata)  # type: ignore[call-overload]
-            actor = self.actors[message.metadata.dst_node_id]
+            actor = self.workers.actors[message.metadata.dst_node_id]
             pending[actor.handle.remote(light, names, *references)] = message
+        return self._replies(pending, timeout)
+
+    def _replies(self, pending: dict[Any, Message], timeout: float | None) -> Iterator[Message]:
         deadline = None if timeout is None else time.monotonic() + timeout
         while pending:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -128,21 +151,12 @@ class RayGrid(LocalGrid):
                 yield ray.get(done[0])
             except ray.exceptions.RayActorError as error:
                 # A new worker takes its place; it reads the private state last saved.
-                node = message.metadata.dst_node_id
-                self.actors[node] = self._worker(node)
+                self.workers.replace(message.metadata.dst_node_id)
                 reason = f"the worker failed: {str(error).strip().splitlines()[0]}"
                 yield Message(Error(code=1, reason=reason), reply_to=message)
         for message in pending.values():
             reason = f"no reply within {timeout:g} s"
             yield Message(Error(code=3, reason=reason), reply_to=message)
-
-    def close(self) -> None:
-        """Stop the workers, and Ray where this grid started it."""
-        for actor in getattr(self, "actors", {}).values():
-            ray.kill(actor)
-        remove_placement_group(self.group)
-        if self.owned:
-            ray.shutdown()
 
 
 def workers(config: EngineConfig, resources: dict[str, float]) -> tuple[float, float, int]:
@@ -170,12 +184,7 @@ def workers(config: EngineConfig, resources: dict[str, float]) -> tuple[float, f
     return per_cpu, share, count
 
 
-def start(config: EngineConfig) -> None:
-    """Join the configured cluster, or start one on this machine.
-
-    Raises:
-        UserError: the cluster cannot be joined.
-    """
+def _start(config: EngineConfig) -> None:
     if config.address:
         try:
             ray.init(address=config.address, log_to_driver=False)
@@ -192,9 +201,9 @@ def start(config: EngineConfig) -> None:
 
 
 def _shared(messages: list[Message]) -> list[ArrayRecord]:
-    """Return the records that several messages carry."""
+    """Return the records that several messages carry, less empty ones."""
     seen: dict[int, tuple[ArrayRecord, int]] = {}
     for message in messages:
         for record in message.content.array_records.values():
             seen[id(record)] = record, seen.get(id(record), (record, 0))[1] + 1
-    return [record for record, count in seen.values() if count > 1]
+    return [record for record, count in seen.values() if count > 1 and len(record)]

@@ -1,32 +1,48 @@
-"""One Ray for several runs."""
+"""Workers of Ray, kept for several runs: most of a short run is their start."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from fedjoint.config import EngineConfig
+
+if TYPE_CHECKING:
+    from fedjoint.engines.ray import Workers
+
+_kept: list[Workers] = []
 
 
 @contextmanager
 def session(config: EngineConfig) -> Iterator[None]:
-    """Keep Ray up for the runs inside, where they use it; a Ray that was there before stays.
+    """Keep the workers up for the runs inside that use them.
 
     Raises:
-        UserError: the cluster cannot be joined.
+        UserError: see :class:`fedjoint.engines.ray.Workers`.
     """
     if config.name != "ray":
         yield
         return
-    import ray
+    with ray_workers(config) as workers:
+        _kept.append(workers)
+        try:
+            yield
+        finally:
+            _kept.remove(workers)
 
-    from fedjoint.engines.ray import start
 
-    if ray.is_initialized():
-        yield
-        return
-    start(config)
+@contextmanager
+def ray_workers(config: EngineConfig) -> Iterator[Workers]:
+    """Return the session's workers where they are of this configuration, else new ones."""
+    for kept in _kept:
+        if kept.config == config:
+            yield kept
+            return
+    from fedjoint.engines.ray import Workers
+
+    workers = Workers(config)
     try:
-        yield
+        yield workers
     finally:
-        ray.shutdown()
+        workers.close()

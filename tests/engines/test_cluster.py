@@ -14,10 +14,9 @@ PLACE = """
 import json, sys
 import ray
 from ray.cluster_utils import Cluster
-from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 from fedjoint.config import EngineConfig
-from fedjoint.engines.ray import RayGrid
+from fedjoint.engines.ray import RayGrid, Workers
 
 cluster = Cluster()
 for _ in range(2):
@@ -25,20 +24,16 @@ for _ in range(2):
 cluster.wait_for_nodes()
 config = EngineConfig(address=cluster.address, **json.loads(sys.argv[1]))
 
-
-def context(node, nodes):
-    return Context(run_id=1, node_id=node, node_config={{}}, state=RecordDict(), run_config={{}})
-
-
-grid = RayGrid(config, ClientApp, context)
+workers = Workers(config)
+grid = RayGrid(workers, ClientApp)
 places = []
-for actor in grid.actors.values():
+for actor in workers.actors.values():
     found = ray.get(actor.__ray_call__.remote(
         lambda worker: (ray.get_runtime_context().get_node_id(), ray.get_gpu_ids())
     ))
     places.append(found)
-print(json.dumps({{"places": places, "gpus": grid.gpus}}))
-grid.close()
+print(json.dumps({{"places": places, "gpus": workers.gpus}}))
+workers.close()
 ray.shutdown()
 cluster.shutdown()
 """
