@@ -2,8 +2,8 @@
 
     FEDJOINT_DATA=~/data fedjoint simulate text
 
-``FEDJOINT_DATA`` names a folder with these files in its folder ``text``, one ``label sentence``
-per line: TREC (Li and Roth 2002, six types of question), MPQA (Wiebe et al. 2005, polarity of
+``FEDJOINT_DATA`` (default ``../shared/data``) names a folder with these files in its folder
+``text``, one ``label sentence`` per line: TREC (Li and Roth 2002, six types of question), MPQA (Wiebe et al. 2005, polarity of
 phrases) and MR (Pang and Lee 2005, polarity of film reviews). The Stanford treebank is left out,
 as it holds the sentences of MR again: a test sentence of one would train the other.
 """
@@ -23,7 +23,7 @@ def config() -> dict[str, Any]:
     """Return the scenario.
 
     Raises:
-        UserError: ``FEDJOINT_DATA`` is not set, or a file is not there.
+        UserError: a file is not there.
     """
     return {
         "name": "text",
@@ -44,14 +44,12 @@ def config() -> dict[str, Any]:
 
 
 def _files() -> list[Path]:
-    root = os.environ.get("FEDJOINT_DATA")
-    if not root:
-        raise UserError(
-            "FEDJOINT_DATA is not set: let it name the folder whose folder 'text' holds "
-            + ", ".join(FILES)
-        )
-    paths = [Path(root).expanduser() / "text" / name for name in FILES]
+    root = Path(os.environ.get("FEDJOINT_DATA") or "../shared/data").expanduser().resolve()
+    paths = [root / "text" / name for name in FILES]
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: no such file; let FEDJOINT_DATA name the folder above 'text'")
+            raise UserError(
+                f"{path}: no such file; set FEDJOINT_DATA to a folder whose folder 'text' holds "
+                + ", ".join(FILES)
+            )
     return paths
