@@ -334,6 +334,8 @@ def _plain(value: Any, nonfinite: Any = lambda number: None) -> Any:
     if isinstance(value, np.ndarray | np.generic | Tensor):
         value = value.tolist()
     if isinstance(value, list | tuple):
+        if all(type(item) is int for item in value):  # the ids of very many clients
+            return list(value)
         return [_plain(item, nonfinite) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return nonfinite(value)
