@@ -50,9 +50,11 @@ def superlink(folder: Path) -> Iterator[Connection]:
     command = [program("flower-superlink"), "--insecure", "--simulation"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--disable-runtime-dependency-installation"]
+    # Flower's simulation would join whatever Ray cluster was last started on this machine.
+    environment = {"RAY_ADDRESS": "local"} | connection.environment()
     with (folder / "superlink.log").open("ab") as log:
         process = subprocess.Popen(
-            command, env=connection.environment(), stdout=log, stderr=log, start_new_session=True
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
         end = time.monotonic() + _START

@@ -26,7 +26,7 @@ def test_uses_every_example_once_and_keeps_the_minimum(name):
     assert min(len(part) for part in parts) >= 8
 
 
-@pytest.mark.parametrize("name", PARTITIONERS)
+@pytest.mark.parametrize("name", sorted(PARTITIONERS.keys() - {"natural"}))
 def test_is_decided_by_the_generator(name):
     first, again, other = (PARTITIONERS[name](np.random.default_rng(s)) for s in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))

@@ -1,6 +1,7 @@
 """Flower's own simulation gives the numbers of ours."""
 
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ def test_the_repository_is_a_flower_app(tmp_path):
         "set": shlex.join([*SETTINGS, f"output.dir={tmp_path / 'runs'}"]),
     }
     with superlink(tmp_path / "link") as connection:
-        run = connection.submit(REPOSITORY, settings, 2)
-        assert connection.wait(run) == "finished:completed"
+        number, status = connection.submit(REPOSITORY, settings, 2), ""
+        while not (status := connection.status(number)).startswith("finished"):
+            time.sleep(1.0)
+        assert status == "finished:completed"
     (folder,) = (tmp_path / "runs").iterdir()
     assert_same(inline(tmp_path / "inline"), RunDir.open(folder).backbone().backbone)
