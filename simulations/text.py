@@ -3,9 +3,10 @@
     FEDJOINT_DATA=~/data fedjoint simulate text
 
 ``FEDJOINT_DATA`` (default ``../shared/data``) names a folder with these files in its folder
-``text``, one ``label sentence`` per line: TREC (Li and Roth 2002, six types of question), MPQA (Wiebe et al. 2005, polarity of
-phrases) and MR (Pang and Lee 2005, polarity of film reviews). The Stanford treebank is left out,
-as it holds the sentences of MR again: a test sentence of one would train the other.
+``text``, one ``label sentence`` per line: TREC (Li and Roth 2002, six types of question), MPQA
+(Wiebe et al. 2005, polarity of phrases) and MR (Pang and Lee 2005, polarity of film reviews). The
+Stanford treebank is left out, as it holds the sentences of MR again: a test sentence of one would
+train the other.
 """
 
 from __future__ import annotations
