@@ -55,7 +55,7 @@ def compare(clients: int, parameters: int, repeats: int, console: Console) -> No
     for name in ("threads", *(f"{way} ms" for way in ways), "merge GB/s", "merge / reading"):
         table.add_column(name, justify="right")
     threads = torch.get_num_threads()
-    for count in sorted({1, os.cpu_count() or 1}):
+    for count in sorted({1, len(os.sched_getaffinity(0))}):
         torch.set_num_threads(count)
         took: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(repeats + 1):
