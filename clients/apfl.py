@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from clients.own import own_part
 from fedjoint.method import Method, Tensors
 from fedjoint.model import JointModel
 from fedjoint.tasks import Task
@@ -35,7 +36,7 @@ class APFL(Method):
         }
 
     def train(self, job: Job) -> Tensors:
-        own = {n.removeprefix("own."): t for n, t in job.private.items() if n.startswith("own.")}
+        own = own_part(job.private)
         own = {**job.layout.views(own.pop("backbone")), **own}
         trained = {name: tensor for name, tensor in own.items() if name in job.trainable}
         optimiser = job.optimiser(trained)

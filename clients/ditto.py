@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from clients.own import own_part
 from fedjoint.method import Method, Tensors
 from fedjoint.model import JointModel
 from fedjoint.tasks import Task
@@ -44,5 +45,5 @@ class Ditto(Method):
         return {}
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
-        own = {n.removeprefix("own."): t for n, t in job.private.items() if n.startswith("own.")}
+        own = own_part(job.private)
         return own.pop("backbone"), own

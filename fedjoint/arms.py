@@ -113,6 +113,12 @@ def independent(config: Config) -> Config:
     return config.model_copy(update={"strategy": strategy, "local": local})
 
 
+def gains(arm: Arm, reference: Arm, task: Task) -> list[float]:
+    """Return by how much ``arm`` is better than ``reference`` on the test data, by seed."""
+    pairs = zip(arm.final(task.name), reference.final(task.name), strict=True)
+    return [sign(task) * (own - other) for own, other in pairs]
+
+
 def sign(task: Task) -> int:
     """Return 1 where more of the task's metric is better, else -1."""
     return 1 if task.metric_fn.higher_is_better else -1

@@ -9,14 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
-from fedjoint.arms import Arm, OnRun, independent, mean, run_arm, sign
+from fedjoint.arms import Arm, OnRun, gains, independent, mean, run_arm
 from fedjoint.config import Config
 from fedjoint.engines.session import session
 from fedjoint.errors import UserError
 from fedjoint.report import table
 from fedjoint.server import make_strategy
-from fedjoint.statistics import Interval, delta_m, interval, mean_ranks
-from fedjoint.tasks import Task
+from fedjoint.statistics import Interval, columns, delta_m, mean_ranks
 
 _WIDTH, _NAME = 79, 16  # columns of a table, and most of them for the name of a strategy
 
@@ -59,13 +58,13 @@ class Bench:
                 for seed in range(seeds)
             ]
             row: dict[str, Any] = {"strategy": name, "mean rank": ranks[name]}
-            row |= _interval("test", arm.scores())
+            row |= columns("test", arm.scores())
             row["Delta-m %"] = mean(relative)
             row["conflicting pairs"] = mean(share for _, share in arm.conflicts())
             row |= {"MB": mean(arm.megabytes), "seconds": mean(arm.seconds)}
             for task in tasks:
-                row |= _interval(task.name, arm.final(task.name))
-                row[f"{task.name} gain"] = _gain(arm, self.reference, task)
+                row |= columns(task.name, arm.final(task.name))
+                row[f"{task.name} gain"] = mean(gains(arm, self.reference, task))
             rows.append(row)
         return rows
 
@@ -104,7 +103,7 @@ def bench_strategies(
 def show(bench: Bench, console: Console) -> None:
     """Print the ranking, and the metrics of every task."""
     rows = bench.rows()
-    columns = ["strategy", "rank", "mean\ntest metric", "Delta-m %", "conflicts", "MB", "seconds"]
+    headers = ["strategy", "rank", "mean\ntest metric", "Delta-m %", "conflicts", "MB", "seconds"]
     cells = [
         [
             row["strategy"],
@@ -117,7 +116,7 @@ def show(bench: Bench, console: Console) -> None:
         ]
         for row in rows
     ]
-    console.print(table("strategies by mean rank over tasks and seeds", columns, cells))
+    console.print(table("strategies by mean rank over tasks and seeds", headers, cells))
     console.print("Delta-m: average relative gain over independent training; positive is better")
     console.print("conflicts: share of pairs of clients whose updates point apart")
     console.print()
@@ -138,16 +137,6 @@ def show(bench: Bench, console: Console) -> None:
         console.print(f"{name} failed: {reason}", markup=False)
 
 
-def _interval(name: str, values: list[float]) -> dict[str, float]:
-    found = interval(values)
-    return {name: found.mean, f"{name} 95 %": found.half}
-
-
 def _cell(row: dict[str, Any], task: str) -> str:
     worse = "*" if row[f"{task} gain"] < 0 else " "
     return f"{Interval(row[task], row[f'{task} 95 %']):.2f}{worse}".replace(" ± ", "±")
-
-
-def _gain(arm: Arm, reference: Arm, task: Task) -> float:
-    pairs = zip(arm.final(task.name), reference.final(task.name), strict=True)
-    return mean(sign(task) * (a - b) for a, b in pairs)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from fedjoint.arms import Arm, OnRun, independent, mean, run_arm, sign
+from fedjoint.arms import Arm, OnRun, gains, independent, mean, run_arm, sign
 from fedjoint.centralised import run_centralised
 from fedjoint.config import Config
 from fedjoint.engines.session import session
 from fedjoint.report import table
-from fedjoint.statistics import Interval, interval
+from fedjoint.statistics import Interval, columns, interval
 from fedjoint.tasks import Task
 
 
@@ -43,8 +41,7 @@ class Comparison:
 
     def gain(self, task: Task) -> list[float]:
         """Return by how much joint is better than independent on the test data, by seed."""
-        pairs = zip(self.joint.final(task.name), self.independent.final(task.name), strict=True)
-        return [sign(task) * (joint - alone) for joint, alone in pairs]
+        return gains(self.joint, self.independent, task)
 
     def rounds_to_target(self, arm: Arm, task: Task) -> list[float]:
         """Return the first evaluated round at which ``arm`` is as good as independent ends.
@@ -134,7 +131,7 @@ def show(comparison: Comparison, console: Console) -> None:
     """Print the tables and the verdict."""
     rows = comparison.rows()
     seeds = len(comparison.joint.runs)
-    columns = ["task", "metric", "arm", "test", "train\n- test", "rounds\nto target"]
+    headers = ["task", "metric", "arm", "test", "train\n- test", "rounds\nto target"]
     cells = []
     for row in rows:
         rounds = "" if row["task"] == "mean" else "never"
@@ -145,7 +142,7 @@ def show(comparison: Comparison, console: Console) -> None:
         gap = f"{Interval(row['train - test'], math.nan):+.3f}"
         cells.append([row["task"], row["metric"], row["arm"], test, gap, rounds])
     title = "test metric, mean and 95 % interval over seeds"
-    console.print(table(title, columns, cells, left=3, grouped=True))
+    console.print(table(title, headers, cells, left=3, grouped=True))
     console.print("target: the test metric at which independent training ends, seed by seed")
     console.print()
     costs = [
@@ -153,29 +150,13 @@ def show(comparison: Comparison, console: Console) -> None:
         for row in rows
         if row["task"] == "mean"
     ]
-    columns = ["arm", "learning rate", "MB sent", "seconds"]
-    console.print(table("a run, mean over seeds", columns, costs))
+    headers = ["arm", "learning rate", "MB sent", "seconds"]
+    console.print(table("a run, mean over seeds", headers, costs))
     console.print(comparison.verdict())
 
 
-def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows as CSV."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _row(task: str, metric: str, arm: Arm, test: list[float]) -> dict[str, Any]:
-    found = interval(test)
-    return {
-        "task": task,
-        "metric": metric,
-        "arm": arm.name,
-        "test": found.mean,
-        "test 95 %": found.half,
-    }
+    return {"task": task, "metric": metric, "arm": arm.name, **columns("test", test)}
 
 
 def _differences(first: list[float], second: list[float]) -> list[float]:

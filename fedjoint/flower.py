@@ -79,9 +79,9 @@ class Connection:
 
     def environment(self) -> dict[str, str]:
         """Return the environment for Flower's programs."""
-        quiet = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+        # Telemetry is off in os.environ since fedjoint was imported, unless the user has it on.
         own = {"FLWR_HOME": str(self.home.resolve()), "FLWR_DISABLE_UPDATE_CHECK": "1"}
-        return quiet | dict(os.environ) | own
+        return dict(os.environ) | own
 
     def call(self, *arguments: str) -> dict[str, Any]:
         """Run ``flwr`` and return what it answers.
@@ -132,18 +132,19 @@ def follow(
     connection: Connection, number: str, run: RunDir, on_round: Callable[[dict[str, Any]], None]
 ) -> str:
     """Wait for a run to end and return its status; ``on_round`` gets the records of new rounds."""
-    seen, ask = len(run.records()), time.monotonic() + _ASK
+    written, seen, ask = run.written, len(run.records()), time.monotonic() + _ASK
     while True:
         # The run directory says how far it is; asking Flower costs a process each time.
         ended = run.info["status"] in ("done", "failed")
         status = "running"
         if ended or time.monotonic() > ask:
             status, ask = connection.status(number), time.monotonic() + _ASK
-        records = run.records()
-        for record in records[seen:]:
-            on_round(record)
-        # A resumed run first drops the rounds that it does again.
-        seen = len(records)
+        if run.written != written:  # reading all of a long run's metrics takes its time
+            written, records = run.written, run.records()
+            for record in records[seen:]:
+                on_round(record)
+            # A resumed run first drops the rounds that it does again.
+            seen = len(records)
         if status.startswith("finished"):
             return status
         time.sleep(0.5)

@@ -52,9 +52,7 @@ def _table(path: Path, inputs: Inputs) -> Tensor:
                 f"{path}:1: the header has no column {name!r}{hint}; the model reads "
                 f"{len(columns)} columns, {columns[0]!r} to {columns[-1]!r}"
             )
-    x = np.empty((len(table.places), len(columns)), np.float32)
-    for at, name in enumerate(columns):
-        x[:, at] = [_number(cell) for cell in table.columns[name]]
+    x = np.stack([table.numbers(name) for name in columns], 1)
     wrong = np.argwhere(~np.isfinite(x))
     if len(wrong):
         row, at = wrong[0].tolist()
@@ -63,13 +61,6 @@ def _table(path: Path, inputs: Inputs) -> Tensor:
             f"{table.places[row]}: {name!r} is {table.columns[name][row]!r}, not a finite number"
         )
     return torch.from_numpy(x.reshape(-1, *inputs.shape))
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
 
 
 def _sentences(path: Path, inputs: Inputs) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
+from fedjoint.loading import construct, find
 from fedjoint.model import JointModel
 from fedjoint.tasks import Task
 from fedjoint.training.job import Job
@@ -38,3 +42,12 @@ class Method:
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
         """Return the ``[clients, P]`` backbones and the private state to evaluate with."""
         return job.shared, job.private
+
+
+def make_method(name: str, options: Mapping[str, Any]) -> Method:
+    """Return a local method by registered name or reference.
+
+    Raises:
+        UserError: there is none, or an option is wrong.
+    """
+    return construct(f"local method {name}", find("methods", name), options)

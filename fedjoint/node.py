@@ -17,8 +17,7 @@ from fedjoint import messages
 from fedjoint.compression import compress
 from fedjoint.config import Config
 from fedjoint.errors import UserError
-from fedjoint.loading import construct, find
-from fedjoint.method import Method
+from fedjoint.method import Method, make_method
 from fedjoint.problem import Problem
 from fedjoint.records import to_tensor
 from fedjoint.store import PrivateState, StateStore
@@ -326,10 +325,7 @@ class Node:
     def _method(self, request: Mapping[str, Any]) -> Method:
         key = f"{request['method']} {request['method_options']}"
         if key not in self.methods:
-            make = find("methods", request["method"])
-            self.methods[key] = construct(
-                f"local method {request['method']}", make, request["method_options"]
-            )
+            self.methods[key] = make_method(request["method"], request["method_options"])
         return self.methods[key]
 
     def _backbone(self, message: Message) -> Tensor:

@@ -13,8 +13,7 @@ from torch import Tensor
 from fedjoint.config import Config
 from fedjoint.data.dataset import is_known
 from fedjoint.errors import UserError
-from fedjoint.loading import construct, find
-from fedjoint.method import Method
+from fedjoint.method import make_method
 from fedjoint.problem import Problem
 from fedjoint.rundir import RunDir
 from fedjoint.server import make_strategy
@@ -74,13 +73,8 @@ class PersonalModels:
         if saved and saved.round == done.round:
             strategy.state = dict(saved.state)
             self._broadcast = strategy.broadcast(self._received)
-        own = config.local.method
-        self.method_name = own or strategy.method
-        self._method: Method = construct(
-            f"local method {self.method_name}",
-            find("methods", self.method_name),
-            {} if own else strategy.method_options,
-        )
+        self.method_name, options = strategy.local_method(config)
+        self._method = make_method(self.method_name, options)
         self._store = StateStore(state)
         self.trained = self._store.clients()
         self.places = places

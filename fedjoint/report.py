@@ -53,15 +53,20 @@ def table(
     return made
 
 
-def show_run(result: RunResult, console: Console) -> None:
-    """Print the metrics of the last evaluation, and where everything is."""
+def metrics_table(title: str, result: RunResult) -> Table:
+    """Return the metrics of the last evaluation."""
     splits = result.metrics
     rows = []
     for task in splits.get("test", {}):
         values = [splits[split].get(task) for split in ("train", "valid", "test")]
         rows.append([task, *("-" if v is None else f"{v:.4f}" for v in values)])
+    return table(title, ["task", "train", "valid", "test"], rows)
+
+
+def show_run(result: RunResult, console: Console) -> None:
+    """Print the metrics of the last evaluation, and where everything is."""
     title = f"{result.config.name}: after {result.config.rounds} rounds"
-    console.print(table(title, ["task", "train", "valid", "test"], rows))
+    console.print(metrics_table(title, result))
     seconds = sum(record["seconds"]["round"] for record in result.records)
     sent = sum(sum(record["bytes"].values()) for record in result.records)
     failed = sum(len(record["clients"]["failed"]) for record in result.records)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import math
@@ -19,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from fedjoint.atomic import write_bytes
+from fedjoint.atomic import write_bytes, write_csv
 from fedjoint.config import Config, check
 from fedjoint.errors import UserError
 from fedjoint.packing import DamagedError, pack, unpack
@@ -198,6 +196,11 @@ class RunDir:
             records.append(record)
         return records
 
+    @property
+    def written(self) -> int:
+        """Bytes of metrics written so far."""
+        return self._metrics.stat().st_size if self._metrics.exists() else 0
+
     def truncate(self, round: int) -> None:
         """Keep the records of rounds up to ``round`` alone."""
         kept = [record for record in self.records() if record["round"] <= round]
@@ -256,13 +259,7 @@ class RunDir:
         self._final.parent.mkdir(exist_ok=True)
         tensors = {f"backbone/{n}": t for n, t in backbone.items()}
         write_bytes(self._final, pack(tensors, {"round": str(round), "schema": _SCHEMA}))
-        rows = [_flat(_plain(record)) for record in records]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_bytes(self.path / "metrics.csv", text.getvalue().encode())
+        write_csv([_flat(_plain(record)) for record in records], self.path / "metrics.csv")
 
     def backbone(self) -> Checkpoint:
         """Return the newest backbone, final or of a checkpoint (final: without state).

@@ -38,6 +38,12 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(np.mean(known)), float(error * stats.t.ppf(0.975, len(known) - 1)))
 
 
+def columns(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Return the cells of a table: ``name``, the mean, and ``name 95 %``, half its interval."""
+    found = interval(values)
+    return {name: found.mean, f"{name} 95 %": found.half}
+
+
 def mean_ranks(scores: Mapping[str, Sequence[float]], higher: Sequence[bool]) -> dict[str, float]:
     """Return each contestant's mean rank, one is best; ties share, what is not finite is last.
 

@@ -91,6 +91,7 @@ class JointStrategy(Strategy):
         self.config, self.run, self.first_round = config, run, first_round
         self.generation, self.resumed_from = generation, first_round - 1
         self.on_round, self.on_checkpoint = on_round, on_checkpoint
+        self.settings = config.model_dump(mode="json")
         self.durable = first_round - 1
         self.roster = Roster(config, tasks, wait)
         self.asked: dict[int, Asked] = {}
@@ -155,16 +156,22 @@ class JointStrategy(Strategy):
         )
         return Message(content, node, kind, ttl=self.config.strategy.timeout)
 
+    def local_method(self, config: Config) -> tuple[str, dict[str, float | int | str]]:
+        """Return name and options of the method that clients run."""
+        own = config.local.method
+        return (own, {}) if own else (self.method, self.method_options)
+
     def _common(self, round: int) -> dict[str, Any]:
+        method, options = self.local_method(self.config)
         return {
             "run": str(self.run.resolve()),
             "round": round,
             "generation": self.generation,
             "resumed_from": self.resumed_from,
             "durable": self.durable,
-            "config": self.config.model_dump(mode="json"),
-            "method": self.config.local.method or self.method,
-            "method_options": {} if self.config.local.method else self.method_options,
+            "config": self.settings,
+            "method": method,
+            "method_options": options,
         }
 
     def aggregate_train(

@@ -8,12 +8,31 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedjoint.errors import UserError
+
 console = Console()
 
 Scenario = Annotated[str, typer.Argument(help="A registered scenario, or a TOML file.")]
 Settings = Annotated[
     list[str], typer.Option("--set", help="Override a setting, such as rounds=10.")
 ]
+
+
+def parts(text: str) -> list[str]:
+    """Return the parts of a comma-separated option."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def client_ids(text: str) -> list[int]:
+    """Return the ids of the option ``--clients``.
+
+    Raises:
+        UserError: one is no whole number.
+    """
+    try:
+        return [int(part) for part in parts(text)]
+    except ValueError:
+        raise UserError(f"--clients {text}: write ids, as in 0,1,2") from None
 
 
 class Live:

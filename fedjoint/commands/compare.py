@@ -11,7 +11,8 @@ import typer
 
 from fedjoint import bench, compare, plots
 from fedjoint.arms import Arm
-from fedjoint.commands.common import Scenario, Settings, console
+from fedjoint.atomic import write_csv
+from fedjoint.commands.common import Scenario, Settings, console, parts
 from fedjoint.config import Config
 from fedjoint.errors import UserError
 from fedjoint.rundir import RunDir
@@ -42,7 +43,7 @@ def compare_command(
     with console.status("starting") as status:
         found = compare.compare(config, seeds, rates, lambda n, s: status.update(f"{n}, seed {s}"))
     compare.show(found, console)
-    compare.write_rows(found.rows(), folder / "compare.csv")
+    write_csv(found.rows(), folder / "compare.csv")
     _draw(list(found.arms), found.joint, folder)
 
 
@@ -54,13 +55,12 @@ def bench_command(
 ) -> None:
     """Rank strategies on the same data, against training alone."""
     config, folder = _prepare(scenario_config(scenario, settings), "bench")
-    names = [name.strip() for name in strategies.split(",") if name.strip()]
     with console.status("starting") as status:
         found = bench.bench_strategies(
-            config, names, seeds, lambda n, s: status.update(f"{n}, seed {s}")
+            config, parts(strategies), seeds, lambda n, s: status.update(f"{n}, seed {s}")
         )
     bench.show(found, console)
-    compare.write_rows(found.rows(), folder / "ranking.csv")
+    write_csv(found.rows(), folder / "ranking.csv")
     arms = [*found.arms.values(), found.reference]
     _draw(arms, arms[0], folder)
 
@@ -76,7 +76,7 @@ def plot_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) 
 
 def _rates(text: str | None) -> list[float]:
     try:
-        rates = [float(rate) for rate in (text or "").split(",") if rate.strip()]
+        rates = [float(rate) for rate in parts(text or "")]
     except ValueError:
         rates = [math.nan]
     if not all(0 < rate < math.inf for rate in rates):

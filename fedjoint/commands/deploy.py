@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from fedjoint.commands.common import Live, Settings, console
+from fedjoint.commands.common import Live, Settings, client_ids, console, parts
 from fedjoint.commands.simulate import label
 from fedjoint.deploy.address import parse, wait_for
 from fedjoint.deploy.data import own_data
@@ -20,7 +20,7 @@ from fedjoint.deploy.node import node_command, run_node
 from fedjoint.deploy.run import attend, restart, start
 from fedjoint.deploy.server import connect, register, run_server
 from fedjoint.errors import UserError
-from fedjoint.report import show_run, table
+from fedjoint.report import metrics_table, show_run, table
 from fedjoint.rundir import RunDir
 from fedjoint.scenario import scenario_config
 from fedjoint.simulation import RunResult
@@ -40,7 +40,7 @@ def keys_command(
     nodes: Names = "",
 ) -> None:
     """Make the keys of a deployment, or of more nodes."""
-    names = _split(nodes)
+    names = parts(nodes)
     if not hosts and not (folder / "server/server.pem").exists():
         raise UserError("--host: name the server as the nodes will, such as --host joint.example")
     make_keys(folder, hosts, names)
@@ -73,11 +73,7 @@ def client_command(
     insecure: Insecure = False,
 ) -> None:
     """Run a node: Flower's SuperNode, with its clients' data."""
-    try:
-        ids = [int(client) for client in _split(clients)]
-    except ValueError:
-        raise UserError(f"--clients {clients}: write ids, as in 0,1,2") from None
-    own = own_data(data, _split(tasks))
+    ids, own = client_ids(clients), own_data(data, parts(tasks))
     sys.exit(run_node(lambda: node_command(name, server, state, ids, own, keys, insecure)))
 
 
@@ -97,7 +93,8 @@ def deploy_command(
         raise UserError("give a scenario, or --resume RUN")
     parent = Path("runs") if resume is None else resume.parent
     connection = connect(server, parent / ".flower", keys, insecure)
-    wait_for(*parse(server), seconds=30.0)
+    if not wait_for(*parse(server), seconds=30.0):
+        raise UserError(f"nobody answers on {server}: start fedjoint server there")
     if keys:
         register(connection, keys)
     if resume is None:
@@ -125,13 +122,7 @@ def status_command(run: Annotated[Path, typer.Argument(help="A run directory.")]
     done = records[-1]["round"] if records else 0
     console.print(f"{run}: {found.info['status']}, round {done} of {config.rounds}")
     if records:
-        result = RunResult(found.path, config, records, {})
-        splits = result.metrics
-        rows = [
-            [task, *(_number(splits[split].get(task)) for split in ("train", "valid", "test"))]
-            for task in splits.get("test", {})
-        ]
-        console.print(table("metrics", ["task", "train", "valid", "test"], rows))
+        console.print(metrics_table("metrics", RunResult(found.path, config, records, {})))
     rows = []
     for node in found.nodes():
         when = node.get("last_seen")
@@ -152,11 +143,3 @@ def _show_participation(run: RunDir) -> None:
     if rounds and len(rounds) <= 100:
         listed = ", ".join(f"{client}: {count}" for client, count in sorted(rounds.items()))
         console.print(f"rounds trained, of {len(records)}, by client: {listed}", soft_wrap=True)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fedjoint.atomic import write_bytes
-from fedjoint.commands.common import console
+from fedjoint.commands.common import client_ids, console, parts
 from fedjoint.deploy.data import own_data
 from fedjoint.errors import UserError
 from fedjoint.export import export, write
@@ -60,10 +60,10 @@ def export_command(
 
     Next to it, model.json says what it reads and predicts, and whose heads are in it.
     """
-    ids, names = _ids(clients), [name.strip() for name in tasks.split(",") if name.strip()]
+    ids = client_ids(clients)
     if data is not None and not ids:
         raise UserError("--data needs --clients, the ids whose data it is")
-    own = own_data(data, names)
+    own = own_data(data, parts(tasks))
     exported = export(run, task, client=client, state=state, clients=ids, data=own)
     name = task if client is None else f"{task}-client-{client}"
     folder = output or run / "export" / name
@@ -94,10 +94,3 @@ def predict_command(
         write_bytes(output, text.getvalue().encode())
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}; choose another --output") from None
-
-
-def _ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise UserError(f"--clients {text}: write ids as 3 or 3,4") from None

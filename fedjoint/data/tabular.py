@@ -32,6 +32,11 @@ class Table:
     columns: dict[str, list[str]]
     places: list[str]
 
+    def numbers(self, name: str) -> np.ndarray:
+        """Return a column as ``[n]`` float32, NaN where a cell is no number."""
+        found = [_number(cell) for cell in self.columns[name]]
+        return np.array([np.nan if number is None else number for number in found], np.float32)
+
 
 def load(config: DataConfig) -> Dataset:
     """Load one task per column of ``data.targets``; ``x`` is ``[n, features]`` float32.
@@ -168,8 +173,7 @@ def _numeric(table: Table, taken: set[str | None]) -> list[str]:
 
 
 def _numbers(table: Table, name: str) -> np.ndarray:
-    numbers = [_number(cell) for cell in table.columns[name]]
-    x = np.array([np.nan if number is None else number for number in numbers], np.float32)
+    x = table.numbers(name)
     wrong = ~np.isfinite(x)
     if wrong.any():
         row = int(wrong.argmax())

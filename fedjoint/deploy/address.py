@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fedjoint.errors import UserError
@@ -67,17 +68,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(host: str, port: int, seconds: float) -> None:
-    """Wait until someone accepts connections there.
+def wait_for(
+    host: str, port: int, seconds: float, alive: Callable[[], bool] = lambda: True
+) -> bool:
+    """Wait until someone accepts connections there; return False where nobody does in time.
 
-    Raises:
-        UserError: nobody does in time.
+    Args:
+        host: where.
+        port: where.
+        seconds: how long.
+        alive: whether there is still something to wait for.
     """
     end = time.monotonic() + seconds
     while not listens(host, port):
-        if time.monotonic() > end:
-            raise UserError(f"nobody answers on {host}:{port}: start fedjoint server there")
+        if not alive() or time.monotonic() > end:
+            return False
         time.sleep(0.2)
+    return True
 
 
 def listens(host: str, port: int) -> bool:

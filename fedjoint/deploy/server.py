@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
-import time
 from pathlib import Path
 
-from fedjoint.deploy.address import certificate, listens, parse
+from fedjoint.deploy.address import certificate, listens, parse, wait_for
 from fedjoint.errors import UserError
 from fedjoint.flower import Connection, program
 
@@ -61,12 +60,9 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
     process = subprocess.Popen(command, env=connection.environment())
     for kind in (signal.SIGTERM, signal.SIGINT):
         signal.signal(kind, lambda *_: process.terminate())
-    end = time.monotonic() + _START
-    while not listens(local, port):
-        if process.poll() is not None or time.monotonic() > end:
-            process.terminate()
-            raise UserError(f"the SuperLink did not start on {address}; see its output above")
-        time.sleep(0.2)
+    if not wait_for(local, port, _START, lambda: process.poll() is None):
+        process.terminate()
+        raise UserError(f"the SuperLink did not start on {address}; see its output above")
     if keys:
         register(connection, keys)
     return process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fedjoint.config import Config
-from fedjoint.deploy.address import free_port, listens
+from fedjoint.deploy.address import free_port, wait_for
 from fedjoint.errors import UserError
 from fedjoint.flower import Connection, follow, make_app_folder, program
 from fedjoint.rundir import RunDir
@@ -57,11 +56,8 @@ def superlink(folder: Path) -> Iterator[Connection]:
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        end = time.monotonic() + _START
-        while not listens("127.0.0.1", port):
-            if process.poll() is not None or time.monotonic() > end:
-                raise UserError(f"Flower's SuperLink does not start; see {log.name}")
-            time.sleep(0.2)
+        if not wait_for("127.0.0.1", port, _START, lambda: process.poll() is None):
+            raise UserError(f"Flower's SuperLink does not start; see {log.name}")
         yield connection
     finally:
         process.terminate()

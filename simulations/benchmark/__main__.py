@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedjoint.atomic import write_csv
 from fedjoint.errors import UserError, choose
 from simulations.benchmark import merge as merging
 from simulations.benchmark.cell import Cell, run
 from simulations.benchmark.contestants import CONTESTANTS
 from simulations.benchmark.plot import draw
-from simulations.benchmark.results import Results, rate, show, write
+from simulations.benchmark.results import Results, rate, show
 from simulations.benchmark.workloads import WORKLOADS
 
 console = Console()
@@ -56,7 +57,7 @@ def main(
     console.print(
         f"medians of {repeats} processes with {rounds} rounds each, after a warm-up round"
     )
-    write(rows, out / "benchmark.csv")
+    write_csv(rows, out / "benchmark.csv")
     draw(rows, out / "benchmark.png")
     console.print(f"table and plot: {out}", soft_wrap=True)
 

@@ -15,9 +15,10 @@ from scipy import stats
 
 from fedjoint import bench, compare
 from fedjoint.arms import Arm, as_it_is, independent, run_arm
+from fedjoint.atomic import write_csv
 from fedjoint.centralised import centralised, run_centralised
 from fedjoint.commands.compare import compare_command
-from fedjoint.compare import Comparison, write_rows
+from fedjoint.compare import Comparison
 from fedjoint.config import check
 from fedjoint.engines.session import session
 from fedjoint.errors import UserError
@@ -365,7 +366,7 @@ def test_a_ranking_is_not_cut_either():
 
 def test_rows_are_numbers_in_the_file(tmp_path):
     rows = comparison(final("joint", 0.8, 0.9), final("independent", 0.7, 0.7)).rows()
-    write_rows(rows, tmp_path / "a.csv")
+    write_csv(rows, tmp_path / "a.csv")
     with (tmp_path / "a.csv").open() as file:
         read = list(csv.DictReader(file))
     assert float(read[0]["test"]) == pytest.approx(0.85)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 from fedjoint.deploy.address import free_port
+from simulations.benchmark import processes
 
 PROGRAM = str(Path(sys.executable).with_name("fedjoint"))
 
@@ -60,10 +60,7 @@ class Site:
     def kill(self, name):
         """Kill a program and all that it started, as a power cut does."""
         process = self.processes.pop(name)
-        members = _descendants(process.pid)
-        for pid in [process.pid, *members]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        processes.kill(process.pid)
         process.wait()
 
     def log(self, name):
@@ -95,20 +92,6 @@ class Site:
         """Wait for a program to end, and return its exit status."""
         self.until(lambda: self.processes[name].poll() is not None, seconds)
         return self.processes.pop(name).returncode
-
-
-def _descendants(pid):
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                parents.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, queue = [], [pid]
-    while queue:
-        queue += (children := parents.get(queue.pop(), []))
-        found += children
-    return found
 
 
 class Wire:

@@ -71,5 +71,7 @@ def test_freed_memory_is_not_faulted_in_again():
         torch.ones(16 << 20)  # 64 MiB, 16,384 pages
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    faults()
+    # Small blocks settle where the first large ones were, so that it takes up to three.
+    for _ in range(4):
+        faults()
     assert faults() < 1000
