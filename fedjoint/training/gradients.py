@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fedjoint.model import JointModel
 from fedjoint.tasks import Task
 from fedjoint.training.balance import Fixed
+from fedjoint.training.replay import replayed
 
 Tensors = dict[str, Tensor]
 
@@ -171,7 +172,7 @@ def make_kernel(
         return one_client
     single = separate if balance.separate else grad(objective, has_aux=True)
     many = vmap(single, randomness="different")
-    program = torch.compile(many) if compiled else many
+    program = torch.compile(many) if compiled else replayed(many)
 
     def all_clients(
         trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor

@@ -108,14 +108,16 @@ class Job:
         # Rows of all clients' examples one below the other: faster to select than pairs.
         index += (padding + 1) * np.arange(len(self.cohort))[:, None]
         rows = torch.from_numpy(index).to(device)
+        present: np.ndarray = drawn.mask.any(2)
+        full: np.ndarray = present.all(1)
         for step, mask in enumerate(drawn.mask):
-            at, who = rows[step], mask.any(1)
+            at, who, everyone = rows[step], present[step], bool(full[step])
             if len(mask) == 1:
                 # One client on its own: no padding, which BatchNorm would take for data.
-                if not who[0]:
+                if not everyone:
                     continue
                 at = at[:, : int(mask.sum())]
-            active = None if who.all() else torch.from_numpy(who).to(device)
+            active = None if everyone else torch.from_numpy(who).to(device)
             yield Batch(_rows(data.x, at), {n: _rows(y, at) for n, y in data.y.items()}, active)
 
     def gradients(
@@ -129,10 +131,15 @@ class Job:
             private: the rest of the model.
             names: the parameters.
         """
+        trained, frozen = self._divided(shared, private, names)
+        return self.kernel(trained, frozen, batch.x, batch.y, self.weights(private))
+
+    def _divided(
+        self, shared: Tensor, private: Tensors, names: Collection[str]
+    ) -> tuple[Tensors, Tensors]:
         everything = {**self.layout.views(shared), **private}
         trained = {n: t for n, t in everything.items() if n in names}
-        frozen = {n: t for n, t in everything.items() if n not in names}
-        return self.kernel(trained, frozen, batch.x, batch.y, self.weights(private))
+        return trained, {n: t for n, t in everything.items() if n not in names}
 
     def loss(self, shared: Tensor) -> Tensor:
         """``[clients]``, the weighted loss of ``shared`` ``[clients, P]`` on the training data."""
@@ -174,15 +181,16 @@ class Job:
         """
         shared = self.shared if shared is None else shared
         private = self.private if private is None else private
-        everything = {**self.layout.views(shared), **private}
-        parameters = {n: t for n, t in everything.items() if n in self.trainable and trainable(n)}
+        names = {name for name in self.trainable if trainable(name)}
+        parameters, frozen = self._divided(shared, private, names)
         optimiser = self.optimiser(parameters)
         total = torch.zeros_like(self.losses)
         taken = torch.zeros(len(self.cohort), device=shared.device)
         for batch in self.batches(steps, stream):
             if beside is not None:
                 beside(batch)
-            found = self.gradients(batch, shared, private, parameters)
+            weights = self.weights(private)
+            found = self.kernel(parameters, frozen, batch.x, batch.y, weights)
             if correct is not None:
                 correct(found.of, parameters)
             optimiser.step(found.of, batch.active)

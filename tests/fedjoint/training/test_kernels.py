@@ -9,6 +9,7 @@ import torch
 from fedjoint.config import check
 from fedjoint.method import Method
 from fedjoint.problem import build_problem
+from fedjoint.training import replay
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer
 
@@ -30,6 +31,12 @@ OPTIMISERS = {
         {"weight_decay": 0.1},
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def _replay_early(monkeypatch):
+    """Of the few steps here, let most be replayed."""
+    monkeypatch.setattr(replay, "CALLS", 2)
 
 
 def make(local, tasks=("digit", "ink"), **tables):

@@ -1,0 +1,91 @@
+"""What is replayed equals, bit for bit, the program that was traced."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from fedjoint.training import replay
+from fedjoint.training.replay import replayed
+
+CLIENTS, BATCH = 5, 6
+
+MODELS = {
+    "mlp": lambda: nn.Sequential(nn.Linear(9, 4), nn.ReLU(inplace=True), nn.Linear(4, 2)),
+    "cnn": lambda: nn.Sequential(
+        nn.Unflatten(1, (1, 3, 3)), nn.Conv2d(1, 2, 3, padding=1), nn.MaxPool2d(2), nn.Flatten()
+    ),
+    "dropout": lambda: nn.Sequential(nn.Linear(9, 4), nn.Dropout(0.5), nn.Linear(4, 2)),
+}
+
+
+def program(model, autocast=False):
+    def loss(weights, x, scales):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = functional_call(model, weights, (x,))
+        value = (out.float().square().sum(1) * scales["all"]).mean()
+        return value, value.detach()
+
+    return vmap(grad(loss, has_aux=True), randomness="different")
+
+
+def calls(function, model, count, clients=CLIENTS):
+    """Return what ``count`` calls give, with weights that move."""
+    torch.manual_seed(0)
+    weights = {n: torch.stack([p.detach()] * clients) for n, p in model.named_parameters()}
+    found = []
+    for _ in range(count):
+        x = torch.randn(clients, BATCH, 9)
+        of, losses = function(weights, x, {"all": torch.rand(clients, BATCH)})
+        weights = {n: p - 0.1 * of[n] for n, p in weights.items()}
+        found.append((of, losses))
+    return found
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_replay_equals_the_program_bit_for_bit(name, autocast):
+    torch.manual_seed(1)
+    model = MODELS[name]()
+    plain = program(model, autocast)
+    count = replay.CALLS + 3
+    pairs = zip(calls(plain, model, count), calls(replayed(plain), model, count), strict=True)
+    for (expected, losses), (of, found) in pairs:
+        assert list(of) == list(expected)
+        assert all(torch.equal(of[n], expected[n]) for n in of)
+        assert torch.equal(found, losses)
+
+
+def test_it_is_traced_once_for_each_shape_and_then_left_alone():
+    model = MODELS["mlp"]()
+    plain, runs = program(model), []
+
+    def counted(*arguments):
+        runs.append(arguments)
+        return plain(*arguments)
+
+    function = replayed(counted)
+    calls(function, model, replay.CALLS)
+    assert len(runs) == replay.CALLS
+    calls(function, model, 4)
+    traced = replay.CALLS + 1  # tracing runs it once more
+    assert len(runs) == traced
+    calls(function, model, 2, clients=3)
+    assert len(runs) == traced + 2
+
+
+def test_it_runs_as_it_is_where_it_cannot_be_traced(caplog, monkeypatch):
+    monkeypatch.setattr(replay, "CALLS", 0)
+
+    def halves_until_small(x):
+        while x.sum() > 1:
+            x = x / 2
+        return (x,)
+
+    with caplog.at_level(logging.INFO, "fedjoint.training"):
+        function = replayed(halves_until_small)
+        assert torch.equal(function(torch.full((4,), 2.0))[0], torch.full((4,), 0.25))
+        assert torch.equal(function(torch.full((4,), 16.0))[0], torch.full((4,), 0.25))
+    assert "not traced" in caplog.text
