@@ -18,6 +18,10 @@ from fedjoint.config import EngineConfig
 from fedjoint.engines.identity import number
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
+from fedjoint.records import to_arrays
+
+#: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.
+_INLINE = 1 << 20
 
 
 class Worker:
@@ -197,13 +201,18 @@ def _start(config: EngineConfig) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            _system_config={"max_direct_call_object_size": _INLINE},
         )
 
 
 def _shared(messages: list[Message]) -> list[ArrayRecord]:
-    """Return the records that several messages carry, less empty ones."""
+    """Return the large records that several messages carry."""
     seen: dict[int, tuple[ArrayRecord, int]] = {}
     for message in messages:
         for record in message.content.array_records.values():
             seen[id(record)] = record, seen.get(id(record), (record, 0))[1] + 1
-    return [record for record, count in seen.values() if count > 1 and len(record)]
+    return [record for record, count in seen.values() if count > 1 and _bytes(record) > _INLINE]
+
+
+def _bytes(record: ArrayRecord) -> int:
+    return sum(array.nbytes for array in to_arrays(record).values())

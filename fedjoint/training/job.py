@@ -108,8 +108,8 @@ class Job:
         # Rows of all clients' examples one below the other: faster to select than pairs.
         index += (padding + 1) * np.arange(len(self.cohort))[:, None]
         rows = torch.from_numpy(index).to(device)
-        present: np.ndarray = drawn.mask.any(2)
-        full: np.ndarray = present.all(1)
+        present = np.any(drawn.mask, axis=2)
+        full = np.all(present, axis=1)
         for step, mask in enumerate(drawn.mask):
             at, who, everyone = rows[step], present[step], bool(full[step])
             if len(mask) == 1:
@@ -184,12 +184,14 @@ class Job:
         names = {name for name in self.trainable if trainable(name)}
         parameters, frozen = self._divided(shared, private, names)
         optimiser = self.optimiser(parameters)
+        weights, fixed = self.weights(private), not self.balance.private()
         total = torch.zeros_like(self.losses)
         taken = torch.zeros(len(self.cohort), device=shared.device)
         for batch in self.batches(steps, stream):
             if beside is not None:
                 beside(batch)
-            weights = self.weights(private)
+            if not fixed:
+                weights = self.weights(private)
             found = self.kernel(parameters, frozen, batch.x, batch.y, weights)
             if correct is not None:
                 correct(found.of, parameters)

@@ -26,7 +26,7 @@ Form = tuple[tuple[str, ...] | None, ...]
 Program = Callable[..., Any]
 
 #: Calls with the same shapes before the program is traced, which takes as long as some 50 calls.
-CALLS = 12
+CALLS = 24
 
 _ops = torch.ops.aten
 

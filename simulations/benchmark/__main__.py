@@ -14,7 +14,7 @@ from rich.console import Console
 from fedjoint.atomic import write_csv
 from fedjoint.errors import UserError, choose
 from simulations.benchmark import merge as merging
-from simulations.benchmark.cell import Cell, run
+from simulations.benchmark.cell import WARM_UP, Cell, run
 from simulations.benchmark.contestants import CONTESTANTS
 from simulations.benchmark.plot import draw
 from simulations.benchmark.results import Results, rate, show
@@ -55,7 +55,7 @@ def main(
     rows = results.rows()
     show(rows, console)
     console.print(
-        f"medians of {repeats} processes with {rounds} rounds each, after a warm-up round"
+        f"medians of {repeats} processes with {rounds} rounds each, after {WARM_UP} to warm up"
     )
     write_csv(rows, out / "benchmark.csv")
     draw(rows, out / "benchmark.png")

@@ -25,6 +25,9 @@ ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+#: First rounds, which are not counted: caches fill, and programs are traced.
+WARM_UP = 2
+
 _LOOK = 0.25  # seconds between two looks at a running cell
 
 
@@ -50,7 +53,7 @@ class Outcome:
     """What came of it.
 
     Attributes:
-        seconds: of each measured round; the first round, a warm-up, is left out.
+        seconds: of each round after the warm-up.
         parts: part of a round -> its seconds (median), where they are known.
         megabytes: peak memory of the process and all it started; NaN where it cannot be told.
         problem: why there are fewer rounds than asked for, or none; empty if there are not.
@@ -72,7 +75,7 @@ def run(cell: Cell, rounds: int, limit: float) -> Outcome:
     """
     with tempfile.TemporaryDirectory() as folder:
         report, log = Path(folder) / "report", Path(folder) / "log"
-        task = json.dumps([asdict(cell), rounds + 1, str(report)])
+        task = json.dumps([asdict(cell), WARM_UP + rounds, str(report)])
         peaks: list[float] = []
         problem = ""
         report.touch()
@@ -104,7 +107,7 @@ def run(cell: Cell, rounds: int, limit: float) -> Outcome:
 
 
 def _outcome(lines: list[Mapping[str, float]], peaks: list[float], problem: str) -> Outcome:
-    measured = lines[1:]
+    measured = lines[WARM_UP:]
     names = list(measured[0]) if measured else []
     parts = {name: median(line[name] for line in measured) for name in names}
     parts.pop("seconds", None)

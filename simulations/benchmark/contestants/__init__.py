@@ -10,7 +10,7 @@ from simulations.benchmark.workloads import Workload
 #: (seconds of a round, its parts in seconds where they are known)
 OnRound = Callable[[float, dict[str, float]], None]
 
-#: (workload, clients, rounds, threads, on_round): the first round is a warm-up
+#: (workload, clients, rounds, threads, on_round): the first rounds warm up
 Measure = Callable[[Workload, int, int, int, OnRound], None]
 
 #: name -> on how many threads it runs: one, or as many as there are cores
