@@ -1,6 +1,7 @@
 """Batched and sequential training against a plain PyTorch loop, client by client."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -211,3 +212,17 @@ def test_local_norm_is_not_shared():
     model = build_problem(config).model(config)
     assert not any("2." in name for name in model.layout().shapes)
     assert any("running_mean" in name for name in model.private(["digit"]))
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_equals_batched():
+    plain, compiled = (train(make({"steps": 3, "compile": c})) for c in (False, True))
+    torch.testing.assert_close(compiled[0], plain[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(compiled[2], plain[2], rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_precision_is_near_and_not_the_same():
+    full, mixed = (train(make({"steps": 3, "precision": p})) for p in ("float32", "bfloat16"))
+    moved = (full[0] - full[3].layout.flat(full[3].model.state_dict())).abs().max()
+    apart = (mixed[0] - full[0]).abs().max()
+    assert 0 < apart < 0.05 * moved
