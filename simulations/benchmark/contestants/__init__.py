@@ -19,6 +19,7 @@ CONTESTANTS: dict[str, tuple[str, ...]] = {
     "sequential": ("one", "all"),
     "kernel": ("one", "all"),
     "engine": ("one", "all"),
+    "compiled": ("all",),
     "pfl": ("one", "all"),
 }
 

@@ -14,7 +14,14 @@ from simulations.benchmark.workloads import BATCH, RATE, STEPS, Workload
 _NEVER = 10**9
 
 
-def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:
+def measure(
+    workload: Workload,
+    clients: int,
+    rounds: int,
+    threads: int,
+    on_round: OnRound,
+    compiled: bool = False,
+) -> None:
     """Simulate; the time of a round is that from the end of one to the end of the next."""
     ended = time.perf_counter()
 
@@ -26,17 +33,23 @@ def measure(workload: Workload, clients: int, rounds: int, threads: int, on_roun
         ended = now
 
     with tempfile.TemporaryDirectory() as folder:
-        simulate(settings(rounds, threads, folder), workload.problem(clients), on_round=record)
+        config = settings(rounds, threads, folder, compiled)
+        simulate(config, workload.problem(clients), on_round=record)
 
 
-def settings(rounds: int, threads: int, folder: str) -> Config:
+def settings(rounds: int, threads: int, folder: str, compiled: bool) -> Config:
     """Return the configuration: FedAvg over all clients, without evaluation and checkpoints."""
     return check(
         {
             "name": "benchmark",
             # One more than is measured, for the last round is always evaluated.
             "rounds": rounds + 1,
-            "local": {"steps": STEPS, "batch_size": BATCH, "optimiser": {"lr": RATE}},
+            "local": {
+                "steps": STEPS,
+                "batch_size": BATCH,
+                "optimiser": {"lr": RATE},
+                "compile": compiled,
+            },
             "evaluate": {"every": _NEVER},
             "diagnostics": {"every": 0},
             "engine": {"name": "inline"} if threads == 1 else {"name": "ray", "workers": threads},

@@ -1,0 +1,7 @@
+"""This project's engine with ``local.compile``: ``torch.compile`` instead of a replayed trace."""
+
+from functools import partial
+
+from simulations.benchmark.contestants import engine
+
+measure = partial(engine.measure, compiled=True)
