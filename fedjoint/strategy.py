@@ -55,7 +55,11 @@ class JointStrategy(Strategy):
         self.state: dict[str, Tensor] = {}
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
-        """Return further tensors for the clients' method (say, a control variate ``[P]``)."""
+        """Return further tensors for the clients' method (say, a control variate ``[P]``).
+
+        Args:
+            backbone: ``[P]``, the parameters that the clients will receive.
+        """
         return {}
 
     def merge(self, updates: Updates) -> Tensor:
@@ -124,7 +128,7 @@ class JointStrategy(Strategy):
             self.roster.layout, tuple(t.name for t in self.roster.tasks), reduce=plain
         )
         self.sent_to = len(chosen)
-        extra = self.broadcast(self.backbone)
+        extra = self.broadcast(self._parameters)
         self.bytes_down = 4 * self.roster.layout.size + sum(t.nbytes for t in extra.values())
         self.broadcast_record = to_record(extra)
         weights = self._weights(chosen)
@@ -239,15 +243,15 @@ class JointStrategy(Strategy):
             return self._keep(
                 round, f"{c.trained} clients trained, strategy.min_clients is {least}"
             )
-        # A copy: whatever a plug-in does to it, the run's own stays as it is.
-        updates = c.updates(self.backbone.clone(), round)
+        updates = c.updates(self._parameters, round)
+        moved_buffers = c.mean_buffers(updates.weights)
         before = dict(self.state)
         try:
             step = self.merge(updates)
-            if not isinstance(step, Tensor) or step.shape != self.backbone.shape:
+            if not isinstance(step, Tensor) or step.shape != updates.backbone.shape:
                 shape = tuple(step.shape) if isinstance(step, Tensor) else type(step).__name__
-                raise UserError(f"merge returned {shape}, not {tuple(self.backbone.shape)}")
-            step = self._with_mean_buffers(step.detach().to(self.backbone), updates)
+                raise UserError(f"merge returned {shape}, not {tuple(updates.backbone.shape)}")
+            step = step.detach().to(self.backbone)
             if not torch.isfinite(step).all():
                 raise UserError("merge returned a step that is not finite")
             for name, value in self.state.items():
@@ -259,17 +263,13 @@ class JointStrategy(Strategy):
                 log.exception("merge failed")
             return self._keep(round, f"{type(self).__name__}: {error}")
         due = d.every and round % d.every == 0
-        return step, None, diagnose(updates, step, d.clients) if due else None
+        found = diagnose(updates, step, d.clients) if due else None
+        return torch.cat([step, moved_buffers]), None, found
 
-    def _with_mean_buffers(self, step: Tensor, updates: Updates) -> Tensor:
-        """Return ``step``, but for BatchNorm's statistics, of which only a mean makes sense."""
-        if not self.roster.buffers:
-            return step
-        step = step.clone()
-        mine, mean = self.roster.layout.views(step), self.roster.layout.views(updates.mean())
-        for name in self.roster.buffers:
-            mine[name].copy_(mean[name])
-        return step
+    @property
+    def _parameters(self) -> Tensor:
+        """``[P]``, a copy of the backbone's parameters: plug-ins may do to it what they like."""
+        return self.backbone[: self.roster.layout.parameters.size].clone()
 
     def _keep(self, round: int, why: str) -> tuple[None, str, None]:
         log.error("round %d: the previous backbone is kept: %s", round, why)
@@ -289,7 +289,7 @@ class JointStrategy(Strategy):
             return []
         p = self.roster.people
         chosen = p.sample_evaluation(self.config.seed, round, e.fraction)
-        self.broadcast_record = to_record(self.broadcast(self.backbone))
+        self.broadcast_record = to_record(self.broadcast(self._parameters))
         asked = self.roster.split(chosen, np.ones(len(chosen)))
         settings = self._common(round)
         return [self._message(messages.EVALUATE, node, settings, a) for node, a in asked.items()]
