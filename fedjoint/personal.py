@@ -73,7 +73,7 @@ class PersonalModels:
         if saved and saved.round == done.round:
             strategy.state = dict(saved.state)
             parameters = self._received[: layout.parameters.size].clone()
-            self._broadcast = strategy.broadcast(parameters)
+            self._broadcast = strategy.checked_broadcast(parameters, done.round)
         self.method_name, options = strategy.local_method(config)
         self._method = make_method(self.method_name, options)
         self._store = StateStore(state)
