@@ -15,7 +15,7 @@ class Clustered(Method):
     The server broadcasts ``backbones`` ``[K, P]`` and, where it decides who belongs where,
     ``assignment`` ``[ids]``; ids beyond it are in cluster 0. Without an assignment the client
     joins the cluster whose backbone has the lowest loss on its training data, and sends
-    ``cluster`` ``[clients]``.
+    ``cluster`` ``[clients]``. Clusters differ in their P parameters; buffers are everyone's.
 
     Papers: Ghosh et al., "An Efficient Framework for Clustered Federated Learning", NeurIPS
     2020, https://arxiv.org/abs/2006.04088; Sattler, Müller and Samek, "Clustered Federated
@@ -24,7 +24,7 @@ class Clustered(Method):
 
     def train(self, job: Job) -> Tensors:
         cluster = self.cluster(job)
-        job.start = job.broadcast["backbones"][cluster]
+        job.start = self.backbones(job)[cluster]
         job.shared.copy_(job.start)
         job.descend()
         return {} if "assignment" in job.broadcast else {"cluster": cluster}
@@ -38,10 +38,14 @@ class Clustered(Method):
             found = torch.zeros_like(ids)
             found[inside] = known[ids[inside]]
             return found
-        losses = [
-            job.loss(backbone.expand_as(job.shared)) for backbone in job.broadcast["backbones"]
-        ]
+        losses = [job.loss(backbone.expand_as(job.shared)) for backbone in self.backbones(job)]
         return torch.stack(losses).argmin(0)
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
-        return job.broadcast["backbones"][self.cluster(job)], job.private
+        return self.backbones(job)[self.cluster(job)], job.private
+
+    def backbones(self, job: Job) -> Tensor:
+        """Return the clusters' backbones, ``[K, P]`` and the received buffers after them."""
+        parameters = job.broadcast["backbones"]
+        buffers = job.received[parameters.shape[1] :].expand(len(parameters), -1)
+        return torch.cat([parameters, buffers], 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fedjoint.method import Method, Tensors
@@ -14,7 +13,7 @@ from fedjoint.training.job import Job
 class FedDyn(Method):
     """Minimise ``loss - <g_i, backbone> + alpha / 2 * |backbone - received|^2``.
 
-    Then ``g_i <- g_i - alpha * update``, private state ``dual`` ``[P]``.
+    Then ``g_i <- g_i - alpha * update``, private state ``dual`` ``[P]``, of the parameters.
 
     Args:
         alpha: strength of the regularisation.
@@ -27,10 +26,11 @@ class FedDyn(Method):
         self.alpha = alpha
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
-        return {"dual": torch.zeros_like(received)}
+        return {"dual": received.new_zeros(model.layout().parameters.size)}
 
     def train(self, job: Job) -> Tensors:
-        dual, start = job.layout.views(job.private["dual"]), job.layout.views(job.start)
+        old = job.private["dual"]
+        dual, start = job.layout.parameters.views(old), job.layout.views(job.start)
 
         def regularise(gradients: Tensors, parameters: Tensors) -> None:
             for name in gradients.keys() & dual.keys():
@@ -38,5 +38,5 @@ class FedDyn(Method):
                 gradients[name] = gradients[name] - dual[name] + pull
 
         job.descend(correct=regularise)
-        job.private["dual"] = job.private["dual"] - self.alpha * (job.shared - job.start)
+        job.private["dual"] = old - self.alpha * (job.shared - job.start)[:, : old.shape[1]]
         return {}

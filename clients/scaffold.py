@@ -15,18 +15,19 @@ class Scaffold(Method):
     """Add ``c - c_i`` to every gradient; then ``c_i <- c_i - c - update / (steps * rate)``.
 
     The server broadcasts its ``control`` c ``[P]``; the client keeps c_i as ``control`` ``[P]``
-    and sends its change (option II of the paper). Made for plain SGD.
+    and sends its change (option II of the paper). P counts the parameters: buffers have no
+    gradient, hence no control. Made for plain SGD.
 
     Paper: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated
     Learning", ICML 2020, https://arxiv.org/abs/1910.06378
     """
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
-        return {"control": torch.zeros_like(received)}
+        return {"control": received.new_zeros(model.layout().parameters.size)}
 
     def train(self, job: Job) -> Tensors:
         server, own = job.broadcast["control"], job.private["control"]
-        shift = job.layout.views(server - own)
+        shift = job.layout.parameters.views(server - own)
 
         def correct(gradients: Tensors, parameters: Tensors) -> None:
             for name in gradients.keys() & shift.keys():
@@ -34,11 +35,8 @@ class Scaffold(Method):
 
         job.descend(correct=correct)
         travelled = torch.from_numpy(job.steps).to(own).clamp(min=1) * job.rate
-        new = own - server - (job.shared - job.start) / travelled[:, None]
-        # Buffers have no gradient, hence no control.
-        for name, values in job.layout.views(new).items():
-            if name not in job.trainable:
-                values.zero_()
+        update = (job.shared - job.start)[:, : own.shape[1]]
+        new = own - server - update / travelled[:, None]
         change = new - own
         job.private["control"] = new
         return {"control": change}

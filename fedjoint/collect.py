@@ -52,6 +52,7 @@ class Part:
         losses: ``[n, tasks]`` float32, NaN where a client lacks the task.
         sent: bytes that one client sends.
         rows: ``[n, P]`` updates, or ``[b, P]`` means of blocks; None where clients share nothing.
+        buffers: ``[n, B]`` or ``[b, B]``, by how much the shared buffers moved.
         extras: further ``[n, ...]`` arrays of the local method.
     """
 
@@ -63,6 +64,7 @@ class Part:
     losses: np.ndarray
     sent: int
     rows: np.ndarray | None
+    buffers: np.ndarray | None
     extras: dict[str, np.ndarray]
 
     @property
@@ -77,7 +79,7 @@ class Collector:
     """Gathers the replies of one round as they arrive.
 
     Attributes:
-        layout: of the P shared parameters.
+        layout: of the P shared parameters and the B numbers of the shared buffers.
         task_names: all tasks.
         reduce: whether replies hold a mean per block rather than a row per client.
         failed: who failed and why: ``{"client": id or None, "node": id, "reason": text}``.
@@ -152,6 +154,7 @@ class Collector:
             losses,
             int(config["bytes_per_client"]),
             self._rows(asked, good, message) if config["shares"] else None,
+            self._buffers(asked, good, message) if config["shares"] else None,
             _extras(good, message),
         )
         seconds = _shaped(report, "block_seconds", asked.blocks.shape, "f")
@@ -166,26 +169,33 @@ class Collector:
 
     def _rows(self, asked: Asked, good: np.ndarray, message: Message) -> np.ndarray:
         """Return the checked updates; rows of clients that did not train are of no use."""
-        updates, size = messages.arrays(message, "updates"), self.layout.size
+        updates, size = messages.arrays(message, "updates"), self.layout.parameters.size
+        used = self._used(asked, good)
         if not good.any():
-            return np.zeros((len(asked.blocks) if self.reduce else len(good), size), np.float32)
-        used = good
+            return np.zeros((len(used), size), np.float32)
         if any(name.startswith("payload.") for name in updates):
             payload = {n.removeprefix("payload."): to_tensor(a) for n, a in updates.items()}
             found = decode(payload, size).numpy()
             rows = np.zeros((len(good), size), np.float32)
             rows[good] = _shaped({"updates": found}, "updates", (int(good.sum()), size), "f")
         else:
-            if self.reduce:
-                block = np.repeat(np.arange(len(asked.blocks)), asked.sizes)
-                used = np.bincount(block, good, len(asked.blocks)) > 0
             rows = _shaped(updates, "updates", (len(used), size), "f")
-        if rows.dtype != np.float32:
-            raise UserError(f"updates are {rows.dtype}, not float32")
-        norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-        if not np.isfinite(norms[used]).all():
-            raise UserError("an update is not finite")
-        return rows
+        return _finite("an update", rows, used)
+
+    def _buffers(self, asked: Asked, good: np.ndarray, message: Message) -> np.ndarray:
+        """Return the checked changes of the shared buffers, ``[rows, B]``."""
+        used, size = self._used(asked, good), self.layout.size - self.layout.parameters.size
+        if not size or not good.any():
+            return np.zeros((len(used), size), np.float32)
+        rows = _shaped(messages.arrays(message, "buffers"), "buffers", (len(used), size), "f")
+        return _finite("a change of buffers", rows, used)
+
+    def _used(self, asked: Asked, good: np.ndarray) -> np.ndarray:
+        """Say which rows of a reply count: those of clients that trained, or of their blocks."""
+        if not self.reduce:
+            return good
+        block = np.repeat(np.arange(len(asked.blocks)), asked.sizes)
+        return np.bincount(block, good, len(asked.blocks)) > 0
 
     @property
     def shares(self) -> bool:
@@ -224,8 +234,13 @@ class Collector:
         return (float(sums.sum() / total) if total > 0 else None), each
 
     def updates(self, backbone: Tensor, round: int) -> Updates:
-        """Stack what arrived, sorted by client id (or block)."""
-        rows, keys, fields = [], [], []
+        """Stack what arrived, sorted by client id (or block).
+
+        Args:
+            backbone: ``[P]`` the parameters that the clients received.
+            round: the round.
+        """
+        rows, fields = [], []
         extras: dict[str, list[np.ndarray]] = {}
         for part in self.parts:
             asked = part.asked
@@ -237,7 +252,6 @@ class Collector:
                     if not good.any():
                         continue
                     rows.append(part.rows[b : b + 1])
-                    keys.append(int(asked.blocks[b]))
                     fields.append(
                         (
                             float(asked.weights[start:stop][good].sum()),
@@ -249,7 +263,6 @@ class Collector:
             else:
                 good = np.flatnonzero(part.good)
                 rows.append(part.rows if len(good) == len(part.good) else part.rows[good])
-                keys += asked.clients[good].tolist()
                 fields += [
                     (
                         float(asked.weights[i]),
@@ -261,7 +274,7 @@ class Collector:
                 ]
                 for name, values in part.extras.items():
                     extras.setdefault(name, []).append(values[good])
-        order = np.argsort(np.array(keys), kind="stable")
+        keys, order = self._order()
         matrix = _stacked(rows, order)
         fields = [fields[i] for i in order]
         weights = torch.tensor([f[0] for f in fields], dtype=torch.float64)
@@ -269,15 +282,50 @@ class Collector:
             matrix=matrix,
             weights=(weights / weights.sum()).float(),
             examples=torch.tensor([f[1] for f in fields]),
-            clients=torch.tensor([keys[i] for i in order]),
+            clients=torch.from_numpy(keys[order]),
             tasks=torch.from_numpy(np.stack([f[3] for f in fields])),
             task_names=self.task_names,
             steps=torch.tensor([f[2] for f in fields]),
             backbone=backbone,
-            layout=self.layout,
+            layout=self.layout.parameters,
             round=round,
             extras={n: _stacked(parts, order) for n, parts in extras.items()},
         )
+
+    def mean_buffers(self, weights: Tensor) -> Tensor:
+        """``[B]``, the mean move of the shared buffers.
+
+        Args:
+            weights: ``[rows]``, those of :meth:`updates`.
+        """
+        rows = [
+            part.buffers[self._used(part.asked, part.good)]
+            for part in self.parts
+            if part.buffers is not None
+        ]
+        return weights @ _stacked(rows, self._order()[1])
+
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clients (or blocks) of the rows as they arrived, and what sorts them."""
+        keys = np.concatenate(
+            [
+                (part.asked.blocks if self.reduce else part.asked.clients)[
+                    self._used(part.asked, part.good)
+                ]
+                for part in self.parts
+            ]
+        ).astype(np.int64)
+        return keys, np.argsort(keys, kind="stable")
+
+
+def _finite(what: str, rows: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return ``rows`` if they are float32, and finite where they are used."""
+    if rows.dtype != np.float32:
+        raise UserError(f"{what} is {rows.dtype}, not float32")
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    if not np.isfinite(norms[used]).all():
+        raise UserError(f"{what} is not finite")
+    return rows
 
 
 def _stacked(parts: list[np.ndarray], order: np.ndarray) -> Tensor:

@@ -1,13 +1,15 @@
-"""The flat layout of the shared state: named tensors <-> one vector of parameters."""
+"""The flat layout of the shared state: named tensors <-> one vector of numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import Tensor
+
+from fedjoint.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,22 +18,37 @@ class Layout:
 
     Attributes:
         shapes: tensor name -> shape. Every tensor is float32.
+        buffers: names of the last of them, which are statistics (BatchNorm's) and not learnt.
+
+    Raises:
+        UserError: the buffers are not the last tensors.
     """
 
     shapes: dict[str, tuple[int, ...]]
+    buffers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = tuple(self.shapes)
+        if names[len(names) - len(self.buffers) :] != self.buffers:
+            raise UserError(f"the buffers {list(self.buffers)} are not the last of {list(names)}")
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Layout:
+    def of(cls, tensors: Mapping[str, Tensor], buffers: Iterable[str] = ()) -> Layout:
         """Return the layout of ``tensors``, in their order."""
-        return cls({name: tuple(t.shape) for name, t in tensors.items()})
+        return cls({name: tuple(t.shape) for name, t in tensors.items()}, tuple(buffers))
 
     @property
     def size(self) -> int:
-        """Number of parameters P."""
+        """Count of numbers: P parameters, and the buffers' B after them."""
         return sum(prod(shape) for shape in self.shapes.values())
 
+    @property
+    def parameters(self) -> Layout:
+        """The layout of the first P numbers, the parameters."""
+        return Layout({n: shape for n, shape in self.shapes.items() if n not in self.buffers})
+
     def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Split ``flat`` of shape ``[..., P]`` into named views of shape ``[..., *shape]``.
+        """Split ``flat`` of shape ``[..., size]`` into named views of shape ``[..., *shape]``.
 
         The views share memory with ``flat``.
         """
@@ -43,6 +60,6 @@ class Layout:
         return views
 
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Concatenate named tensors into one float32 vector of shape ``[P]`` (a copy)."""
+        """Concatenate named tensors into one float32 vector of shape ``[size]`` (a copy)."""
         parts = [tensors[name].detach().reshape(-1).float() for name in self.shapes]
         return torch.cat(parts) if parts else torch.zeros(0)

@@ -20,7 +20,7 @@ from fedjoint.errors import UserError
 from fedjoint.records import to_arrays, to_record
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
-SCHEMA = 1
+SCHEMA = 2
 
 VERSION = metadata.version("fedjoint")
 

@@ -37,17 +37,15 @@ class JointModel(nn.Module):
 
     def layout(self) -> Layout:
         """Return the layout of the shared tensors."""
-        kept = set() if self.norm == "shared" else set(self._normalisation())
-        tensors: dict[str, Tensor] = dict(self.backbone.named_parameters())
+        learnt: dict[str, Tensor] = dict(self.backbone.named_parameters())
+        buffers: dict[str, Tensor] = {}
         if self.norm == "shared":
-            floats = {n: b for n, b in self.backbone.named_buffers() if b.is_floating_point()}
-            tensors |= floats
-        return Layout.of({f"backbone.{n}": t for n, t in tensors.items() if n not in kept})
-
-    def buffer_names(self) -> list[str]:
-        """Return the names of the shared tensors that are statistics, not parameters."""
-        learnt = {f"backbone.{name}" for name, _ in self.backbone.named_parameters()}
-        return [name for name in self.layout().shapes if name not in learnt]
+            buffers = {n: b for n, b in self.backbone.named_buffers() if b.is_floating_point()}
+        else:
+            kept = set(self._normalisation())
+            learnt = {n: p for n, p in learnt.items() if n not in kept}
+        tensors = {f"backbone.{n}": t for n, t in (learnt | buffers).items()}
+        return Layout.of(tensors, [f"backbone.{n}" for n in buffers])
 
     def private(self, tasks: Iterable[str]) -> dict[str, Tensor]:
         """Return what a client with ``tasks`` keeps: heads, and whatever is not shared."""

@@ -90,7 +90,7 @@ class Node:
         config = {
             "movable": self.places is None,
             "tasks": [[t.name, t.kind, t.outputs] for t in self.problem.tasks],
-            "buffers": trainer.model.buffer_names(),
+            "buffers": trainer.layout.buffers,
             "layout": {name: list(shape) for name, shape in trainer.layout.shapes.items()},
             "fallback": trainer.fallback,
             "device": str(trainer.device),
@@ -122,8 +122,10 @@ class Node:
         plan = self._plan(message)
         clients, weights, reduce = plan["clients"], plan["weights"], bool(request["reduce"])
         width = self.trainer.layout.size if method.shares else 0
+        learnt = min(width, self._learnt)
         rows = len(plan["blocks"]) if reduce else len(clients)
-        out = np.zeros((rows, width), np.float32) if not self._compressed else None
+        out = np.zeros((rows, learnt), np.float32) if not self._compressed else None
+        buffers = np.zeros((rows, width - learnt), np.float32)
         collected = _Collected(len(clients), len(self.problem.tasks))
         seconds, start = [], 0
         payloads: dict[str, list[Tensor]] = {}
@@ -145,15 +147,18 @@ class Node:
                             w @ done.update if done.good.all() else w @ done.update.nan_to_num()
                         )
                         mass += float(w.sum())
-                    elif self._compressed:
+                        continue
+                    buffers[where] = done.update[:, learnt:].cpu().numpy()
+                    if self._compressed:
                         for name, values in done.payload.items():
                             payloads.setdefault(name, []).append(values)
                     else:
                         assert out is not None
-                        out[where] = done.update.cpu().numpy()
+                        out[where] = done.update[:, :learnt].cpu().numpy()
             if reduce and mass > 0:
                 assert out is not None
-                out[block] = (total / mass).cpu().numpy()
+                mean = (total / mass).cpu().numpy()
+                out[block], buffers[block] = mean[:learnt], mean[learnt:]
             seconds.append(time.perf_counter() - tick)
             start += size
         if self.write_through:
@@ -174,7 +179,10 @@ class Node:
         }
         report = collected.report() | {"block_seconds": np.array(seconds)}
         extras = collected.extras()
-        return messages.pack(config, updates=updates, extras=extras, report=report)
+        statistics = {"buffers": buffers} if buffers.shape[1] else {}
+        return messages.pack(
+            config, updates=updates, buffers=statistics, extras=extras, report=report
+        )
 
     def _train_chunk(
         self,
@@ -223,11 +231,12 @@ class Node:
         payload: dict[str, Tensor] = {}
         sent = update.shape[1] * 4 + sum(e[0].nbytes for e in extras.values())
         if self._compressed and method.shares:
-            residual = private["compression.residual"]
-            payload, update, private["compression.residual"] = compress(
-                update, residual, self.config.strategy.compression
+            # BatchNorm's statistics are sent as they are: their part of the residual stays zero.
+            at, residual = slice(self._learnt), private["compression.residual"]
+            payload, update[:, at], residual[:, at] = compress(
+                update[:, at], residual[:, at], self.config.strategy.compression
             )
-            sent = sum(part[0].nbytes for part in (*payload.values(), *extras.values()))
+            sent -= 4 * self._learnt - sum(part[0].nbytes for part in payload.values())
             payload = {name: values[good] for name, values in payload.items()}
         if mask.all():
             self.state.put(clients, round, private)
@@ -299,6 +308,11 @@ class Node:
             for client in single
             for values in self._evaluate_chunk(client, round, received, broadcast, method, failed)
         ]
+
+    @property
+    def _learnt(self) -> int:
+        """Number P of shared parameters, which come before the shared buffers."""
+        return self.trainer.layout.parameters.size
 
     @property
     def _compressed(self) -> bool:

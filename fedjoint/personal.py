@@ -72,7 +72,8 @@ class PersonalModels:
         saved = run.latest()
         if saved and saved.round == done.round:
             strategy.state = dict(saved.state)
-            self._broadcast = strategy.broadcast(self._received)
+            parameters = self._received[: layout.parameters.size].clone()
+            self._broadcast = strategy.checked_broadcast(parameters, done.round)
         self.method_name, options = strategy.local_method(config)
         self._method = make_method(self.method_name, options)
         self._store = StateStore(state)

@@ -34,8 +34,7 @@ class Roster:
         nodes: number -> what the node said of itself, of those here.
         people: their clients.
         tasks: all tasks of theirs.
-        layout: of the shared parameters.
-        buffers: names of those that are statistics.
+        layout: of the shared tensors.
         initial: the first backbone, by name.
         placed: block of clients -> node.
         costs: block -> measured seconds.
@@ -50,7 +49,6 @@ class Roster:
         self.refused: dict[int, str] = {}
         self.tasks: tuple[Task, ...] = ()
         self.layout = Layout({})
-        self.buffers: list[str] = []
         self.initial: dict[str, np.ndarray] = {}
         nobody = np.zeros(0, np.int64)
         self.people = Population(nobody, nobody, np.zeros((0, 0), bool), nobody)
@@ -111,10 +109,10 @@ class Roster:
         if reply.has_error():
             raise UserError(reply.error.reason or "it cannot start")
         about = messages.settings(reply)
-        layout = Layout({name: tuple(shape) for name, shape in about["layout"].items()})
+        shapes = {name: tuple(shape) for name, shape in about["layout"].items()}
+        layout = Layout(shapes, tuple(about["buffers"]))
         if not self.layout.shapes:
             self.layout = layout
-            self.buffers = [name for name in about["buffers"] if name in layout.shapes]
         elif layout != self.layout:
             raise UserError(
                 "its backbone differs from the other nodes': give all the same model settings"

@@ -44,7 +44,8 @@ class JointStrategy(Strategy):
             the clients.
         method: the local method that clients run, by registered name.
         method_options: options of the local method.
-        state: what the strategy remembers between rounds, by name; saved in checkpoints.
+        state: what the strategy remembers between rounds, by name; saved in checkpoints. A merge
+            may change it in place: where the merge fails, it is what it was before.
     """
 
     per_client: bool = True
@@ -55,12 +56,41 @@ class JointStrategy(Strategy):
         self.state: dict[str, Tensor] = {}
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
-        """Return further tensors for the clients' method (say, a control variate ``[P]``)."""
+        """Return further tensors for the clients' method (say, a control variate ``[P]``).
+
+        Args:
+            backbone: ``[P]``, the parameters that the clients will receive.
+        """
         return {}
 
     def merge(self, updates: Updates) -> Tensor:
-        """Merge the updates of a round into the ``[P]`` step of the backbone."""
+        """Merge the updates of a round into the ``[P]`` step of the backbone.
+
+        ``updates`` is to be read: a merge that writes to it is refused, as what is computed of
+        the round afterwards would be wrong.
+        """
         raise NotImplementedError
+
+    def checked_broadcast(self, backbone: Tensor, round: int) -> dict[str, Tensor]:
+        """Return what :meth:`broadcast` does, which a round cannot do without.
+
+        Args:
+            backbone: ``[P]``, a copy, as a plug-in may change it.
+            round: the round.
+
+        Raises:
+            UserError: it fails, or what it returns is no dict of finite tensors.
+        """
+        try:
+            extra = self.broadcast(backbone)
+            if not isinstance(extra, dict):
+                raise UserError(f"it returned {type(extra).__name__}, not a dict of tensors")
+            _check_tensors("what it returned", extra)
+        except Exception as error:  # a plug-in may raise anything
+            if not isinstance(error, UserError):
+                log.exception("broadcast failed")
+            raise UserError(f"round {round}: {type(self).__name__}.broadcast: {error}") from error
+        return extra
 
     def bind(
         self,
@@ -124,7 +154,7 @@ class JointStrategy(Strategy):
             self.roster.layout, tuple(t.name for t in self.roster.tasks), reduce=plain
         )
         self.sent_to = len(chosen)
-        extra = self.broadcast(self.backbone)
+        extra = self.checked_broadcast(self._parameters, round)
         self.bytes_down = 4 * self.roster.layout.size + sum(t.nbytes for t in extra.values())
         self.broadcast_record = to_record(extra)
         weights = self._weights(chosen)
@@ -239,37 +269,35 @@ class JointStrategy(Strategy):
             return self._keep(
                 round, f"{c.trained} clients trained, strategy.min_clients is {least}"
             )
-        # A copy: whatever a plug-in does to it, the run's own stays as it is.
-        updates = c.updates(self.backbone.clone(), round)
-        before = dict(self.state)
+        updates = c.updates(self._parameters, round)
+        moved_buffers = c.mean_buffers(updates.weights)
+        before = {name: value.clone() for name, value in self.state.items()}
+        versions = _versions(updates)
         try:
             step = self.merge(updates)
-            if not isinstance(step, Tensor) or step.shape != self.backbone.shape:
+            if not isinstance(step, Tensor) or step.shape != updates.backbone.shape:
                 shape = tuple(step.shape) if isinstance(step, Tensor) else type(step).__name__
-                raise UserError(f"merge returned {shape}, not {tuple(self.backbone.shape)}")
-            step = self._with_mean_buffers(step.detach().to(self.backbone), updates)
+                raise UserError(f"merge returned {shape}, not {tuple(updates.backbone.shape)}")
+            step = step.detach().to(self.backbone)
             if not torch.isfinite(step).all():
                 raise UserError("merge returned a step that is not finite")
-            for name, value in self.state.items():
-                if not isinstance(value, Tensor):
-                    raise UserError(f"state[{name!r}] is {type(value).__name__}, not a tensor")
+            _check_tensors("state", self.state)
+            for name, version in _versions(updates).items():
+                if version != versions[name]:
+                    raise UserError(f"merge changed updates.{name} in place; change a copy of it")
+            due = d.every and round % d.every == 0
+            found = diagnose(updates, step, d.clients) if due else None
         except Exception as error:  # a plug-in may raise anything
             self.state = before
             if not isinstance(error, UserError):
                 log.exception("merge failed")
             return self._keep(round, f"{type(self).__name__}: {error}")
-        due = d.every and round % d.every == 0
-        return step, None, diagnose(updates, step, d.clients) if due else None
+        return torch.cat([step, moved_buffers]), None, found
 
-    def _with_mean_buffers(self, step: Tensor, updates: Updates) -> Tensor:
-        """Return ``step``, but for BatchNorm's statistics, of which only a mean makes sense."""
-        if not self.roster.buffers:
-            return step
-        step = step.clone()
-        mine, mean = self.roster.layout.views(step), self.roster.layout.views(updates.mean())
-        for name in self.roster.buffers:
-            mine[name].copy_(mean[name])
-        return step
+    @property
+    def _parameters(self) -> Tensor:
+        """``[P]``, a copy of the backbone's parameters: plug-ins may do to it what they like."""
+        return self.backbone[: self.roster.layout.parameters.size].clone()
 
     def _keep(self, round: int, why: str) -> tuple[None, str, None]:
         log.error("round %d: the previous backbone is kept: %s", round, why)
@@ -289,7 +317,7 @@ class JointStrategy(Strategy):
             return []
         p = self.roster.people
         chosen = p.sample_evaluation(self.config.seed, round, e.fraction)
-        self.broadcast_record = to_record(self.broadcast(self.backbone))
+        self.broadcast_record = to_record(self.checked_broadcast(self._parameters, round))
         asked = self.roster.split(chosen, np.ones(len(chosen)))
         settings = self._common(round)
         return [self._message(messages.EVALUATE, node, settings, a) for node, a in asked.items()]
@@ -363,3 +391,18 @@ class JointStrategy(Strategy):
     def summary(self) -> None:
         """Log what runs."""
         log.info("strategy %s, local method %s", type(self).__name__, self.method)
+
+
+def _check_tensors(what: str, named: dict[str, Any]) -> None:
+    """Raise a UserError where a value of ``named`` is no tensor, or not finite."""
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{what}[{name!r}] is {type(value).__name__}, not a tensor")
+        if not torch.isfinite(value).all():
+            raise UserError(f"{what}[{name!r}] is not finite")
+
+
+def _versions(updates: Updates) -> dict[str, int]:
+    """Return how often each of the tensors that diagnostics read was written to."""
+    read = ("matrix", "weights", "clients", "tasks")
+    return {name: getattr(updates, name)._version for name in read}

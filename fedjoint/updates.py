@@ -17,7 +17,9 @@ class Updates:
     """The updates of one round, one row per client (or per task, see :meth:`by_task`).
 
     An update is *new backbone minus the backbone received*: adding it is a descent step.
-    Rows are sorted by client id, so a merge never depends on the order of arrival.
+    Rows are sorted by client id, so a merge never depends on the order of arrival. Only what is
+    learnt is here: BatchNorm's statistics, of which nothing but a mean makes sense, move by the
+    weighted mean whatever the strategy.
 
     Attributes:
         matrix: ``[rows, P]`` float32, the stacked updates.

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from fedjoint.cli import main
+from fedjoint.errors import UserError
 from fedjoint.rundir import RunDir
 from fedjoint.scenario import scenario_config
-from fedjoint.simulation import simulate
+from fedjoint.simulation import resume, simulate
 
 STRATEGY = '''
 """Half of the mean."""
@@ -183,7 +184,7 @@ class Faulty(JointStrategy):
         super().__init__()
         self.second = second
     def merge(self, updates):
-        self.state = {**self.state, "count": self.state.get("count", torch.zeros(1)) + 1}
+        self.state.setdefault("count", torch.zeros(1)).add_(1)
         mean = updates.mean()
         return getattr(self, self.second)(updates, mean) if updates.round == 2 else mean
     def zero(self, updates, mean):
@@ -204,6 +205,15 @@ class Faulty(JointStrategy):
         updates.backbone.add_(1)
         updates.matrix.fill_(7)
         raise IndexError("out of luck")
+    def overwrite(self, updates, mean):
+        updates.matrix[0].mul_(2)
+        return mean
+    def reweigh(self, updates, mean):
+        updates.weights.fill_(1)
+        return mean
+    def poison(self, updates, mean):
+        self.state["count"].mul_(float("nan"))
+        return mean
     def number(self, updates, mean):
         self.state["count"] = 1
         return mean
@@ -247,6 +257,9 @@ def assert_same(result, expected):
         ("huge", "merge returned a step that is not finite"),
         ("error", "out of luck"),
         ("scribble", "out of luck"),
+        ("overwrite", "merge changed updates.matrix in place"),
+        ("reweigh", "merge changed updates.weights in place"),
+        ("poison", "state['count'] is not finite"),
         ("number", "state['count'] is int"),
     ],
 )
@@ -267,3 +280,110 @@ def test_a_step_of_another_type_is_taken(tmp_path, skipped, second):
     assert [record["kept"] for record in result.records] == [None, None, None]
     assert_same(result, skipped)
     assert not any(tensor.requires_grad for tensor in result.backbone.values())
+
+
+MOMENTUM = """
+import torch
+from fedjoint import JointStrategy
+
+class Momentum(JointStrategy):
+    def merge(self, updates):
+        momentum = self.state.setdefault("momentum", torch.zeros_like(updates.backbone))
+        momentum.mul_(0.9).add_(updates.mean())
+        if updates.round == 2:
+            momentum.mul_(float("nan"))
+        return momentum.clone()
+"""
+
+
+def test_a_state_that_is_changed_in_place_is_rolled_back(tmp_path):
+    (tmp_path / "momentum.py").write_text(MOMENTUM)
+    config = scenario_config(
+        "digits",
+        [*SETTINGS, "rounds=3", f"output.dir={tmp_path}", "output.checkpoint_every=1"],
+        engine__name="inline",
+        strategy__name=f"{tmp_path / 'momentum.py'}:Momentum",
+    )
+    backbones = []
+    result = simulate(
+        config,
+        on_round=lambda record: backbones.append(RunDir(next(tmp_path.glob("digits-*"))).latest()),
+    )
+    first, kept, third = (record["kept"] for record in result.records)
+    assert (first, third) == (None, None) and "not finite" in kept
+    # What round 3 added to the momentum of round 1 is a mean of updates: finite, and no more.
+    momentum = RunDir(result.path).latest().state["momentum"]
+    before = backbones[-1].backbone
+    step = torch.cat([(t - before[n]).flatten() for n, t in result.backbone.items()])
+    torch.testing.assert_close(step, momentum, rtol=1e-3, atol=1e-6)
+    assert momentum.isfinite().all()
+
+
+BROADCAST = """
+import torch
+from strategies.fedavg import FedAvg
+
+class Broadcast(FedAvg):
+    # Sends nothing at first, from round 2 on what ``second`` says.
+    def __init__(self, second: str):
+        super().__init__()
+        self.second = second
+    def broadcast(self, backbone):
+        if "merges" in self.state:
+            return getattr(self, self.second)(backbone)
+        backbone.fill_(float("nan"))
+        return {}
+    def merge(self, updates):
+        self.state["merges"] = torch.ones(1)
+        return super().merge(updates)
+    def error(self, backbone):
+        raise IndexError("out of luck")
+    def nothing(self, backbone):
+        return None
+    def number(self, backbone):
+        return {"rate": 1}
+    def undefined(self, backbone):
+        return {"rate": torch.ones(1) / 0}
+    def mended(self, backbone):
+        return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ("error", "out of luck"),
+        ("nothing", "it returned NoneType, not a dict of tensors"),
+        ("number", "what it returned['rate'] is int, not a tensor"),
+        ("undefined", "what it returned['rate'] is not finite"),
+    ],
+)
+def test_a_faulty_broadcast_ends_a_run_that_can_be_resumed(tmp_path, second, words):
+    def run(second, rounds):
+        config = scenario_config(
+            "digits",
+            [
+                *SETTINGS,
+                f"rounds={rounds}",
+                "evaluate.every=5",
+                f"output.dir={tmp_path / second}",
+                "output.checkpoint_every=1",
+                f"strategy.options.second={second}",
+            ],
+            engine__name="inline",
+            strategy__name=f"{tmp_path / 'sends.py'}:Broadcast",
+        )
+        return simulate(config)
+
+    (tmp_path / "sends.py").write_text(BROADCAST)
+    with pytest.raises(UserError) as error:
+        run(second, 3)
+    assert str(error.value) == f"round 2: Broadcast.broadcast: {words}"
+    (folder,) = (tmp_path / second).iterdir()
+    assert RunDir(folder).info["status"] == "failed"
+    assert [record["round"] for record in RunDir(folder).records()] == [1]
+    # The plug-in is mended, and the run goes on.
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace(f'"{second}"', '"mended"'))
+    found, expected = resume(folder), run("mended", 3)
+    assert_same(found, expected)
