@@ -20,8 +20,9 @@ class CAGrad(ConflictAware):
     ``<g, mean> + radius * |mean| * |g|``.
 
     Args:
-        level: ``client`` or ``task``.
+        level: ``task`` or ``client``.
         server_lr: factor on the step.
+        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
         radius: the paper's c, in [0, 1): 0 is the mean; it converges to a minimum of the mean
             loss whatever the value.
 
@@ -32,8 +33,14 @@ class CAGrad(ConflictAware):
     https://arxiv.org/abs/2110.14048
     """
 
-    def __init__(self, level: str = "client", server_lr: float = 1.0, radius: float = 0.5) -> None:
-        super().__init__(level, server_lr)
+    def __init__(
+        self,
+        level: str = "task",
+        server_lr: float = 1.0,
+        length: str = "own",
+        radius: float = 0.5,
+    ) -> None:
+        super().__init__(level, server_lr, length)
         self.radius = number("radius", radius, least=0, below=1)
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
@@ -66,6 +73,7 @@ class FedHCA2(CAGrad):
     Args:
         level: ``client``, as in the paper, or ``task``.
         server_lr: factor on the step.
+        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
         radius: the paper's c, in [0, 1).
 
     Raises:
@@ -75,8 +83,14 @@ class FedHCA2(CAGrad):
     https://arxiv.org/abs/2311.13250
     """
 
-    def __init__(self, level: str = "client", server_lr: float = 1.0, radius: float = 0.4) -> None:
-        super().__init__(level, server_lr, radius)
+    def __init__(
+        self,
+        level: str = "client",
+        server_lr: float = 1.0,
+        length: str = "own",
+        radius: float = 0.4,
+    ) -> None:
+        super().__init__(level, server_lr, length, radius)
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
         equal = torch.full_like(weights, 1 / len(weights))

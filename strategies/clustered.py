@@ -10,6 +10,7 @@ from torch import Tensor
 from fedjoint.strategy import JointStrategy
 from fedjoint.updates import Updates
 from strategies.options import number, whole
+from strategies.seeding import generator
 
 
 class Clustered(JointStrategy):
@@ -48,7 +49,7 @@ class IFCA(Clustered):
         clusters: K.
         spread: standard deviation of the Gaussian noise that sets the first backbones apart, in
             units of the root mean square parameter; the first one gets none.
-        seed: of the noise.
+        seed: of the noise, with the run's own.
 
     Raises:
         UserError: an option is out of range.
@@ -66,9 +67,10 @@ class IFCA(Clustered):
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
         """Return the ``backbones`` ``[K, P]`` for clients to choose from."""
         if "backbones" not in self.state:
-            source = torch.Generator().manual_seed(self.seed)
-            noise = torch.randn(self.clusters, len(backbone), generator=source).to(backbone)
-            noise[0] = 0
+            noise = torch.zeros(self.clusters, len(backbone)).to(backbone)
+            for cluster in range(1, self.clusters):
+                drawn = generator(self, self.seed, cluster).standard_normal(len(backbone))
+                noise[cluster] = torch.from_numpy(drawn)
             size = backbone.square().mean().sqrt()
             self.state["backbones"] = backbone + self.spread * size * noise
         return {"backbones": self.state["backbones"]}
@@ -81,17 +83,26 @@ class IFCA(Clustered):
 class CFL(Clustered):
     """Clustered federated learning: a cluster that stands still while its clients move is split.
 
-    A cluster with weighted mean update m splits when ``|m| < still`` and
-    ``max_i |update_i| > moving``. The two parts are those with the least similar most similar
-    pair across them, by cosine: what single linkage leaves when it stops at two. Both start
-    from the old backbone and move by their own clients' updates.
+    A cluster with weighted mean update m splits when ``|m| < still * mean_i |update_i|``, the
+    mean over its clients in this round, and ``max_i |update_i| > moving * first``, where first
+    is the mean length of all updates in the run's first round. The two parts are those with the
+    least similar most similar pair across them, by cosine: what single linkage leaves when it
+    stops at two. Both start from the old backbone and move by their own clients' updates.
 
-    The state holds ``backbones`` ``[K, P]`` and ``assignment`` ``[ids]`` int64, the cluster of
-    every client id so far; clients beyond it, or not seen yet, are in cluster 0.
+    The paper compares both lengths with absolute thresholds, which have to be found anew for
+    every model and learning rate. Relative ones are the same conditions in units of the updates:
+    the first asks whether the clients cancel out, and the second keeps apart a cluster whose
+    clients have all arrived, and whose updates are noise that cancels out, too. Left out is the
+    paper's bound on the cosines across the split.
+
+    The state holds ``backbones`` ``[K, P]``, ``assignment`` ``[ids]`` int64, the cluster of
+    every client id so far, and ``first``, a number; clients beyond the assignment, or not seen
+    yet, are in cluster 0.
 
     Args:
-        still: greatest length of the mean update of a cluster that may split.
-        moving: least length of its longest update.
+        still: greatest length of the mean update of a cluster that may split, over the mean
+            length of its updates, in [0, 1].
+        moving: least length of its longest update, over the mean length in the first round.
         most: greatest number of clusters.
 
     Raises:
@@ -101,9 +112,9 @@ class CFL(Clustered):
     Multi-Task Optimization under Privacy Constraints", 2019, https://arxiv.org/abs/1910.01991
     """
 
-    def __init__(self, still: float = 0.4, moving: float = 1.6, most: int = 8) -> None:
+    def __init__(self, still: float = 0.2, moving: float = 0.3, most: int = 8) -> None:
         super().__init__()
-        self.still = number("still", still, least=0)
+        self.still = number("still", still, least=0, most=1)
         self.moving = number("moving", moving, least=0)
         self.most = whole("most", most, least=1)
 
@@ -111,10 +122,11 @@ class CFL(Clustered):
         """Return the ``backbones`` ``[K, P]`` and the ``assignment`` ``[ids]`` of clients."""
         self.state.setdefault("backbones", backbone[None].clone())
         self.state.setdefault("assignment", torch.zeros(0, dtype=torch.int64))
-        return dict(self.state)
+        return {name: self.state[name] for name in ("backbones", "assignment")}
 
     def merge(self, updates: Updates) -> Tensor:
         self.broadcast(updates.backbone)
+        self.state.setdefault("first", updates.gram.diagonal().sqrt().mean())
         self.make_room(int(updates.clients.max()) + 1)
         for cluster in range(len(self.state["backbones"])):
             rows = (self.state["assignment"][updates.clients] == cluster).nonzero().squeeze(1)
@@ -134,8 +146,9 @@ class CFL(Clustered):
         gram = updates.gram[rows][:, rows]
         share = updates.weights[rows].double()
         share = share / share.sum().clamp(min=1e-12)
-        mean = (share @ gram @ share).clamp(min=0).sqrt()
-        return bool(mean < self.still and gram.diagonal().max().sqrt() > self.moving)
+        mean, length = (share @ gram @ share).clamp(min=0).sqrt(), gram.diagonal().sqrt()
+        moving = length.max() > self.moving * self.state["first"]
+        return bool(moving and mean < self.still * length.mean())
 
     def split(self, updates: Updates, rows: Tensor) -> None:
         """Put one part of ``rows`` into a new cluster with the old one's backbone."""

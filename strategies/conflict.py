@@ -14,22 +14,33 @@ class ConflictAware(JointStrategy):
     """Merge into ``step = server_lr * sum_i c_i * update_i``, with c from inner products alone.
 
     A subclass implements :meth:`coefficients`. The P parameters are touched twice, for the Gram
-    matrix and for the sum, whatever the rule does in between. All subclasses keep the length
-    of the updates, so ``server_lr=1`` means what it means for FedAvg.
+    matrix and for the sum, whatever the rule does in between.
+
+    Rules differ in direction and in length. MGDA's step, the shortest combination, all but
+    vanishes among many clients, and Aligned-MTL's is as short as the smallest singular value.
+    The papers train with Adam, to which a constant factor is nothing, but here the step is added
+    as it is: in a few rounds, a comparison of rules is one of lengths. ``length="mean"`` gives
+    every step the length of the weighted mean, and leaves the direction to compare; a step of
+    zero stays zero. It is not the default, since a rule's length is also how it stops: where the
+    tasks oppose each other, a step of little but noise would be made as long as any.
 
     Args:
-        level: ``client`` weighs the updates of clients, ``task`` the mean updates of tasks
-            (:meth:`fedjoint.updates.Updates.by_task`); then clients need not be told apart.
+        level: ``task`` weighs the mean updates of tasks
+            (:meth:`fedjoint.updates.Updates.by_task`), which are what conflicts in multi-task
+            learning; clients then need not be told apart, and with one task nothing is left to
+            weigh. ``client`` weighs the updates of clients.
         server_lr: factor on the step, above zero.
+        length: ``own``: as the rule leaves it; ``mean``: ``|sum_i weights_i * update_i|``.
 
     Raises:
         UserError: an option is out of range.
     """
 
-    def __init__(self, level: str = "client", server_lr: float = 1.0) -> None:
+    def __init__(self, level: str = "task", server_lr: float = 1.0, length: str = "own") -> None:
         super().__init__()
-        self.level = one_of("level", level, ("client", "task"))
+        self.level = one_of("level", level, ("task", "client"))
         self.server_lr = number("server_lr", server_lr, above=0)
+        self.length = one_of("length", length, ("own", "mean"))
         self.per_client = level == "client"
 
     def merge(self, updates: Updates) -> Tensor:
@@ -42,8 +53,11 @@ class ConflictAware(JointStrategy):
             # shortens the step. Scaling makes the rules' tolerances relative.
             share = weights[moved].sum()
             gram = gram[moved][:, moved]
-            gram = gram / gram.diagonal().mean()
-            result[moved] = share * self.solve(gram, weights[moved] / share, rows, moved)
+            gram, weights = gram / gram.diagonal().mean(), weights[moved] / share
+            c = self.solve(gram, weights, rows, moved)
+            if self.length == "mean":
+                c = c * _ratio(weights, c, gram)
+            result[moved] = share * c
         return self.server_lr * rows.combine(result)
 
     def solve(self, gram: Tensor, weights: Tensor, rows: Updates, moved: Tensor) -> Tensor:
@@ -66,3 +80,11 @@ class ConflictAware(JointStrategy):
             weights: ``[rows]`` float64, summing to one.
         """
         raise NotImplementedError
+
+
+def _ratio(first: Tensor, second: Tensor, gram: Tensor) -> Tensor:
+    """Return the length of one combination of updates over that of another, 0 if that is 0."""
+    square, other = first @ gram @ first, second @ gram @ second
+    # What cancels out leaves rounding errors of inner products in float32, and no direction.
+    noise = torch.finfo(torch.float32).eps * second.abs() @ gram.abs() @ second.abs()
+    return (square.clamp(min=0) / other).sqrt() if other > noise else torch.zeros_like(other)

@@ -16,9 +16,13 @@ class IMTLG(ConflictAware):
     products and ``lengths`` ``[rows]``. Weights play no part. Where only the zero step has
     equal projections, the step is zero.
 
+    Where unequal lengths make the one step of that kind point against every update, the
+    coefficients sum to minus one here: its opposite, which helps every client alike.
+
     Args:
-        level: ``client`` or ``task``.
+        level: ``task`` or ``client``.
         server_lr: factor on the step.
+        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
 
     Paper: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021,
     https://openreview.net/forum?id=IMPnRXEWpvr
@@ -32,4 +36,5 @@ class IMTLG(ConflictAware):
         inverse = torch.linalg.pinv(cosines, rtol=accuracy, hermitian=True)
         c = inverse.sum(1) / length
         total = c.sum()
-        return c / total if total.abs() > accuracy * c.abs().sum() else torch.zeros_like(c)
+        # The multiple of c is positive: c itself has a projection of one onto every update.
+        return c / total.abs() if total.abs() > accuracy * c.abs().sum() else 0 * c

@@ -12,13 +12,27 @@ from strategies.columns import by_columns, median
 from strategies.options import whole
 
 
+def enough(rule: str, rows: int, malicious: int, needed: int) -> None:
+    """Raise a UserError if a round has too few updates for ``malicious`` liars among them."""
+    if malicious and rows < needed:
+        raise UserError(
+            f"{rule} with malicious = {malicious} needs {needed} clients a round, got {rows}: "
+            "lower malicious or sample more clients"
+        )
+
+
 def krum_scores(gram: Tensor, malicious: int) -> Tensor:
     """Return ``[rows]``, the summed squared distances of each update to its nearest others.
 
     Args:
         gram: ``[rows, rows]`` inner products of the updates.
-        malicious: f; the nearest ``rows - f - 2`` others count, and at least one.
+        malicious: f; the nearest ``rows - f - 2`` others count. Without any, a round may be so
+            small that this leaves nobody; then the nearest one counts.
+
+    Raises:
+        UserError: f is above zero, and there are fewer than ``2 * f + 3`` updates.
     """
+    enough("krum", len(gram), malicious, 2 * malicious + 3)
     square = gram.diagonal()
     distance = (square[:, None] + square - 2 * gram).clamp(min=0).fill_diagonal_(torch.inf)
     nearest = min(max(1, len(gram) - malicious - 2), len(gram) - 1)
@@ -29,11 +43,12 @@ class MultiKrum(JointStrategy):
     """The weighted mean of the ``select`` updates with the lowest :func:`krum_scores`.
 
     Args:
-        malicious: number f of clients that may send anything.
+        malicious: number f of clients that may send anything; if any, a round needs
+            ``2 * f + 3`` clients and ``select + f``.
         select: number of updates to keep; the paper's m.
 
     Raises:
-        UserError: an option is out of range.
+        UserError: an option is out of range, or a round has too few updates.
 
     Paper: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient
     Descent", NeurIPS 2017, https://arxiv.org/abs/1703.02757
@@ -45,6 +60,8 @@ class MultiKrum(JointStrategy):
         self.select = whole("select", select, least=1)
 
     def merge(self, updates: Updates) -> Tensor:
+        rule = f"multikrum (select = {self.select})"
+        enough(rule, len(updates), self.malicious, self.select + self.malicious)
         best = krum_scores(updates.gram, self.malicious).argsort(stable=True)[: self.select]
         kept = torch.zeros_like(updates.weights)
         kept[best] = updates.weights[best]
@@ -52,13 +69,14 @@ class MultiKrum(JointStrategy):
 
 
 class Krum(MultiKrum):
-    """The one update with the lowest :func:`krum_scores`.
+    """The one update with the lowest :func:`krum_scores`; weights play no part.
 
     Args:
-        malicious: number f of clients that may send anything.
+        malicious: number f of clients that may send anything; if any, a round needs
+            ``2 * f + 3`` clients.
 
     Raises:
-        UserError: an option is out of range.
+        UserError: an option is out of range, or a round has too few updates.
 
     Paper: as :class:`MultiKrum`.
     """
@@ -75,7 +93,8 @@ class Bulyan(JointStrategy):
     The scores are computed once, as in Flower, and not anew after every choice.
 
     Args:
-        malicious: number f of clients that may send anything; a round needs ``4 * f + 3``.
+        malicious: number f of clients that may send anything; if any, a round needs
+            ``4 * f + 3`` clients. With none, the default, the step is the plain mean.
 
     Raises:
         UserError: an option is out of range, or a round has too few updates.
@@ -89,20 +108,17 @@ class Bulyan(JointStrategy):
         self.malicious = whole("malicious", malicious, least=0)
 
     def merge(self, updates: Updates) -> Tensor:
-        needed = 4 * self.malicious + 3
-        if len(updates) < needed:
-            raise UserError(
-                f"bulyan with malicious = {self.malicious} needs {needed} clients a round, got "
-                f"{len(updates)} in round {updates.round}: lower malicious or sample more clients"
-            )
+        enough("bulyan", len(updates), self.malicious, 4 * self.malicious + 3)
         theta = len(updates) - 2 * self.malicious
         near = theta - 2 * self.malicious
         trusted = krum_scores(updates.gram, self.malicious).argsort(stable=True)[:theta]
 
-        def statistic(block: Tensor) -> Tensor:
-            values = block[:, trusted].sort().values
-            away = (values - median(values)[:, None]).abs()
-            nearest = away.topk(near, largest=False).indices
-            return values.gather(1, nearest).mean(1)
+        def statistic(values: Tensor) -> Tensor:
+            # Among sorted values, the nearest to the median are neighbours: try each window.
+            middle = median(values)
+            low, high = values[:, : theta - near + 1], values[:, near - 1 :]
+            farthest = torch.maximum(middle[:, None] - low, high - middle[:, None])
+            first = farthest.argmin(1, keepdim=True)
+            return values.gather(1, first + torch.arange(near)).mean(1)
 
-        return by_columns(updates.matrix, statistic)
+        return by_columns(updates.matrix, statistic, trusted)

@@ -22,14 +22,16 @@ class MGDA(ConflictAware):
     """Multiple gradient descent: ``c = argmin |sum_i c_i * update_i|^2`` over convex weights.
 
     If the shortest combination is not zero, the step has an inner product of at least its
-    squared length with every update ``[P]``: no client is harmed, to first order.
+    squared length with every update ``[P]``: no client is harmed, to first order. Weights play
+    no part.
 
     Solved exactly: ``x >= 0`` that minimises ``|sum_i x_i * update_i|^2 + (sum_i x_i - 1)^2``
     is a multiple of c, and non-negative least squares finds it with an active set.
 
     Args:
-        level: ``client`` or ``task``.
+        level: ``task`` or ``client``.
         server_lr: factor on the step.
+        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
 
     Papers: Desideri, "Multiple-gradient descent algorithm (MGDA) for multiobjective
     optimization", 2012, https://doi.org/10.1016/j.crma.2012.03.014; Sener and Koltun,
@@ -53,8 +55,9 @@ class FedMGDAPlus(ConflictAware):
     size; here it is the weighted mean of ``|update_i|``.
 
     Args:
-        level: ``client`` or ``task``.
+        level: ``client``, as in the paper, or ``task``.
         server_lr: factor on the step.
+        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
         epsilon: in (0, 1]: near 0 averages the directions, 1 lets the weights move freely.
 
     Raises:
@@ -64,8 +67,14 @@ class FedMGDAPlus(ConflictAware):
     https://arxiv.org/abs/2006.11489
     """
 
-    def __init__(self, level: str = "client", server_lr: float = 1.0, epsilon: float = 0.1) -> None:
-        super().__init__(level, server_lr)
+    def __init__(
+        self,
+        level: str = "client",
+        server_lr: float = 1.0,
+        length: str = "own",
+        epsilon: float = 0.1,
+    ) -> None:
+        super().__init__(level, server_lr, length)
         self.epsilon = number("epsilon", epsilon, above=0, most=1)
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:

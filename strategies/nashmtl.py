@@ -5,7 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.errors import UserError
 from strategies.conflict import ConflictAware
+
+_STEPS, _TOLERANCE = 200, 1e-6  # of Newton's method; of the equation, relative
+
+
+def _without_noise(cosines: Tensor) -> Tensor:
+    """Return ``[rows, rows]``, ``cosines`` with eigenvalues no smaller than their rounding errors.
+
+    Inner products are summed in float32: where updates depend on one another, eigenvalues that
+    should be zero may be anything so small, also negative. Updates that cancel out have no
+    agreement, and positive eigenvalues keep their a finite.
+    """
+    values, vectors = torch.linalg.eigh(cosines)
+    least = values[-1] * len(cosines) * torch.finfo(torch.float32).eps
+    return cosines if values[0] >= least else (vectors * values.clamp(min=least)) @ vectors.T
 
 
 class NashMTL(ConflictAware):
@@ -14,29 +29,49 @@ class NashMTL(ConflictAware):
     Over steps of bounded length, the solution is a multiple of ``sum_i a_i * update_i`` with
     ``a > 0`` and ``gram @ a = weights / a`` (``gram`` ``[rows, rows]``, the inner products).
     This a is the one minimum of the convex ``a @ gram @ a / 2 - sum_i weights_i * log a_i``,
-    found here by Newton's method. The original weighs all alike and clips the length of
-    the step; here a is scaled to a sum of one, so that the step is a mean.
+    found here by Newton's method with backtracking. The original weighs all alike and clips the
+    length of the step; here a is scaled to a sum of one, so that the step is a mean.
 
     Args:
-        level: ``client`` or ``task``.
+        level: ``task`` or ``client``.
         server_lr: factor on the step.
+        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
+
+    Raises:
+        UserError: an option is out of range, or the equation cannot be met in a round.
 
     Paper: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022,
     https://arxiv.org/abs/2202.01017
     """
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
-        # Updates that cancel out have no agreement: the ridge keeps their minimum finite.
-        gram = gram + 1e-9 * torch.eye(len(gram), dtype=gram.dtype)
+        # With a * length for a, the same equation holds for the cosines.
+        length = gram.diagonal().sqrt()
+        gram = _without_noise(gram / torch.outer(length, length))
         weights = weights.clamp(min=1e-12)
-        a = (weights / gram.diagonal()).sqrt()
-        for _ in range(100):
+
+        def value(a: Tensor) -> float:
+            return float(a @ gram @ a / 2 - weights @ a.log())
+
+        a = weights.sqrt()
+        for _ in range(_STEPS):
             slope = gram @ a - weights / a
-            curvature = gram + (weights / a.square()).diag()
-            move = torch.linalg.solve(curvature, slope)
-            # The decrement of a self-concordant function: damped steps stay positive.
-            decrement = (slope @ move / weights.min()).clamp(min=0).sqrt()
-            a = a - move / (1 + decrement)
-            if decrement < 1e-10:
+            move = torch.linalg.solve(gram + (weights / a.square()).diag(), slope)
+            decrement = float(slope @ move)
+            if decrement < 1e-18:
                 break
+            longest = float((move / a).max())
+            factor = 1.0 if longest <= 0 else min(1.0, 0.99 / longest)  # a stays positive
+            # The slack is rounding: close to the minimum, values no longer differ.
+            before = value(a)
+            slack = 1e-14 * abs(before)
+            while value(a - factor * move) > before - factor * decrement / 4 + slack:
+                factor /= 2
+            a = a - factor * move
+        if not ((a * (gram @ a) - weights).abs() <= _TOLERANCE * weights).all():
+            raise UserError(
+                "Nash-MTL found no bargain: lengths or weights of the updates differ too much; "
+                "set strategy.weight_by = 'client', or take another strategy"
+            )
+        a = a / length
         return a / a.sum()

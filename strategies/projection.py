@@ -9,6 +9,7 @@ from torch import Tensor
 from fedjoint.updates import Updates
 from strategies.conflict import ConflictAware
 from strategies.options import number, whole
+from strategies.seeding import generator
 
 
 def raise_cosines(
@@ -58,9 +59,10 @@ class PCGrad(ConflictAware):
     gradients; the weights make updates without conflicts merge as in FedAvg.
 
     Args:
-        level: ``client`` or ``task``.
+        level: ``task`` or ``client``.
         server_lr: factor on the step.
-        seed: of the random orders, together with the round.
+        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
+        seed: of the random orders, with the run's own, the round and the id.
 
     Raises:
         UserError: an option is out of range.
@@ -69,18 +71,30 @@ class PCGrad(ConflictAware):
     https://arxiv.org/abs/2001.06782
     """
 
-    def __init__(self, level: str = "client", server_lr: float = 1.0, seed: int = 0) -> None:
-        super().__init__(level, server_lr)
+    def __init__(
+        self,
+        level: str = "task",
+        server_lr: float = 1.0,
+        length: str = "own",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(level, server_lr, length)
         self.seed = whole("seed", seed, least=0)
 
-    def order(self, round: int, n: int) -> np.ndarray:
-        """Return ``[n, n]``, a random order of the updates for each of them."""
-        random = np.random.default_rng([self.seed, round])
-        return random.permuted(np.tile(np.arange(n), (n, 1)), axis=1)
+    def order(self, round: int, ids: np.ndarray) -> np.ndarray:
+        """Return ``[n, n]``, a random order of the updates for each of them.
+
+        Args:
+            round: the round.
+            ids: ``[n]``, the clients or tasks; their order does not matter.
+        """
+        by_id = np.argsort(ids)
+        return np.stack([generator(self, self.seed, round, int(i)).permutation(by_id) for i in ids])
 
     def solve(self, gram: Tensor, weights: Tensor, rows: Updates, moved: Tensor) -> Tensor:
         n = len(gram)
-        combination, _ = raise_cosines(gram.numpy(), np.zeros((n, n)), self.order(rows.round, n))
+        order = self.order(rows.round, rows.clients.cpu()[moved].numpy())
+        combination, _ = raise_cosines(gram.numpy(), np.zeros((n, n)), order)
         return weights @ torch.from_numpy(combination)
 
 
@@ -94,9 +108,10 @@ class GradVac(PCGrad):
     float64, zero for pairs that never met.
 
     Args:
-        level: ``client`` or ``task``.
+        level: ``task`` or ``client``.
         server_lr: factor on the step.
-        seed: of the random orders, together with the round.
+        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
+        seed: of the random orders, with the run's own, the round and the id.
         beta: how fast the targets follow the cosines, in (0, 1].
 
     Raises:
@@ -107,20 +122,26 @@ class GradVac(PCGrad):
     """
 
     def __init__(
-        self, level: str = "client", server_lr: float = 1.0, seed: int = 0, beta: float = 0.01
+        self,
+        level: str = "task",
+        server_lr: float = 1.0,
+        length: str = "own",
+        seed: int = 0,
+        beta: float = 0.01,
     ) -> None:
-        super().__init__(level, server_lr, seed)
+        super().__init__(level, server_lr, length, seed)
         self.beta = number("beta", beta, above=0, most=1)
 
     def solve(self, gram: Tensor, weights: Tensor, rows: Updates, moved: Tensor) -> Tensor:
-        index = self.remember(rows.clients.cpu()[moved])
+        ids = rows.clients.cpu()[moved]
+        index = self.remember(ids)
         pairs = index[:, None], index
         targets = self.state["targets"][pairs]
         combination, cosines = raise_cosines(
             # A target of one could only be reached by an update of infinite length.
             gram.numpy(),
             targets.clamp(max=1 - 1e-6).numpy(),
-            self.order(rows.round, len(gram)),
+            self.order(rows.round, ids.numpy()),
         )
         moved_targets = targets + self.beta * (torch.from_numpy(cosines) - targets)
         self.state["targets"] = self.state["targets"].index_put(pairs, moved_targets)

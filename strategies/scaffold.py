@@ -14,7 +14,9 @@ class Scaffold(OverPopulation):
 
     Clients correct every local step by ``c - c_i``, the server's control minus their own, both
     ``[P]``, and send the change of their control as ``extras["control"]`` ``[rows, P]``. Then
-    ``step = server_lr * mean`` and ``c <- c + sum_i change_i / population``.
+    ``step = server_lr * sum_i update_i / rows`` and ``c <- c + sum_i change_i / population``.
+    As in the paper, every client counts the same in both means, whatever its weight: the
+    backbone and the controls then agree on one objective, the plain mean of the clients'.
 
     The state holds ``controls``, ``population * c`` of shape ``[P]``, so that c stays the mean
     of the clients' controls while the population is still being discovered.
@@ -22,6 +24,9 @@ class Scaffold(OverPopulation):
     Args:
         population: number of clients; 0 takes those seen so far.
         server_lr: factor on the mean update.
+
+    Raises:
+        UserError: an option is out of range.
 
     Paper: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated
     Learning", ICML 2020, https://arxiv.org/abs/1910.06378
@@ -38,4 +43,4 @@ class Scaffold(OverPopulation):
         self.see(updates)
         changes = updates.extras["control"].sum(0)
         self.state["controls"] = self.state.get("controls", torch.zeros_like(changes)) + changes
-        return self.server_lr * updates.mean()
+        return self.server_lr * updates.matrix.mean(0)

@@ -9,11 +9,15 @@ from strategies.fedavg import FedAvg
 class TaskBalanced(FedAvg):
     """``step = server_lr * mean over tasks t of (weighted mean of the updates that trained t)``.
 
-    The mean is over the tasks trained in this round. It is the federated counterpart of equal
+    The mean is over the tasks trained in this round, and plain: weights only count among the
+    clients of one task. It is the federated counterpart of equal
     loss weights in multi-task learning, and the baseline for the conflict-aware rules.
 
     Args:
         server_lr: factor on the merged update.
+
+    Raises:
+        UserError: an option is out of range.
     """
 
     def merge(self, updates: Updates) -> Tensor:

@@ -6,6 +6,10 @@ from itertools import combinations
 import pytest
 import torch
 
+from fedjoint.config import check
+from fedjoint.rundir import RunDir
+from fedjoint.scenario import scenario_config
+from fedjoint.simulation import simulate
 from strategies.clustered import CFL, IFCA
 
 
@@ -30,7 +34,13 @@ def test_ifca_backbones_start_apart():
     for other in (second, third):
         assert float((other - backbone).std()) == pytest.approx(1.5, rel=0.05)
     assert not second.equal(third)
-    assert second.equal(IFCA(clusters=2, spread=0.5).broadcast(backbone)["backbones"][1])
+    assert not second.equal(IFCA(spread=0.5, seed=1).broadcast(backbone)["backbones"][1])
+    bound = []
+    for seed in (0, 1):
+        strategy = IFCA(spread=0.5)
+        strategy.config = check({"seed": seed})
+        bound.append(strategy.broadcast(backbone)["backbones"][1])
+    assert second.equal(bound[0]) and not second.equal(bound[1])
 
 
 def two_camps(wrap):
@@ -58,7 +68,45 @@ def test_cfl_splits_opposed_camps_and_then_trains_them_apart(wrap):
     )
 
 
-@pytest.mark.parametrize("options", [{"still": 1e-6}, {"moving": 10.0}, {"most": 1}])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize(("agreement", "splits"), [(0.1, True), (0.3, False)])
+def test_cfl_compares_lengths_with_those_of_the_updates(wrap, scale, agreement, splits):
+    # Two directions: the mean update is `agreement` times as long as each of the updates.
+    across = (1 - agreement**2) ** 0.5
+    g = scale * torch.tensor([[agreement, across], [agreement, -across]] * 3)
+    updates = replace(wrap(g), weights=torch.full((6,), 1 / 6))
+    strategy = CFL(still=0.2)
+    strategy.merge(updates)
+    found = strategy.state["assignment"][updates.clients].tolist()
+    assert found == ([0, 1, 0, 1, 0, 1] if splits else [0] * 6)
+
+
+@pytest.mark.parametrize(("shrunk", "splits"), [(0.25, False), (0.4, True)])
+def test_cfl_leaves_those_alone_that_have_arrived(wrap, shrunk, splits):
+    first, camps = wrap(torch.ones(7, 6)), two_camps(wrap)
+    length = first.matrix[0].norm()
+    matrix = camps.matrix * shrunk * length / camps.matrix.norm(dim=1).max()
+    strategy = CFL(moving=0.3)
+    strategy.merge(first)
+    strategy.merge(replace(camps, matrix=matrix))
+    assert len(strategy.state["backbones"]) == 1 + splits
+
+
+def test_cfl_tells_the_tasks_of_the_conflict_scenario_apart(tmp_path):
+    settings = [
+        "engine.name=inline",
+        f"output.dir={tmp_path}",
+        "data.synthetic.conflict_degrees=120",
+    ]
+    settings += ["strategy.name=cfl", "rounds=25", "evaluate.every=25", "diagnostics.every=0"]
+    result = simulate(scenario_config("conflict", settings))
+    state = RunDir.open(result.path).latest().state
+    assert state["assignment"].tolist() == [0, 0, 0, 1] * 4
+    # One backbone for both tasks gets to a mean R2 of 0.25 at the best.
+    assert min(result.metrics["test"].values()) > 0.7
+
+
+@pytest.mark.parametrize("options", [{"still": 0}, {"moving": 10.0}, {"most": 1}])
 def test_cfl_does_not_split_without_its_conditions(wrap, options):
     updates = two_camps(wrap)
     strategy = CFL(**options)
@@ -68,7 +116,7 @@ def test_cfl_does_not_split_without_its_conditions(wrap, options):
 
 def test_cfl_parts_have_the_least_similar_nearest_pair(draw):
     updates = draw(7, common=0.0)
-    strategy = CFL(still=100, moving=0)
+    strategy = CFL(still=1, moving=0)
     strategy.merge(updates)
     cosine = torch.nn.functional.normalize(updates.matrix, dim=1)
     cosine = cosine @ cosine.T

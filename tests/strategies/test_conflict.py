@@ -7,6 +7,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from fedjoint.config import check
+from fedjoint.errors import UserError
 from strategies.alignedmtl import AlignedMTL
 from strategies.cagrad import CAGrad, FedHCA2
 from strategies.conflict import ConflictAware
@@ -18,6 +20,7 @@ from strategies.nashmtl import NashMTL
 from strategies.projection import GradVac, PCGrad
 
 SEEDS = range(4)
+OWN = {"level": "client", "length": "own"}  # the rules themselves, on the rows as they are
 
 
 def slsqp(function, start, low=0.0, high=1.0):
@@ -60,7 +63,7 @@ def test_mgda_of_two_updates_is_the_closed_form(seed, draw):
     updates = draw(2, size=3, seed=seed)
     a, b = updates.matrix
     share = float(((b - a) @ b / (a - b).square().sum()).clamp(0, 1))
-    torch.testing.assert_close(MGDA().merge(updates), share * a + (1 - share) * b)
+    torch.testing.assert_close(MGDA(**OWN).merge(updates), share * a + (1 - share) * b)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -68,7 +71,7 @@ def test_mgda_is_the_shortest_combination(seed, draw):
     updates = draw(6, size=20, common=0.8, seed=seed)
     g, weights = double(updates)
     best = slsqp(lambda x: ((x @ g) ** 2).sum(), weights)
-    step = MGDA().merge(updates).double().numpy()
+    step = MGDA(**OWN).merge(updates).double().numpy()
     np.testing.assert_allclose(step, best @ g, atol=2e-4)
     assert (g @ step >= step @ step - 1e-4).all()  # no update is opposed
 
@@ -102,20 +105,20 @@ def test_cagrad_solves_its_dual(seed, radius, draw):
 
     best = slsqp(dual, weights) @ g
     expected = mean + reach * best / np.linalg.norm(best)
-    step = CAGrad(radius=radius).merge(updates).double().numpy()
+    step = CAGrad(**OWN, radius=radius).merge(updates).double().numpy()
     np.testing.assert_allclose(step, expected, atol=1e-5)
     # Strong duality: the worst inner product equals the least dual value.
     assert (g @ step).min() == pytest.approx(dual(slsqp(dual, weights)), abs=1e-5)
 
 
 def test_cagrad_of_radius_zero_is_fedavg(draw):
-    torch.testing.assert_close(CAGrad(radius=0).merge(draw(5)), FedAvg().merge(draw(5)))
+    torch.testing.assert_close(CAGrad(**OWN, radius=0).merge(draw(5)), FedAvg().merge(draw(5)))
 
 
 def test_fedhca2_is_cagrad_around_the_plain_mean_rescaled(draw):
     updates = draw(5, common=0.5)
     equal = replace(updates, weights=torch.full((5,), 0.2))
-    expected = CAGrad(radius=0.4).merge(equal) / 1.16
+    expected = CAGrad(**OWN, radius=0.4).merge(equal) / 1.16
     torch.testing.assert_close(FedHCA2().merge(updates), expected)
 
 
@@ -130,31 +133,80 @@ def test_nashmtl_meets_the_bargaining_equation(seed, draw):
     torch.testing.assert_close(products, products.mean().expand(5), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 1.5, 3.0])
+def test_nashmtl_of_many_unequal_updates(sigma):
+    random = np.random.default_rng(0)
+    lengths = np.exp(random.normal(size=(300, 1)))
+    g = lengths * (random.normal(size=(300, 1000)) + 0.2 * random.normal(size=1000))
+    weights = np.exp(sigma * random.normal(size=300))
+    weights /= weights.sum()
+    gram = g @ g.T / (g**2).sum(1).mean()
+    a = NashMTL().coefficients(torch.from_numpy(gram), torch.from_numpy(weights)).numpy()
+    products = a * (gram @ a) / weights
+    np.testing.assert_allclose(products, products.mean(), rtol=1e-5)
+
+    def function(x):  # convex in a = exp(x), and without bounds
+        slope = gram @ np.exp(x) * np.exp(x)
+        return slope.sum() / 2 - weights @ x, slope - weights
+
+    start = np.log(weights / gram.diagonal()) / 2
+    options = {"maxiter": 20_000, "maxfun": 40_000, "ftol": 1e-15, "gtol": 1e-9}
+    best = np.exp(minimize(function, start, jac=True, method="L-BFGS-B", options=options).x)
+    np.testing.assert_allclose(a @ g, best / best.sum() @ g, atol=1e-4 * np.abs(a @ g).max())
+
+
+def test_nashmtl_without_a_bargain_is_an_error(draw, monkeypatch):
+    monkeypatch.setattr("strategies.nashmtl._STEPS", 1)
+    with pytest.raises(UserError, match=r"no bargain: .* set strategy\.weight_by"):
+        NashMTL().merge(draw(6))
+
+
 def test_nashmtl_stays_finite_when_updates_cancel(wrap):
-    step = NashMTL().merge(wrap(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])))
+    step = NashMTL(**OWN).merge(wrap(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])))
     assert step.abs().max() < 1  # no agreement: nothing longer than the updates
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_imtlg_projects_equally_onto_all(seed, draw):
     updates = draw(5, seed=seed)
-    step = IMTLG().merge(updates)
+    step = IMTLG(**OWN).merge(updates)
     onto = torch.nn.functional.normalize(updates.matrix, dim=1) @ step
     torch.testing.assert_close(onto, onto.mean().expand(5), rtol=1e-3, atol=1e-4)
     c = IMTLG().coefficients(updates.gram, updates.weights.double())
     assert float(c.sum()) == pytest.approx(1)
 
 
+def test_imtlg_points_against_nobody(wrap):
+    # The third update, short, agrees with both others: coefficients that sum to one would give
+    # every update the same negative projection.
+    matrix = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.069, 0.069, 0.02]])
+    updates = wrap(matrix)
+    step = IMTLG(**OWN).merge(updates)
+    onto = torch.nn.functional.normalize(matrix, dim=1) @ step
+    torch.testing.assert_close(onto, onto[0].expand(3), rtol=1e-3, atol=1e-4)
+    assert onto[0] > 0
+    assert IMTLG().coefficients(updates.gram, updates.weights).sum() == pytest.approx(-1)
+
+
 def test_imtlg_of_opposites_is_zero(wrap):
-    assert IMTLG().merge(wrap(torch.tensor([[1.0, 2.0], [-1.0, -2.0]]))).eq(0).all()
+    assert IMTLG(**OWN).merge(wrap(torch.tensor([[1.0, 2.0], [-1.0, -2.0]]))).eq(0).all()
 
 
+@pytest.mark.parametrize(
+    ("scale", "of"),
+    [
+        ("min", np.min),
+        ("median", lambda s: np.sort(s)[(len(s) - 1) // 2]),
+        ("rmse", lambda s: np.sqrt((s**2).mean())),
+    ],
+)
 @pytest.mark.parametrize("rows", [1, 4, 9])
-def test_alignedmtl_from_the_singular_values_of_the_matrix(rows, draw):
+def test_alignedmtl_from_the_singular_values_of_the_matrix(rows, scale, of, draw):
     updates = draw(rows, size=6, common=0.0)  # 9 rows in 6 dimensions: deficient rank
     u, s, v = np.linalg.svd(double(updates)[0], full_matrices=False)
-    expected = double(updates)[1] @ (s.min() * u @ v)
-    np.testing.assert_allclose(AlignedMTL().merge(updates), expected, atol=1e-4)
+    expected = double(updates)[1] @ (of(s) * u @ v)
+    step = AlignedMTL(**OWN, scale=scale).merge(updates)
+    np.testing.assert_allclose(step, expected, atol=1e-4)
 
 
 def plain_pcgrad(g, order):
@@ -172,22 +224,35 @@ def plain_pcgrad(g, order):
 def test_pcgrad_projects_the_vectors(seed, draw):
     updates = draw(6, size=8, common=0.0, seed=seed)
     g, weights = double(updates)
-    strategy = PCGrad(seed=seed)
-    expected = weights @ plain_pcgrad(g, strategy.order(updates.round, 6))
+    strategy = PCGrad(**OWN, seed=seed)
+    expected = weights @ plain_pcgrad(g, strategy.order(updates.round, updates.clients.numpy()))
     np.testing.assert_allclose(strategy.merge(updates), expected, atol=1e-5)
     assert not np.allclose(expected, weights @ g)  # there were conflicts
 
 
-def test_pcgrad_orders_depend_on_seed_and_round():
-    order = PCGrad(seed=1).order(1, 20)
-    assert (np.sort(order, axis=1) == np.arange(20)).all()
-    assert (order == PCGrad(seed=1).order(1, 20)).all()
-    assert (order != PCGrad(seed=1).order(2, 20)).any()
-    assert (order != PCGrad(seed=2).order(1, 20)).any()
+@pytest.mark.parametrize("rule", [PCGrad, GradVac])
+def test_orders_depend_on_run_seed_round_and_id_alone(rule):
+    def order(ids, round=1, seed=1, run=0):
+        strategy = rule(seed=seed)
+        strategy.config = check({"seed": run})
+        ids = np.array(ids)
+        return {
+            int(i): ids[row].tolist()
+            for i, row in zip(ids, strategy.order(round, ids), strict=True)
+        }
+
+    ids = list(range(3, 40, 2))
+    found = order(ids)
+    assert all(sorted(row) == ids for row in found.values())
+    assert len({tuple(row) for row in found.values()}) == len(ids)
+    assert found == order(ids[::-1]) == order(ids[5:] + ids[:5])
+    assert found != order(ids, round=2)
+    assert found != order(ids, seed=2)
+    assert found != order(ids, run=2)
 
 
 def test_gradvac_over_rounds_on_the_vectors(draw):
-    strategy, beta = GradVac(seed=3, beta=0.3), 0.3
+    strategy, beta = GradVac(**OWN, seed=3, beta=0.3), 0.3
     targets = np.zeros((10, 10))
     for round, taking_part in enumerate([[0, 1, 2, 3], [2, 3, 5, 9], [0, 2, 5, 9]], start=1):
         updates = draw(4, size=8, common=0.6, seed=round, round=round)
@@ -195,7 +260,7 @@ def test_gradvac_over_rounds_on_the_vectors(draw):
         g, weights = double(updates)
         rows = g.copy()
         for i, row in enumerate(rows):
-            for j in strategy.order(round, 4)[i]:
+            for j in strategy.order(round, np.array(taking_part))[i]:
                 if i == j:
                     continue
                 own, other = np.linalg.norm(row), np.linalg.norm(g[j])
@@ -215,33 +280,59 @@ def test_gradvac_over_rounds_on_the_vectors(draw):
 def test_without_conflicts_projection_is_fedavg(rule, draw):
     updates = draw(5, common=5.0)
     assert (updates.gram > 0).all()
-    torch.testing.assert_close(rule().merge(updates), FedAvg().merge(updates))
+    torch.testing.assert_close(rule(**OWN).merge(updates), FedAvg().merge(updates))
 
 
 RULES = [MGDA, FedMGDAPlus, CAGrad, FedHCA2, NashMTL, IMTLG, AlignedMTL, PCGrad, GradVac]
+BY_CLIENT = [FedMGDAPlus, FedHCA2]  # made for clients
 
 
+@pytest.mark.parametrize("length", ["own", "mean"])
 @pytest.mark.parametrize("rule", RULES)
-def test_task_level_merges_the_mean_updates_of_tasks(rule, draw):
+def test_task_level_merges_the_mean_updates_of_tasks(rule, length, draw):
     updates = draw(7, common=0.5)
-    step = rule(level="task").merge(updates)
-    torch.testing.assert_close(step, rule().merge(updates.by_task()))
-    assert not torch.allclose(step, rule().merge(updates))
-    assert rule().per_client and not rule(level="task").per_client
+    by_client = rule(level="client", length=length)
+    step = rule(level="task", length=length).merge(updates)
+    torch.testing.assert_close(step, by_client.merge(updates.by_task()))
+    assert not torch.allclose(step, by_client.merge(updates))
+    assert by_client.per_client and not rule(level="task").per_client
+    assert rule().level == ("client" if rule in BY_CLIENT else "task")
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_an_update_of_zero_only_shortens_the_step(rule, draw):
+def test_a_step_is_as_long_as_the_weighted_mean(rule, draw):
+    updates = draw(7, common=0.2)
+    own = rule(level="client", length="own").merge(updates)
+    scaled = rule(level="client", length="mean").merge(updates)
+    torch.testing.assert_close(scaled, own * updates.mean().norm() / own.norm())
+    assert abs(own.norm() / updates.mean().norm() - 1) > 1e-3  # there was something to do
+    assert rule().length == "own"
+
+
+@pytest.mark.parametrize("rule", [MGDA, IMTLG, PCGrad])
+def test_a_step_of_zero_is_not_made_longer(rule, draw):
+    matrix = draw(1).matrix
+    updates = replace(draw(2), matrix=torch.cat([3 * matrix, -0.7 * matrix]))
+    assert updates.mean().norm() > 0.1
+    assert rule(level="client", length="mean").merge(updates).norm() < 1e-3
+
+
+@pytest.mark.parametrize("length", ["own", "mean"])
+@pytest.mark.parametrize("rule", RULES)
+def test_an_update_of_zero_only_shortens_the_step(rule, length, draw):
     updates = draw(4, common=0.5)
     matrix = torch.cat([updates.matrix, torch.zeros(1, 30)])
     weights = torch.cat([0.75 * updates.weights, torch.tensor([0.25])])
     clients = torch.arange(5)
     more = replace(updates, matrix=matrix, weights=weights, clients=clients)
     torch.testing.assert_close(
-        rule().merge(more), 0.75 * rule().merge(updates), rtol=1e-4, atol=1e-5
+        rule(level="client", length=length).merge(more),
+        0.75 * rule(level="client", length=length).merge(updates),
+        rtol=1e-4,
+        atol=1e-5,
     )
     still = replace(updates, matrix=torch.zeros(4, 30))
-    assert rule().merge(still).eq(0).all()
+    assert rule(level="client", length=length).merge(still).eq(0).all()
 
 
 def test_a_rule_of_ones_own_is_one_method(draw):
@@ -249,4 +340,5 @@ def test_a_rule_of_ones_own_is_one_method(draw):
         def coefficients(self, gram, weights):
             return weights
 
-    torch.testing.assert_close(Mean(server_lr=0.5).merge(draw(4)), 0.5 * draw(4).mean())
+    mean = Mean(level="client", server_lr=0.5)
+    torch.testing.assert_close(mean.merge(draw(4)), 0.5 * draw(4).mean())

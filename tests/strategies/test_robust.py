@@ -18,12 +18,14 @@ from strategies.normclip import NormClip
 from strategies.trimmedmean import TrimmedMean
 
 
-@pytest.mark.parametrize("malicious", [0, 1, 3, 9])
-def test_krum_scores_by_trying_all_neighbourhoods(malicious, draw):
-    updates = draw(7)
-    g, nearest = updates.matrix.double(), max(1, 7 - malicious - 2)
+@pytest.mark.parametrize(
+    ("rows", "malicious", "nearest"), [(7, 0, 5), (7, 1, 4), (7, 2, 3), (3, 0, 1), (2, 0, 1)]
+)
+def test_krum_scores_by_trying_all_neighbourhoods(rows, malicious, nearest, draw):
+    updates = draw(rows)
+    g = updates.matrix.double()
     for i, score in enumerate(krum_scores(updates.gram, malicious).tolist()):
-        away = [float((g[i] - g[j]).square().sum()) for j in range(7) if j != i]
+        away = [float((g[i] - g[j]).square().sum()) for j in range(rows) if j != i]
         assert score == pytest.approx(min(map(sum, combinations(away, nearest))), rel=1e-4)
 
 
@@ -39,9 +41,32 @@ def test_two_liars_in_eleven_move_the_step_little(rule, draw):
     assert (step - good.mean(0)).norm() < (good - good.mean(0)).norm(dim=1).max()
 
 
-def test_bulyan_says_how_many_clients_it_needs(draw):
-    with pytest.raises(UserError, match="malicious = 2 needs 11 clients a round, got 10"):
-        Bulyan(2).merge(draw(10))
+@pytest.mark.parametrize(
+    ("rule", "needed"), [(Krum(2), 7), (MultiKrum(2, 3), 7), (MultiKrum(2, 7), 9), (Bulyan(2), 11)]
+)
+def test_rules_say_how_many_clients_they_need(rule, needed, draw):
+    said = f"malicious = 2 needs {needed} clients a round, got {needed - 1}: lower malicious"
+    with pytest.raises(UserError, match=said):
+        rule.merge(draw(needed - 1))
+    rule.merge(draw(needed))
+
+
+@pytest.mark.parametrize("rule", [MultiKrum(0, 5), Bulyan(0)])
+def test_without_liars_a_small_round_is_averaged(rule, draw):
+    updates = replace(draw(4), weights=torch.full((4,), 0.25))
+    torch.testing.assert_close(rule.merge(updates), updates.mean())
+
+
+@pytest.mark.parametrize(("rows", "malicious"), [(11, 1), (11, 2), (12, 2)])
+def test_bulyan_coordinate_by_coordinate(rows, malicious, draw):
+    updates = draw(rows)
+    trusted = krum_scores(updates.gram, malicious).argsort()[: rows - 2 * malicious]
+    expected = []
+    for column in updates.matrix[trusted].T.double().numpy():
+        middle = np.median(column)
+        nearest = sorted(column, key=lambda v, middle=middle: abs(v - middle))
+        expected.append(np.mean(nearest[: rows - 4 * malicious]))
+    np.testing.assert_allclose(Bulyan(malicious).merge(updates), expected, atol=1e-6)
 
 
 def test_columns_are_worked_on_in_blocks(draw, monkeypatch):
@@ -49,13 +74,16 @@ def test_columns_are_worked_on_in_blocks(draw, monkeypatch):
     monkeypatch.setattr(columns, "BLOCK", 20)
     widths = []
 
-    def statistic(block):
-        widths.append(block.shape)
-        return block.amax(1)
+    def statistic(values):
+        widths.append(values.shape)
+        return values[:, 1]
 
-    expected = torch.from_numpy(updates.matrix.numpy().max(0))
+    rows = torch.tensor([4, 0, 2])
+    expected = torch.from_numpy(np.sort(updates.matrix.numpy(), axis=0)[1])
     assert by_columns(updates.matrix, statistic).equal(expected)
     assert widths == [(4, 5)] * 8 + [(1, 5)]
+    expected = torch.from_numpy(np.sort(updates.matrix[rows].numpy(), axis=0)[1])
+    assert by_columns(updates.matrix, statistic, rows).equal(expected)
 
 
 @pytest.mark.parametrize("seed", range(3))

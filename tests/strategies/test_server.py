@@ -33,16 +33,39 @@ def test_fednova_with_equal_steps_is_fedavg(draw):
     torch.testing.assert_close(FedNova().merge(updates), FedAvg().merge(updates))
 
 
-@pytest.mark.parametrize("population", [0, 5])
+@pytest.mark.parametrize("population", [0, 5, 8])
 def test_scaffold_control_is_the_mean_of_the_clients_controls(draw, population):
     strategy, controls = Scaffold(population), torch.zeros(5, 30)
     assert strategy.broadcast(torch.ones(30))["control"].eq(0).all()
-    for seed, taking_part in enumerate([[0, 2], [1, 2, 4], [3]]):
+    seen = set()
+    for seed, taking_part in enumerate([[0, 2], [1, 2, 4], [0], [3]]):
         updates = replace(draw(len(taking_part), seed=seed), clients=torch.tensor(taking_part))
         controls[taking_part] += updates.extras["control"]
-        torch.testing.assert_close(strategy.merge(updates), updates.mean())
-    expected = controls.mean(0)
-    torch.testing.assert_close(strategy.broadcast(torch.ones(30))["control"], expected)
+        seen |= set(taking_part)
+        torch.testing.assert_close(strategy.merge(updates), updates.matrix.mean(0))
+        # Those who never took part have a control of zero, and count if they are known.
+        expected = controls.sum(0) / (population or len(seen))
+        torch.testing.assert_close(strategy.broadcast(torch.ones(30))["control"], expected)
+
+
+def test_scaffold_rests_at_the_plain_mean_of_the_clients_objectives(wrap):
+    # Clients minimise curvature_i / 2 * (x - target_i)^2; the sum is least at
+    # sum_i curvature_i * target_i / sum_i curvature_i, whatever the weights, steps and rate.
+    target, curvature = torch.tensor([[0.0], [3.0]]), torch.tensor([[2.0], [1.0]])
+    rate, steps, strategy = 0.1, 5, Scaffold()
+    x, own = torch.zeros(1), torch.zeros(2, 1)
+    for round in range(1, 300):
+        control = strategy.broadcast(x)["control"]
+        y = x.expand(2, 1)
+        for _ in range(steps):
+            y = y - rate * (curvature * (y - target) - own + control)
+        change = -control - (y - x) / (steps * rate)
+        own = own + change
+        updates = replace(
+            wrap(y - x, round), weights=torch.tensor([0.9, 0.1]), extras={"control": change}
+        )
+        x = x + strategy.merge(updates)
+    torch.testing.assert_close(x, torch.tensor([1.0]))
 
 
 def test_feddyn_follows_the_paper(draw):
