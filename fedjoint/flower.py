@@ -81,6 +81,9 @@ class Connection:
         """Return the environment for Flower's programs."""
         # Telemetry is off in os.environ since fedjoint was imported, unless the user has it on.
         own = {"FLWR_HOME": str(self.home.resolve()), "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        # Flower's programs start each other by name, also where no shell has put them on the path.
+        beside = str(Path(sys.executable).parent)
+        own["PATH"] = os.pathsep.join([beside, *filter(None, [os.environ.get("PATH")])])
         return dict(os.environ) | own
 
     def call(self, *arguments: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from fedjoint.deploy.data import own_data
 from fedjoint.deploy.keys import make_keys
 from fedjoint.deploy.node import node_command, run_node
 from fedjoint.deploy.run import attend, restart, start
-from fedjoint.deploy.server import connect, register, run_server
+from fedjoint.deploy.server import check_trust, connect, register, run_server
 from fedjoint.errors import UserError
 from fedjoint.report import metrics_table, show_run, table
 from fedjoint.rundir import RunDir
@@ -95,6 +95,7 @@ def deploy_command(
     connection = connect(server, parent / ".flower", keys, insecure)
     if not wait_for(*parse(server), seconds=30.0):
         raise UserError(f"nobody answers on {server}: start fedjoint server there")
+    check_trust(server, keys)
     if keys:
         register(connection, keys)
     if resume is None:

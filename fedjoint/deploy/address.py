@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from fedjoint.errors import UserError
+
+# OpenSSL's codes: the host or the address is another; the authority is not the one given.
+_OTHER_NAME, _OTHER_AUTHORITY = (62, 64), (18, 19, 20, 21, 7)
 
 
 def parse(address: str) -> tuple[str, int]:
@@ -21,6 +25,11 @@ def parse(address: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"{address!r}: write the server's address as HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def join(host: str, port: int) -> str:
+    """Return ``host:port``, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
@@ -59,6 +68,43 @@ def certificate(host: str, keys: Path | None, insecure: bool, files: tuple[str, 
             "to let anyone on the way read and change what travels"
         )
     return False
+
+
+def distrust(host: str, port: int, authority: Path) -> str | None:
+    """Return why a server's certificate is not to be trusted; None where it is, or nobody answers.
+
+    Args:
+        host: under which the server is reached.
+        port: of the server.
+        authority: certificate of the authority that has to have signed.
+
+    Raises:
+        UserError: ``authority`` is no certificate.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(authority))
+    except ssl.SSLError:
+        raise UserError(f"{authority}: not a certificate; copy it again") from None
+    try:
+        with (
+            socket.create_connection((host, port), timeout=5.0) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return None
+    except ssl.SSLCertVerificationError as error:
+        said = f"the certificate of {join(host, port)} is refused: {error.verify_message.rstrip('.')}"
+        if error.verify_code in _OTHER_NAME:
+            return (
+                f"{said}; it has other names: add this one with fedjoint keys KEYS --host {host}, "
+                "and copy KEYS/server to the server"
+            )
+        if error.verify_code in _OTHER_AUTHORITY:
+            return f"{said}; {authority} is not of the keys that the server has: copy the right one"
+        return f"{said}; make another with fedjoint keys KEYS --host {host}"
+    except ssl.SSLError:
+        return f"{join(host, port)} speaks no TLS: start the server with --keys"
+    except OSError:
+        return None
 
 
 def free_port() -> int:

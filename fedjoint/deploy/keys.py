@@ -21,37 +21,61 @@ _YEARS = 5
 def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str]) -> None:
     """Write what a deployment needs to trust itself. Existing keys are kept, so nodes can be added.
 
-    ``folder/ca.key`` signs and stays offline. ``folder/server`` (``ca.pem``, ``server.pem``,
-    ``server.key``) goes to the server, ``folder/nodes/NAME`` (``ca.pem``, ``node.key``,
-    ``node.pub``) to that node. Keys are on the curve P-384.
+    ``folder/ca.key`` signs and stays offline; only a server's certificate needs it.
+    ``folder/server`` (``ca.pem``, ``server.pem``, ``server.key``) goes to the server,
+    ``folder/nodes/NAME`` (``ca.pem``, ``node.key``, ``node.pub``) to that node. Keys are on the
+    curve P-384.
 
     Args:
         folder: where the keys go; private ones are readable by their owner alone.
-        hosts: names and addresses under which nodes reach the server.
+        hosts: names and addresses under which nodes reach the server, beside those that its
+            certificate has already.
         nodes: names of the nodes.
 
     Raises:
-        UserError: a name cannot be that of a folder, or the folder cannot be written.
+        UserError: a name cannot be that of a folder, a part of the authority is missing or
+            damaged, or the folder cannot be written.
     """
     for name in nodes:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise UserError(f"node {name!r}: use letters, digits, dots and dashes in its name")
     try:
-        authority, key = _authority(folder)
+        if not (folder / "ca.key").exists() and not (folder / "ca.pem").exists():
+            _make_authority(folder)
+        authority = _certificate_in(folder / "ca.pem", "the certificate that nodes trust")
         if hosts:
-            _server(folder / "server", authority, key, hosts)
+            _server(folder / "server", authority, _key_in(folder / "ca.key"), hosts)
         for name in nodes:
             _node(folder / "nodes" / name, authority)
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
 
 
-def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    path, certificate = folder / "ca.key", folder / "ca.pem"
-    if path.exists() and certificate.exists():
+def _certificate_in(path: Path, what: str) -> x509.Certificate:
+    if not path.exists():
+        raise UserError(f"{path}: {what} is not here; bring it back, or use another folder")
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError:
+        raise UserError(f"{path}: not a certificate; restore it from a backup") from None
+
+
+def _key_in(path: Path) -> ec.EllipticCurvePrivateKey:
+    if not path.exists():
+        raise UserError(
+            f"{path}: a server's certificate takes the key that signs, which is not here; bring "
+            "it back, or use another folder"
+        )
+    try:
         found = serialization.load_pem_private_key(path.read_bytes(), None)
-        assert isinstance(found, ec.EllipticCurvePrivateKey)
-        return x509.load_pem_x509_certificate(certificate.read_bytes()), found
+    except (ValueError, TypeError):
+        found = None
+    if not isinstance(found, ec.EllipticCurvePrivateKey):
+        raise UserError(f"{path}: not a key that fedjoint keys made; restore it from a backup")
+    return found
+
+
+def _make_authority(folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedjoint authority")])
     own = (
@@ -62,9 +86,8 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
         .sign(key, hashes.SHA384())
     )
     folder.mkdir(parents=True, exist_ok=True)
-    _private(path, _pem(key))
-    certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
-    return own, key
+    _private(folder / "ca.key", _pem(key))
+    (folder / "ca.pem").write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
 
 def _server(
@@ -73,14 +96,23 @@ def _server(
     signer: ec.EllipticCurvePrivateKey,
     hosts: Sequence[str],
 ) -> None:
+    if authority.public_key() != signer.public_key():
+        raise UserError(f"{folder.parent}: ca.key and ca.pem are not of one authority")
     folder.mkdir(parents=True, exist_ok=True)
-    key = ec.generate_private_key(ec.SECP384R1())
+    if (folder / "server.key").exists():
+        key = _key_in(folder / "server.key")
+    else:
+        key = ec.generate_private_key(ec.SECP384R1())
+        _private(folder / "server.key", _pem(key))
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
     # Flower's own processes on the server reach it by the loopback.
-    names = [_host(host) for host in dict.fromkeys([*hosts, "localhost", "127.0.0.1"])]
+    names = [_host(host) for host in (*hosts, "localhost", "127.0.0.1", "::1")]
+    if (folder / "server.pem").exists():
+        before = _certificate_in(folder / "server.pem", "the server's certificate")
+        names += before.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     certificate = (
         _certificate(name, authority.subject, key.public_key())
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName(dict.fromkeys(names)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_others=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
@@ -89,7 +121,6 @@ def _server(
         )
         .sign(signer, hashes.SHA384())
     )
-    _private(folder / "server.key", _pem(key))
     (folder / "server.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     (folder / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
 
@@ -158,6 +189,5 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _private(path: Path, data: bytes) -> None:
-    path.unlink(missing_ok=True)
-    path.touch(0o600)
+    path.touch(0o600, exist_ok=False)
     path.write_bytes(data)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjoint.deploy.address import certificate, free_port, parse
+from fedjoint.deploy.address import certificate, distrust, free_port, join, parse
 from fedjoint.errors import UserError
 from fedjoint.flower import Connection, program
 
@@ -60,7 +60,9 @@ def node_command(
     }
     # Flower's own format cannot hold a text with quotes and spaces in it.
     packed = base64.b64encode(json.dumps(values).encode()).decode()
-    command = [program("flower-supernode"), "--superlink", f"{host}:{port}"]
+    if keys and secure and (why := distrust(host, port, keys / "ca.pem")):
+        log.error("%s", why)
+    command = [program("flower-supernode"), "--superlink", join(host, port)]
     command += ["--port", str(free_port())]
     command += ["--node-config", f'fedjoint="{packed}"']
     if keys and secure:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
-from fedjoint.deploy.address import certificate, listens, parse, wait_for
+from fedjoint.deploy.address import certificate, distrust, join, listens, parse, wait_for
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection, program
+from fedjoint.flower import Connection
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -20,13 +21,30 @@ _START = 90.0  # seconds
 def connect(address: str, state: Path, keys: Path | None, insecure: bool) -> Connection:
     """Return the connection of an operator to a server.
 
+    Args:
+        address: ``host:port`` of the server.
+        state: parent of the folders of Flower's files, one for each server.
+        keys: folder made by ``fedjoint keys``.
+        insecure: connect unencrypted, beyond the loopback too.
+
     Raises:
         UserError: see :func:`fedjoint.deploy.address.certificate`.
     """
     host, port = parse(address)
     secure = certificate(host, keys, insecure, _FILES[:1])
     trust = keys / "server/ca.pem" if keys and secure else None
-    return Connection.make(state, f"{host}:{port}", trust)
+    folder = state / f"{host.replace(':', '-')}-{port}"
+    return Connection.make(folder, join(host, port), trust)
+
+
+def check_trust(address: str, keys: Path | None) -> None:
+    """Check that a server's certificate is what ``keys`` promise.
+
+    Raises:
+        UserError: it is not; the line says why, where Flower's own does not.
+    """
+    if keys and (why := distrust(*parse(address), keys / _FILES[0])):
+        raise UserError(why)
 
 
 def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> int:
@@ -43,9 +61,12 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
     """
     host, port = parse(address)
     secure = certificate(host, keys, insecure, _FILES)
-    local = "127.0.0.1" if host == "0.0.0.0" else host
-    connection = connect(f"{local}:{port}", state, keys, insecure)
-    command = [program("flower-superlink"), "--host", host, "--port", str(port)]
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    if listens(local, port):
+        raise UserError(f"someone listens on {address} already: choose another port")
+    connection = connect(join(local, port), state, keys, insecure)
+    command = [sys.executable, "-m", "fedjoint.deploy.superlink"]
+    command += ["--host", host, "--port", str(port)]
     command += ["--database", str((state / "superlink.db").resolve())]
     command += ["--disable-runtime-dependency-installation"]
     if keys and secure:
@@ -55,16 +76,19 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
         command += ["--enable-supernode-auth"]
     else:
         command += ["--insecure"]
-    if listens(local, port):
-        raise UserError(f"someone listens on {address} already: choose another port")
     process = subprocess.Popen(command, env=connection.environment())
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, lambda *_: process.terminate())
-    if not wait_for(local, port, _START, lambda: process.poll() is None):
-        process.terminate()
-        raise UserError(f"the SuperLink did not start on {address}; see its output above")
-    if keys:
-        register(connection, keys)
+    try:
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(kind, lambda *_: process.terminate())
+        if not wait_for(local, port, _START, lambda: process.poll() is None):
+            raise UserError(f"the SuperLink did not start on {address}; see its output above")
+        if keys:
+            check_trust(join(local, port), keys)
+            register(connection, keys)
+    except BaseException:
+        process.terminate()  # and with it whatever it started
+        process.wait()
+        raise
     return process.wait()
 
 

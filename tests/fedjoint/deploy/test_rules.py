@@ -47,7 +47,11 @@ def test_keys_fit_each_other_and_are_kept(tmp_path):
     server.verify_directly_issued_by(authority)
     names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert "joint.example" in names.get_values_for_type(x509.DNSName)
-    assert {str(a) for a in names.get_values_for_type(x509.IPAddress)} == {"10.1.2.3", "127.0.0.1"}
+    assert {str(a) for a in names.get_values_for_type(x509.IPAddress)} == {
+        "10.1.2.3",
+        "127.0.0.1",
+        "::1",
+    }
     now = datetime.datetime.now(datetime.UTC)
     assert server.not_valid_before_utc < now < server.not_valid_after_utc
     ssl.create_default_context(cafile=tmp_path / "nodes/a/ca.pem").load_verify_locations(
@@ -55,6 +59,39 @@ def test_keys_fit_each_other_and_are_kept(tmp_path):
     )
     for key in ("ca.key", "server/server.key", "nodes/a/node.key"):
         assert stat.S_IMODE((tmp_path / key).stat().st_mode) == 0o600
+
+
+def test_the_authority_is_never_replaced(tmp_path):
+    make_keys(tmp_path, ["joint.example"], ["a"])
+    signer = (tmp_path / "ca.key").read_bytes()
+    (tmp_path / "ca.key").unlink()  # offline
+    make_keys(tmp_path, [], ["b"])
+    trusted = (tmp_path / "ca.pem").read_bytes()
+    assert (tmp_path / "nodes/b/ca.pem").read_bytes() == trusted
+    assert (tmp_path / "nodes/a/ca.pem").read_bytes() == trusted
+    with pytest.raises(UserError, match=r"ca\.key.*not here"):
+        make_keys(tmp_path, ["other.example"], [])
+    (tmp_path / "ca.key").write_bytes(signer)
+    (tmp_path / "ca.pem").unlink()
+    for hosts, nodes in ((["other.example"], []), ([], ["c"])):
+        with pytest.raises(UserError, match=r"ca\.pem.*not here"):
+            make_keys(tmp_path, hosts, nodes)
+    assert (tmp_path / "ca.key").read_bytes() == signer
+    (tmp_path / "ca.pem").write_text("?")
+    with pytest.raises(UserError, match=r"ca\.pem: not a certificate"):
+        make_keys(tmp_path, ["other.example"], [])
+
+
+def test_a_server_gets_another_name_and_keeps_its_key_and_names(tmp_path):
+    make_keys(tmp_path, ["joint.example"], [])
+    before = (tmp_path / "server/server.key").read_bytes()
+    make_keys(tmp_path, ["10.1.2.3"], [])
+    assert (tmp_path / "server/server.key").read_bytes() == before
+    server = x509.load_pem_x509_certificate((tmp_path / "server/server.pem").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "joint.example" in names.get_values_for_type(x509.DNSName)
+    assert "10.1.2.3" in map(str, names.get_values_for_type(x509.IPAddress))
+    assert stat.S_IMODE((tmp_path / "server/server.key").stat().st_mode) == 0o600
 
 
 def test_a_node_name_is_no_path(tmp_path):

@@ -1,0 +1,72 @@
+"""Who may ask a SuperLink for what."""
+
+import asyncio
+
+import pytest
+
+from fedjoint.deploy.gate import Gate, allowed
+
+
+def request(path, peer="203.0.113.7", own="192.0.2.1", headers=()):
+    return {
+        "type": "http",
+        "path": path,
+        "client": (peer, 40000) if peer else None,
+        "server": (own, 8000),
+        "headers": [(name.encode(), value.encode()) for name, value in headers],
+    }
+
+
+CLOSED = [
+    "/v1/control/start-run",
+    "/v1/control/register-node",
+    "/v1/runtime/acquire-task",
+    "/v1/fleet",
+    "/v1/fleetx/pull-messages",
+    "/docs",
+    "/",
+]
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_only_the_nodes_api_is_for_others(path):
+    assert not allowed(request(path))
+    assert allowed(request("/v1/fleet/pull-messages"))
+    for here in ("127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1", "192.0.2.1"):
+        assert allowed(request(path, peer=here))
+
+
+@pytest.mark.parametrize("peer", [None, "", "localhost", "::ffff:203.0.113.7", "0.0.0.0"])
+def test_a_peer_that_is_not_surely_local_is_refused(peer):
+    assert not allowed(request("/v1/control/start-run", peer=peer))
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "x-forwarded-proto", "Forwarded", "Via"])
+def test_what_a_header_says_of_the_peer_opens_nothing(name):
+    headers = [(name, "127.0.0.1")]
+    for peer in ("203.0.113.7", "127.0.0.1"):
+        assert not allowed(request("/v1/control/start-run", peer=peer, headers=headers))
+    assert allowed(request("/v1/fleet/pull-messages", headers=headers))
+
+
+def answer(scope):
+    """Return what a peer gets, and whether the app behind the gate saw the request."""
+    sent, seen = [], []
+
+    async def app(scope, receive, send):
+        seen.append(scope)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(Gate(app)(scope, None, send))
+    return sent, bool(seen)
+
+
+def test_the_gate_answers_in_place_of_the_app():
+    sent, seen = answer(request("/v1/control/start-run"))
+    assert sent[0]["status"] == 403 and b"its own machine" in sent[1]["body"] and not seen
+    sent, seen = answer(request("/v1/control/stream", headers=()) | {"type": "websocket"})
+    assert sent == [{"type": "websocket.close", "code": 1008}] and not seen
+    assert answer(request("/v1/fleet/pull-messages")) == ([], True)
+    assert answer({"type": "lifespan"}) == ([], True)
