@@ -54,6 +54,7 @@ class Part:
         rows: ``[n, P]`` updates, or ``[b, P]`` means of blocks; None where clients share nothing.
         buffers: ``[n, B]`` or ``[b, B]``, by how much the shared buffers moved.
         extras: further ``[n, ...]`` arrays of the local method.
+        sample: ``[m, P]`` updates of the sampled clients, where rows are means of blocks.
     """
 
     node: int
@@ -66,6 +67,7 @@ class Part:
     rows: np.ndarray | None
     buffers: np.ndarray | None
     extras: dict[str, np.ndarray]
+    sample: np.ndarray | None
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -82,6 +84,7 @@ class Collector:
         layout: of the P shared parameters and the B numbers of the shared buffers.
         task_names: all tasks.
         reduce: whether replies hold a mean per block rather than a row per client.
+        sample: ``[n]`` int64, ids of the clients that are compared with one another.
         failed: who failed and why: ``{"client": id or None, "node": id, "reason": text}``.
         block_seconds: block -> seconds of training.
         fallback: why clients were trained one by one, where they were.
@@ -92,6 +95,7 @@ class Collector:
     layout: Layout
     task_names: tuple[str, ...]
     reduce: bool
+    sample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     failed: list[dict[str, Any]] = field(default_factory=list)
     block_seconds: dict[int, float] = field(default_factory=dict)
     fallback: str | None = None
@@ -156,6 +160,7 @@ class Collector:
             self._rows(asked, good, message) if config["shares"] else None,
             self._buffers(asked, good, message) if config["shares"] else None,
             _extras(good, message),
+            self._sample(asked, good, message) if config["shares"] and self.reduce else None,
         )
         seconds = _shaped(report, "block_seconds", asked.blocks.shape, "f")
         taken = float(config["seconds"])
@@ -189,6 +194,15 @@ class Collector:
             return np.zeros((len(used), size), np.float32)
         rows = _shaped(messages.arrays(message, "buffers"), "buffers", (len(used), size), "f")
         return _finite("a change of buffers", rows, used)
+
+    def _sample(self, asked: Asked, good: np.ndarray, message: Message) -> np.ndarray:
+        """Return the checked updates of the sampled clients, ``[m, P]``."""
+        used = good[np.isin(asked.clients, self.sample)]
+        shape = len(used), self.layout.parameters.size
+        if not used.any():
+            return np.zeros(shape, np.float32)
+        rows = _shaped(messages.arrays(message, "sample"), "sample", shape, "f")
+        return _finite("a sampled update", rows, used)
 
     def _used(self, asked: Asked, good: np.ndarray) -> np.ndarray:
         """Say which rows of a reply count: those of clients that trained, or of their blocks."""
@@ -304,6 +318,30 @@ class Collector:
             if part.buffers is not None
         ]
         return weights @ _stacked(rows, self._order()[1])
+
+    def compared(self, updates: Updates) -> tuple[Tensor, Tensor]:
+        """Return the ids ``[n]`` of the sampled clients that trained, and their Gram matrix.
+
+        Args:
+            updates: those of :meth:`updates`.
+
+        Returns:
+            Ids, ascending, and ``[n, n]`` float64, the inner products of their updates.
+        """
+        if not self.reduce:
+            at = torch.isin(updates.clients, torch.from_numpy(self.sample)).nonzero().squeeze(1)
+            return updates.clients[at], updates.inner_products(at)
+        ids, parts = [], []
+        for part in self.parts:
+            sampled = np.isin(part.asked.clients, self.sample)
+            good = part.good[sampled]
+            assert part.sample is not None, "clients that share nothing have no updates"
+            ids.append(part.asked.clients[sampled][good])
+            parts.append(part.sample[good])
+        found = np.concatenate(ids)
+        order = np.argsort(found)
+        rows = _stacked(parts, order)
+        return torch.from_numpy(found[order]), (rows @ rows.T).double()
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the clients (or blocks) of the rows as they arrived, and what sorts them."""

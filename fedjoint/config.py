@@ -128,7 +128,7 @@ class DiagnosticsConfig(Section):
     """Conflict diagnostics."""
 
     every: int = Field(1, ge=0, description="rounds between diagnostics; 0: never")
-    clients: int = Field(64, ge=2, description="most clients in the cosine matrix")
+    clients: int = Field(64, ge=2, description="most clients compared, drawn anew every round")
 
 
 class EngineConfig(Section):

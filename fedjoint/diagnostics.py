@@ -8,13 +8,14 @@ from torch import Tensor
 from fedjoint.updates import Updates
 
 
-def diagnose(updates: Updates, step: Tensor, most: int) -> dict[str, object]:
+def diagnose(updates: Updates, step: Tensor, ids: Tensor, gram: Tensor) -> dict[str, object]:
     """Describe the agreement of the updates of a round, in values that JSON can hold.
 
     Args:
         updates: the round's updates.
         step: ``[P]``, what they were merged into.
-        most: the rows compared with one another are the first ``most``.
+        ids: ``[n]`` the clients that are compared with one another, a sample of the round's.
+        gram: ``[n, n]`` float64, the inner products of their updates.
 
     Returns:
         ``clients`` and ``tasks``, each with
@@ -27,21 +28,16 @@ def diagnose(updates: Updates, step: Tensor, most: int) -> dict[str, object]:
 
         the last two over pairs of updates that are not zero, and None where there are none; and
 
-        - ``step_ratio``: the length of the step over the mean length of all updates, None where
-          that is zero.
+        - ``step_ratio``: the length of the step over the mean length of the compared updates,
+          None where that is zero.
 
     The magnitude similarity is from Yu et al., "Gradient Surgery for Multi-Task Learning",
     NeurIPS 2020, https://arxiv.org/abs/2001.06782
     """
-    first = updates.matrix[:most]
-    # The merge may have left the Gram matrix behind; a few rows of a wide one are cheaper.
-    whole = "gram" in updates.__dict__ or len(first) == len(updates)
-    gram = updates.gram[:most, :most] if whole else (first @ first.T).double()
     tasks = updates.by_task()
-    lengths = torch.linalg.vector_norm(updates.matrix, dim=1)
-    mean = float(lengths.double().mean()) if len(updates) else 0.0
+    mean = float(gram.diagonal().clamp(min=0).sqrt().mean()) if len(ids) else 0.0
     return {
-        "clients": _agreement(gram) | {"ids": updates.clients[:most].tolist()},
+        "clients": _agreement(gram) | {"ids": ids.tolist()},
         "tasks": _agreement(tasks.gram)
         | {"ids": [updates.task_names[task] for task in tasks.clients.tolist()]},
         "step_ratio": float(step.double().norm()) / mean if mean > 0 else None,

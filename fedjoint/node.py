@@ -126,6 +126,9 @@ class Node:
         rows = len(plan["blocks"]) if reduce else len(clients)
         out = np.zeros((rows, learnt), np.float32) if not self._compressed else None
         buffers = np.zeros((rows, width - learnt), np.float32)
+        # Where sums are sent, rows of a few clients are, too, by the clients' order.
+        sampled = plan["sampled"] if reduce else np.zeros(len(clients), bool)
+        sample, seats = np.zeros((int(sampled.sum()), learnt), np.float32), sampled.cumsum() - 1
         collected = _Collected(len(clients), len(self.problem.tasks))
         seconds, start = [], 0
         payloads: dict[str, list[Tensor]] = {}
@@ -147,6 +150,10 @@ class Node:
                             w @ done.update if done.good.all() else w @ done.update.nan_to_num()
                         )
                         mass += float(w.sum())
+                        few = np.flatnonzero(sampled[where])
+                        if len(few):
+                            found = done.update[torch.from_numpy(few).to(total.device), :learnt]
+                            sample[seats[where[few]]] = found.cpu().numpy()
                         continue
                     buffers[where] = done.update[:, learnt:].cpu().numpy()
                     if self._compressed:
@@ -179,9 +186,13 @@ class Node:
         }
         report = collected.report() | {"block_seconds": np.array(seconds)}
         extras = collected.extras()
-        statistics = {"buffers": buffers} if buffers.shape[1] else {}
         return messages.pack(
-            config, updates=updates, buffers=statistics, extras=extras, report=report
+            config,
+            updates=updates,
+            buffers={"buffers": buffers} if buffers.size else {},
+            sample={"sample": sample} if sample.size else {},
+            extras=extras,
+            report=report,
         )
 
     def _train_chunk(

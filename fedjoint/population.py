@@ -11,7 +11,7 @@ import numpy as np
 
 from fedjoint.errors import UserError
 
-_SAMPLE, _EVALUATE = 1, 2
+_SAMPLE, _EVALUATE, _COMPARE = 1, 2, 3
 
 
 @dataclass
@@ -49,6 +49,13 @@ class Population:
     def sample_evaluation(self, seed: int, round: int, fraction: float) -> np.ndarray:
         """Return the positions of the clients that are evaluated, ascending."""
         return self._draw(np.flatnonzero(self.tasks.any(1)), seed, round, fraction, _EVALUATE)
+
+    def sample_compared(self, chosen: np.ndarray, seed: int, round: int, most: int) -> np.ndarray:
+        """Return at most ``most`` of the positions ``chosen``, to be compared; ascending."""
+        if len(chosen) <= most:
+            return chosen
+        rng = np.random.default_rng([seed, round, _COMPARE])
+        return np.sort(rng.choice(chosen, most, replace=False, shuffle=False))
 
     def _draw(
         self, found: np.ndarray, seed: int, round: int, fraction: float, purpose: int

@@ -148,10 +148,16 @@ class JointStrategy(Strategy):
         named = to_arrays(arrays)
         self.backbone = self.roster.layout.flat({n: to_tensor(a) for n, a in named.items()})
         chosen = p.sample(self.config.seed, round, s.fraction)
-        small = len(chosen) <= self.config.diagnostics.clients
+        d = self.config.diagnostics
+        small = len(chosen) <= d.clients
         plain = not self.per_client and not small and s.compression.name == "none"
+        self.due = bool(d.every) and round % d.every == 0
+        compared = p.sample_compared(chosen, self.config.seed, round, d.clients if self.due else 0)
         self.collector = Collector(
-            self.roster.layout, tuple(t.name for t in self.roster.tasks), reduce=plain
+            self.roster.layout,
+            tuple(t.name for t in self.roster.tasks),
+            reduce=plain,
+            sample=p.ids[compared],
         )
         self.sent_to = len(chosen)
         extra = self.checked_broadcast(self._parameters, round)
@@ -180,6 +186,7 @@ class JointStrategy(Strategy):
             "weights": asked.weights,
             "blocks": asked.blocks,
             "sizes": asked.sizes,
+            "sampled": np.isin(asked.clients, self.collector.sample),
         }
         content = messages.pack(
             settings, backbone=self.backbone_record, broadcast=self.broadcast_record, plan=plan
@@ -261,7 +268,7 @@ class JointStrategy(Strategy):
 
     def _step(self, round: int) -> tuple[Tensor | None, str | None, dict[str, object] | None]:
         """Return the step, or why the backbone stays as it is, and the diagnostics."""
-        c, d = self.collector, self.config.diagnostics
+        c = self.collector
         if not c.shares:
             return None, None, None
         if c.trained < self.config.strategy.min_clients or not c.parts:
@@ -285,8 +292,7 @@ class JointStrategy(Strategy):
             for name, version in _versions(updates).items():
                 if version != versions[name]:
                     raise UserError(f"merge changed updates.{name} in place; change a copy of it")
-            due = d.every and round % d.every == 0
-            found = diagnose(updates, step, d.clients) if due else None
+            found = diagnose(updates, step, *c.compared(updates)) if self.due else None
         except Exception as error:  # a plug-in may raise anything
             self.state = before
             if not isinstance(error, UserError):

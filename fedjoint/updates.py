@@ -56,6 +56,14 @@ class Updates:
         """``[rows, rows]`` float64, the inner products of the updates, computed once."""
         return (self.matrix @ self.matrix.T).double()
 
+    def inner_products(self, rows: Tensor) -> Tensor:
+        """``[n, n]`` float64, the inner products of the updates at ``rows`` ``[n]``."""
+        # A merge may have left the Gram matrix behind; a few rows of a wide one are cheaper.
+        if "gram" in self.__dict__ or len(rows) == len(self):
+            return self.gram[rows][:, rows]
+        some = self.matrix[rows]
+        return (some @ some.T).double()
+
     def mean(self) -> Tensor:
         """``[P]``, the weighted mean of the rows."""
         return self.weights @ self.matrix

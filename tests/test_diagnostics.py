@@ -31,9 +31,14 @@ def updates_of(matrix, tasks=None):
     )
 
 
+def everyone(updates):
+    """Return the ids and the Gram matrix of all rows."""
+    return updates.clients, updates.gram
+
+
 def test_known_numbers():
     updates = updates_of([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]], [[1, 0], [1, 0], [0, 1]])
-    said = diagnose(updates, torch.tensor([0.0, 4.0]), most=10)
+    said = diagnose(updates, torch.tensor([0.0, 4.0]), *everyone(updates))
     assert said["clients"]["ids"] == [10, 11, 12]
     np.testing.assert_allclose(said["clients"]["cosine"], [[1, 0, -1], [0, 1, 0], [-1, 0, 1]])
     assert said["clients"]["conflicting"] == pytest.approx(1 / 3)
@@ -47,21 +52,25 @@ def test_known_numbers():
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["fresh", "after a merge"])
-def test_only_the_first_rows_are_compared(known):
+def test_some_rows_are_compared(known):
     matrix = np.random.default_rng(0).normal(size=(9, 50))
     updates = updates_of(matrix)
     if known:
         assert updates.gram.shape == (9, 9)
-    said = diagnose(updates, torch.ones(50), most=4)
-    unit = matrix[:4] / np.linalg.norm(matrix[:4], axis=1, keepdims=True)
+    rows = torch.tensor([1, 4, 5, 8])
+    gram = updates.inner_products(rows)
+    said = diagnose(updates, torch.ones(50), updates.clients[rows], gram)
+    assert said["clients"]["ids"] == [11, 14, 15, 18]
+    unit = matrix[rows] / np.linalg.norm(matrix[rows], axis=1, keepdims=True)
     np.testing.assert_allclose(said["clients"]["cosine"], unit @ unit.T, atol=1e-5)
     assert ("gram" in updates.__dict__) == known
-    lengths = np.linalg.norm(matrix, axis=1)
+    lengths = np.linalg.norm(matrix[rows], axis=1)
     assert said["step_ratio"] == pytest.approx(50**0.5 / lengths.mean(), rel=1e-5)
 
 
 def test_updates_of_zero_have_no_direction():
-    said = diagnose(updates_of([[1.0, 0.0], [0.0, 0.0], [2.0, 0.0]]), torch.zeros(2), most=10)
+    updates = updates_of([[1.0, 0.0], [0.0, 0.0], [2.0, 0.0]])
+    said = diagnose(updates, torch.zeros(2), *everyone(updates))
     assert said["clients"]["cosine"] == [[1.0, None, 1.0], [None] * 3, [1.0, None, 1.0]]
     assert said["clients"]["conflicting"] == 0.0
     assert said["clients"]["magnitude_similarity"] == pytest.approx(4 / 5)
@@ -69,7 +78,8 @@ def test_updates_of_zero_have_no_direction():
 
 @pytest.mark.parametrize("matrix", [torch.zeros(0, 3), torch.ones(1, 3), torch.zeros(2, 3)])
 def test_too_few_rows_to_compare(matrix):
-    said = diagnose(updates_of(matrix), torch.zeros(3), most=10)
+    updates = updates_of(matrix)
+    said = diagnose(updates, torch.zeros(3), *everyone(updates))
     assert said["clients"]["conflicting"] is None
     assert said["clients"]["magnitude_similarity"] is None
     assert len(said["clients"]["cosine"]) == len(matrix)

@@ -78,8 +78,8 @@ def message(reply):
     return Message(messages.pack(reply.pop("config"), **reply), 1, messages.TRAIN)
 
 
-def collect(replies, reduce=False):
-    collector = Collector(LAYOUT, TASKS, reduce)
+def collect(replies, reduce=False, few=()):
+    collector = Collector(LAYOUT, TASKS, reduce, np.array(few, np.int64))
     for node, reply in replies:
         found = reply if isinstance(reply, Message) else message(reply)
         collector.add(node, asked(node), found)
@@ -360,6 +360,105 @@ def test_blocks_without_a_client_that_trained_have_no_row():
     collector = collect([(1, parts(1, reduce=True)), (2, reply)], reduce=True)
     assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 2]
     assert [f["client"] for f in collector.failed] == [0]
+
+
+FEW = [11, 0, 4, 6]
+
+
+def with_sample(node):
+    """Return a reply in order with the rows of :data:`FEW` beside the blocks' means."""
+    mine = np.concatenate(CLIENTS[node])
+    rows = [update(client) for client in mine[np.isin(mine, FEW)]]
+    return {**parts(node, reduce=True), "sample": {"sample": np.stack(rows)}}
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)])
+@pytest.mark.parametrize("reduce", [False, True])
+def test_a_sample_is_compared_whatever_else_arrives(order, reduce):
+    make = with_sample if reduce else parts
+    collector = collect([(node, make(node)) for node in order], reduce, FEW)
+    assert not collector.failed
+    ids, gram = collector.compared(collector.updates(BACKBONE, 1))
+    assert ids.tolist() == [0, 4, 6, 11]
+    rows = np.stack([update(client) for client in ids.tolist()]).astype(float)
+    np.testing.assert_allclose(gram.numpy(), rows @ rows.T, rtol=1e-6)
+    assert gram.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows[:1], r"'sample' has shape \(1, 4\), expected \(2, 4\)"),
+        (lambda rows: rows * np.nan, "a sampled update is not finite"),
+        (lambda rows: rows.astype(float), "a sampled update is float64"),
+        (None, "lacks 'sample'"),
+    ],
+)
+def test_a_bad_sample_is_reported_and_the_others_count(change, words):
+    bad = with_sample(2)
+    bad["sample"] = {"sample": change(bad["sample"]["sample"])} if change else {}
+    collector = collect([(1, with_sample(1)), (2, bad), (3, with_sample(3))], True, FEW)
+    (failed,) = collector.failed
+    assert failed["node"] == 2 and re.search(words, failed["reason"])
+    ids, _ = collector.compared(collector.updates(BACKBONE, 1))
+    assert ids.tolist() == [4, 11]
+
+
+def test_a_failed_client_of_the_sample_is_left_out():
+    bad = with_sample(2)
+    bad["report"]["good"] = np.array([True, False, True])  # 6 failed, 0 and 5 trained
+    bad["sample"]["sample"][1] = np.nan
+    collector = collect([(1, with_sample(1)), (2, bad)], True, FEW)
+    ids, gram = collector.compared(collector.updates(BACKBONE, 1))
+    assert ids.tolist() == [0, 11] and gram.isfinite().all()
+
+
+BUFFERS = Layout({"w": (2, 2), "mean": (3,)}, ("mean",))
+
+
+def with_buffers(node, reduce=False):
+    """Return a reply in order whose clients moved their buffers by multiples of their id."""
+    moved = np.array([np.mean(block) for block in CLIENTS[node]])
+    moved = moved if reduce else np.concatenate(CLIENTS[node])
+    rows = np.outer(moved, [1, 2, 3]).astype(np.float32)
+    return {**parts(node, reduce), "buffers": {"buffers": rows}}
+
+
+def collect_buffers(replies, reduce=False):
+    collector = Collector(BUFFERS, TASKS, reduce)
+    for node, reply in replies:
+        collector.add(node, asked(node), message(reply))
+    collector.settle()
+    return collector
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (2, 3, 1)])
+@pytest.mark.parametrize("reduce", [False, True])
+def test_buffers_move_by_the_weighted_mean(order, reduce):
+    collector = collect_buffers([(node, with_buffers(node, reduce)) for node in order], reduce)
+    assert not collector.failed
+    found = collector.updates(BACKBONE, 1)
+    assert found.matrix.shape[1] == 4 and found.layout == LAYOUT
+    keys = [np.mean(b) for node in (1, 2, 3) for b in CLIENTS[node]] if reduce else EVERYONE
+    expected = np.outer(found.weights.numpy() @ np.array(keys), [1, 2, 3])[0]
+    np.testing.assert_allclose(collector.mean_buffers(found.weights), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows[:, :2], r"'buffers' has shape \(3, 2\), expected \(3, 3\)"),
+        (lambda rows: rows * np.inf, "a change of buffers is not finite"),
+        (None, "lacks 'buffers'"),
+    ],
+)
+def test_bad_buffers_are_reported_and_the_others_count(change, words):
+    bad = with_buffers(2)
+    bad["buffers"] = {"buffers": change(bad["buffers"]["buffers"])} if change else {}
+    collector = collect_buffers([(1, with_buffers(1)), (2, bad)])
+    (failed,) = collector.failed
+    assert failed["node"] == 2 and re.search(words, failed["reason"])
+    assert collector.ids() == [2, 9, 11]
 
 
 @pytest.mark.parametrize("name", ["topk", "int8"])

@@ -37,7 +37,7 @@ def problem():
     return build_problem(CONFIG)
 
 
-def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=False):
+def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=False, few=()):
     """Send a message about ``clients``, in one block, with the initial backbone."""
     be_server()
     state = node.trainer.model.state_dict()
@@ -58,16 +58,17 @@ def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=Fals
         tasks=np.ones((count, 1), bool),
     )
     plan = {name: getattr(asked, name) for name in ("clients", "weights", "blocks", "sizes")}
+    plan["sampled"] = np.isin(asked.clients, few)
     backbone = {name: state[name] for name in node.trainer.layout.shapes}
     content = messages.pack(request, backbone=backbone, plan=plan)
     (message,) = number([Message(content, 1, kind)])
     return asked, Message(node.handle(message), reply_to=message)
 
 
-def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False):
+def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, few=()):
     """Have ``clients`` train; return what the server makes of the reply."""
-    collector = Collector(node.trainer.layout, ("digit",), reduce)
-    how = (round, generation, resumed_from, reduce)
+    collector = Collector(node.trainer.layout, ("digit",), reduce, np.array(few, np.int64))
+    how = (round, generation, resumed_from, reduce, few)
     collector.add(1, *send(node, messages.TRAIN, clients, *how))
     return collector
 
@@ -135,6 +136,17 @@ def test_a_client_that_fails_leaves_the_mean_of_a_block_alone(problem, fault):
     mean = torch.tensor([1.0, 2.0, 4.0]) / 7 @ rows.matrix  # weights as in ``send``
     found = collector.updates(torch.zeros(collector.layout.size), 1)
     torch.testing.assert_close(found.mean(), mean)
+
+
+@pytest.mark.parametrize("fault", [undefined, lost])
+def test_rows_of_a_sample_go_beside_the_mean_of_a_block(problem, fault):
+    rows = updates(train(Node(problem, CONFIG, None), [0, 1, 3])).matrix[1:]
+    spoil(problem, 2, fault)
+    collector = train(Node(problem, CONFIG, None), [0, 1, 2, 3], reduce=True, few=[1, 2, 3])
+    found = collector.updates(torch.zeros(collector.layout.size), 1)
+    ids, gram = collector.compared(found)
+    assert ids.tolist() == [1, 3]
+    torch.testing.assert_close(gram, (rows @ rows.T).double())
 
 
 def evaluate(node, clients):
