@@ -65,6 +65,7 @@ def centralised(config: Config, rate: float) -> tuple[Config, Problem]:
     local = config.local.model_copy(
         update={
             "method": "independent",
+            "options": {},
             "optimiser": config.local.optimiser.model_copy(update={"lr": rate}),
             "epochs": None,
             "steps": _steps(config.local, clients, config.strategy.fraction),

@@ -42,6 +42,7 @@ class LocalConfig(Section):
     method: str | None = Field(
         None, description="local method, by registered name; default: the strategy's"
     )
+    options: dict[str, Any] = Field({}, description="options of the local method named here")
     sequential: bool = Field(False, description="train clients one by one, never batched")
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = Field(False, description="torch.compile the batched step")
@@ -50,6 +51,12 @@ class LocalConfig(Section):
     def _rates(self) -> LocalConfig:
         if any(not scale > 0 for scale in self.lr_scales):
             raise ValueError("lr_scales must be above zero")
+        return self
+
+    @model_validator(mode="after")
+    def _whose_options(self) -> LocalConfig:
+        if self.options and self.method is None:
+            raise ValueError("options belong to method; the strategy's own are strategy.options")
         return self
 
     @model_validator(mode="before")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -12,6 +13,7 @@ from torch import Tensor
 from fedjoint.config import Config
 from fedjoint.errors import UserError
 from fedjoint.loading import construct, find
+from fedjoint.method import make_method
 from fedjoint.records import to_record, to_tensor
 from fedjoint.rundir import RunDir
 from fedjoint.strategy import JointStrategy
@@ -23,17 +25,20 @@ OnRound = Callable[[dict[str, Any]], None]
 
 
 def make_strategy(config: Config) -> JointStrategy:
-    """Return the configured strategy, once it and the local method are known to exist.
+    """Return the configured strategy, once it and the local method are known to be in order.
 
     Raises:
-        UserError: a name or an option is wrong.
+        UserError: a name or an option is wrong, of the strategy or of the local method.
     """
     name = config.strategy.name
     strategy = construct(f"strategy {name}", find("strategies", name), config.strategy.options)
     if not isinstance(strategy, JointStrategy):
         raise UserError(f"strategy {name}: {type(strategy).__name__} is no fedjoint.JointStrategy")
-    if config.local.method:
-        find("methods", config.local.method)
+    method, options = strategy.local_method(config)
+    try:
+        make_method(method, options)
+    except UserError as error:
+        raise UserError(f"{'local.options: ' if config.local.method else ''}{error}") from None
     return strategy
 
 
@@ -61,7 +66,8 @@ def serve(
         The final backbone, by name.
 
     Raises:
-        UserError: no node can take part, or the run directory is damaged.
+        UserError: no node can take part, the run directory is damaged, or no client trained in
+            any round.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
     strategy = make_strategy(config)
@@ -112,12 +118,26 @@ def serve(
             backbone = {
                 n: t.clone() for n, t in strategy.roster.layout.views(strategy.backbone).items()
             }
+        records = run.records()
+        _check_trained(records)
     except BaseException as error:
         log.error("the run ends: %s", error or type(error).__name__)
         if run.generation == generation:
             run.write_nodes(strategy.roster.report())
             run.mark("failed")
         raise
-    run.finish(config.rounds, backbone, run.records())
+    run.finish(config.rounds, backbone, records)
     run.mark("done")
     return backbone
+
+
+def _check_trained(records: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a UserError where nobody ever trained: the backbone is the first one."""
+    if any(record["clients"]["trained"] for record in records):
+        return
+    reasons = Counter(f["reason"] for record in records for f in record["clients"]["failed"])
+    ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]
+    raise UserError(
+        f"no client trained in any of {len(records)} rounds; of {reasons.total()} failures "
+        f"{count} say: {why}; mend that and start a new run"
+    )

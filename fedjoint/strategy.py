@@ -193,10 +193,10 @@ class JointStrategy(Strategy):
         )
         return Message(content, node, kind, ttl=self.config.strategy.timeout)
 
-    def local_method(self, config: Config) -> tuple[str, dict[str, float | int | str]]:
+    def local_method(self, config: Config) -> tuple[str, dict[str, Any]]:
         """Return name and options of the method that clients run."""
-        own = config.local.method
-        return (own, {}) if own else (self.method, self.method_options)
+        local = config.local
+        return (local.method, local.options) if local.method else (self.method, self.method_options)
 
     def _common(self, round: int) -> dict[str, Any]:
         method, options = self.local_method(self.config)

@@ -1,5 +1,6 @@
 """The program: bad input is one line and a non-zero exit; nothing is lost."""
 
+import json
 import subprocess
 import sys
 
@@ -24,6 +25,15 @@ def run(*arguments, cwd):
         ),
         (["simulate", "digits", "--strategy", "fedavgg"], ["unknown strategy", "'fedavg'"]),
         (["simulate", "digits", "--set", "local.method=dito"], ["did you mean 'ditto'"]),
+        (["simulate", "digits", "--set", "local.method=prox"], ["local.options", "'mu'"]),
+        (
+            ["simulate", "digits", "--set", "local.method=prox", "--set", "local.options.muu=1"],
+            ["local.options: unknown option", "'muu'", "allowed are mu;", "did you mean 'mu'"],
+        ),
+        (
+            ["simulate", "digits", "--set", "local.options.mu=1"],
+            ["options belong to method"],
+        ),
         (["simulate", "digits", "--clients", "0"], ["data.clients", "1"]),
         (["simulate", "digits", "--set", "local.optimiser.lr=-1"], ["local.optimiser.lr"]),
         (["simulate", "digits", "--set", "local.steps=3"], ["epochs or steps"]),
@@ -50,3 +60,27 @@ def test_simulate_and_plot(tmp_path):
         assert (folder / name).exists()
     assert run("plot", str(folder), cwd=tmp_path).returncode == 0
     assert (folder / "objective.png").exists()
+
+
+FAILS = """
+from fedjoint.method import Method
+
+class Fails(Method):
+    def train(self, job):
+        if job.cohort.clients[0] == 2:
+            raise OSError("disk on fire")
+        raise IndexError("out of luck")
+"""
+
+
+def test_a_run_in_which_nobody_trains_is_no_success(tmp_path):
+    (tmp_path / "fails.py").write_text(FAILS)
+    settings = ["rounds=2", "data.clients=3", "local.method=fails.py:Fails"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = run("simulate", "digits", "--engine", "inline", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    said = "no client trained in any of 2 rounds; of 6 failures 4 say: IndexError: out of luck"
+    assert said in done.stderr.strip().splitlines()[-1]
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+    assert not (folder / "final").exists()

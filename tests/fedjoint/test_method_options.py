@@ -1,0 +1,57 @@
+"""Options of a local method that is named in the configuration, rather than by the strategy."""
+
+import pytest
+import torch
+
+from fedjoint.config import check
+from fedjoint.errors import UserError
+from fedjoint.personal import PersonalModels
+from fedjoint.problem import build_problem
+from fedjoint.rundir import RunDir
+from fedjoint.server import make_strategy
+from fedjoint.simulation import simulate
+
+
+def tree(folder, **tables):
+    return {
+        "rounds": 2,
+        "data": {"clients": 4},
+        "model": {"hidden": [8]},
+        "engine": {"name": "inline"},
+        "output": {"dir": str(folder)},
+        **tables,
+    }
+
+
+def test_they_are_what_a_strategy_would_say(tmp_path):
+    local = {"method": "prox", "options": {"mu": 0.7}}
+    own = simulate(tree(tmp_path, local=local))
+    theirs = simulate(tree(tmp_path, strategy={"name": "fedprox", "options": {"mu": 0.7}}))
+    none = simulate(tree(tmp_path))
+    for name, tensor in theirs.backbone.items():
+        assert torch.equal(own.backbone[name], tensor)
+    assert any(not torch.equal(own.backbone[n], t) for n, t in none.backbone.items())
+
+
+def test_they_make_the_clients_models_after_the_run(tmp_path):
+    alpha = 0.25
+    config = check(tree(tmp_path, local={"method": "apfl", "options": {"alpha": alpha}}))
+    result = simulate(config)
+    run = RunDir.open(result.path)
+    places = {client: client for client in range(4)}
+    models = PersonalModels(run, run.config(), build_problem(config), run.state, places)
+    task = next(task for task in models.problem.data.task_names if models.holders(task))
+    client = models.holders(task)[0]
+    layout = models.trainer.layout
+    own = layout.views(result.heads()[client]["own.backbone"])
+    found = models.model(client, task).weights
+    for name, shared in result.backbone.items():
+        torch.testing.assert_close(found[name], alpha * own[name] + (1 - alpha) * shared)
+
+
+def test_a_strategy_with_wrong_options_for_its_method_is_found_at_the_start(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from strategies.fedavg import FedAvg\n\n\nclass Mine(FedAvg):\n    method = 'prox'\n"
+    )
+    with pytest.raises(UserError, match="local method prox: missing a required argument: 'mu'"):
+        make_strategy(check(tree(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:Mine"})))
