@@ -136,6 +136,11 @@ class DiagnosticsConfig(Section):
 
     every: int = Field(1, ge=0, description="rounds between diagnostics; 0: never")
     clients: int = Field(64, ge=2, description="most clients compared, drawn anew every round")
+    reference: str | None = Field(
+        None,
+        description="run directory of independent training on the same seed and data: every "
+        "evaluation then tells each task's gain over it (transfer), negative where joint hurts",
+    )
 
 
 class EngineConfig(Section):

@@ -106,6 +106,8 @@ def serve(
     run.mark("running")
     try:
         strategy.discover(grid)
+        if strategy.reference:
+            strategy.reference.check(strategy.roster.tasks)
         run.write_nodes(strategy.roster.report())
         if found:
             strategy.state = dict(found.state)

@@ -23,6 +23,7 @@ from fedjoint.errors import UserError
 from fedjoint.records import to_arrays, to_record, to_tensor
 from fedjoint.roster import Roster
 from fedjoint.tasks import Task
+from fedjoint.transfer import Reference
 from fedjoint.updates import Updates
 
 log = logging.getLogger("fedjoint.strategy")
@@ -117,6 +118,9 @@ class JointStrategy(Strategy):
             on_round: receives the record of every round.
             on_checkpoint: receives the backbone at every checkpoint, once every node has
                 written its private state.
+
+        Raises:
+            UserError: ``diagnostics.reference`` is not a run to compare this one with.
         """
         self.config, self.run, self.first_round = config, run, first_round
         self.generation, self.resumed_from = generation, first_round - 1
@@ -125,6 +129,8 @@ class JointStrategy(Strategy):
         self.durable = first_round - 1
         self.roster = Roster(config, tasks, wait)
         self.asked: dict[int, Asked] = {}
+        reference = config.diagnostics.reference
+        self.reference = Reference(reference, config) if reference else None
 
     # Training
 
@@ -349,7 +355,13 @@ class JointStrategy(Strategy):
             except (UserError, KeyError, ValueError) as error:
                 log.error("round %d: node %d: evaluation: %s", round, node, error)
         if sums:
-            self.record["evaluation"] = self._values(sums)
+            evaluation = self._values(sums)
+            self.record["evaluation"] = evaluation
+            if self.reference:
+                found = self.reference.transfer(round, evaluation["test"], self.roster.tasks)
+                self.record["diagnostics"] = (self.record["diagnostics"] or {}) | {
+                    "transfer": found
+                }
         self.record["seconds"]["evaluate"] = time.perf_counter() - self.evaluating
         self.record["seconds"]["round"] = time.perf_counter() - self.started
         self.on_round(self.record)
