@@ -39,6 +39,12 @@ def load_object(reference: str) -> Any:
     return getattr(module, name)
 
 
+def anchored(reference: str) -> str:
+    """Return ``file.py:name`` with the whole path, for use from any folder; others as they are."""
+    place, _, name = reference.rpartition(":")
+    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else reference
+
+
 def _file(place: str) -> ModuleType:
     path = Path(place).resolve()
     if not path.is_file():

@@ -20,6 +20,7 @@ from torch import Tensor
 from fedjoint.atomic import write_bytes, write_csv
 from fedjoint.config import Config, check
 from fedjoint.errors import UserError
+from fedjoint.loading import anchored
 from fedjoint.packing import DamagedError, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,9 @@ class RunDir:
     def create(cls, parent: Path, name: str, config: Config) -> RunDir:
         """Make ``<parent>/<name>-<date>-<time>``; an existing directory is never used.
 
+        What the server reads beside the run is written with its whole path, as the run may be
+        resumed from another folder.
+
         Raises:
             UserError: the directory cannot be made.
         """
@@ -91,7 +95,11 @@ class RunDir:
         run._checkpoints.mkdir()
         run._metrics.touch()
         # A limit may be infinite: written as Infinity, which is Python's JSON, not everyone's.
-        _write_json(run._config, _plain(config.model_dump(), nonfinite=float), allow_nan=True)
+        tree = config.model_dump()
+        tree["strategy"]["name"] = anchored(config.strategy.name)
+        if reference := config.diagnostics.reference:
+            tree["diagnostics"]["reference"] = str(Path(reference).resolve())
+        _write_json(run._config, _plain(tree, nonfinite=float), allow_nan=True)
         _write_json(
             run._info,
             {

@@ -16,11 +16,12 @@ from fedjoint.engines.inline import InlineGrid
 from fedjoint.engines.local import simulated_context
 from fedjoint.engines.session import ray_workers
 from fedjoint.errors import UserError
-from fedjoint.loading import load_object
+from fedjoint.loading import anchored, load_object
 from fedjoint.problem import Problem, build_problem
 from fedjoint.rundir import RunDir
 from fedjoint.server import OnRound, make_strategy, serve
 from fedjoint.store import StateStore
+from fedjoint.transfer import Reference
 
 #: Returns the ClientApp that hosts a problem's clients; named, as the library imports no client.
 CLIENT_APP = "clients.app:make_app"
@@ -70,8 +71,10 @@ def simulate(
     Raises:
         UserError: the configuration, the data or the engine is at fault.
     """
-    config = config if isinstance(config, Config) else check(config)
+    config = _anchored(config if isinstance(config, Config) else check(config))
     make_strategy(config)  # a misspelt option is found before any data is read
+    if config.diagnostics.reference:
+        Reference(config.diagnostics.reference, config)
     problem = _problem(config, problem)
     run = RunDir.create(Path(config.output.dir), config.name, config)
     return _execute(config, problem, run, on_round)
@@ -96,6 +99,19 @@ def resume(
     run = RunDir.open(Path(path))
     config = run.config()
     return _execute(config, _problem(config, problem), run, on_round)
+
+
+def _anchored(config: Config) -> Config:
+    """Return ``config`` with the files that nodes load named by their whole paths.
+
+    They are on this machine, and the run may be resumed from another folder.
+    """
+    local, model, problem = config.local, config.model, config.problem
+    if local.method:
+        local = local.model_copy(update={"method": anchored(local.method)})
+    model = model.model_copy(update={"backbone": anchored(model.backbone)})
+    found = {"local": local, "model": model, "problem": problem and anchored(problem)}
+    return config.model_copy(update=found)
 
 
 def _problem(config: Config, problem: Problem | None) -> Problem | None:

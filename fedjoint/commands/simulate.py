@@ -51,4 +51,4 @@ def resume_command(run: Annotated[Path, typer.Argument(help="A run directory.")]
 
 def label(config: Config) -> str:
     """Return what a run is, in two words."""
-    return f"{config.name} ({config.strategy.name})"
+    return f"{config.name} ({Path(config.strategy.name).name})"

@@ -122,7 +122,39 @@ def test_an_installed_strategy_runs_by_name(tmp_path, installed):
 @pytest.mark.slow
 def test_a_strategy_in_a_file_runs(tmp_path):
     (tmp_path / "mine.py").write_text(STRATEGY)
-    check(simulated(tmp_path, "mine.py:Halfway"), "mine.py:Halfway", tmp_path)
+    check(simulated(tmp_path, "mine.py:Halfway"), f"{tmp_path / 'mine.py'}:Halfway", tmp_path)
+
+
+METHOD = """
+from fedjoint.method import Method
+
+class Plain(Method):
+    pass
+"""
+
+
+def test_a_run_with_files_of_one_s_own_is_resumed_from_anywhere(tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def stop(record):
+        if record["round"] == 2:
+            raise Stop
+
+    (tmp_path / "mine.py").write_text(STRATEGY)
+    (tmp_path / "plain.py").write_text(METHOD)
+    monkeypatch.chdir(tmp_path)
+    settings = [*SETTINGS, "output.checkpoint_every=1", "local.method=plain.py:Plain"]
+    config = scenario_config(
+        "digits", settings, engine__name="inline", strategy__name="mine.py:Halfway"
+    )
+    whole = simulate(config)
+    with pytest.raises(Stop):
+        simulate(config.model_copy(update={"name": "cut"}), on_round=stop)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (folder,) = (tmp_path / "runs").glob("cut-*")
+    assert_same(resume(folder), whole)
 
 
 @pytest.mark.slow
