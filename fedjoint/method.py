@@ -18,7 +18,9 @@ Tensors = dict[str, Tensor]
 class Method:
     """Base class of the local methods: train the backbone and the heads together.
 
-    A plug-in overrides :meth:`train`; options are the arguments of its ``__init__``.
+    A plug-in overrides :meth:`train`; options are the arguments of its ``__init__``. A job's
+    backbones are P parameters and, after them, the numbers of the shared buffers, if any; what
+    a strategy broadcasts is about the parameters alone (``job.layout.parameters``).
 
     Attributes:
         shares: whether clients send updates. If not, they keep their backbones to themselves.
@@ -40,7 +42,7 @@ class Method:
         return {}
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
-        """Return the ``[clients, P]`` backbones and the private state to evaluate with."""
+        """Return the clients' backbones, like ``job.shared``, and the private state to evaluate."""
         return job.shared, job.private
 
 

@@ -80,13 +80,15 @@ class JointStrategy(Strategy):
             round: the round.
 
         Raises:
-            UserError: it fails, or what it returns is no dict of finite tensors.
+            UserError: it fails, or what it returns or leaves as state is no dict of finite
+                tensors.
         """
         try:
             extra = self.broadcast(backbone)
             if not isinstance(extra, dict):
                 raise UserError(f"it returned {type(extra).__name__}, not a dict of tensors")
             _check_tensors("what it returned", extra)
+            _check_tensors("state", self.state)
         except Exception as error:  # a plug-in may raise anything
             if not isinstance(error, UserError):
                 log.exception("broadcast failed")
@@ -120,8 +122,10 @@ class JointStrategy(Strategy):
                 written its private state.
 
         Raises:
-            UserError: ``diagnostics.reference`` is not a run to compare this one with.
+            UserError: ``diagnostics.reference`` is not a run to compare this one with, or the
+                state that the strategy starts with holds something else than finite tensors.
         """
+        _check_tensors(f"strategy {type(self).__name__}: state", self.state)
         self.config, self.run, self.first_round = config, run, first_round
         self.generation, self.resumed_from = generation, first_round - 1
         self.on_round, self.on_checkpoint = on_round, on_checkpoint
@@ -284,6 +288,7 @@ class JointStrategy(Strategy):
             )
         updates = c.updates(self._parameters, round)
         moved_buffers = c.mean_buffers(updates.weights)
+        # Cloned, as a merge may change tensors in place.
         before = {name: value.clone() for name, value in self.state.items()}
         versions = _versions(updates)
         try:
@@ -304,6 +309,7 @@ class JointStrategy(Strategy):
             if not isinstance(error, UserError):
                 log.exception("merge failed")
             return self._keep(round, f"{type(self).__name__}: {error}")
+        # Of BatchNorm's statistics, only a mean makes sense.
         return torch.cat([step, moved_buffers]), None, found
 
     @property

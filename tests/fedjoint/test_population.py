@@ -176,3 +176,16 @@ def test_a_million_clients_cost_a_few_numbers_each(tmp_path, traced):
     kept, peak = (after - before) / (many - few)
     assert kept < 90
     assert peak < 300
+
+
+def test_the_clients_that_are_compared():
+    everyone = np.arange(40)
+    people = Population(100 + everyone, everyone + 1, np.ones((40, 1), bool), 0 * everyone - 1)
+    chosen = people.sample(seed=0, round=1, fraction=0.5)
+    few = people.sample_compared(chosen, seed=0, round=1, most=8)
+    assert len(few) == 8 and set(few) <= set(chosen) and (np.diff(few) > 0).all()
+    assert np.array_equal(few, people.sample_compared(chosen, seed=0, round=1, most=8))
+    for other in ({"seed": 1, "round": 1}, {"seed": 0, "round": 2}):
+        assert not np.array_equal(few, people.sample_compared(chosen, most=8, **other))
+    assert np.array_equal(chosen, people.sample_compared(chosen, seed=0, round=1, most=20))
+    assert not len(people.sample_compared(chosen, seed=0, round=1, most=0))

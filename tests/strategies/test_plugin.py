@@ -351,6 +351,29 @@ def test_a_state_that_is_changed_in_place_is_rolled_back(tmp_path):
     assert momentum.isfinite().all()
 
 
+COUNTS = """
+from strategies.fedavg import FedAvg
+
+class Counts(FedAvg):
+    def __init__(self):
+        super().__init__()
+        self.state["count"] = 0
+"""
+
+
+def test_a_state_that_is_no_tensor_from_the_first_is_reported(tmp_path):
+    (tmp_path / "counts.py").write_text(COUNTS)
+    config = scenario_config(
+        "digits",
+        [*SETTINGS, f"output.dir={tmp_path}"],
+        engine__name="inline",
+        strategy__name=f"{tmp_path / 'counts.py'}:Counts",
+    )
+    with pytest.raises(UserError) as error:
+        simulate(config)
+    assert str(error.value) == "strategy Counts: state['count'] is int, not a tensor"
+
+
 BROADCAST = """
 import torch
 from strategies.fedavg import FedAvg
