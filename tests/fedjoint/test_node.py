@@ -66,7 +66,8 @@ def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=Fals
 
 def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False):
     """Have ``clients`` train; return what the server makes of the reply."""
-    collector = Collector(node.trainer.layout, ("digit",), reduce)
+    compression = node.config.strategy.compression
+    collector = Collector(node.trainer.layout, ("digit",), reduce, compression=compression)
     how = (round, generation, resumed_from, reduce)
     collector.add(1, *send(node, messages.TRAIN, clients, *how))
     return collector
