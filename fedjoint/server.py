@@ -11,9 +11,11 @@ from torch import Tensor
 
 from fedjoint.config import Config
 from fedjoint.errors import UserError
+from fedjoint.heartbeat import Heartbeat
 from fedjoint.loading import construct, find
+from fedjoint.logs import event
 from fedjoint.records import to_record, to_tensor
-from fedjoint.rundir import RunDir
+from fedjoint.rundir import Checkpoint, RunDir
 from fedjoint.strategy import JointStrategy
 from fedjoint.tasks import Task
 
@@ -44,6 +46,7 @@ def serve(
     *,
     tasks: tuple[Task, ...] | None = None,
     wait: float = 0.0,
+    deployed: bool = False,
     on_round: OnRound = lambda record: None,
 ) -> dict[str, Tensor]:
     """Run the rounds that are left, from the newest checkpoint of ``run``.
@@ -55,6 +58,7 @@ def serve(
         tasks: the tasks, where they have losses or metrics of their own.
         wait: seconds to wait for ``engine.min_nodes`` nodes, at the start and whenever none
             is left.
+        deployed: whether nodes have data of their own.
         on_round: also receives the record of every round.
 
     Returns:
@@ -77,47 +81,91 @@ def serve(
         if run.generation != generation:
             raise UserError("the run was resumed elsewhere; this server leaves it alone")
 
+    def beat() -> None:
+        if run.generation == generation:
+            run.write_nodes(strategy.roster.report())
+
+    heart = Heartbeat(beat)
+
     def record(values: dict[str, Any]) -> None:
         still_ours()
+        failed = values["clients"]["failed"]
+        named = [f | {"name": strategy.roster.name(f["node"])} for f in failed]
+        values = values | {"clients": values["clients"] | {"failed": named}}
         run.append(values)
-        run.write_nodes(strategy.roster.report())
+        heart.beat()
+        _log_round(values, config.rounds)
         on_round(values)
 
     def checkpoint(round: int, backbone: dict[str, Tensor]) -> None:
         still_ours()
         run.checkpoint(round, backbone, strategy.state)
+        event(log, logging.INFO, "checkpoint", f"round {round}: checkpoint", round=round)
 
     strategy.bind(
         config,
         run=run.path,
         tasks=tasks,
         wait=wait,
+        deployed=deployed,
         first_round=first,
         generation=generation,
         on_round=record,
         on_checkpoint=checkpoint,
     )
     run.mark("running")
+    event(log, logging.INFO, "start", f"from round {first}", round=first, generation=generation)
     try:
-        strategy.discover(grid)
-        run.write_nodes(strategy.roster.report())
-        if found:
-            strategy.state = dict(found.state)
-            backbone = found.backbone
-        else:
-            backbone = {n: to_tensor(a) for n, a in strategy.roster.initial.items()}
-        left = config.rounds - first + 1
-        if left > 0:
-            strategy.start(grid, to_record(backbone), left, timeout=config.strategy.timeout)
-            backbone = {
-                n: t.clone() for n, t in strategy.roster.layout.views(strategy.backbone).items()
-            }
+        with heart:
+            heart.beat()
+            strategy.discover(grid)
+            heart.beat()
+            backbone = _first_backbone(strategy, found)
+            left = config.rounds - first + 1
+            if left > 0:
+                strategy.start(grid, to_record(backbone), left, timeout=config.strategy.timeout)
+                backbone = {
+                    n: t.clone() for n, t in strategy.roster.layout.views(strategy.backbone).items()
+                }
     except BaseException as error:
-        log.error("the run ends: %s", error or type(error).__name__)
+        why = f"the run ends: {error or type(error).__name__}"
+        event(log, logging.ERROR, "end", why, status="failed")
+        if not isinstance(error, UserError | KeyboardInterrupt):
+            log.exception("the run ends by an error of fedjoint's or of a plug-in's")
         if run.generation == generation:
             run.write_nodes(strategy.roster.report())
             run.mark("failed")
         raise
     run.finish(config.rounds, backbone, run.records())
     run.mark("done")
+    event(log, logging.INFO, "end", "the run is done", status="done", round=config.rounds)
     return backbone
+
+
+def _first_backbone(strategy: JointStrategy, found: Checkpoint | None) -> dict[str, Tensor]:
+    """Return what the first round starts with.
+
+    Raises:
+        UserError: the nodes have another backbone than the checkpoint.
+    """
+    if found is None:
+        return {n: to_tensor(a) for n, a in strategy.roster.initial.items()}
+    if {n: tuple(t.shape) for n, t in found.backbone.items()} != strategy.roster.layout.shapes:
+        raise UserError("the nodes' backbone differs from the checkpoint's: give them its settings")
+    strategy.state = dict(found.state)
+    return found.backbone
+
+
+def _log_round(record: dict[str, Any], rounds: int) -> None:
+    number, clients = record["round"], record["clients"]
+    for failure in clients["failed"]:
+        who = f"node {failure['name']}"
+        if failure["client"] is not None:
+            who = f"client {failure['client']} ({who})"
+        details = {"node": str(failure["node"]), "name": failure["name"]}
+        text = f"round {number}: {who}: {failure['reason']}"
+        event(log, logging.WARNING, "failure", text, round=number, **details)
+    text = f"round {number} of {rounds}: {clients['trained']} of {clients['asked']} clients trained"
+    details = {name: clients[name] for name in ("asked", "trained")}
+    details |= {"failed": len(clients["failed"]), "kept": record["kept"]}
+    event(log, logging.INFO, "round", text, round=number, **details)

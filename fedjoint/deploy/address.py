@@ -92,7 +92,9 @@ def distrust(host: str, port: int, authority: Path) -> str | None:
         ):
             return None
     except ssl.SSLCertVerificationError as error:
-        said = f"the certificate of {join(host, port)} is refused: {error.verify_message.rstrip('.')}"
+        said = (
+            f"the certificate of {join(host, port)} is refused: {error.verify_message.rstrip('.')}"
+        )
         if error.verify_code in _OTHER_NAME:
             return (
                 f"{said}; it has other names: add this one with fedjoint keys KEYS --host {host}, "
