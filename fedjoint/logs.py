@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from fedjoint.errors import UserError
+
 
 class JsonLines(logging.Formatter):
     """Formats a record as ``{"time", "level", "logger", "message"}``, time in UTC.
@@ -36,11 +38,20 @@ def event(logger: logging.Logger, level: int, kind: str, text: str, **details: A
 
 
 def log_to(path: Path) -> None:
-    """Append what fedjoint logs to ``path`` as well; the console's messages stay as they are."""
+    """Append what fedjoint logs to ``path`` as well; the console's messages stay as they are.
+
+    Raises:
+        UserError: ``path`` cannot be written.
+    """
     logger = logging.getLogger("fedjoint")
     logger.setLevel(logging.INFO)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}; make its folder writable for the user of this program"
+        ) from None
     known = [h.baseFilename for h in logger.handlers if isinstance(h, logging.FileHandler)]
     if handler.baseFilename in known:
         handler.close()
