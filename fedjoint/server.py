@@ -114,7 +114,9 @@ def serve(
         on_checkpoint=checkpoint,
     )
     run.mark("running")
-    event(log, logging.INFO, "start", f"from round {first}", round=first, generation=generation)
+    kind = "resume" if generation else "start"
+    text = f"{kind}: round {first} is next"
+    event(log, logging.INFO, kind, text, round=first, generation=generation)
     try:
         with heart:
             heart.beat()
@@ -128,10 +130,12 @@ def serve(
                     n: t.clone() for n, t in strategy.roster.layout.views(strategy.backbone).items()
                 }
     except BaseException as error:
-        why = f"the run ends: {error or type(error).__name__}"
-        event(log, logging.ERROR, "end", why, status="failed")
-        if not isinstance(error, UserError | KeyboardInterrupt):
-            log.exception("the run ends by an error of fedjoint's or of a plug-in's")
+        why = str(error)
+        if not isinstance(error, UserError):
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
+                log.exception("unforeseen")
+        event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
         if run.generation == generation:
             run.write_nodes(strategy.roster.report())
             run.mark("failed")
@@ -164,7 +168,8 @@ def _log_round(record: dict[str, Any], rounds: int) -> None:
             who = f"client {failure['client']} ({who})"
         details = {"node": str(failure["node"]), "name": failure["name"]}
         text = f"round {number}: {who}: {failure['reason']}"
-        event(log, logging.WARNING, "failure", text, round=number, **details)
+        # On a console, the progress bar says so already.
+        event(log, logging.INFO, "failure", text, round=number, **details)
     text = f"round {number} of {rounds}: {clients['trained']} of {clients['asked']} clients trained"
     details = {name: clients[name] for name in ("asked", "trained")}
     details |= {"failed": len(clients["failed"]), "kept": record["kept"]}
