@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,12 @@ from fedjoint import messages
 from fedjoint.config import check
 from fedjoint.deploy.data import with_own_data
 from fedjoint.errors import UserError
-from fedjoint.logs import log_to
+from fedjoint.logs import event, log_to
 from fedjoint.node import Node
 from fedjoint.problem import Problem, build_problem
 from fedjoint.rundir import RunDir
+
+log = logging.getLogger("fedjoint.node")
 
 
 def make_app(problem: Problem | None = None, *, write_through: bool = True) -> ClientApp:
@@ -46,11 +51,45 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
             nodes[key] = make_node(request, context, problem, write_through)
         return Message(nodes[key].handle(message), reply_to=message)
 
-    app.train()(answer)
-    app.evaluate()(answer)
-    app.query()(answer)
-    app.query("persist")(answer)
+    def deployed_or_not(message: Message, context: Context) -> Message:
+        if "fedjoint" not in context.node_config:
+            return answer(message, context)
+        with own_log(message, context):
+            return answer(message, context)
+
+    app.train()(deployed_or_not)
+    app.evaluate()(deployed_or_not)
+    app.query()(deployed_or_not)
+    app.query("persist")(deployed_or_not)
     return app
+
+
+@contextmanager
+def own_log(message: Message, context: Context) -> Iterator[None]:
+    """Log on a deployed node what is asked of it and how that ends.
+
+    Raises:
+        UserError: it fails by what a user can mend; the line names the node.
+    """
+    own = _own(context)
+    log_to(Path(own["state"]) / "log.jsonl")
+    kind, began = message.metadata.message_type, time.perf_counter()
+    try:
+        yield
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        event(log, logging.ERROR, kind, f"{kind}: {reason}", run_id=context.run_id)
+        if not isinstance(error, UserError):
+            log.exception("%s failed", kind)
+            raise
+        raise UserError(f"node {own['name']}: {error}") from None
+    number, seconds = messages.settings(message)["round"], round(time.perf_counter() - began, 3)
+    text = f"{kind} of round {number}: done"
+    event(log, logging.INFO, kind, text, run_id=context.run_id, round=number, seconds=seconds)
+
+
+def _own(context: Context) -> dict[str, Any]:
+    return json.loads(base64.b64decode(str(context.node_config["fedjoint"])))
 
 
 def make_node(
@@ -70,7 +109,7 @@ def make_node(
         return Node(problem, config, store, write_through=write_through, name=name)
     if "fedjoint" not in given:
         raise UserError("this SuperNode has no clients: start it with fedjoint client")
-    own = json.loads(base64.b64decode(str(given["fedjoint"])))
+    own = _own(context)
     ids = own["clients"]
     config = with_own_data(settings, own["data"], ids)
     if own["data"]:
@@ -82,9 +121,7 @@ def make_node(
         absent = [client for client in ids if client >= len(problem.data.sizes)]
         if absent:
             raise UserError(f"client {absent[0]} is not in the run's data; mend --clients")
-    folder = Path(own["state"])
-    log_to(folder / "log.jsonl")
-    store = folder / f"{Path(request['run']).name}.sqlite"
+    store = Path(own["state"]) / f"{Path(request['run']).name}.sqlite"
     return Node(problem, config, store, places, write_through=True, name=own["name"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +12,14 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedjoint import messages
-from fedjoint.compression import decode
+from fedjoint.checks import MOST
+from fedjoint.checks import counts as _counts
+from fedjoint.checks import shaped as _shaped
+from fedjoint.compression import CompressionConfig, decode, expect
 from fedjoint.errors import UserError
 from fedjoint.layout import Layout
 from fedjoint.records import to_tensor
+from fedjoint.text import plain
 from fedjoint.updates import Updates
 
 
@@ -85,6 +88,8 @@ class Collector:
         task_names: all tasks.
         reduce: whether replies hold a mean per block rather than a row per client.
         sample: ``[n]`` int64, ids of the clients that are compared with one another.
+        shares: whether the run's local method has clients send updates.
+        compression: how they are to send them.
         failed: who failed and why: ``{"client": id or None, "node": id, "reason": text}``.
         block_seconds: block -> seconds of training.
         fallback: why clients were trained one by one, where they were.
@@ -96,6 +101,8 @@ class Collector:
     task_names: tuple[str, ...]
     reduce: bool
     sample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    shares: bool = True
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
     failed: list[dict[str, Any]] = field(default_factory=list)
     block_seconds: dict[int, float] = field(default_factory=dict)
     fallback: str | None = None
@@ -132,7 +139,7 @@ class Collector:
             self.parts = [part for part in self.parts if part.kind == most]
 
     def _fail(self, node: int, reason: str) -> None:
-        self.failed.append({"client": None, "node": node, "reason": reason})
+        self.failed.append({"client": None, "node": node, "reason": plain(reason)})
 
     def _add(self, node: int, asked: Asked, message: Message) -> None:
         config = messages.settings(message)
@@ -146,6 +153,11 @@ class Collector:
         unknown = [name for name in config["tasks"] if name not in self.task_names]
         if unknown:
             raise UserError(f"the reply is about tasks that nobody has: {unknown}")
+        if config["shares"] is not self.shares:
+            raise UserError("its local method is not the run's: run one version on every machine")
+        sent = config["bytes_per_client"]
+        if type(sent) is not int or not 0 <= sent <= MOST:
+            raise UserError(f"'bytes_per_client' is {plain(sent)}")
         own = [self.task_names.index(name) for name in config["tasks"]]
         losses = np.full((count, len(self.task_names)), np.nan, np.float32)
         losses[:, own] = _shaped(report, "losses", (count, len(own)), "f")
@@ -156,14 +168,16 @@ class Collector:
             _counts(report, "examples", count),
             _counts(report, "steps", count),
             losses,
-            int(config["bytes_per_client"]),
-            self._rows(asked, good, message) if config["shares"] else None,
-            self._buffers(asked, good, message) if config["shares"] else None,
+            sent,
+            self._rows(asked, good, message) if self.shares else None,
+            self._buffers(asked, good, message) if self.shares else None,
             _extras(good, message),
-            self._sample(asked, good, message) if config["shares"] and self.reduce else None,
+            self._sample(asked, good, message) if self.shares and self.reduce else None,
         )
         seconds = _shaped(report, "block_seconds", asked.blocks.shape, "f")
         taken = float(config["seconds"])
+        if not (0 <= taken <= MOST and (seconds >= 0).all() and (seconds <= MOST).all()):
+            raise UserError("a time is negative, or not finite")
         failed = _failures(asked, good, config["failed"])
         # Nothing below fails: a reply counts in full or not at all.
         self.failed += [{**failure, "node": node} for failure in failed]
@@ -178,8 +192,9 @@ class Collector:
         used = self._used(asked, good)
         if not good.any():
             return np.zeros((len(used), size), np.float32)
-        if any(name.startswith("payload.") for name in updates):
+        if self.compression.name != "none":
             payload = {n.removeprefix("payload."): to_tensor(a) for n, a in updates.items()}
+            expect(payload, int(good.sum()), size, self.compression)
             found = decode(payload, size).numpy()
             rows = np.zeros((len(good), size), np.float32)
             rows[good] = _shaped({"updates": found}, "updates", (int(good.sum()), size), "f")
@@ -210,11 +225,6 @@ class Collector:
             return good
         block = np.repeat(np.arange(len(asked.blocks)), asked.sizes)
         return np.bincount(block, good, len(asked.blocks)) > 0
-
-    @property
-    def shares(self) -> bool:
-        """Whether the clients send updates."""
-        return all(part.rows is not None for part in self.parts)
 
     @property
     def bytes_up(self) -> int:
@@ -384,27 +394,6 @@ def round_mean(steps: np.ndarray) -> int:
     return int(np.floor(steps.mean() + 0.5))
 
 
-def _shaped(
-    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], kinds: str
-) -> np.ndarray:
-    """Return an array that has ``shape`` and one of NumPy's ``kinds`` of dtype."""
-    if name not in arrays:
-        raise UserError(f"the reply lacks {name!r}")
-    found = arrays[name]
-    if found.shape != shape:
-        raise UserError(f"{name!r} has shape {found.shape}, expected {shape}")
-    if found.dtype.kind not in kinds:
-        raise UserError(f"{name!r} is of type {found.dtype}")
-    return found
-
-
-def _counts(report: Mapping[str, np.ndarray], name: str, count: int) -> np.ndarray:
-    found = _shaped(report, name, (count,), "iu")
-    if (found < 0).any():
-        raise UserError(f"{name!r} is negative")
-    return found
-
-
 def _extras(good: np.ndarray, message: Message) -> dict[str, np.ndarray]:
     """Return the checked extras; without a client that trained, there are none."""
     extras = messages.arrays(message, "extras") if good.any() else {}
@@ -418,7 +407,7 @@ def _extras(good: np.ndarray, message: Message) -> dict[str, np.ndarray]:
 
 def _failures(asked: Asked, good: np.ndarray, told: Any) -> list[dict[str, Any]]:
     """Return one failure for each client that did not train, with the reason where it is told."""
-    reasons = {int(failure["client"]): str(failure["reason"]) for failure in told}
+    reasons = {int(failure["client"]): plain(failure["reason"]) for failure in told}
     return [
         {"client": client, "reason": reasons.get(client, "the node gives no reason")}
         for client in asked.clients[~good].tolist()

@@ -52,6 +52,29 @@ def compress(
     return payload, sent, wanted - sent
 
 
+def expect(payload: Mapping[str, Tensor], rows: int, size: int, config: CompressionConfig) -> None:
+    """Check that a payload is of the configured kind and shape, before anything is made of it.
+
+    Args:
+        payload: see :func:`decode`.
+        rows: clients.
+        size: P.
+        config: how it was to be compressed.
+
+    Raises:
+        UserError: it is not.
+    """
+    if config.name == "topk":
+        kept = (rows, max(1, math.ceil(config.fraction * size)))
+        shapes = {"index": kept, "values": kept}
+    else:
+        shapes = {"levels": (rows, size), "scale": (rows, 1)}
+    for name, shape in shapes.items():
+        found = tuple(payload[name].shape) if name in payload else "no array"
+        if found != shape:
+            raise _damaged(f"{name} is {found}, expected {shape}")
+
+
 def decode(payload: Mapping[str, Tensor], size: int) -> Tensor:
     """Return the ``[clients, P]`` updates behind a payload.
 

@@ -80,6 +80,12 @@ def export(
     """
     run = RunDir.open(Path(path))
     config = run.config()
+    kept = state or run.state
+    if not kept.is_file():  # before the data, which a deployed run's server need not have
+        raise UserError(
+            f"{kept}: no such file: the heads of a deployed run live on its nodes; export there, "
+            "from a copy of the run directory, with --state and the node's state file"
+        )
     ids = None
     if data:
         ids = list(clients or ())
@@ -90,7 +96,7 @@ def export(
     if task not in tasks:
         raise choose("task", task, tasks)
     places = {id: place for place, id in enumerate(ids or range(len(problem.data.sizes)))}
-    people = PersonalModels(run, config, problem, state or run.state, places)
+    people = PersonalModels(run, config, problem, kept, places)
     weights, whose, how = _weights(people, task, client)
     joint = people.trainer.model
     joint.load_state_dict(weights)

@@ -126,15 +126,39 @@ class Connection:
         return str(answer["run-id"])
 
     def status(self, run: str) -> str:
-        """Return a run's status, such as ``running`` or ``finished:completed``."""
-        answer = self.call("list", "--run-id", run, self.name)
+        """Return a run's status: ``running``, ``finished:completed``, ``unknown`` or another.
+
+        Raises:
+            UserError: the server does not answer.
+        """
+        try:
+            answer = self.call("list", "--run-id", run, self.name)
+        except UserError as error:
+            if "not found" in str(error).lower():
+                return "unknown"  # its database is another than when the run was started
+            raise
         return str(answer["runs"][0]["status"]) if answer["runs"] else "unknown"
 
 
 def follow(
-    connection: Connection, number: str, run: RunDir, on_round: Callable[[dict[str, Any]], None]
+    connection: Connection,
+    number: str,
+    run: RunDir,
+    on_round: Callable[[dict[str, Any]], None],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> str:
-    """Wait for a run to end and return its status; ``on_round`` gets the records of new rounds."""
+    """Wait for a run to end and return its status.
+
+    Args:
+        connection: to its server.
+        number: of the run there.
+        run: its directory.
+        on_round: gets the records of new rounds.
+        meanwhile: is called every now and then.
+
+    Raises:
+        UserError: the server does not answer, or knows no such run.
+    """
     written, seen, ask = run.written, len(run.records()), time.monotonic() + _ASK
     while True:
         # The run directory says how far it is; asking Flower costs a process each time.
@@ -148,8 +172,11 @@ def follow(
                 on_round(record)
             # A resumed run first drops the rounds that it does again.
             seen = len(records)
+        meanwhile()
         if status.startswith("finished"):
             return status
+        if status == "unknown":
+            raise UserError(f"the server does not know the run {number} any more")
         time.sleep(0.5)
 
 

@@ -11,18 +11,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import metadata
+from io import BytesIO
+from math import prod
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedjoint.errors import UserError
+from fedjoint.records import Array as OwnArray
 from fedjoint.records import to_arrays, to_record
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
 SCHEMA = 2
 
 VERSION = metadata.version("fedjoint")
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
 
@@ -81,6 +89,24 @@ def arrays(message: Message, name: str) -> dict[str, np.ndarray]:
     if name not in records:
         return {}
     try:
+        for array in records[name].values():
+            _check_size(array)
         return to_arrays(records[name])
     except (ValueError, TypeError, EOFError) as error:
         raise UserError(f"damaged arrays in {name!r}: {error}") from None
+
+
+def _check_size(array: Array) -> None:
+    """Raise ValueError unless an array's bytes are a NumPy file of the size that it claims.
+
+    NumPy itself makes room for what a header claims, before it looks for the numbers.
+    """
+    if isinstance(array, OwnArray):
+        return  # it never was bytes
+    file = BytesIO(array.data)
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"NumPy format {version}")
+    shape, _, dtype = _HEADERS[version](file)
+    if dtype.hasobject or prod(shape) * dtype.itemsize != len(array.data) - file.tell():
+        raise ValueError(f"{len(array.data)} bytes do not hold {shape} of {dtype}")

@@ -45,17 +45,12 @@ class PersonalModels:
         places: client id -> position in ``problem.data``.
 
     Raises:
-        UserError: a file is missing, or does not fit the problem.
+        UserError: a file does not fit the problem.
     """
 
     def __init__(
         self, run: RunDir, config: Config, problem: Problem, state: Path, places: Mapping[int, int]
     ) -> None:
-        if not state.is_file():
-            raise UserError(
-                f"{state}: no such file: the heads of a deployed run live on its nodes; export "
-                "there, with --state and the node's state file"
-            )
         self.config, self.problem, self._state = config, problem, state
         self.trainer = Trainer(problem, config, torch.device("cpu"))
         done = run.backbone()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from fedjoint.simulation import RunResult
@@ -49,7 +50,11 @@ def table(
             vertical="bottom",
         )
     for row, following in zip(rows, [*rows, None][1:], strict=True):
-        made.add_row(*row, end_section=grouped and following is not None and row[0] != following[0])
+        # Text, not markup: a name may have brackets.
+        made.add_row(
+            *map(Text, row),
+            end_section=grouped and following is not None and row[0] != following[0],
+        )
     return made
 
 
@@ -73,4 +78,4 @@ def show_run(result: RunResult, console: Console) -> None:
     console.print(
         f"{seconds:.1f} s, {sent / 1e6:.1f} MB between server and clients, {failed} failures"
     )
-    console.print(f"run directory: {result.path}", soft_wrap=True)
+    console.print(f"run directory: {result.path}", soft_wrap=True, markup=False)

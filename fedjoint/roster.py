@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,20 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedjoint import messages
+from fedjoint.about import About, read
 from fedjoint.collect import Asked
 from fedjoint.config import Config
 from fedjoint.errors import UserError
 from fedjoint.layout import Layout
+from fedjoint.logs import event
 from fedjoint.population import Population, assign, makespan
 from fedjoint.tasks import Task
+from fedjoint.text import plain
 
 log = logging.getLogger("fedjoint.roster")
+
+_QUERY = 120.0  # seconds that a deployed node has to say who it is
+_PATIENCE = 10.0  # how many times as long as it took, until it is asked again
 
 
 class Roster:
@@ -29,6 +37,7 @@ class Roster:
         config: the run's configuration.
         tasks: tasks with losses or metrics of their own; the others are what the nodes say.
         wait: seconds to wait for ``engine.min_nodes`` nodes.
+        deployed: whether nodes have data of their own.
 
     Attributes:
         nodes: number -> what the node said of itself, of those here.
@@ -41,10 +50,18 @@ class Roster:
         seen: node -> when it was last heard of, seconds since 1970.
     """
 
-    def __init__(self, config: Config, tasks: tuple[Task, ...] | None, wait: float) -> None:
+    def __init__(
+        self,
+        config: Config,
+        tasks: tuple[Task, ...] | None,
+        wait: float,
+        deployed: bool = False,
+    ) -> None:
         self.config, self.given, self.wait = config, tasks or (), wait
-        self.nodes: dict[int, dict[str, Any]] = {}
-        self.left: dict[int, dict[str, Any]] = {}
+        self.deployed, self.told = deployed, -1
+        self.nodes: dict[int, About] = {}
+        self.left: dict[int, About] = {}
+        self.later: dict[int, float] = {}
         self.replaced: set[int] = set()
         self.refused: dict[int, str] = {}
         self.tasks: tuple[Task, ...] = ()
@@ -79,105 +96,139 @@ class Roster:
                     f"{len(self.nodes)} of {len(present)} nodes can take part, "
                     f"engine.min_nodes is {least}: {reasons or 'no other node came'}"
                 )
-            log.info("waiting for nodes: %d of %d are here", len(self.nodes), least)
+            if len(self.nodes) != self.told:  # not every second
+                self.told = len(self.nodes)
+                text = f"waiting for nodes: {self.told} of {least} are here"
+                event(log, logging.INFO, "waiting", text, here=self.told, wanted=least)
             time.sleep(1.0)
 
     def _meet(self, grid: Grid, present: set[int], request: Mapping[str, Any]) -> None:
         gone = [node for node in self.nodes if node not in present]
-        # Those refused before are asked again: they may have mended.
-        new = sorted(present - set(self.nodes) - self.replaced)
         for node in gone:
-            log.warning("node %s (%d) is gone", self.nodes[node]["name"], node)
-            self.left[node] = self.nodes[node]
-            del self.nodes[node]
+            text = f"node {self.nodes[node].name} ({node}) is gone"
+            event(log, logging.WARNING, "gone", text, node=str(node), name=self.nodes[node].name)
+            self.left[node] = self.nodes.pop(node)
+        # Those refused before are asked again, as they may have mended, but no round waits long
+        # for them; one that was away has started anew.
+        self.later = {node: due for node, due in self.later.items() if node in present}
+        new = present - set(self.nodes) - self.replaced
+        if len(self.nodes) >= self.config.engine.min_nodes:
+            new = {node for node in new if self.later.get(node, 0.0) <= time.monotonic()}
         if not new and not gone:
             return
-        content = messages.pack({**request, "initial": not self.initial})
-        asked = [Message(content, node, messages.QUERY) for node in new]
-        for reply in grid.send_and_receive(asked, timeout=self.config.strategy.timeout):
-            node = reply.metadata.src_node_id
-            try:
-                self._admit(node, reply)
-            except UserError as error:
-                if self.refused.get(node) != str(error):
-                    log.error("node %d refused: %s", node, error)
-                self.refused[node] = str(error)
+        self._ask(grid, sorted(new), request)
         if self.nodes:
             self._know()
 
-    def _admit(self, node: int, reply: Message) -> None:
-        if reply.has_error():
-            raise UserError(reply.error.reason or "it cannot start")
-        about = messages.settings(reply)
-        shapes = {name: tuple(shape) for name, shape in about["layout"].items()}
-        layout = Layout(shapes, tuple(about["buffers"]))
-        if not self.layout.shapes:
-            self.layout = layout
-        elif layout != self.layout:
+    def _ask(self, grid: Grid, new: list[int], request: Mapping[str, Any]) -> None:
+        limit = self.config.strategy.timeout
+        if self.deployed:
+            limit = min(limit, _QUERY)
+        content = messages.pack({**request, "initial": not self.initial})
+        asked = [Message(content, node, messages.QUERY, ttl=limit) for node in new]
+        began, silent, found = time.monotonic(), set(new), {}
+        for reply in grid.send_and_receive(asked, timeout=limit):
+            node = reply.metadata.src_node_id
+            silent.discard(node)
+            try:
+                found[node] = read(reply, initial=not self.initial)
+            except UserError as error:
+                self._refuse(node, str(error), began)
+            except Exception as error:  # whatever a forged reply may provoke
+                self._refuse(node, f"damaged message: {type(error).__name__}: {error}", began)
+        for node in silent:
+            self._refuse(node, f"no answer within {limit:g} s", began)
+        if not self.seen and found:
+            # Not whoever is first: one node that is wrong must not keep the others out.
+            layouts = {_order(found[node].layout): found[node].layout for node in sorted(found)}
+            votes = Counter(_order(found[node].layout) for node in sorted(found))
+            self.layout = layouts[votes.most_common(1)[0][0]]
+        for node in sorted(found):
+            try:
+                self._admit(node, found[node])
+            except UserError as error:
+                self._refuse(node, str(error), began)
+
+    def _refuse(self, node: int, why: str, began: float) -> None:
+        why, now = plain(why), time.monotonic()
+        if self.refused.get(node) != why:
+            text = f"node {node} refused: {why}"
+            event(log, logging.ERROR, "refused", text, node=str(node), reason=why)
+        self.refused[node] = why
+        self.later[node] = now + _PATIENCE * (now - began)
+
+    def _admit(self, node: int, about: About) -> None:
+        if self.deployed:
+            about = replace(about, movable=False)  # data of its own never moves
+        if _order(about.layout) != _order(self.layout):
             raise UserError(
                 "its backbone differs from the other nodes': give all the same model settings"
             )
-        if not self.initial:
-            self.initial = messages.arrays(reply, "backbone")
         known = {
-            name: (kind, outputs) for n in self.nodes.values() for name, kind, outputs in n["tasks"]
+            name: (kind, outputs) for n in self.nodes.values() for name, kind, outputs in n.tasks
         }
-        for name, kind, outputs in about["tasks"]:
+        for name, kind, outputs in about.tasks:
             if known.get(name, (kind, outputs)) != (kind, outputs):
                 raise UserError(
                     f"task {name!r} is {kind} with {outputs} outputs there, {known[name]} elsewhere"
                 )
-        about |= _population(reply, len(about["tasks"]))
         self._replace(node, about)
+        if not self.initial:
+            self.initial = about.initial
         self.nodes[node] = about
         self.seen[node] = time.time()
         self.refused.pop(node, None)
-        self.left = {n: a for n, a in self.left.items() if n != node and a["name"] != about["name"]}
-        log.info(
-            "node %s (%d): %d clients, device %s",
-            about["name"],
-            node,
-            len(self.nodes[node]["ids"]),
-            about["device"],
-        )
+        self.left = {n: a for n, a in self.left.items() if n != node and a.name != about.name}
+        text = f"node {about.name} ({node}): {len(about.ids)} clients, device {about.device}"
+        details = {"node": str(node), "name": about.name, "clients": len(about.ids)}
+        event(log, logging.INFO, "joined", text, **details, device=about.device)
 
-    def _replace(self, node: int, about: dict[str, Any]) -> None:
+    def _replace(self, node: int, about: About) -> None:
         """Forget the node that ``about`` is, if it was here under another number before."""
-        if about["movable"]:
+        if about.movable:
             return
-        for other, known in list(self.nodes.items()):
-            shared = np.intersect1d(known["ids"], about["ids"])
+        before = []
+        for other, known in self.nodes.items():
+            shared = np.intersect1d(known.ids, about.ids)
             if not len(shared):
                 continue
-            if known["name"] != about["name"]:
+            if known.name != about.name:
                 raise UserError(
-                    f"client {shared[0]} lives on node {known['name']} already: give every "
+                    f"client {shared[0]} lives on node {known.name} already: give every "
                     "client one id"
                 )
-            log.warning("node %s (%d) is back as %d", about["name"], other, node)
+            before.append(other)
+        for other in before:
+            text = f"node {about.name} ({other}) is back as {node}"
+            event(log, logging.WARNING, "back", text, node=str(node), name=about.name)
             self.replaced.add(other)
             del self.nodes[other]
 
+    def name(self, node: int) -> str:
+        """Return what people call a node, or its number where that is not known."""
+        about = self.nodes.get(node) or self.left.get(node)
+        return about.name if about and about.name else str(node)
+
     def _know(self) -> None:
         """Rebuild the population from what the nodes said."""
-        movable = [n for n in self.nodes.values() if n["movable"]]
+        movable = [n for n in self.nodes.values() if n.movable]
         hosts = movable[:1] or [self.nodes[n] for n in sorted(self.nodes)]
         names: list[str] = []
         for about in hosts:
-            names += [name for name, _, _ in about["tasks"] if name not in names]
-        kinds = {name: (kind, outputs) for about in hosts for name, kind, outputs in about["tasks"]}
+            names += [name for name, _, _ in about.tasks if name not in names]
+        kinds = {name: (kind, outputs) for about in hosts for name, kind, outputs in about.tasks}
         given = {task.name: task for task in self.given}
         self.tasks = tuple(given.get(name) or Task(name, *kinds[name]) for name in names)
         ids, sizes, tasks, home = [], [], [], []
         for number, about in enumerate(self.nodes.values()):
             if not any(about is host for host in hosts):
                 continue
-            mask = np.zeros((len(about["ids"]), len(names)), bool)
-            mask[:, [names.index(name) for name, _, _ in about["tasks"]]] = about["mask"]
-            ids.append(about["ids"])
-            sizes.append(about["sizes"])
+            mask = np.zeros((len(about.ids), len(names)), bool)
+            mask[:, [names.index(name) for name, _, _ in about.tasks]] = about.mask
+            ids.append(about.ids)
+            sizes.append(about.sizes)
             tasks.append(mask)
-            home.append(np.full(len(about["ids"]), -1 if movable else number))
+            home.append(np.full(len(about.ids), -1 if movable else number))
         everyone = np.concatenate(ids)
         order = np.argsort(everyone, kind="stable")
         self.people = Population(
@@ -209,22 +260,23 @@ class Roster:
 
     def report(self) -> list[dict[str, Any]]:
         """Return every node met: number, name, state, when last heard of, clients and tasks."""
-        met = [(n, about, "here") for n, about in self.nodes.items()]
-        met += [(n, about, "gone") for n, about in self.left.items()]
+        # Copies: another thread may be asking.
+        met = [(n, about, "here") for n, about in list(self.nodes.items())]
+        met += [(n, about, "gone") for n, about in list(self.left.items())]
         return [
             {
                 "node": str(node),
-                "name": about["name"],
+                "name": about.name,
                 "state": state,
-                "last_seen": self.seen[node],
-                "clients": len(about["ids"]),
-                "tasks": [name for name, _, _ in about["tasks"]],
-                "device": about["device"],
+                "last_seen": self.seen.get(node),
+                "clients": len(about.ids),
+                "tasks": [name for name, _, _ in about.tasks],
+                "device": about.device,
             }
             for node, about, state in met
         ] + [
             {"node": str(node), "name": "", "state": f"refused: {why}"}
-            for node, why in self.refused.items()
+            for node, why in list(self.refused.items())
         ]
 
     def split(self, chosen: np.ndarray, weights: np.ndarray) -> dict[int, Asked]:
@@ -251,18 +303,6 @@ class Roster:
         return split
 
 
-def _population(reply: Message, tasks: int) -> dict[str, np.ndarray]:
-    """Return the checked ``ids`` and ``sizes`` ``[n]`` and ``mask`` ``[n, tasks]`` of a node."""
-    found = messages.arrays(reply, "population")
-    count = len(found.get("ids", ()))
-    for name, kind, shape in (
-        ("ids", "iu", (count,)),
-        ("sizes", "iu", (count,)),
-        ("mask", "b", (count, tasks)),
-    ):
-        array = found.get(name)
-        if array is None or array.dtype.kind not in kind or array.shape != shape:
-            raise UserError(f"damaged message: its population has no {name} of shape {shape}")
-        if kind == "iu" and count and int(array.min()) < 0:
-            raise UserError(f"damaged message: its population has negative {name}")
-    return found
+def _order(layout: Layout) -> tuple[Any, ...]:
+    """Return what two layouts have in common if the numbers of their updates mean the same."""
+    return tuple(layout.shapes.items()), layout.buffers

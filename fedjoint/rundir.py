@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -139,7 +140,12 @@ class RunDir:
         Raises:
             UserError: the file is damaged.
         """
-        return _read_json(self._info)
+        info = _read_json(self._info)
+        if type(info.get("generation")) is not int or not isinstance(info.get("status"), str):
+            raise UserError(
+                f"{self._info}: damaged: no generation or no status; restore it from a backup"
+            )
+        return info
 
     @property
     def generation(self) -> int:
@@ -161,11 +167,31 @@ class RunDir:
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Replace what is known of the nodes, see :meth:`fedjoint.roster.Roster.report`."""
         # Every round: not worth waiting for the disk.
-        _write_json(self._nodes, {"nodes": list(nodes)}, durable=False)
+        _write_json(self._nodes, {"time": time.time(), "nodes": list(nodes)}, durable=False)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return what was last written of the nodes."""
-        return _read_json(self._nodes)["nodes"] if self._nodes.exists() else []
+        """Return what was last written of the nodes.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        if not self._nodes.exists():
+            return []
+        nodes = _read_json(self._nodes).get("nodes")
+        if not isinstance(nodes, list) or not all(
+            isinstance(node, dict) and {"node", "name", "state"} <= node.keys() for node in nodes
+        ):
+            raise UserError(f"{self._nodes}: damaged: no list of nodes; delete it")
+        return nodes
+
+    def last_news(self) -> float | None:
+        """Return when the server last gave a sign of life, seconds since 1970; None: never.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        when = _read_json(self._nodes).get("time") if self._nodes.exists() else None
+        return float(when) if isinstance(when, int | float) else None
 
     def bump_generation(self) -> int:
         """Count a resume; return how many there have been, this one included."""

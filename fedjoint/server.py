@@ -12,10 +12,12 @@ from torch import Tensor
 
 from fedjoint.config import Config
 from fedjoint.errors import UserError
+from fedjoint.heartbeat import Heartbeat
 from fedjoint.loading import construct, find
+from fedjoint.logs import event
 from fedjoint.method import make_method
 from fedjoint.records import to_record, to_tensor
-from fedjoint.rundir import RunDir
+from fedjoint.rundir import Checkpoint, RunDir
 from fedjoint.strategy import JointStrategy
 from fedjoint.tasks import Task
 
@@ -49,6 +51,7 @@ def serve(
     *,
     tasks: tuple[Task, ...] | None = None,
     wait: float = 0.0,
+    deployed: bool = False,
     on_round: OnRound = lambda record: None,
 ) -> dict[str, Tensor]:
     """Run the rounds that are left, from the newest checkpoint of ``run``.
@@ -60,6 +63,7 @@ def serve(
         tasks: the tasks, where they have losses or metrics of their own.
         wait: seconds to wait for ``engine.min_nodes`` nodes, at the start and whenever none
             is left.
+        deployed: whether nodes have data of their own.
         on_round: also receives the record of every round.
 
     Returns:
@@ -83,53 +87,72 @@ def serve(
         if run.generation != generation:
             raise UserError("the run was resumed elsewhere; this server leaves it alone")
 
+    def beat() -> None:
+        if run.generation == generation:
+            run.write_nodes(strategy.roster.report())
+
+    heart = Heartbeat(beat)
+
     def record(values: dict[str, Any]) -> None:
         still_ours()
+        failed = values["clients"]["failed"]
+        named = [f | {"name": strategy.roster.name(f["node"])} for f in failed]
+        values = values | {"clients": values["clients"] | {"failed": named}}
         run.append(values)
-        run.write_nodes(strategy.roster.report())
+        heart.beat()
+        _log_round(values, config.rounds)
         on_round(values)
 
     def checkpoint(round: int, backbone: dict[str, Tensor]) -> None:
         still_ours()
         run.checkpoint(round, backbone, strategy.state)
+        event(log, logging.INFO, "checkpoint", f"round {round}: checkpoint", round=round)
 
     strategy.bind(
         config,
         run=run.path,
         tasks=tasks,
         wait=wait,
+        deployed=deployed,
         first_round=first,
         generation=generation,
         on_round=record,
         on_checkpoint=checkpoint,
     )
     run.mark("running")
+    kind = "resume" if generation else "start"
+    text = f"{kind}: round {first} is next"
+    event(log, logging.INFO, kind, text, round=first, generation=generation)
     try:
-        strategy.discover(grid)
-        if strategy.reference:
-            strategy.reference.check(strategy.roster.tasks)
-        run.write_nodes(strategy.roster.report())
-        if found:
-            strategy.state = dict(found.state)
-            backbone = found.backbone
-        else:
-            backbone = {n: to_tensor(a) for n, a in strategy.roster.initial.items()}
-        left = config.rounds - first + 1
-        if left > 0:
-            strategy.start(grid, to_record(backbone), left, timeout=config.strategy.timeout)
-            backbone = {
-                n: t.clone() for n, t in strategy.roster.layout.views(strategy.backbone).items()
-            }
+        with heart:
+            heart.beat()
+            strategy.discover(grid)
+            if strategy.reference:
+                strategy.reference.check(strategy.roster.tasks)
+            heart.beat()
+            backbone = _first_backbone(strategy, found)
+            left = config.rounds - first + 1
+            if left > 0:
+                strategy.start(grid, to_record(backbone), left, timeout=config.strategy.timeout)
+                backbone = {
+                    n: t.clone() for n, t in strategy.roster.layout.views(strategy.backbone).items()
+                }
         records = run.records()
         _check_trained(records)
     except BaseException as error:
-        log.error("the run ends: %s", error or type(error).__name__)
+        why = str(error)
+        if not isinstance(error, UserError):
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
+                log.exception("unforeseen")
+        event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
         if run.generation == generation:
             run.write_nodes(strategy.roster.report())
             run.mark("failed")
         raise
     run.finish(config.rounds, backbone, records)
     run.mark("done")
+    event(log, logging.INFO, "end", "the run is done", status="done", round=config.rounds)
     return backbone
 
 
@@ -143,3 +166,33 @@ def _check_trained(records: Sequence[Mapping[str, Any]]) -> None:
         f"no client trained in any of {len(records)} rounds; of {reasons.total()} failures "
         f"{count} say: {why}; mend that and start a new run"
     )
+
+
+def _first_backbone(strategy: JointStrategy, found: Checkpoint | None) -> dict[str, Tensor]:
+    """Return what the first round starts with.
+
+    Raises:
+        UserError: the nodes have another backbone than the checkpoint.
+    """
+    if found is None:
+        return {n: to_tensor(a) for n, a in strategy.roster.initial.items()}
+    if {n: tuple(t.shape) for n, t in found.backbone.items()} != strategy.roster.layout.shapes:
+        raise UserError("the nodes' backbone differs from the checkpoint's: give them its settings")
+    strategy.state = dict(found.state)
+    return found.backbone
+
+
+def _log_round(record: dict[str, Any], rounds: int) -> None:
+    number, clients = record["round"], record["clients"]
+    for failure in clients["failed"]:
+        who = f"node {failure['name']}"
+        if failure["client"] is not None:
+            who = f"client {failure['client']} ({who})"
+        details = {"node": str(failure["node"]), "name": failure["name"]}
+        text = f"round {number}: {who}: {failure['reason']}"
+        # On a console, the progress bar says so already.
+        event(log, logging.INFO, "failure", text, round=number, **details)
+    text = f"round {number} of {rounds}: {clients['trained']} of {clients['asked']} clients trained"
+    details = {name: clients[name] for name in ("asked", "trained")}
+    details |= {"failed": len(clients["failed"]), "kept": record["kept"]}
+    event(log, logging.INFO, "round", text, round=number, **details)

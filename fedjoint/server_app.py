@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 from fedjoint.engines.fleet import FleetGrid
 from fedjoint.logs import log_to
@@ -39,4 +40,6 @@ def main(grid: Grid, context: Context) -> None:
         run = RunDir.create(Path(config.output.dir), config.name, config)
     log_to(run.path / "log.jsonl")
     log.info("run directory %s", run.path.resolve())
-    serve(FleetGrid(grid), config, run, wait=config.strategy.timeout)  # type: ignore[arg-type]
+    nodes: Grid = FleetGrid(grid)  # type: ignore[assignment]
+    deployed = not isinstance(grid, InMemoryGrid)
+    serve(nodes, config, run, wait=config.strategy.timeout, deployed=deployed)

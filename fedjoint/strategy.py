@@ -15,14 +15,16 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedjoint import messages
+from fedjoint import evaluation, messages
 from fedjoint.collect import Asked, Collector
 from fedjoint.config import Config
 from fedjoint.diagnostics import diagnose
 from fedjoint.errors import UserError
+from fedjoint.method import make_method
 from fedjoint.records import to_arrays, to_record, to_tensor
 from fedjoint.roster import Roster
 from fedjoint.tasks import Task
+from fedjoint.text import plain
 from fedjoint.transfer import Reference
 from fedjoint.updates import Updates
 
@@ -102,6 +104,7 @@ class JointStrategy(Strategy):
         run: Path,
         tasks: tuple[Task, ...] | None = None,
         wait: float = 0.0,
+        deployed: bool = False,
         first_round: int = 1,
         generation: int = 0,
         on_round: Callable[[dict[str, Any]], None] = lambda record: None,
@@ -115,6 +118,7 @@ class JointStrategy(Strategy):
             tasks: the tasks, where they have losses or metrics of their own; by default what
                 the nodes say.
             wait: seconds to wait for ``engine.min_nodes`` nodes.
+            deployed: whether nodes have data of their own.
             first_round: the round that Flower's round one is.
             generation: how often the run was resumed.
             on_round: receives the record of every round.
@@ -131,7 +135,7 @@ class JointStrategy(Strategy):
         self.on_round, self.on_checkpoint = on_round, on_checkpoint
         self.settings = config.model_dump(mode="json")
         self.durable = first_round - 1
-        self.roster = Roster(config, tasks, wait)
+        self.roster = Roster(config, tasks, wait, deployed)
         self.asked: dict[int, Asked] = {}
         reference = config.diagnostics.reference
         self.reference = Reference(reference, config) if reference else None
@@ -168,6 +172,8 @@ class JointStrategy(Strategy):
             tuple(t.name for t in self.roster.tasks),
             reduce=plain,
             sample=p.ids[compared],
+            shares=make_method(*self.local_method(self.config)).shares,
+            compression=s.compression,
         )
         self.sent_to = len(chosen)
         extra = self.checked_broadcast(self._parameters, round)
@@ -230,9 +236,9 @@ class JointStrategy(Strategy):
         answered = set()
         for reply in replies:
             node = reply.metadata.src_node_id
-            if not reply.has_error():
-                self.roster.seen[node] = time.time()
             if node in self.asked:
+                if not reply.has_error():
+                    self.roster.seen[node] = time.time()
                 self.collector.add(node, self.asked[node], reply)
                 answered.add(node)
         for node in self.asked.keys() - answered:
@@ -331,6 +337,7 @@ class JointStrategy(Strategy):
         self.evaluating = time.perf_counter()
         round = self.first_round + server_round - 1
         e = self.config.evaluate
+        self.evaluated: dict[int, Asked] = {}
         if round % e.every and round != self.config.rounds:
             return []
         p = self.roster.people
@@ -338,6 +345,7 @@ class JointStrategy(Strategy):
         self.broadcast_record = to_record(self.checked_broadcast(self._parameters, round))
         asked = self.roster.split(chosen, np.ones(len(chosen)))
         settings = self._common(round)
+        self.evaluated = dict(asked)
         return [self._message(messages.EVALUATE, node, settings, a) for node, a in asked.items()]
 
     def aggregate_evaluate(
@@ -345,29 +353,32 @@ class JointStrategy(Strategy):
     ) -> MetricRecord | None:
         """Pool the metrics; then close the round."""
         round = self.first_round + server_round - 1
-        sums: dict[str, dict[int, np.ndarray]] = {}
+        sums: evaluation.Sums = {}
         for reply in replies:
             node = reply.metadata.src_node_id
+            asked = self.evaluated.pop(node, None)
+            if asked is None:
+                continue  # nobody asked, or it has replied already
+            name = self.roster.name(node)
             try:
-                if reply.has_error():
-                    raise UserError(reply.error.reason or "evaluation failed")
-                config = messages.settings(reply)
-                values, blocks = messages.arrays(reply, "sums"), messages.arrays(reply, "blocks")
-                for failure in config["failed"]:
-                    log.error("round %d: %s", round, failure)
-                for name, rows in values.items():
-                    for block, row in zip(blocks[name].tolist(), rows, strict=True):
-                        sums.setdefault(name, {})[block] = row
-            except (UserError, KeyError, ValueError) as error:
-                log.error("round %d: node %d: evaluation: %s", round, node, error)
+                found, failed = evaluation.read(reply, asked, self.roster.tasks)
+            except Exception as error:  # whatever a forged reply may provoke
+                log.error("round %d: node %s: evaluation: %s", round, name, plain(error))
+                continue
+            for client, reason in failed:
+                text = "round %d: client %d (node %s): evaluation: %s"
+                log.error(text, round, client, name, reason)
+            for key, blocks in found.items():
+                sums.setdefault(key, {}).update(blocks)
+        for node in self.evaluated:
+            text = "round %d: node %s: evaluation: no reply within the round's time limit"
+            log.error(text, round, self.roster.name(node))
         if sums:
-            evaluation = self._values(sums)
-            self.record["evaluation"] = evaluation
+            values = self.record["evaluation"] = self._values(sums)
             if self.reference:
-                found = self.reference.transfer(round, evaluation["test"], self.roster.tasks)
-                self.record["diagnostics"] = (self.record["diagnostics"] or {}) | {
-                    "transfer": found
-                }
+                transfer = self.reference.transfer(round, values["test"], self.roster.tasks)
+                diagnostics = self.record["diagnostics"] or {}
+                self.record["diagnostics"] = diagnostics | {"transfer": transfer}
         self.record["seconds"]["evaluate"] = time.perf_counter() - self.evaluating
         self.record["seconds"]["round"] = time.perf_counter() - self.started
         self.on_round(self.record)
@@ -376,9 +387,9 @@ class JointStrategy(Strategy):
             self._checkpoint(round)
         return None
 
-    def _values(self, sums: dict[str, dict[int, np.ndarray]]) -> dict[str, dict[str, float | None]]:
+    def _values(self, sums: evaluation.Sums) -> dict[str, dict[str, float | None]]:
         found: dict[str, dict[str, float | None]] = {}
-        for split in ("train", "valid", "test"):
+        for split in evaluation.SPLITS:
             found[split] = {}
             for task in self.roster.tasks:
                 blocks = sums.get(f"{split}/{task.name}")
@@ -394,7 +405,7 @@ class JointStrategy(Strategy):
 
     def _checkpoint(self, round: int) -> None:
         before = dict(self.roster.placed)
-        if self.roster.nodes and all(n["movable"] for n in self.roster.nodes.values()):
+        if self.roster.nodes and all(n.movable for n in self.roster.nodes.values()):
             self.roster.place()
         settings = self._common(round) | {"forget": before != self.roster.placed}
         asked = [
@@ -404,9 +415,11 @@ class JointStrategy(Strategy):
             if not reply.has_error():
                 continue
             node = reply.metadata.src_node_id
-            log.error("round %d: node %d did not save: %s", round, node, reply.error.reason)
+            name, why = self.roster.name(node), reply.error.reason
+            log.error("round %d: node %s did not save: %s", round, name, why)
             # A deployed node has written after every message; a simulated one has not.
-            if self.roster.nodes[node]["movable"]:
+            about = self.roster.nodes.get(node)
+            if about and about.movable:
                 log.error("round %d: no checkpoint, the one before stays", round)
                 return
         self.on_checkpoint(round, self.roster.layout.views(self.backbone))

@@ -45,11 +45,11 @@ class Live:
 
     def __init__(self, rounds: int, label: str):
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[news]}"),
+            TextColumn("{task.fields[news]}", markup=False),
             console=console,
         )
         self.bar = self.progress.add_task(label, total=rounds, news="starting")
@@ -65,15 +65,19 @@ class Live:
         """Show the record of a round."""
         self.progress.update(self.bar, completed=record["round"], news=news(record))
         for failure in record["clients"]["failed"]:
-            who = f"node {failure['node']}"
+            who = f"node {failure.get('name', failure['node'])}"
             if failure["client"] is not None:
                 who = f"client {failure['client']} ({who})"
-            self.progress.console.print(f"round {record['round']}: {who}: {failure['reason']}")
+            self.say(f"round {record['round']}: {who}: {failure['reason']}")
         if record["kept"]:
-            text = f"round {record['round']}: the previous backbone is kept: {record['kept']}"
-            self.progress.console.print(text)
+            self.say(f"round {record['round']}: the previous backbone is kept: {record['kept']}")
         if record["fallback"] and record["round"] == 1:
-            self.progress.console.print(f"clients train one by one: {record['fallback']}")
+            self.say(f"clients train one by one: {record['fallback']}")
+
+    def say(self, text: str) -> None:
+        """Show a line, above the bar."""
+        # As it is: much of it was written elsewhere.
+        self.progress.console.print(text, markup=False, soft_wrap=True)
 
 
 def news(record: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import socket
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -24,29 +25,32 @@ from fedjoint.report import metrics_table, show_run, table
 from fedjoint.rundir import RunDir
 from fedjoint.scenario import scenario_config
 from fedjoint.simulation import RunResult
+from fedjoint.text import plain
 
 Keys = Annotated[Path | None, typer.Option(help="Folder of keys; see fedjoint keys.")]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="No encryption and no proof of who is who.")
 ]
+_QUIET = 60.0  # seconds without a sign of life, after which status says so
+
 Names = Annotated[str, typer.Option(help="Comma-separated.")]
 
 
 def keys_command(
     folder: Annotated[Path, typer.Argument(help="Folder for the keys.")],
     hosts: Annotated[
-        list[str], typer.Option("--host", help="A name or address of the server; repeatable.")
+        list[str], typer.Option("--host", help="Names and addresses of the server; repeatable.")
     ] = [],  # noqa: B006 (typer's way)
     nodes: Names = "",
 ) -> None:
     """Make the keys of a deployment, or of more nodes."""
-    names = parts(nodes)
+    names, hosts = parts(nodes), [name for host in hosts for name in parts(host)]
     if not hosts and not (folder / "server/server.pem").exists():
         raise UserError("--host: name the server as the nodes will, such as --host joint.example")
     make_keys(folder, hosts, names)
-    console.print(f"server: copy {folder / 'server'} and each node's node.pub", soft_wrap=True)
+    _say(f"server: copy {folder / 'server'} and each node's node.pub")
     for name in names:
-        console.print(f"node {name}: copy {folder / 'nodes' / name}", soft_wrap=True)
+        _say(f"node {name}: copy {folder / 'nodes' / name}")
 
 
 def server_command(
@@ -91,7 +95,7 @@ def deploy_command(
     """Start a run on the nodes of a server on this machine, and follow it."""
     if (scenario is None) == (resume is None):
         raise UserError("give a scenario, or --resume RUN")
-    parent = Path("runs") if resume is None else resume.parent
+    parent = Path("runs") if resume is None else RunDir.open(resume).path.parent
     connection = connect(server, parent / ".flower", keys, insecure)
     if not wait_for(*parse(server), seconds=30.0):
         raise UserError(f"nobody answers on {server}: start fedjoint server there")
@@ -105,12 +109,20 @@ def deploy_command(
         raise UserError("--set belongs to a new run: a resumed one keeps its settings")
     else:
         run, number = restart(resume, connection)
-    console.print(f"run directory: {run.path}", soft_wrap=True)
+    _say(f"run directory: {run.path}")
     if detach:
         return
     config = run.config()
-    with Live(config.rounds, label(config)) as live:
-        attend(run, number, connection, live)
+    try:
+        with Live(config.rounds, label(config)) as live:
+            attend(run, number, connection, live, live.say)
+    except KeyboardInterrupt:
+        _say(
+            f"the run goes on, on the server: follow it with fedjoint status {run.path}; stop it "
+            f"with FLWR_HOME={connection.home} flwr stop {number} {connection.name}, and go on "
+            f"from its newest checkpoint with fedjoint deploy --resume {run.path}"
+        )
+        sys.exit(130)
     result = RunResult(run.path, config, run.records(), run.backbone().backbone)
     show_run(result, console)
     _show_participation(run)
@@ -119,22 +131,26 @@ def deploy_command(
 def status_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Show how a run is doing: rounds, metrics, nodes, clients."""
     found = RunDir.open(run)
-    config, records = found.config(), found.records()
+    config, records, status = found.config(), found.records(), found.info["status"]
     done = records[-1]["round"] if records else 0
-    console.print(f"{run}: {found.info['status']}, round {done} of {config.rounds}")
+    _say(f"{run}: {status}, round {done} of {config.rounds}")
+    news = found.last_news()
+    if status == "running" and news is not None and time.time() - news > _QUIET:
+        _say(f"no news since {_clock(news)}: if its server was stopped or killed, resume the run")
     if records:
         console.print(metrics_table("metrics", RunResult(found.path, config, records, {})))
     rows = []
     for node in found.nodes():
-        when = node.get("last_seen")
-        seen = datetime.datetime.fromtimestamp(when).strftime("%d %b %H:%M:%S") if when else "-"
         tasks = ", ".join(node.get("tasks", []))
+        seen = _clock(node.get("last_seen"))
+        clients = str(node.get("clients", 0))
         rows.append(
-            [node["name"] or node["node"], node["state"], tasks, seen, str(node.get("clients", 0))]
+            [plain(cell) for cell in (node["name"], node["node"], node["state"], tasks)]
+            + [seen, clients]
         )
     if rows:
-        columns = ["node", "state", "tasks", "last seen", "clients"]
-        console.print(table("nodes", columns, rows, left=3))
+        columns = ["node", "number", "state", "tasks", "last seen", "clients"]
+        console.print(table("nodes", columns, rows, left=4))
     _show_participation(found)
 
 
@@ -143,4 +159,12 @@ def _show_participation(run: RunDir) -> None:
     rounds = Counter(client for r in records for client in r["clients"]["ids"] or ())
     if rounds and len(rounds) <= 100:
         listed = ", ".join(f"{client}: {count}" for client, count in sorted(rounds.items()))
-        console.print(f"rounds trained, of {len(records)}, by client: {listed}", soft_wrap=True)
+        _say(f"rounds trained, of {len(records)}, by client: {listed}")
+
+
+def _clock(when: float | None) -> str:
+    return datetime.datetime.fromtimestamp(when).strftime("%d %b %H:%M:%S") if when else "-"
+
+
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)

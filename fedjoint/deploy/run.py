@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fedjoint.config import Config
+from fedjoint.deploy.news import News
 from fedjoint.errors import UserError
 from fedjoint.flower import Connection, follow, make_app_folder
 from fedjoint.rundir import RunDir
@@ -41,20 +43,46 @@ def restart(path: Path, connection: Connection) -> tuple[RunDir, str]:
     return run, _submit(run, connection)
 
 
-def attend(run: RunDir, number: str, connection: Connection, on_round: OnRound) -> None:
+def attend(
+    run: RunDir,
+    number: str,
+    connection: Connection,
+    on_round: OnRound,
+    on_news: Callable[[str], None],
+) -> None:
     """Wait for a run to end.
+
+    Args:
+        run: its directory.
+        number: of the run on the server.
+        connection: to the server.
+        on_round: gets the records of new rounds.
+        on_news: gets what happens to nodes, in lines.
 
     Raises:
         UserError: it fails, or the server goes away.
     """
+    news = News(run.path / "log.jsonl")
+
+    def tell() -> None:
+        for line in news.of_nodes():
+            on_news(line)
+
+    again = f"fedjoint deploy --resume {run.path}"
     try:
-        status = follow(connection, number, run, on_round)
+        status = follow(connection, number, run, on_round, tell)
     except UserError as error:
+        raise UserError(f"{error}; once the server is back: {again}") from None
+    tell()
+    if status.endswith("completed"):
+        return
+    if not (run.path / "log.jsonl").exists():
         raise UserError(
-            f"{error}; once the server is back: fedjoint deploy --resume {run.path}"
-        ) from None
-    if not status.endswith("completed"):
-        raise UserError(f"the run {status}; see {run.path / 'log.jsonl'} and flwr log {number}")
+            f"the run {status} before it began; is {run.path} writable for the server, which has "
+            "to run as the same user? Its output says more"
+        )
+    why = news.last_error or "no error is logged"
+    raise UserError(f"the run {status}: {why}; see {run.path / 'log.jsonl'}, then {again}")
 
 
 def _submit(run: RunDir, connection: Connection) -> str:

@@ -13,6 +13,7 @@ from fedjoint.collect import Asked, Collector
 from fedjoint.compression import CompressionConfig, compress
 from fedjoint.engines.identity import be_server, number
 from fedjoint.layout import Layout
+from fedjoint.records import to_record
 
 TASKS = ("a", "b")
 LAYOUT = Layout({"w": (2, 2)})
@@ -78,8 +79,8 @@ def message(reply):
     return Message(messages.pack(reply.pop("config"), **reply), 1, messages.TRAIN)
 
 
-def collect(replies, reduce=False, few=()):
-    collector = Collector(LAYOUT, TASKS, reduce, np.array(few, np.int64))
+def collect(replies, reduce=False, few=(), **run):
+    collector = Collector(LAYOUT, TASKS, reduce, np.array(few, np.int64), **run)
     for node, reply in replies:
         found = reply if isinstance(reply, Message) else message(reply)
         collector.add(node, asked(node), found)
@@ -183,6 +184,11 @@ HUGE = b"\x93NUMPY\x01\x00v\x00" + (
     b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999999, 4), }".ljust(117) + b"\n"
 )
 
+PAYLOAD = {
+    "payload.index": np.zeros((50_000, 0), np.int32),
+    "payload.values": np.zeros((50_000, 0), np.float32),
+}
+
 BAD = {
     "an error": (failure, "out of memory"),
     "a row too few": (
@@ -216,6 +222,26 @@ BAD = {
     "good numbers": (spoil("report", "good", lambda g: g.astype(int)), "'good' is of type int64"),
     "examples of another shape": (spoil("report", "examples", lambda e: e[None]), "'examples'"),
     "fractions of examples": (spoil("report", "examples", lambda e: e / 2), "of type float64"),
+    "examples beyond int64": (
+        spoil("report", "examples", lambda e: e.astype(np.uint64) + np.uint64(2**63)),
+        "'examples' is above",
+    ),
+    "too many steps": (spoil("report", "steps", lambda s: s + 2**41), "'steps' is above"),
+    "bytes beyond all measure": (
+        spoil("config", "bytes_per_client", lambda b: 10**400),
+        "'bytes_per_client' is 1000",
+    ),
+    "bytes of text": (spoil("config", "bytes_per_client", lambda b: "100"), "'bytes_per_client'"),
+    "negative times": (spoil("report", "block_seconds", lambda s: -s), "a time is negative"),
+    "a time that is NaN": (spoil("config", "seconds", lambda s: float("nan")), "a time is"),
+    "control characters": (
+        spoil("config", "tasks", lambda t: ["\x1b[2J"]),
+        r"nobody has: \['\\x1b\[2J'\]",
+    ),
+    "compressed, unasked": (
+        raw(lambda content: content.update(updates=to_record(PAYLOAD))),
+        "lacks 'updates'",
+    ),
     "negative steps": (spoil("report", "steps", lambda s: -s), "'steps' is negative"),
     "no losses": (lack("report", "losses"), "lacks 'losses'"),
     "losses of one task": (spoil("report", "losses", lambda x: x[:, :1]), "'losses' has shape"),
@@ -240,7 +266,7 @@ BAD = {
         "other arrays than most clients did",
     ),
     "an extra too few": (lack("extras", "control"), "other arrays than most clients did"),
-    "nothing shared": (spoil("config", "shares", lambda s: False), "other arrays than most"),
+    "nothing shared": (spoil("config", "shares", lambda s: False), "method is not the run's"),
     "no config": (drop("config"), "not a fedjoint message"),
     "another version": (
         raw(lambda content: content.update(config=ConfigRecord({"schema": 99}))),
@@ -248,7 +274,8 @@ BAD = {
     ),
     "no array": (forged("updates", "updates", b"no array"), "damaged arrays in 'updates'"),
     "half an array": (forged("report", "clients", HUGE[:40]), "damaged arrays in 'report'"),
-    "a huge array": (forged("updates", "updates", HUGE), "damaged"),
+    "a huge array": (forged("updates", "updates", HUGE), r"128 bytes do not hold \(99999"),
+    "a zip archive": (forged("updates", "updates", b"PK\x03\x04" + bytes(40)), "magic string"),
     "a pickle": (forged("updates", "updates", b"\x80\x04N."), "damaged arrays"),
     "another serialisation": (forged("updates", "updates", b"", "mine"), "damaged arrays"),
 }
@@ -468,11 +495,17 @@ def test_compressed_updates_are_expanded(name):
     trained = torch.from_numpy(np.stack([update(0), update(5)]))
     payload, sent, _ = compress(trained, torch.zeros(2, 4), config)
     reply["updates"] = {f"payload.{key}": value for key, value in payload.items()}
-    found = collect([(2, reply)]).updates(BACKBONE, 1)
+    found = collect([(2, reply)], compression=config).updates(BACKBONE, 1)
     assert found.clients.tolist() == [0, 5] and torch.equal(found.matrix, sent)
-    reply["updates"] = {key: torch.cat([value, value]) for key, value in reply["updates"].items()}
-    (failed, *_) = collect([(2, reply)]).failed
-    assert "'updates' has shape (4, 4), expected (2, 4)" in failed["reason"]
+
+    def refused(updates):
+        (failed, *_) = collect([(2, reply | {"updates": updates})], compression=config).failed
+        return failed["reason"]
+
+    twice = {key: torch.cat([value, value]) for key, value in reply["updates"].items()}
+    assert re.search(r"is \(4, [24]\), expected \(2, [24]\)", refused(twice))
+    assert "expected (2, " in refused(PAYLOAD)  # which would be expanded to 50,000 rows
+    assert "is no array" in refused({"updates": np.zeros((2, 4), np.float32)})
 
 
 def test_clients_that_share_nothing_send_no_updates():
@@ -481,5 +514,7 @@ def test_clients_that_share_nothing_send_no_updates():
         reply = {**parts(node), "updates": {}, "extras": {}}
         reply["config"]["shares"] = False
         replies.append((node, reply))
-    collector = collect(replies)
-    assert not collector.shares and not collector.failed and collector.ids() == EVERYONE
+    collector = collect(replies, shares=False)
+    assert not collector.failed and collector.ids() == EVERYONE
+    loud = [(node, parts(node)) for node in (1, 2, 3)]
+    assert len(collect(loud, shares=False).failed) == 3

@@ -67,7 +67,9 @@ def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=Fals
 
 def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, few=()):
     """Have ``clients`` train; return what the server makes of the reply."""
-    collector = Collector(node.trainer.layout, ("digit",), reduce, np.array(few, np.int64))
+    compression = node.config.strategy.compression
+    sample = np.array(few, np.int64)
+    collector = Collector(node.trainer.layout, ("digit",), reduce, sample, compression=compression)
     how = (round, generation, resumed_from, reduce, few)
     collector.add(1, *send(node, messages.TRAIN, clients, *how))
     return collector

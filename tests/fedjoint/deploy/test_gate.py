@@ -1,10 +1,18 @@
 """Who may ask a SuperLink for what."""
 
 import asyncio
+import http.client
+import socket
+import sys
+from pathlib import Path
 
 import pytest
 
+from fedjoint.deploy.address import listens
 from fedjoint.deploy.gate import Gate, allowed
+
+sys.path.insert(0, str(Path(__file__).parent))
+from machines import Site
 
 
 def request(path, peer="203.0.113.7", own="192.0.2.1", headers=()):
@@ -70,3 +78,37 @@ def test_the_gate_answers_in_place_of_the_app():
     assert sent == [{"type": "websocket.close", "code": 1008}] and not seen
     assert answer(request("/v1/fleet/pull-messages")) == ([], True)
     assert answer({"type": "lifespan"}) == ([], True)
+
+
+def elsewhere():
+    """Return an address of this machine that is not the loopback, or None."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return None
+        return probe.getsockname()[0]
+
+
+@pytest.mark.slow
+def test_a_real_server_is_closed_to_other_addresses(tmp_path):
+    if (address := elsewhere()) is None:
+        pytest.skip("this machine has no address but the loopback")
+
+    def ask(path, source):
+        asked = http.client.HTTPConnection("127.0.0.1", port, source_address=(source, 0))
+        asked.request("POST", path, b"x", {"X-Client": "test"})
+        try:
+            return asked.getresponse().status
+        finally:
+            asked.close()
+
+    with Site(tmp_path) as site:
+        port = int(site.address.split(":")[1])
+        site.server()
+        site.until(lambda: listens("127.0.0.1", port))
+        closed = ("/v1/control/register-node", "/v1/control/start-run", "/v1/runtime/acquire-task")
+        for path in closed:
+            assert ask(path, address) == 403
+            assert ask(path, "127.0.0.1") == 415  # Flower's own answer: this is no message
+        assert ask("/v1/fleet/pull-messages", address) == 415

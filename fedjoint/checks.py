@@ -1,0 +1,44 @@
+"""Checks of arrays that another machine sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedjoint.errors import UserError
+
+#: Most that a node may say to have counted: sums over all clients stay whole 64-bit numbers.
+MOST = 2**40
+
+
+def shaped(
+    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], kinds: str
+) -> np.ndarray:
+    """Return an array that has ``shape`` and one of NumPy's ``kinds`` of dtype.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in arrays:
+        raise UserError(f"the reply lacks {name!r}")
+    found = arrays[name]
+    if found.shape != shape:
+        raise UserError(f"{name!r} has shape {found.shape}, expected {shape}")
+    if found.dtype.kind not in kinds:
+        raise UserError(f"{name!r} is of type {found.dtype}")
+    return found
+
+
+def counts(arrays: Mapping[str, np.ndarray], name: str, count: int) -> np.ndarray:
+    """Return ``[count]`` whole numbers from 0 to :data:`MOST`, as int64.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = shaped(arrays, name, (count,), "iu")
+    if (found < 0).any():
+        raise UserError(f"{name!r} is negative")
+    if (found > MOST).any():
+        raise UserError(f"{name!r} is above {MOST}")
+    return found.astype(np.int64)

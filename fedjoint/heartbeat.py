@@ -1,0 +1,43 @@
+"""A sign of life of a server, also within a long round."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+EVERY = 10.0  # seconds
+
+
+class Heartbeat:
+    """Calls ``beat`` again and again in a thread of its own, until the end.
+
+    Args:
+        beat: what to do; never done twice at once.
+    """
+
+    def __init__(self, beat: Callable[[], None]):
+        self._beat, self._lock, self._ended = beat, threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._go, daemon=True, name="heartbeat")
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def beat(self) -> None:
+        """Beat now."""
+        with self._lock:
+            self._beat()
+
+    def _go(self) -> None:
+        while not self._ended.wait(EVERY):
+            try:
+                self.beat()
+            except Exception as error:  # a full disk; the run itself will say so
+                log.warning("no sign of life: %s", error)

@@ -1,0 +1,249 @@
+"""What an operator sees and does, without a server."""
+
+import base64
+import json
+import logging
+import subprocess
+import sys
+import time
+
+import pytest
+from cryptography import x509
+from flwr.app import Context, Message, RecordDict
+from typer.testing import CliRunner
+
+from clients.app import make_app
+from fedjoint import cli, messages
+from fedjoint.commands import deploy as commands
+from fedjoint.config import check
+from fedjoint.deploy import run as runs
+from fedjoint.deploy import server
+from fedjoint.deploy.address import free_port
+from fedjoint.deploy.news import News
+from fedjoint.engines.identity import be_server, number
+from fedjoint.errors import UserError
+from fedjoint.flower import Connection
+from fedjoint.logs import log_to
+from fedjoint.rundir import RunDir
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDir.create(tmp_path, "run", check({}))
+
+
+@pytest.fixture
+def own_logger():
+    logger = logging.getLogger("fedjoint")
+    before = list(logger.handlers)
+    yield logger
+    for handler in set(logger.handlers) - set(before):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(cli.app, list(map(str, arguments)), env={"COLUMNS": "200"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+class Server(Connection):
+    """Answers what it is told to, and notes what it is asked."""
+
+    def call(self, *arguments):
+        self.__dict__.setdefault("asked", []).append(arguments[0])
+        answer = self.__dict__["answers"][arguments[0]]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def knows(tmp_path, **answers):
+    found = Server(tmp_path)
+    found.__dict__["answers"] = answers
+    return found
+
+
+LOST = UserError("flwr list failed: Run ID not found. (1101)")
+
+
+def test_a_run_that_the_server_has_forgotten_is_submitted_again(run, tmp_path):
+    (run.path / "flower-run").write_text("7")
+    connection = knows(tmp_path, list=LOST, run={"run-id": 8})
+    assert runs.restart(run.path, connection)[1] == "8"
+    assert connection.asked == ["list", "run"]
+    running = knows(tmp_path, list={"runs": [{"status": "running"}]}, stop={}, run={"run-id": 9})
+    assert runs.restart(run.path, running)[1] == "9"
+    assert running.asked == ["list", "stop", "run"]
+    with pytest.raises(UserError, match="check your network"):
+        runs.restart(run.path, knows(tmp_path, list=UserError("check your network")))
+
+
+def attend(run, connection):
+    said = []
+    run.mark("failed")
+    runs.attend(run, "7", connection, lambda record: None, said.append)
+    return said
+
+
+def test_a_run_that_the_server_forgets_is_not_waited_for(run, tmp_path):
+    with pytest.raises(UserError, match=r"does not know the run 7.*--resume"):
+        attend(run, knows(tmp_path, list=LOST))
+
+
+def test_a_run_that_fails_says_the_last_error(run, tmp_path, own_logger):
+    failed = knows(tmp_path, list={"runs": [{"status": "finished:failed"}]})
+    with pytest.raises(UserError, match=r"before it began; is .* writable for the server"):
+        attend(run, failed)
+    log = run.path / "log.jsonl"
+    log.touch()
+    news = News(log)
+    lines = [
+        {"level": "INFO", "logger": "fedjoint.roster", "message": "waiting for nodes"},
+        {"level": "ERROR", "logger": "fedjoint.server", "message": "the run ends: too few"},
+        {"level": "INFO", "logger": "fedjoint.server", "message": "round 1"},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + "half a li"
+    log.write_text(text)
+    assert news.of_nodes() == ["waiting for nodes"]
+    assert news.last_error == "the run ends: too few"
+    log.write_text(text.replace("half a li", "not JSON\n[1]\n" + json.dumps(lines[0]) + "\n"))
+    assert news.of_nodes() == ["waiting for nodes"] and news.of_nodes() == []
+
+    class Following(Server):
+        def status(self, number):
+            with log.open("a") as file:
+                file.write("".join(json.dumps(line) + "\n" for line in lines))
+            return "finished:failed"
+
+    with pytest.raises(UserError, match=r"finished:failed: the run ends: too few; see"):
+        attend(run, Following(tmp_path))
+
+
+EVIL = "[/bold][red]x\x1b[2J"
+
+
+def test_status_shows_text_as_it_is_and_says_when_it_is_old(run, monkeypatch):
+    run.mark("running")
+    node = {"node": "12", "name": EVIL, "state": f"refused: {EVIL}", "tasks": [EVIL]}
+    run.write_nodes([node])
+    said = invoke("status", run.path).stdout
+    assert "[/bold][red]x" in said and "\x1b[2J" not in said and "12" in said
+    assert "no news" not in said
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert "no news since" in invoke("status", run.path).stdout
+    run.mark("done")
+    assert "no news" not in invoke("status", run.path).stdout
+
+
+def test_progress_shows_text_as_it_is(capsys):
+    live = commands.Live(3, EVIL)
+    failure = {"client": None, "node": 12, "name": EVIL, "reason": "[/x]"}
+    record = {"round": 1, "objective": None, "evaluation": {"test": {EVIL: 0.5}}, "kept": EVIL}
+    with live:
+        live(record | {"clients": {"failed": [failure]}, "fallback": None})
+        live.say("[/y]")
+    assert "[/x]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["run.json", "nodes.json"])
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"nodes": [1]}'])
+def test_a_damaged_file_is_one_clear_line(run, name, text):
+    (run.path / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name}: damaged") as error:
+        invoke("status", run.path)
+    assert "\n" not in str(error.value)
+
+
+def test_ctrl_c_says_that_the_run_goes_on(run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(run.path.parent)
+    monkeypatch.setattr(commands, "wait_for", lambda *a, **k: True)
+    monkeypatch.setattr(commands, "start", lambda *a: (run, "7"))
+    monkeypatch.setattr(commands, "attend", interrupted)
+    result = invoke("deploy", "digits")
+    assert result.exit_code == 130
+    assert f"the run goes on, on the server: follow it with fedjoint status {run.path}" in (
+        result.stdout.replace("\n", "")
+    )
+
+
+def test_resume_of_no_run_makes_no_folder(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        invoke("deploy", "--resume", tmp_path / "typo" / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_hosts_may_be_divided_by_commas(tmp_path):
+    invoke("keys", tmp_path / "keys", "--host", "a.example,10.0.0.1", "--host", "b.example")
+    server = x509.load_pem_x509_certificate((tmp_path / "keys/server/server.pem").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"a.example", "b.example"} <= set(names.get_values_for_type(x509.DNSName))
+    assert "10.0.0.1" in map(str, names.get_values_for_type(x509.IPAddress))
+
+
+def test_every_server_has_its_own_connection(tmp_path):
+    first = server.connect("127.0.0.1:8000", tmp_path, None, False)
+    text = (first.home / "config.toml").read_text()
+    server.connect("127.0.0.1:8001", tmp_path, None, False)
+    server.connect("[::1]:8000", tmp_path, None, False)
+    assert (first.home / "config.toml").read_text() == text and "127.0.0.1:8000" in text
+
+
+def test_no_superlink_is_left_where_registering_fails(tmp_path, monkeypatch):
+    port, started = free_port(), []
+    listen = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(60)"
+    popen = subprocess.Popen
+
+    def begin(command, env):
+        started.append(popen([sys.executable, "-c", listen]))
+        return started[0]
+
+    def refuse(*_):
+        raise UserError("flwr supernode failed: a bad key")
+
+    invoke("keys", tmp_path / "keys", "--host", "localhost")
+    monkeypatch.setattr(server.subprocess, "Popen", begin)
+    monkeypatch.setattr(server, "check_trust", lambda *_: None)
+    monkeypatch.setattr(server, "register", refuse)
+    monkeypatch.setattr(server.signal, "signal", lambda *_: None)
+    with pytest.raises(UserError, match="a bad key"):
+        server.run_server(f"127.0.0.1:{port}", tmp_path / "state", tmp_path / "keys", False)
+    assert started[0].poll() is not None
+
+
+def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logger):
+    be_server()
+    own = {"name": "west", "state": str(tmp_path), "clients": [0], "data": {}}
+    packed = base64.b64encode(json.dumps(own).encode()).decode()
+    context = Context(3, 4, {"fedjoint": packed}, RecordDict(), {})
+    app = make_app()
+    settings = check({"data": {"clients": 2}}).model_dump(mode="json")
+    request = {"run": "/runs/r", "round": 2, "config": settings, "initial": False}
+
+    def ask(request):
+        (message,) = number([Message(messages.pack(request), 4, messages.QUERY)])
+        return app(message, context)
+
+    assert messages.settings(ask(request))["name"] == "west"
+    few = settings | {"data": settings["data"] | {"source": "csv"}}
+    with pytest.raises(UserError, match=r"^node west: config"):
+        ask(request | {"config": few})
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    done, failed = (line for line in lines if line.get("event") == "query")
+    assert (done["level"], done["round"], done["run_id"]) == ("INFO", 2, 3)
+    assert failed["level"] == "ERROR"
+
+
+def test_a_log_is_written_once_and_a_folder_that_is_closed_is_named(tmp_path, own_logger):
+    log_to(tmp_path / "log.jsonl")
+    log_to(tmp_path / "log.jsonl")
+    own_logger.info("once")
+    assert (tmp_path / "log.jsonl").read_text().count("once") == 1
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="make its folder writable"):
+        log_to(tmp_path / "file" / "log.jsonl")

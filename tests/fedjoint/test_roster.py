@@ -1,0 +1,340 @@
+"""Nodes with data of their own, some of them wrong: the run goes on with the others."""
+
+import json
+import logging
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Error, Message
+
+from fedjoint import messages
+from fedjoint.config import check
+from fedjoint.engines.identity import number
+from fedjoint.engines.local import LocalGrid
+from fedjoint.errors import UserError
+from fedjoint.logs import JsonLines
+from fedjoint.node import Node
+from fedjoint.problem import build_problem
+from fedjoint.roster import Roster
+from fedjoint.rundir import RunDir
+from fedjoint.server import serve
+
+
+class Fleet(LocalGrid):
+    """Nodes by number, each a function from a message to replies; who is silent has none."""
+
+    def __init__(self, nodes):
+        super().__init__()
+        self.nodes, self.asked = nodes, []
+
+    def get_node_ids(self):
+        return list(self.nodes)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        for message in number(messages):
+            node = message.metadata.dst_node_id
+            self.asked.append((message.metadata.message_type, node))
+            yield from self.nodes.get(node, gone)(message)
+
+
+def gone(message):
+    return [Message(Error(5, "the node is gone"), reply_to=message)]
+
+
+def silent(message):
+    return []
+
+
+SETTINGS = {
+    "rounds": 3,
+    "data": {"clients": 4, "task_mix": [["digit"]]},
+    "model": {"hidden": [4]},
+    "output": {"checkpoint_every": 1},
+}
+
+
+@pytest.fixture
+def config():
+    return check(SETTINGS)
+
+
+@cache
+def problem():
+    return build_problem(check(SETTINGS))
+
+
+def honest(config, clients, name):
+    places = {client: client for client in clients}
+    node = Node(problem(), config, None, places, name=name)
+    return lambda message: [Message(node.handle(message), reply_to=message)]
+
+
+def forging(node, kind, change):
+    """A node whose replies of one kind are changed: ``change(config, arrays by record)``."""
+
+    def answer(message):
+        (reply,) = node(message)
+        if message.metadata.message_type == kind:
+            told = messages.settings(reply)
+            records = {n: messages.arrays(reply, n) for n in reply.content.array_records}
+            told = change(told, records) or told
+            reply = Message(messages.pack(told, **records), reply_to=message)
+        return [reply]
+
+    return answer
+
+
+def run(config, tmp_path, fleet):
+    run = RunDir.create(tmp_path, "run", config)
+    serve(fleet, config, run, deployed=True)
+    return run
+
+
+def drop(name):
+    return lambda told, records: {k: v for k, v in told.items() if k != name}
+
+
+def tell(**values):
+    return lambda told, records: told | values
+
+
+def send(record, name, change):
+    def forge(told, records):
+        if records[record]:
+            records[record] = records[record] | {name: change(records[record][name])}
+
+    return forge
+
+
+def big_layout(told, records):
+    return told | {"layout": {"backbone.w": [2**30, 2**30]}}
+
+
+def nan(array):
+    return np.full_like(array, np.nan)
+
+
+INTRODUCTIONS = {
+    "no name": (drop("name"), "'name' is NoneType"),
+    "no device": (drop("device"), "'device' is NoneType"),
+    "a layout that is a list": (tell(layout=[1]), "'layout' is list"),
+    "a shape that is text": (tell(layout={"w": "2"}), "the shape of 'w'"),
+    "a negative shape": (tell(layout={"w": [-1]}), "the shape of 'w'"),
+    "a layout beyond all measure": (big_layout, "more than 17179869184"),
+    "tasks that are null": (tell(tasks=None), "'tasks' is NoneType"),
+    "an unknown kind": (tell(tasks=[["digit", "magic", 10]]), "unknown kind of task 'digit'"),
+    "another kind": (tell(tasks=[["digit", "multiclass", 11]]), "11 outputs there"),
+    "a task twice": (tell(tasks=[["digit", "multiclass", 10]] * 2), "a task twice"),
+    "outputs of text": (tell(tasks=[["digit", "multiclass", "10"]]), "a task is not"),
+    "ids beyond int64": (
+        send("population", "ids", lambda i: i.astype(np.uint64) + np.uint64(2**63)),
+        "'ids' is above",
+    ),
+    "an id twice": (send("population", "ids", lambda i: i * 0 + 3), "the id of another"),
+    "another's client": (send("population", "ids", lambda i: i - 2), "lives on node good"),
+    "negative sizes": (send("population", "sizes", lambda s: -s), "'sizes' is negative"),
+    "a flat mask": (send("population", "mask", np.ravel), "'mask' has shape"),
+    "buffers that are not there": (tell(buffers=["ghost"]), "are not the last of"),
+    "another version": (None, "fedjoint 0.0 on the other side"),
+}
+
+
+BACKBONES = {
+    "NaN": (send("backbone", "backbone.1.weight", nan), "is not finite"),
+    "a row": (send("backbone", "backbone.1.weight", lambda w: w[:1]), "has shape"),
+    "numbers": (send("backbone", "backbone.1.weight", lambda w: w.astype(int)), "of type int64"),
+    "half": (
+        lambda told, records: records["backbone"].pop("backbone.1.weight", None) is None or told,
+        "other tensors than its layout",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BACKBONES)
+def test_no_run_starts_from_a_backbone_that_is_not_in_order(what, config):
+    change, said = BACKBONES[what]
+    first = forging(honest(config, [2, 3], "bad"), messages.QUERY, change)
+    roster = Roster(config, None, 0.0, deployed=True)
+    request = {"config": config.model_dump(mode="json")}
+    roster.discover(Fleet({1: first, 5: honest(config, [0, 1], "good")}), request)
+    assert said in roster.refused[1] and roster.nodes.keys() == {5}
+    state = problem().model(config).state_dict()
+    for name, values in roster.initial.items():
+        assert values.dtype == np.float32 and np.array_equal(values, state[name])
+
+
+@pytest.mark.parametrize("what", INTRODUCTIONS)
+def test_a_node_that_says_nonsense_of_itself_is_refused_and_the_others_train(
+    what, config, tmp_path, monkeypatch
+):
+    change, said = INTRODUCTIONS[what]
+    bad = honest(config, [2, 3], "bad")
+    forged = forging(bad, messages.QUERY, change) if change else older(bad, monkeypatch)
+    fleet = Fleet({5: honest(config, [0, 1], "good"), 9: forged})
+    done = run(config, tmp_path, fleet)
+    assert [r["clients"]["ids"] for r in done.records()] == [[0, 1]] * 3
+    states = {node["node"]: node["state"] for node in done.nodes()}
+    assert states["5"] == "here" and states["9"].startswith("refused: ") and said in states["9"]
+    assert "\n" not in states["9"]
+
+
+def older(node, monkeypatch):
+    def answer(message):
+        (reply,) = node(message)
+        reply.content["config"]["version"] = "0.0"
+        return [reply]
+
+    return answer
+
+
+def test_the_first_node_alone_does_not_decide_what_the_backbone_is(config, tmp_path):
+    def swapped(told, records):
+        return told | {"layout": dict(reversed(told["layout"].items()))}
+
+    fleet = Fleet(
+        {
+            1: forging(honest(config, [3], "odd"), messages.QUERY, swapped),
+            5: honest(config, [0], "a"),
+            7: honest(config, [1], "b"),
+        }
+    )
+    done = run(config, tmp_path, fleet)
+    assert [r["clients"]["ids"] for r in done.records()] == [[0, 1]] * 3
+    assert "its backbone differs" in next(n["state"] for n in done.nodes() if n["node"] == "1")
+
+
+def test_no_deployed_node_can_play_another_s_clients(config, tmp_path):
+    movable = forging(honest(config, [2, 3], "b"), messages.QUERY, tell(movable=True))
+    done = run(config, tmp_path, Fleet({5: honest(config, [0, 1], "a"), 9: movable}))
+    assert done.records()[-1]["clients"]["ids"] == [0, 1, 2, 3]
+
+
+def null(name):
+    def forge(told, records):
+        records[name].update({key: np.float64(1) for key in records[name]})
+
+    return forge
+
+
+def block(number):
+    return lambda b: np.full_like(b, number)
+
+
+EVALUATIONS = {
+    "another shape": (send("sums", "test/digit", lambda s: s[:, :1]), "'test/digit' has shape"),
+    "a scalar": (null("sums"), "has shape (1,)"),
+    "text": (send("sums", "test/digit", lambda s: s.astype(str)), "is of type <U"),
+    "complex": (send("sums", "test/digit", lambda s: s.astype(complex)), "complex128"),
+    "failed that is a number": (tell(failed=3), "'failed' is no list"),
+    "another's block": (send("blocks", "test/digit", block(0)), "of other clients"),
+    "an unknown task": (
+        lambda told, records: records["sums"].update(ghost=np.ones((1, 2))),
+        "sums of 'ghost'",
+    ),
+    "no blocks": (lambda told, records: records.pop("blocks") is None or told, "lacks"),
+}
+
+
+@pytest.mark.parametrize("what", EVALUATIONS)
+def test_a_damaged_evaluation_is_left_out(what, config, tmp_path, caplog):
+    change, said = EVALUATIONS[what]
+    good, bad = honest(config, [0, 1], "good"), honest(config, [2, 3], "bad")
+    alone = run(config, tmp_path, Fleet({5: good, 9: lambda m: evaluating(bad, m)}))
+    fleet = Fleet({5: honest(config, [0, 1], "good"), 9: forging(bad, messages.EVALUATE, change)})
+    done = run(config, tmp_path, fleet)
+    assert "node bad: evaluation: " in caplog.text and said in caplog.text
+    for mine, theirs in zip(done.records(), alone.records(), strict=True):
+        assert mine["evaluation"] == theirs["evaluation"]
+        assert mine["evaluation"]["test"]["digit"] is not None
+
+
+def evaluating(node, message):
+    return gone(message) if message.metadata.message_type == messages.EVALUATE else node(message)
+
+
+def test_evaluations_that_fail_or_never_come_are_named(config, tmp_path, caplog):
+    def mute(message):
+        quiet = message.metadata.message_type == messages.EVALUATE
+        return [] if quiet else b(message)
+
+    b = honest(config, [2, 3], "b")
+    nulls = forging(honest(config, [0, 1], "a"), messages.EVALUATE, tell(failed=None))
+    done = run(config, tmp_path, Fleet({5: nulls, 9: mute}))
+    assert "node b: evaluation: no reply" in caplog.text
+    assert done.records()[-1]["evaluation"]["test"]["digit"] is not None
+
+
+@pytest.mark.parametrize("when", [messages.TRAIN, messages.EVALUATE, messages.PERSIST])
+def test_a_node_that_dies_at_any_time_ends_no_run(when, config, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "fedjoint")
+    seen = []
+
+    def dying(message):
+        kind = message.metadata.message_type
+        seen.append(kind)
+        if seen.count(when) >= 2:
+            fleet.nodes.pop(9, None)
+            return gone(message)
+        return b(message)
+
+    b = honest(config, [2, 3], "b")
+    fleet = Fleet({5: honest(config, [0, 1], "a"), 9: dying})
+    done = run(config, tmp_path, fleet)
+    assert [r["clients"]["ids"] for r in done.records()][-1] == [0, 1]
+    assert done.latest().round == 3
+    assert any("node b (9) is gone" in r.getMessage() for r in caplog.records)
+    failed = [f for r in done.records() for f in r["clients"]["failed"]]
+    assert {(f["name"], f["reason"]) for f in failed} <= {("b", "the node is gone")}
+    assert bool(failed) is (when == messages.TRAIN)
+
+
+def test_a_silent_node_is_refused_and_does_not_hold_up_every_round(config, tmp_path):
+    fleet = Fleet({5: honest(config, [0, 1], "a"), 9: silent})
+    roster = Roster(config, None, 0.0, deployed=True)
+    request = {"config": config.model_dump(mode="json")}
+    roster.discover(fleet, request)
+    assert roster.refused[9].startswith("no answer within 120 s")
+    roster.later[9] += 1000  # it took its 120 seconds
+    for _ in range(3):
+        roster.discover(fleet, request)
+    assert fleet.asked == [(messages.QUERY, 5), (messages.QUERY, 9)]
+    nodes = fleet.nodes
+    fleet.nodes = {5: nodes[5]}
+    roster.discover(fleet, request)
+    fleet.nodes = {5: nodes[5], 9: honest(config, [2], "b")}  # it was away, and is asked at once
+    roster.discover(fleet, request)
+    assert roster.nodes.keys() == {5, 9} and not roster.refused
+
+
+def test_a_checkpoint_of_another_backbone_is_not_gone_on_with(config, tmp_path):
+    run = RunDir.create(tmp_path, "run", config)
+    run.checkpoint(1, {"backbone.1.weight": torch.zeros(2, 2)}, {})
+    with pytest.raises(UserError, match="differs from the checkpoint's"):
+        serve(Fleet({5: honest(config, [0], "a")}), config, run, deployed=True)
+    assert run.info["status"] == "failed"
+
+
+def test_an_error_of_a_plug_in_s_is_logged_with_its_traceback(config, tmp_path, caplog):
+    class Broken(Fleet):
+        def get_node_ids(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(config, tmp_path, Broken({}))
+    assert "Traceback" in caplog.text and "get_node_ids" in caplog.text
+
+
+def test_the_log_tells_the_run_in_structure(config, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "fedjoint")
+    late = forging(honest(config, [2, 3], "b"), messages.TRAIN, tell(shares=False))
+    run(config, tmp_path, Fleet({5: honest(config, [0, 1], "a"), 9: late}))
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    told = [line for line in lines if "event" in line]
+    kinds = [line["event"] for line in told]
+    once = ["failure", "round", "checkpoint"]
+    assert kinds == ["start", "joined", "joined", *once * 3, "end"]
+    failure = told[kinds.index("failure")]
+    assert (failure["round"], failure["name"], failure["node"]) == (1, "b", "9")
+    assert told[kinds.index("round")]["trained"] == 2
