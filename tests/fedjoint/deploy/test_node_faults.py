@@ -43,7 +43,7 @@ def test_nodes_die_return_come_late_are_slow_and_are_cut_off(tmp_path):
         "engine.min_nodes=2",
         "rounds=1000",
         "output.checkpoint_every=1",
-        "strategy.timeout=30",
+        "strategy.timeout=45",
         f"problem={tmp_path / 'slow.py'}:make",
     ]
     with Site(tmp_path) as site:
