@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def table(
             vertical="bottom",
         )
     for row, following in zip(rows, [*rows, None][1:], strict=True):
-        made.add_row(*row, end_section=grouped and following is not None and row[0] != following[0])
+        made.add_row(
+            *map(escape, row),
+            end_section=grouped and following is not None and row[0] != following[0],
+        )
     return made
 
 
@@ -64,7 +68,7 @@ def metrics_table(title: str, result: RunResult) -> Table:
 
 
 def show_run(result: RunResult, console: Console) -> None:
-    """Print the metrics of the last evaluation, and where everything is."""
+    """Print the metrics of the last evaluation, rounds without a merge, and where everything is."""
     title = f"{result.config.name}: after {result.config.rounds} rounds"
     console.print(metrics_table(title, result))
     seconds = sum(record["seconds"]["round"] for record in result.records)
@@ -73,4 +77,11 @@ def show_run(result: RunResult, console: Console) -> None:
     console.print(
         f"{seconds:.1f} s, {sent / 1e6:.1f} MB between server and clients, {failed} failures"
     )
+    kept = [record["kept"] for record in result.records if record["kept"]]
+    if kept:
+        console.print(
+            f"in {len(kept)} of {len(result.records)} rounds the backbone was kept; the last time: "
+            f"{kept[-1]}",
+            markup=False,
+        )
     console.print(f"run directory: {result.path}", soft_wrap=True)
