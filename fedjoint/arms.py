@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from fedjoint.config import Config
 from fedjoint.problem import Problem, build_problem
@@ -57,10 +60,21 @@ class Arm:
     def scores(self, split: str = "test") -> list[float]:
         """Return the mean over tasks of the last metric, by seed; more is better.
 
-        Metrics that should fall count negatively.
+        Metrics that should fall count negatively. NaN where a task's is undefined.
         """
-        each = [(sign(task), self.final(task.name, split)) for task in self.tasks]
-        return [mean(up * values[run] for up, values in each) for run in range(len(self.runs))]
+        return np.mean(self._signed(split), 0).tolist()
+
+    def worst(self, split: str = "test") -> list[float]:
+        """Return the worst task's last metric, by seed, counted as in :meth:`scores`."""
+        return np.min(self._signed(split), 0).tolist()
+
+    @property
+    def kept(self) -> list[int]:
+        """Rounds whose merge failed, so that the backbone was kept, by seed."""
+        return [sum(r["kept"] is not None for r in run.records) for run in self.runs]
+
+    def _signed(self, split: str) -> list[list[float]]:
+        return [[sign(t) * v for v in self.final(t.name, split)] for t in self.tasks]
 
     def conflicts(self) -> list[tuple[int, float]]:
         """Return ``(round, share of conflicting pairs of clients)``, the mean over seeds."""
@@ -98,7 +112,8 @@ def run_arm(
     arm: Arm | None = None
     for seed in range(config.seed, config.seed + seeds):
         on_run(name, seed)
-        seeded = config.model_copy(update={"seed": seed, "name": f"{config.name}-{name}"})
+        folder = re.sub(r"[^\w.-]+", "_", f"{config.name}-{name}").strip("_")
+        seeded = config.model_copy(update={"seed": seed, "name": folder})
         made, problem = prepare(seeded)
         arm = arm or Arm(name, tuple(problem.tasks))
         arm.runs.append(simulate(made, problem))

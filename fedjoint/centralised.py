@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedjoint.arms import Arm, OnRun, Prepare, run_arm
+from fedjoint.arms import Arm, OnRun, Prepare, mean, run_arm, sign
 from fedjoint.config import Config, LocalConfig
 from fedjoint.data.pool import pooled
 from fedjoint.problem import Problem, build_problem
@@ -104,6 +104,6 @@ def _at(rate: float) -> Prepare:
 
 def _fitness(arm: Arm) -> tuple[int, float]:
     """Return what is larger for the better rate; one that loses a task to divergence is worst."""
-    known = sum(math.isfinite(arm.final(task.name, "valid")[0]) for task in arm.tasks)
-    score = arm.scores("valid")[0]
-    return known, score if known else -math.inf
+    found = [sign(task) * arm.final(task.name, "valid")[0] for task in arm.tasks]
+    known = sum(map(math.isfinite, found))
+    return known, mean(found) if known else -math.inf

@@ -14,7 +14,7 @@ from fedjoint.centralised import run_centralised
 from fedjoint.config import Config
 from fedjoint.engines.session import session
 from fedjoint.report import table
-from fedjoint.statistics import Interval, columns, interval
+from fedjoint.statistics import Interval, columns, from_columns, interval
 from fedjoint.tasks import Task
 
 
@@ -91,7 +91,11 @@ class Comparison:
     def verdict(self) -> str:
         """Say plainly whether joint training helped here."""
         gain = interval(_differences(self.joint.scores(), self.independent.scores()))
-        if gain.mean - gain.half > 0:
+        if math.isnan(gain.mean):
+            return "Nobody can tell whether joint training helps here: a test metric is undefined."
+        if gain.known < gain.of and gain.mean > 0:
+            text = "Joint training may help, but a metric is undefined in some seeds"
+        elif gain.mean - gain.half > 0:
             text = "Joint training helps"
         elif gain.mean > 0:
             seeds = "one seed does" if math.isnan(gain.half) else "the seeds do"
@@ -138,7 +142,7 @@ def show(comparison: Comparison, console: Console) -> None:
         if row.get("reached"):
             rounds = f"{row['rounds to target']:g}"
             rounds += "" if row["reached"] == seeds else f" ({row['reached']} of {seeds})"
-        test = f"{Interval(row['test'], row['test 95 %']):.3f}"
+        test = f"{from_columns('test', row):.3f}"
         gap = f"{Interval(row['train - test'], math.nan):+.3f}"
         cells.append([row["task"], row["metric"], row["arm"], test, gap, rounds])
     title = "test metric, mean and 95 % interval over seeds"
@@ -156,7 +160,8 @@ def show(comparison: Comparison, console: Console) -> None:
 
 
 def _row(task: str, metric: str, arm: Arm, test: list[float]) -> dict[str, Any]:
-    return {"task": task, "metric": metric, "arm": arm.name, **columns("test", test)}
+    row = {"task": task, "metric": metric, "arm": arm.name, "seeds": len(test)}
+    return row | columns("test", interval(test))
 
 
 def _differences(first: list[float], second: list[float]) -> list[float]:

@@ -69,7 +69,7 @@ def metrics_table(title: str, result: RunResult) -> Table:
 
 
 def show_run(result: RunResult, console: Console) -> None:
-    """Print the metrics of the last evaluation, and where everything is."""
+    """Print the metrics of the last evaluation, rounds without a merge, and where everything is."""
     title = f"{result.config.name}: after {result.config.rounds} rounds"
     console.print(metrics_table(title, result))
     seconds = sum(record["seconds"]["round"] for record in result.records)
@@ -78,4 +78,11 @@ def show_run(result: RunResult, console: Console) -> None:
     console.print(
         f"{seconds:.1f} s, {sent / 1e6:.1f} MB between server and clients, {failed} failures"
     )
+    kept = [record["kept"] for record in result.records if record["kept"]]
+    if kept:
+        console.print(
+            f"in {len(kept)} of {len(result.records)} rounds the backbone was kept; the last time: "
+            f"{kept[-1]}",
+            markup=False,
+        )
     console.print(f"run directory: {result.path}", soft_wrap=True, markup=False)

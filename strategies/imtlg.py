@@ -36,5 +36,5 @@ class IMTLG(ConflictAware):
         inverse = torch.linalg.pinv(cosines, rtol=accuracy, hermitian=True)
         c = inverse.sum(1) / length
         total = c.sum()
-        # The multiple of c is positive: c itself has a projection of one onto every update.
+        # A positive multiple of c, which has a projection of one onto every update.
         return c / total.abs() if total.abs() > accuracy * c.abs().sum() else 0 * c

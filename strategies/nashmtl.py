@@ -8,7 +8,7 @@ from torch import Tensor
 from fedjoint.errors import UserError
 from strategies.conflict import ConflictAware
 
-_STEPS, _TOLERANCE = 200, 1e-6  # of Newton's method; of the equation, relative
+_STEPS, _TOLERANCE = 100, 1e-6  # of Newton's method; of the equation, relative
 
 
 def _without_noise(cosines: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ class NashMTL(ConflictAware):
         a = weights.sqrt()
         for _ in range(_STEPS):
             slope = gram @ a - weights / a
+            if ((a * slope).abs() <= _TOLERANCE / 100 * weights).all():
+                break
             move = torch.linalg.solve(gram + (weights / a.square()).diag(), slope)
             decrement = float(slope @ move)
-            if decrement < 1e-18:
-                break
             longest = float((move / a).max())
             factor = 1.0 if longest <= 0 else min(1.0, 0.99 / longest)  # a stays positive
             # The slack is rounding: close to the minimum, values no longer differ.

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from fedjoint import bench, compare, plots
 from fedjoint.arms import Arm
 from fedjoint.atomic import write_csv
 from fedjoint.commands.common import Scenario, Settings, console, parts
 from fedjoint.config import Config
+from fedjoint.entries import split_entries
 from fedjoint.errors import UserError
 from fedjoint.rundir import RunDir
 from fedjoint.scenario import scenario_config
@@ -41,7 +43,9 @@ def compare_command(
         scenario_config(scenario, settings, strategy__name=strategy), "compare"
     )
     with console.status("starting") as status:
-        found = compare.compare(config, seeds, rates, lambda n, s: status.update(f"{n}, seed {s}"))
+        found = compare.compare(
+            config, seeds, rates, lambda n, s: status.update(escape(f"{n}, seed {s}"))
+        )
     compare.show(found, console)
     write_csv(found.rows(), folder / "compare.csv")
     _draw(list(found.arms), found.joint, folder)
@@ -49,7 +53,13 @@ def compare_command(
 
 def bench_command(
     scenario: Scenario,
-    strategies: Annotated[str, typer.Option(help="Names, or file.py:Class, comma-separated.")],
+    strategies: Annotated[
+        str,
+        typer.Option(
+            help="Names, or file.py:Class, comma-separated, with options as in "
+            "fedavg,pcgrad[level=client;length=mean]."
+        ),
+    ],
     seeds: Seeds = 3,
     settings: Settings = [],  # noqa: B006
 ) -> None:
@@ -57,7 +67,10 @@ def bench_command(
     config, folder = _prepare(scenario_config(scenario, settings), "bench")
     with console.status("starting") as status:
         found = bench.bench_strategies(
-            config, parts(strategies), seeds, lambda n, s: status.update(f"{n}, seed {s}")
+            config,
+            split_entries(strategies),
+            seeds,
+            lambda n, s: status.update(escape(f"{n}, seed {s}")),
         )
     bench.show(found, console)
     write_csv(found.rows(), folder / "ranking.csv")

@@ -24,6 +24,7 @@ from fedjoint.engines.session import session
 from fedjoint.errors import UserError
 from fedjoint.metrics import METRICS
 from fedjoint.problem import build_problem
+from fedjoint.report import show_run
 from fedjoint.scenario import scenario_config
 from fedjoint.simulation import RunResult
 from fedjoint.tasks import Task
@@ -65,6 +66,7 @@ def curve(**values):
                 "bytes": {"down": 10**6, "up": 5 * 10**5},
                 "seconds": {"round": 0.5},
                 "diagnostics": None,
+                "kept": None,
             }
         )
     return RunResult(Path(), check({}), records, {})
@@ -293,6 +295,8 @@ def test_an_error_should_fall():
         ([0.8, 0.7], [0.7, 0.7], "Joint training may help, but the seeds do not"),
         ([0.8], [0.7], "Joint training may help, but one seed does not"),
         ([0.6, 0.61], [0.7, 0.7], "Joint training does not help here: -0.095"),
+        ([0.8, 0.81, math.nan], [0.7, 0.7, 0.7], "Joint training may help, but a metric"),
+        ([math.nan], [0.7], "Nobody can tell"),
     ],
 )
 def test_the_verdict_follows_the_interval(joint, alone, begins):
@@ -305,7 +309,8 @@ def test_the_verdict_follows_the_interval(joint, alone, begins):
 def test_opposed_tasks_do_not_help_and_equal_ones_do(tmp_path, degrees, helps):
     # Little data each: alone, a client cannot even out the noise.
     settings = ["engine.name=inline", "rounds=12", f"output.dir={tmp_path}", "diagnostics.every=0"]
-    settings += ["data.examples_per_client=32", "data.synthetic.noise=1.0"]
+    settings += ["data.examples_per_client=32", "data.synthetic.noise=1.0", "data.task_mix=[]"]
+    settings += ["local.optimiser.lr=0.05"]
     config = scenario_config("conflict", [*settings, f"data.synthetic.conflict_degrees={degrees}"])
     found = compare.compare(config, 2, [0.05])
     assert found.verdict().startswith("Joint training " + ("helps" if helps else "does not help"))
@@ -355,13 +360,133 @@ def test_nothing_is_cut_at_80_columns():
 
 
 def test_a_ranking_is_not_cut_either():
-    names = ["geometricmedian", "taskbalanced", "my/long/path/to/strategies.py:Strategy", "mgda"]
-    arms = {name: wide(name, float(-i)) for i, name in enumerate(names)}
-    text = printed(bench.show, bench.Bench(arms, wide("independent", -2.0), {"x": "no [such]"}))
-    assert text.count("-1.100 ± 2.733") == 1 and text.count("-1.10±2.73") == 5
+    names = ["geometricmedian", "pcgrad[level=task]", "my/long/path/to/strategies.py:Strategy"]
+    arms = {name: wide(name, float(-i)) for i, name in enumerate([*names, "mgda"])}
+    found = bench.Bench(arms, wide("independent", -2.0), {"x": "no [such]"})
+    text = printed(bench.show, found)
+    # The mean of equal tasks and the worst of them; then the tasks.
+    assert text.count("-1.100 ± 2.733") == 2 and text.count("-1.10±2.73") == 5
     # The path and the last are worse than alone or as good: -2 and -3.
     assert text.count("-4.10±2.73*") == 5 and "-3.10±2.73*" not in text
     assert "x failed: no [such]" in text
+    assert text.count("pcgrad[level=tas") == 4  # not taken for markup
+
+
+# Strategies side by side
+
+UP, DOWN = Task("up", "regression", 1), ERROR
+
+
+def both(name, up, down, **more):
+    """Return an arm of two tasks: one metric that should rise, one that should fall, by seed."""
+    runs = [curve(test_up=[u], test_size=[d]) for u, d in zip(up, down, strict=True)]
+    for run in runs:
+        for record in run.records:
+            record.update(more)
+    return arm(name, *runs, tasks=(UP, DOWN))
+
+
+def test_a_ranking_in_numbers():
+    alone = both("independent", [0.5, 0.8], [2.0, 1.0])
+    arms = {
+        # +20 % and +50 %, then -50 % and 0 %.
+        "a": both("a", [0.6, 0.4], [1.0, 1.0]),
+        # +60 % and +25 %, then +12.5 % and +20 %.
+        "b": both("b", [0.8, 0.9], [1.5, 0.8]),
+    }
+    rows = bench.Bench(arms, alone, {}).rows()
+    assert [row["strategy"] for row in rows] == ["b", "a", "independent"]
+    # By task and seed: up b a i; b i a; size a b i; b then a and i share.
+    ranks = {"a": (2 + 3 + 1 + 2.5) / 4, "b": (1 + 1 + 2 + 1) / 4}
+    ranks["independent"] = (3 + 2 + 3 + 2.5) / 4
+    assert {row["strategy"]: row["mean rank"] for row in rows} == pytest.approx(ranks)
+    each = {"a": [35.0, -25.0], "b": [42.5, 16.25], "independent": [0.0, 0.0]}
+    for row in rows:
+        values = each[row["strategy"]]
+        assert row["Delta-m %"] == pytest.approx(np.mean(values))
+        half = stats.t.ppf(0.975, 1) * abs(values[0] - values[1]) / 2
+        assert row["Delta-m % 95 %"] == pytest.approx(half)
+    best = rows[0]
+    # Errors count negatively: the mean over tasks and the worst, by seed.
+    assert best["test"] == pytest.approx(np.mean([(0.8 - 1.5) / 2, (0.9 - 0.8) / 2]))
+    assert best["worst task"] == pytest.approx(np.mean([-1.5, -0.8]))
+    assert best["up gain"] == pytest.approx(0.2) and best["size gain"] == pytest.approx(0.35)
+    assert best["MB"] == 3.0 and best["seconds a run"] == 1.0 and best["kept rounds"] == 0
+
+
+def test_a_strategy_that_loses_a_metric_is_last_and_says_so():
+    alone = both("independent", [0.5, 0.5, 0.5], [1.0, 1.0, 1.0])
+    arms = {
+        "lucky": both("lucky", [0.9, 0.9, math.nan], [0.1, 0.1, 0.1]),
+        "plain": both("plain", [0.4, 0.4, 0.4], [1.2, 1.2, 1.3]),
+    }
+    found = bench.Bench(arms, alone, {})
+    rows = found.rows()
+    assert [row["strategy"] for row in rows] == ["independent", "plain", "lucky"]
+    assert rows[2]["mean rank"] < rows[1]["mean rank"]
+    assert math.isnan(rows[2]["Delta-m %"]) and rows[1]["Delta-m %"] < 0
+    assert rows[2]["test seeds"] == 2 and rows[2]["up seeds"] == 2 and rows[2]["size seeds"] == 3
+    text = printed(bench.show, found)
+    assert "0.400 ± 0.000 (2 of 3)" in text and "nan (2 of 3)" in text
+
+
+def test_rounds_without_a_merge_are_counted():
+    arms = {"weak": both("weak", [0.5, 0.5], [1.0, 1.0])}
+    arms["weak"].runs[1].records[0]["kept"] = "NaN"
+    found = bench.Bench(arms, both("independent", [0.5, 0.5], [1.0, 1.0]), {})
+    assert {r["strategy"]: r["kept rounds"] for r in found.rows()} == {"weak": 1, "independent": 0}
+
+
+BROKEN = """
+import fedjoint, torch
+class Base(fedjoint.JointStrategy):
+    def __init__(self, seed: int = -1):
+        super().__init__()
+        self.seed = seed
+    def merge(self, updates):
+        return updates.mean()
+class Raises(Base):
+    def broadcast(self, backbone):
+        raise RuntimeError("no luck")
+class Diverges(Base):
+    def merge(self, updates):
+        return updates.mean() * (float("nan") if self.config.seed == self.seed else 1.0)
+class Late(Base):
+    def merge(self, updates):
+        return updates.mean() / (updates.round != 2)
+"""
+
+
+def test_a_broken_strategy_fails_alone(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text(BROKEN)
+    entries = [f"{file}:Raises", f"{file}:Diverges[seed=1]", f"{file}:Diverges", f"{file}:Late"]
+    found = bench.bench_strategies(digits(tmp_path), [*entries, "fedavg"], 2)
+    raises, diverges, sound, late = entries
+    assert list(found.arms) == [sound, late, "fedavg"]
+    assert found.failed[raises] == "RuntimeError: no luck"
+    assert found.failed[diverges].startswith("no round has merged; the last one: Diverges: merge")
+    kept = {row["strategy"]: row["kept rounds"] for row in found.rows()}
+    assert kept == {sound: 0, late: 2, "fedavg": 0, "independent": 0}
+    said = io.StringIO()
+    show_run(found.arms[late].runs[0], Console(file=said, width=200))
+    assert "in 1 of 3 rounds the backbone was kept; the last time: Late: merge" in said.getvalue()
+    said = io.StringIO()
+    show_run(found.arms["fedavg"].runs[0], Console(file=said, width=200))
+    assert "kept" not in said.getvalue()
+
+
+def test_options_are_those_of_the_entry(tmp_path):
+    entries = ["multikrum[select=1]", "multikrum[select=7]", "krum", "fedavg"]
+    config = digits(tmp_path, strategy={"weight_by": "client"})
+    arms = bench.bench_strategies(config, entries, 1).arms
+    final = {name: arms[name].runs[0].metrics["test"] for name in entries}
+    assert final["multikrum[select=1]"] == final["krum"]
+    assert final["multikrum[select=7]"] == pytest.approx(final["fedavg"], abs=1e-3)
+    assert final["krum"] != final["fedavg"]
+    assert [arm.name for arm in arms.values()] == entries
+    with pytest.raises(UserError, match=r"option of strategy multikrum 'selected': .* 'select'"):
+        bench.bench_strategies(config, ["fedavg", "multikrum[selected=1]"], 1)
 
 
 def test_rows_are_numbers_in_the_file(tmp_path):
