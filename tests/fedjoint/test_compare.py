@@ -464,7 +464,7 @@ def test_a_broken_strategy_fails_alone(tmp_path):
     found = bench.bench_strategies(digits(tmp_path), [*entries, "fedavg"], 2)
     raises, diverges, sound, late = entries
     assert list(found.arms) == [sound, late, "fedavg"]
-    assert found.failed[raises] == "RuntimeError: no luck"
+    assert "no luck" in found.failed[raises]
     assert found.failed[diverges].startswith("no round has merged; the last one: Diverges: merge")
     kept = {row["strategy"]: row["kept rounds"] for row in found.rows()}
     assert kept == {sound: 0, late: 2, "fedavg": 0, "independent": 0}
