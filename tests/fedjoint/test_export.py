@@ -94,7 +94,7 @@ def unscaled(config):
         {"strategy": {"name": "apfl"}},
         {"strategy": {"name": "fedbabu"}},
         {"strategy": {"name": "ifca"}},
-        {"strategy": {"name": "cfl", "options": {"still": 100.0, "moving": 0.01}}},
+        {"strategy": {"name": "cfl", "options": {"still": 1.0, "moving": 0.01}}},
         {"local": {"method": "independent", "steps": 4}},
         {"model": {"backbone": "cnn", "hidden": [4], "batch_norm": True, "norm": "local"}},
         {"strategy": {"name": "fedavg", "compression": {"name": "topk"}}},
