@@ -113,7 +113,10 @@ def run_arm(
     for seed in range(config.seed, config.seed + seeds):
         on_run(name, seed)
         folder = re.sub(r"[^\w.-]+", "_", f"{config.name}-{name}").strip("_")
-        seeded = config.model_copy(update={"seed": seed, "name": folder})
+        # A reference is of one seed; a comparison has one of its own.
+        diagnostics = config.diagnostics.model_copy(update={"reference": None})
+        changes = {"seed": seed, "name": folder, "diagnostics": diagnostics}
+        seeded = config.model_copy(update=changes)
         made, problem = prepare(seeded)
         arm = arm or Arm(name, tuple(problem.tasks))
         arm.runs.append(simulate(made, problem))
@@ -124,7 +127,7 @@ def run_arm(
 def independent(config: Config) -> Config:
     """Return ``config`` with every client training alone, on the same local budget."""
     strategy = config.strategy.model_copy(update={"name": "fedavg", "options": {}})
-    local = config.local.model_copy(update={"method": "independent"})
+    local = config.local.model_copy(update={"method": "independent", "options": {}})
     return config.model_copy(update={"strategy": strategy, "local": local})
 
 

@@ -151,7 +151,10 @@ def pooled_metrics(problem, models):
 
 
 def test_independent_is_every_client_trained_alone(tmp_path):
-    config = independent(digits(tmp_path))
+    # Neither another method's options nor a reference, which is of one seed, are its own.
+    other = {"method": "prox", "options": {"mu": 1.0}}
+    plain = digits(tmp_path, diagnostics={"reference": "nowhere"})
+    config = independent(plain.model_copy(update={"local": plain.local.model_copy(update=other)}))
     problem = build_problem(config)
     (result,) = run_arm("independent", config, 1).runs
     heads, models = result.heads(), []
