@@ -12,9 +12,7 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedjoint import messages
-from fedjoint.checks import MOST
-from fedjoint.checks import counts as _counts
-from fedjoint.checks import shaped as _shaped
+from fedjoint.checks import MOST, counts, shaped
 from fedjoint.compression import CompressionConfig, decode, expect
 from fedjoint.errors import UserError
 from fedjoint.layout import Layout
@@ -145,10 +143,8 @@ class Collector:
         config = messages.settings(message)
         report = messages.arrays(message, "report")
         count = len(asked.clients)
-        good = _shaped(report, "good", (count,), "b")
-        if not np.array_equal(
-            _shaped(report, "clients", (count,), "iu")[good], asked.clients[good]
-        ):
+        good = shaped(report, "good", (count,), "b")
+        if not np.array_equal(shaped(report, "clients", (count,), "iu")[good], asked.clients[good]):
             raise UserError("the reply is about other clients than were asked for")
         unknown = [name for name in config["tasks"] if name not in self.task_names]
         if unknown:
@@ -160,13 +156,13 @@ class Collector:
             raise UserError(f"'bytes_per_client' is {plain(sent)}")
         own = [self.task_names.index(name) for name in config["tasks"]]
         losses = np.full((count, len(self.task_names)), np.nan, np.float32)
-        losses[:, own] = _shaped(report, "losses", (count, len(own)), "f")
+        losses[:, own] = shaped(report, "losses", (count, len(own)), "f")
         part = Part(
             node,
             asked,
             good,
-            _counts(report, "examples", count),
-            _counts(report, "steps", count),
+            counts(report, "examples", count),
+            counts(report, "steps", count),
             losses,
             sent,
             self._rows(asked, good, message) if self.shares else None,
@@ -174,7 +170,7 @@ class Collector:
             _extras(good, message),
             self._sample(asked, good, message) if self.shares and self.reduce else None,
         )
-        seconds = _shaped(report, "block_seconds", asked.blocks.shape, "f")
+        seconds = shaped(report, "block_seconds", asked.blocks.shape, "f")
         taken = float(config["seconds"])
         if not (0 <= taken <= MOST and (seconds >= 0).all() and (seconds <= MOST).all()):
             raise UserError("a time is negative, or not finite")
@@ -197,9 +193,9 @@ class Collector:
             expect(payload, int(good.sum()), size, self.compression)
             found = decode(payload, size).numpy()
             rows = np.zeros((len(good), size), np.float32)
-            rows[good] = _shaped({"updates": found}, "updates", (int(good.sum()), size), "f")
+            rows[good] = shaped({"updates": found}, "updates", (int(good.sum()), size), "f")
         else:
-            rows = _shaped(updates, "updates", (len(used), size), "f")
+            rows = shaped(updates, "updates", (len(used), size), "f")
         return _finite("an update", rows, used)
 
     def _buffers(self, asked: Asked, good: np.ndarray, message: Message) -> np.ndarray:
@@ -207,7 +203,7 @@ class Collector:
         used, size = self._used(asked, good), self.layout.size - self.layout.parameters.size
         if not size or not good.any():
             return np.zeros((len(used), size), np.float32)
-        rows = _shaped(messages.arrays(message, "buffers"), "buffers", (len(used), size), "f")
+        rows = shaped(messages.arrays(message, "buffers"), "buffers", (len(used), size), "f")
         return _finite("a change of buffers", rows, used)
 
     def _sample(self, asked: Asked, good: np.ndarray, message: Message) -> np.ndarray:
@@ -216,7 +212,7 @@ class Collector:
         shape = len(used), self.layout.parameters.size
         if not used.any():
             return np.zeros(shape, np.float32)
-        rows = _shaped(messages.arrays(message, "sample"), "sample", shape, "f")
+        rows = shaped(messages.arrays(message, "sample"), "sample", shape, "f")
         return _finite("a sampled update", rows, used)
 
     def _used(self, asked: Asked, good: np.ndarray) -> np.ndarray:
@@ -398,7 +394,7 @@ def _extras(good: np.ndarray, message: Message) -> dict[str, np.ndarray]:
     """Return the checked extras; without a client that trained, there are none."""
     extras = messages.arrays(message, "extras") if good.any() else {}
     for name, values in extras.items():
-        _shaped(extras, name, (len(good), *values.shape[1:]), "biuf")
+        shaped(extras, name, (len(good), *values.shape[1:]), "biuf")
         to_tensor(values[:0])  # PyTorch knows the type
         if not np.isfinite(values[good]).all():
             raise UserError(f"{name!r} is not finite")
