@@ -168,7 +168,7 @@ def show(bench: Bench, console: Console) -> None:
         ]
         for row in rows
     ]
-    headers = ["strategy", "conflicts", "MB sent", "seconds", "rounds\nkept"]
+    headers = ["strategy", "conflicts", "MB sent\nto train", "seconds", "rounds\nkept"]
     console.print(table("a run, mean over seeds", headers, cells))
     console.print("conflicts: share of pairs of clients whose updates point apart")
     console.print("rounds kept: without a merge, over all seeds; why is in the runs' metrics")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -72,7 +73,7 @@ class Comparison:
                     _row(task.name, task.metric_fn.name, arm, arm.final(task.name))
                     | {
                         "train - test": gap,
-                        "rounds to target": reached[(len(reached) - 1) // 2] if reached else "",
+                        "rounds to target": median(reached) if reached else "",
                         "reached": len(reached),
                     }
                 )
@@ -154,7 +155,7 @@ def show(comparison: Comparison, console: Console) -> None:
         for row in rows
         if row["task"] == "mean"
     ]
-    headers = ["arm", "learning rate", "MB sent", "seconds"]
+    headers = ["arm", "learning rate", "MB sent\nto train", "seconds"]
     console.print(table("a run, mean over seeds", headers, costs))
     console.print(comparison.verdict())
 

@@ -75,9 +75,7 @@ def show_run(result: RunResult, console: Console) -> None:
     seconds = sum(record["seconds"]["round"] for record in result.records)
     sent = sum(sum(record["bytes"].values()) for record in result.records)
     failed = sum(len(record["clients"]["failed"]) for record in result.records)
-    console.print(
-        f"{seconds:.1f} s, {sent / 1e6:.1f} MB between server and clients, {failed} failures"
-    )
+    console.print(f"{seconds:.1f} s, {sent / 1e6:.1f} MB sent to train, {failed} failures")
     kept = [record["kept"] for record in result.records if record["kept"]]
     if kept:
         console.print(

@@ -113,15 +113,17 @@ def test_a_kill_at_any_instant_leaves_a_resumable_run(tmp_path):
 
 
 class Spy(InlineGrid):
-    """Keeps every array name and shape that crosses the grid."""
+    """Keeps the name, shape and contents of every array that crosses the grid."""
 
     def __init__(self, *args):
         super().__init__(*args)
         self.sent: list[tuple[str, str, tuple[int, ...]]] = []
+        self.contents: list[bytes] = []
 
     def look(self, message):
         for record, arrays in message.content.array_records.items():
             self.sent += [(record, name, array.numpy().shape) for name, array in arrays.items()]
+            self.contents += [array.numpy().tobytes() for array in arrays.values()]
         return message
 
     def send_and_receive(self, messages, *, timeout=None):
@@ -138,7 +140,7 @@ def test_no_head_is_ever_sent(tmp_path, monkeypatch, strategy):
         return grids[-1]
 
     monkeypatch.setattr("fedjoint.simulation.InlineGrid", spying)
-    simulate(config(tmp_path, strategy={"name": strategy}))
+    heads = simulate(config(tmp_path, strategy={"name": strategy})).heads()
     sent = grids[0].sent
     size = sum(t.numel() for t in simulate(config(tmp_path)).backbone.values())
     assert not [entry for entry in sent if "head" in entry[1] or "own" in entry[1]]
@@ -146,6 +148,14 @@ def test_no_head_is_ever_sent(tmp_path, monkeypatch, strategy):
         shape for record, _, shape in sent if record in ("updates", "extras") and len(shape) > 1
     ]
     assert wide and all(shape[-1] == size for shape in wide)
+    private = [
+        tensor.numpy().tobytes()
+        for state in heads.values()
+        for name, tensor in state.items()
+        if name.startswith(("heads.", "own.")) and tensor.numel() > 1
+    ]
+    assert len(private) >= 14  # weights of at least one head, and biases or more, of 7 clients
+    assert not any(secret in content for content in grids[0].contents for secret in private)
 
 
 def test_a_failing_client_is_named_and_the_rest_go_on(tmp_path):
