@@ -135,6 +135,7 @@ class JointStrategy(Strategy):
         self.on_round, self.on_checkpoint = on_round, on_checkpoint
         self.settings = config.model_dump(mode="json")
         self.durable = first_round - 1
+        self.shares = make_method(*self.local_method(config)).shares
         self.roster = Roster(config, tasks, wait, deployed)
         self.asked: dict[int, Asked] = {}
         reference = config.diagnostics.reference
@@ -172,7 +173,7 @@ class JointStrategy(Strategy):
             tuple(t.name for t in self.roster.tasks),
             reduce=plain,
             sample=p.ids[compared],
-            shares=make_method(*self.local_method(self.config)).shares,
+            shares=self.shares,
             compression=s.compression,
         )
         self.sent_to = len(chosen)
