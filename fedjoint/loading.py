@@ -17,6 +17,8 @@ from fedjoint.errors import UserError, choose
 
 _ONE = {"strategies": "strategy", "methods": "local method", "scenarios": "scenario"}
 
+_files: list[ModuleType] = []
+
 
 def load_object(reference: str) -> Any:
     """Import ``package.module:name`` or ``path/to/file.py:name``.
@@ -49,7 +51,7 @@ def _file(place: str) -> ModuleType:
     path = Path(place).resolve()
     if not path.is_file():
         raise UserError(f"{place}: no such file")
-    # One module per file and process, under a name that a pickle can find again.
+    # One module per file and process.
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -61,7 +63,13 @@ def _file(place: str) -> ModuleType:
         except BaseException:
             del sys.modules[name]
             raise
+        _files.append(module)
     return sys.modules[name]
+
+
+def from_files() -> list[ModuleType]:
+    """Return the modules read from files, which other processes cannot import by name."""
+    return list(_files)
 
 
 def registered(group: str) -> list[str]:

@@ -26,6 +26,8 @@ from fedjoint.training.trainer import Trainer
 
 log = logging.getLogger("fedjoint.node")
 
+_EVALUATION = 1  # random numbers of an evaluation, beside those of training
+
 
 def best_device() -> torch.device:
     """Return the GPU that this process was given, else the CPU."""
@@ -233,8 +235,7 @@ class Node:
         private = self._private(clients, cohort.tasks, round, received, method)
         job = self.trainer.job(cohort, round, received, broadcast, shared, private)
         # Whatever draws random numbers (dropout) draws them by seed, round and client.
-        seed = hash((self.config.seed, round, int(clients[0]))) % 2**63
-        with seeded(self.trainer.device, seed):
+        with seeded(self.trainer.device, self._seed(round, clients)):
             extras = method.train(job)
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
         good = torch.isfinite(torch.linalg.vector_norm(job.shared, dim=1))
@@ -306,7 +307,9 @@ class Node:
             private = self._private(clients, cohort.tasks, round + 1, received, method)
             shared = received.expand(len(clients), -1)
             job = self.trainer.job(cohort, round, received, broadcast, shared, private)
-            return [self.trainer.evaluate(cohort, *method.personal(job))]
+            # A method may train to evaluate, and draw random numbers as it does.
+            with seeded(self.trainer.device, self._seed(round, clients, _EVALUATION)):
+                return [self.trainer.evaluate(cohort, *method.personal(job))]
         except Exception as error:  # a client's data or model may raise anything
             if not isinstance(error, UserError):
                 log.exception("round %s: evaluation failed", round)
@@ -319,6 +322,9 @@ class Node:
             for client in single
             for values in self._evaluate_chunk(client, round, received, broadcast, method, failed)
         ]
+
+    def _seed(self, round: int, clients: np.ndarray, *purpose: int) -> int:
+        return hash((self.config.seed, round, int(clients[0]), *purpose)) % 2**63
 
     @property
     def _learnt(self) -> int:

@@ -68,8 +68,12 @@ class RunDir:
         self.path = path
 
     @classmethod
-    def create(cls, parent: Path, name: str, config: Config) -> RunDir:
+    def create(
+        cls, parent: Path, name: str, config: Config, *, own_problem: bool = False
+    ) -> RunDir:
         """Make ``<parent>/<name>-<date>-<time>``; an existing directory is never used.
+
+        ``own_problem`` says that the configuration does not describe the run's problem.
 
         What the server reads beside the run is written with its whole path, as the run may be
         resumed from another folder.
@@ -109,6 +113,7 @@ class RunDir:
                 "created": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "generation": 0,
                 "status": "created",
+                "own_problem": own_problem,
             },
         )
         return run

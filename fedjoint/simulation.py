@@ -75,8 +75,9 @@ def simulate(
     make_strategy(config)  # a misspelt option is found before any data is read
     if config.diagnostics.reference:
         Reference(config.diagnostics.reference, config)
+    own = problem is not None
     problem = _problem(config, problem)
-    run = RunDir.create(Path(config.output.dir), config.name, config)
+    run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     return _execute(config, problem, run, on_round)
 
 
@@ -97,6 +98,10 @@ def resume(
         UserError: it is no run directory, or it is damaged.
     """
     run = RunDir.open(Path(path))
+    if run.info.get("own_problem") and problem is None:
+        raise UserError(
+            f"{path}: its problem was passed from Python; call fedjoint.resume(run, problem)"
+        )
     config = run.config()
     return _execute(config, _problem(config, problem), run, on_round)
 

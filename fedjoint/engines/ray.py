@@ -18,6 +18,7 @@ from fedjoint.config import EngineConfig
 from fedjoint.engines.identity import number
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
+from fedjoint.loading import from_files
 from fedjoint.records import to_arrays
 
 #: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.
@@ -78,10 +79,18 @@ class Workers:
         self.actors = {node: self._start_actor(node) for node in range(1, self.count + 1)}
 
     def host(self, make_app: Callable[[], ClientApp]) -> None:
-        """Have every worker make the app of the next run."""
+        """Have every worker make the app of the next run.
+
+        Raises:
+            UserError: a worker cannot.
+        """
+        for module in from_files():
+            ray.cloudpickle.register_pickle_by_value(module)
         self.make_app = ray.put(make_app)
-        for actor in self.actors.values():
-            actor.host.remote(self.make_app)
+        try:
+            ray.get([actor.host.remote(self.make_app) for actor in self.actors.values()])
+        except ray.exceptions.RayTaskError as error:
+            raise UserError(f"a worker cannot load the problem: {error.cause}") from None
 
     def replace(self, node: int) -> None:
         """Start a worker in the place of one that died."""

@@ -18,7 +18,8 @@ class Stack:
     """One split of the clients' examples, padded to the longest.
 
     Every client has one row more than the longest: padding, whose labels are missing, so that
-    a batch that is short points there and counts in no loss and no metric.
+    a batch that is short points there and counts in no loss and no metric. Its inputs are the
+    client's own, for a model need not be defined at zero.
 
     Attributes:
         x: ``[clients, rows, ...]`` inputs.
@@ -76,6 +77,7 @@ def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device
     y = {t.name: torch.stack([t.missing(rows)] * len(parts)) for t in tasks}
     for row, part in enumerate(parts):
         x[row, : len(part)] = part.x
+        x[row, len(part) :] = part.x[0] if len(part) else 0
         for name, labels in y.items():
             labels[row, : len(part)] = part.y[name]
     sizes = np.array([len(part) for part in parts], np.int64)

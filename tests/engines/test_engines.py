@@ -50,6 +50,43 @@ def test_ray_equals_inline_bit_for_bit(tmp_path, monkeypatch, workers):
         assert same(state, on_ray.heads()[client])
 
 
+OWN = """
+import dataclasses
+from fedjoint.problem import build_problem
+
+
+class Own:
+    def __init__(self, data):
+        self.data, self.task_names, self.tasks = data, data.task_names, data.tasks
+        self.sizes = data.sizes
+
+    def client(self, index):
+        return self.data.client(index)
+
+
+def make(config):
+    problem = build_problem(config.model_copy(update={"problem": None}))
+    return dataclasses.replace(problem, data=Own(problem.data))
+"""
+
+
+@pytest.mark.slow
+def test_a_problem_in_a_file_runs_on_ray(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    own = {"problem": f"{tmp_path / 'own.py'}:make"}
+    inline = simulate(config(tmp_path, **own))
+    on_ray = simulate(config(tmp_path, engine={"name": "ray", "workers": 2}, **own))
+    assert same(inline.backbone, on_ray.backbone)
+
+
+def test_a_problem_from_python_is_not_replaced_on_resume(tmp_path):
+    made = config(tmp_path)
+    path = simulate(made, build_problem(made)).path
+    with pytest.raises(UserError, match="passed from Python"):
+        resume(path)
+    assert resume(path, build_problem(made)).records[-1]["round"] == 4
+
+
 @pytest.mark.slow
 def test_summed_updates_equal_rows_to_tolerance(tmp_path):
     few = {"clients": 2}
