@@ -109,5 +109,10 @@ def _lines(path: Path, encoding: str | None) -> list[tuple[str, str, str]]:
         label, space, sentence = line.rstrip("\r").partition(" ")
         if not label or not space:
             raise UserError(f"{path}:{number}: {line[:40]!r} is not a `label sentence` line")
+        if label.split() != [label]:
+            raise UserError(
+                f"{path}:{number}: label {label[:40]!r} holds white space; write one space between "
+                "label and sentence"
+            )
         lines.append((label, sentence, f"{path}:{number}"))
     return lines

@@ -1,3 +1,4 @@
+import codecs
 import zlib
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_windows_lines_and_byte_order_mark(tmp_path):
     assert x.equal(y)
 
 
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_utf_16_is_detected_by_its_mark(tmp_path, mark):
+    file = tmp_path / "a.txt"
+    kind = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
+    file.write_bytes(mark + "0 caf\u00e9\n1 two\n".encode(kind))
+    x = text.load(config(file)).examples.x
+    assert x.equal(text.encode(["caf\u00e9", "two"], 40, 4096))
+
+
 @pytest.mark.parametrize(
     ("content", "settings", "message"),
     [
@@ -89,6 +99,10 @@ def test_windows_lines_and_byte_order_mark(tmp_path):
         (b"0 good\n1 x\nONE y\n", {}, r"a\.txt:3: label 'ONE'"),
         (b"0 x\n1 y\n2 z\n", {"outputs": {"a": 2}}, r"a\.txt:3: label '2' .*data.outputs.a = 2"),
         (b"", {}, r"a\.txt: the file is empty"),
+        (b"0 x\n0\tfilm y\n", {}, r"a\.txt:2: label '0\\tfilm' holds white space; write one"),
+        (b"0 x\n1 a\0b\n", {}, r"a\.txt:2: holds a NUL; save the file as UTF-8"),
+        ("0 caf\u00e9\n1 y\n".encode("utf-16-le"), {}, r"a\.txt:1: holds a NUL"),
+        (codecs.BOM_UTF16_LE + b"0\0 \0x\0\n\0\n", {}, r"a\.txt:2: not utf-16"),
         (b"0 x\n1 caf\xe9\n", {"encoding": "utf-8"}, r"a\.txt:2: not utf-8"),
         (b"0 x\n", {"encoding": "klingon"}, "'klingon' is unknown"),
     ],
