@@ -6,7 +6,7 @@
 ``text``, one ``label sentence`` per line: TREC (Li and Roth 2002, six types of question), MPQA
 (Wiebe et al. 2005, polarity of phrases) and MR (Pang and Lee 2005, polarity of film reviews). The
 Stanford treebank is left out, as it holds the sentences of MR again: a test sentence of one would
-train the other.
+train the other. A phrase of MPQA, of which a fifth repeat an earlier one, is kept once.
 """
 
 from __future__ import annotations

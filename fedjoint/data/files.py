@@ -1,9 +1,12 @@
 """Finding and reading the files of ``data.path``."""
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedjoint.errors import UserError
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def find(path: str | Sequence[str]) -> list[Path]:
@@ -29,10 +32,21 @@ def find(path: str | Sequence[str]) -> list[Path]:
 def read_text(path: Path, encoding: str | None) -> str:
     """Read a text file; without ``encoding``, as UTF-8 or, where that fails, as Latin-1.
 
+    A file that begins with the byte-order mark of UTF-16 is read as that.
+
     Raises:
-        UserError: the file cannot be read or is not in ``encoding``.
+        UserError: the file cannot be read, is not in ``encoding`` or holds a NUL.
     """
     data = read_bytes(path)
+    marked = encoding is None and data.startswith(_UTF_16)
+    text = _decode(path, data, "utf-16" if marked else encoding)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UserError(f"{path}:{line}: holds a NUL; save the file as UTF-8 text")
+    return text
+
+
+def _decode(path: Path, data: bytes, encoding: str | None) -> str:
     try:
         return data.decode(encoding or "utf-8-sig")
     except LookupError:
@@ -41,9 +55,7 @@ def read_text(path: Path, encoding: str | None) -> str:
         if encoding is None:
             return data.decode("latin-1")
         line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{line}: not {encoding}; leave out data.encoding to detect it"
-        ) from None
+        raise UserError(f"{path}:{line}: not {encoding}; mend the file, or data.encoding") from None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -72,12 +72,18 @@ def read(config: DataConfig) -> Table:
     """Read and join the files of ``data.path``, which have the columns that ``config`` names.
 
     Raises:
-        UserError: a file or a column is missing, or a row is malformed.
+        UserError: a file or a column is missing, or a row is malformed or names no client.
     """
     table = _join([read_table(path, config.encoding) for path in find(config.path or "")])
     for name in [*config.targets, *config.features, config.client_column]:
         if name is not None and name not in table.columns:
             raise choose("column", name, table.columns)
+    for row, owner in enumerate(table.columns.get(config.owner_column or "", [])):
+        if not owner.strip():
+            raise UserError(
+                f"{table.places[row]}: client_column {config.owner_column!r} is empty; name the "
+                "row's client or leave the row out"
+            )
     return table
 
 
@@ -85,7 +91,7 @@ def feature_columns(table: Table, config: DataConfig) -> list[str]:
     """Return the columns that are features: those named, or every other one of numbers.
 
     Raises:
-        UserError: none is named, and no other column begins with a number.
+        UserError: none is named, and no other column's first cell that is not empty is a number.
     """
     return config.features or _numeric(table, {*config.targets, config.client_column})
 
@@ -144,8 +150,9 @@ def _parquet(path: Path) -> Table:
         raise UserError(f"{path}: Parquet needs pyarrow; pip install 'fedjoint[parquet]'") from None
     try:
         table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid:
-        raise UserError(f"{path}: not a Parquet file; check the path") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(f"{path}: not a Parquet file, or a broken one: {first}") from None
     columns = {name: [cell(v) for v in table[name].to_pylist()] for name in table.column_names}
     return Table(columns, [f"{path}: row {i}" for i in range(table.num_rows)])
 
@@ -164,8 +171,12 @@ def _join(tables: Sequence[Table]) -> Table:
 
 
 def _numeric(table: Table, taken: set[str | None]) -> list[str]:
-    """Return the columns that are not ``taken`` and begin with a number."""
-    begins = {name: cells[0] for name, cells in table.columns.items() if name not in taken}
+    """Return the columns that are not ``taken`` and whose first filled cell is a number."""
+    begins = {
+        name: next((cell for cell in cells if cell.strip()), "")
+        for name, cells in table.columns.items()
+        if name not in taken
+    }
     names = [name for name, first in begins.items() if _number(first) is not None]
     if not names:
         raise UserError(f"{table.places[0]}: no column of numbers is left; set data.features")

@@ -48,6 +48,9 @@ def load(config: DataConfig) -> Dataset:
     A task is named by its file up to the first dot, and files of one name are one task. Each
     task has its own examples: those of the others have no label for it.
 
+    Of lines of one task with the same words the first is kept, whatever the labels of the others:
+    no sentence is in two splits or with two clients.
+
     Raises:
         UserError: a file is missing, empty or malformed.
     """
@@ -61,15 +64,25 @@ def load(config: DataConfig) -> Dataset:
             [place for _, _, place in lines].__getitem__,
             config.outputs.get(name),
         )
+        # All labels are read before: a class of repeated sentences alone is a class still.
+        kept = _first([sentence for _, sentence, _ in lines])
         tasks.append(task)
-        labels.append(own)
-        inputs.append(encode((line[1] for line in lines), config.max_length, config.vocabulary))
+        labels.append(own[kept])
+        inputs.append(encode((lines[i][1] for i in kept), config.max_length, config.vocabulary))
     count = [len(own) for own in labels]
     y = {task.name: task.missing(sum(count)) for task in tasks}
     for task, own, stop in zip(tasks, labels, np.cumsum(count), strict=True):
         y[task.name][stop - len(own) : stop] = own
     origin = np.repeat(np.arange(len(tasks)), count)
     return Dataset(tuple(tasks), Examples(torch.cat(inputs), y), origin)
+
+
+def _first(sentences: Iterable[str]) -> list[int]:
+    """Return where each sentence, as a list of words, occurs first."""
+    places: dict[tuple[str, ...], int] = {}
+    for place, sentence in enumerate(sentences):
+        places.setdefault(tuple(sentence.lower().split()), place)
+    return list(places.values())
 
 
 def read(config: DataConfig) -> dict[str, list[tuple[str, str, str]]]:
@@ -96,5 +109,10 @@ def _lines(path: Path, encoding: str | None) -> list[tuple[str, str, str]]:
         label, space, sentence = line.rstrip("\r").partition(" ")
         if not label or not space:
             raise UserError(f"{path}:{number}: {line[:40]!r} is not a `label sentence` line")
+        if label.split() != [label]:
+            raise UserError(
+                f"{path}:{number}: label {label[:40]!r} holds white space; write one space between "
+                "label and sentence"
+            )
         lines.append((label, sentence, f"{path}:{number}"))
     return lines

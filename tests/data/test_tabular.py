@@ -68,6 +68,12 @@ def test_quoted_line_ends_keep_the_line_numbers(tmp_path):
         ("", {}, "the table has no rows"),
         ('a,b\n"1,2\n', {}, r"t\.csv:2: not valid CSV"),
         (TEXT, {"outputs": {"sick": 1}}, r"t\.csv:2: label 'yes' of 'sick' is class 1"),
+        (TEXT.replace("30,", ",", 1), {}, r"t\.csv:2: feature 'age' is '', not a finite number"),
+        (
+            TEXT.replace(",b,", ", ,"),
+            {"partition": "natural", "client_column": "city"},
+            r"t\.csv:3: client_column 'city' is empty; name the row's client",
+        ),
         ("c,sick\nx,1\ny,0\n", {"targets": {"sick": "multiclass"}}, "no column of numbers"),
     ],
 )
@@ -92,6 +98,16 @@ def test_parquet_is_read_like_csv(tmp_path):
     assert read.x.equal(expected.x)
     for name in TARGETS:
         np.testing.assert_array_equal(read.y[name], expected.y[name])
+    whole = file.read_bytes()
+    for at in range(4, len(whole) // 2, 7):  # a page broken in the middle: one line, or read
+        file.write_bytes(whole[:at] + b"\xff" * 24 + whole[at + 24 :])
+        try:
+            load(tmp_path, path=str(file))
+        except UserError as error:
+            assert "\n" not in str(error)
+    file.write_bytes(whole[:4] + b"\xff" * 24 + whole[28:])
+    with pytest.raises(UserError, match=r"t\.parquet: not a Parquet file, or a broken one: "):
+        load(tmp_path, path=str(file))
     file.write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"t\.parquet: not a Parquet file"):
         load(tmp_path, path=str(file))

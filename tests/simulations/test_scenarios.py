@@ -11,11 +11,17 @@ from fedjoint.scenario import scenario_config
 from fedjoint.simulation import simulate
 from simulations import tabular, text
 
+
+def _lines(times, *lines):
+    """Each line several times, made different by its last word."""
+    return "".join(f"{line} w{i}\n" for i in range(times) for line in lines)
+
+
 SENTENCES = {
-    "TREC.train.all": "0 how is it ?\n1 what film ?\n2 what is it short for ?\n" * 20,
-    "TREC.test.all": "3 who was he ?\n4 where ?\n5 how far ?\n" * 20,
-    "mpqa.all": "0 complaining\n1 is happy\n" * 30,
-    "rt-polarity.all": "0 silly and tedious .\n1 a great film .\n" * 30,
+    "TREC.train.all": _lines(20, "0 how is it ?", "1 what film ?", "2 what is it short for ?"),
+    "TREC.test.all": _lines(20, "3 who was he ?", "4 where ?", "5 how far ?"),
+    "mpqa.all": _lines(30, "0 complaining", "1 is happy"),
+    "rt-polarity.all": _lines(30, "0 silly and tedious .", "1 a great film ."),
 }
 
 
