@@ -47,7 +47,7 @@ class Fixed:
 
         Args:
             norms: ``[clients, tasks]`` lengths of the tasks' gradients of the backbone.
-            losses: ``[clients, tasks]``.
+            losses: ``[clients, tasks]``, NaN where the minibatch had no label of the task.
             state: the clients' state, changed in place.
         """
 
@@ -102,9 +102,10 @@ class GradNorm(Fixed):
 
     def after_step(self, norms: Tensor, losses: Tensor, state: Tensors) -> None:
         weights, first = state["balance.weights"], state["balance.first_losses"]
-        # A batch without a single label of a task has no loss, which must not count as its first.
         first.copy_(torch.where(first.isnan() & (losses > 0), losses, first))
-        rate = torch.where(first.isnan(), torch.ones_like(losses), losses / first)
+        # A task without a label in the minibatch neither gains nor lags.
+        unknown = first.isnan() | losses.isnan()
+        rate = torch.where(unknown, torch.ones_like(losses), losses / first)
         rate = rate / rate.mean(-1, keepdim=True).clamp(min=1e-12)
         lengths = weights * norms
         target = lengths.mean(-1, keepdim=True) * rate**self.config.alpha

@@ -33,11 +33,14 @@ class Batch(NamedTuple):
         x: ``[clients, batch, ...]`` inputs.
         y: task name -> ``[clients, batch, ...]`` labels.
         active: ``[clients]`` bool, who still has a batch; None where everyone has.
+        labelled: ``[clients, tasks]`` bool, where it has a label of the task; None where the
+            clients' data lack none.
     """
 
     x: Tensor
     y: Tensors
     active: Tensor | None
+    labelled: Tensor | None
 
 
 @dataclass
@@ -62,7 +65,8 @@ class Job:
         trainable: names of the parameters that training may change.
         budget: the batch size, and epochs or steps, of a round.
         rate: ``[clients]`` effective learning rates of this round, momentum counted in.
-        losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps.
+        losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
+            minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
     """
 
@@ -108,6 +112,7 @@ class Job:
         # Rows of all clients' examples one below the other: faster to select than pairs.
         index += (padding + 1) * np.arange(len(self.cohort))[:, None]
         rows = torch.from_numpy(index).to(device)
+        labelled = self._labelled(rows)
         present = np.any(drawn.mask, axis=2)
         full = np.all(present, axis=1)
         for step, mask in enumerate(drawn.mask):
@@ -118,7 +123,21 @@ class Job:
                     continue
                 at = at[:, : int(mask.sum())]
             active = None if everyone else torch.from_numpy(who).to(device)
-            yield Batch(_rows(data.x, at), {n: _rows(y, at) for n, y in data.y.items()}, active)
+            y = {n: _rows(labels, at) for n, labels in data.y.items()}
+            known = None if labelled is None else labelled[step]
+            yield Batch(_rows(data.x, at), y, active, known)
+
+    def _labelled(self, rows: Tensor) -> Tensor | None:
+        """``[steps, clients, tasks]``, which minibatches have a label; None where no label lacks.
+
+        Args:
+            rows: ``[steps, clients, batch]``, of all clients' examples.
+        """
+        data = self.cohort.train
+        known = torch.stack([_known(y) for y in data.y.values()], 2)
+        sizes = torch.from_numpy(data.sizes).to(known.device)
+        own = torch.arange(known.shape[1], device=known.device) < sizes[:, None]
+        return None if known[own].all() else known.flatten(0, 1)[rows].any(2)
 
     def gradients(
         self, batch: Batch, shared: Tensor, private: Tensors, names: Collection[str]
@@ -187,6 +206,7 @@ class Job:
         weights, fixed = self.weights(private), not self.balance.private()
         total = torch.zeros_like(self.losses)
         taken = torch.zeros(len(self.cohort), device=shared.device)
+        counted = torch.zeros_like(self.losses)  # steps whose minibatch had a label of the task
         for batch in self.batches(steps, stream):
             if beside is not None:
                 beside(batch)
@@ -197,11 +217,17 @@ class Job:
                 correct(found.of, parameters)
             optimiser.step(found.of, batch.active)
             if found.norms is not None:
-                self.balance.after_step(found.norms, found.losses, private)
-            active = 1.0 if batch.active is None else batch.active.float()
-            total += found.losses * (active if isinstance(active, float) else active[:, None])
-            taken += active
-        mean = total / taken.clamp(min=1)[:, None]
+                losses = found.losses
+                if batch.labelled is not None:
+                    losses = torch.where(batch.labelled, losses, torch.nan)
+                self.balance.after_step(found.norms, losses, private)
+            counts = batch.labelled  # whoever is not active has no label either
+            if counts is None and batch.active is not None:
+                counts = batch.active[:, None]
+            total += found.losses if counts is None else torch.where(counts, found.losses, 0)
+            counted += 1 if counts is None else counts
+            taken += 1.0 if batch.active is None else batch.active.float()
+        mean = total / counted
         if record:
             self.losses = mean
             self.steps = self.steps + taken.long().cpu().numpy()
@@ -212,3 +238,8 @@ def _rows(stacked: Tensor, index: Tensor) -> Tensor:
     """``[clients, batch, ...]``, the rows ``index`` of ``stacked`` with its clients end to end."""
     found = stacked.flatten(0, 1).index_select(0, index.reshape(-1))
     return found.view(*index.shape, *stacked.shape[2:])
+
+
+def _known(labels: Tensor) -> Tensor:
+    """``[clients, rows]``, whose labels are not missing."""
+    return ~labels.isnan().any(-1) if labels.is_floating_point() else labels >= 0

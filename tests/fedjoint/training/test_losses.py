@@ -1,0 +1,58 @@
+"""What a round reports as its loss, where labels are missing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedjoint import Client, Examples, Problem, Task
+from fedjoint.config import check
+from fedjoint.simulation import simulate
+
+
+class Sparse:
+    """Two tasks of three classes; one example in twenty has a label of ``rare``."""
+
+    task_names = ("common", "rare")
+    sizes = np.array([100, 60])
+    tasks = np.ones((2, 2), bool)
+
+    def client(self, index):
+        size = int(self.sizes[index])
+        g = torch.Generator().manual_seed(index)
+        labels = torch.randint(3, (size,), generator=g)
+        rare = torch.where(torch.arange(size) % 20 == 0, labels, -1)
+        examples = Examples(torch.randn(size, 4, generator=g), {"common": labels, "rare": rare})
+        none = examples.take(torch.arange(0))
+        return Client(examples, none, none)
+
+
+def flat_head(features):
+    head = nn.Linear(features, 3)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("balance", ["fixed", "gradnorm", "dwa"])
+def test_minibatches_without_a_label_do_not_count(tmp_path, sequential, balance):
+    tasks = [Task(name, "multiclass", 3, head=flat_head) for name in Sparse.task_names]
+    problem = Problem(tasks, lambda: nn.Linear(4, 4), Sparse(), torch.zeros(1, 4))
+    tree = {
+        "rounds": 2,
+        "local": {
+            "epochs": 1,
+            "batch_size": 8,
+            "sequential": sequential,
+            "optimiser": {"lr": 1e-9},
+        },
+        "balance": {"name": balance},
+        "engine": {"name": "inline"},
+        "output": {"dir": str(tmp_path)},
+    }
+    for record in simulate(check(tree), problem).records:
+        # Zero logits: every class has a third, whatever the labels.
+        assert record["loss"] == pytest.approx({"common": math.log(3), "rare": math.log(3)})
