@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,9 +21,11 @@ class OptimiserConfig(Section):
     """The clients' optimiser."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(0.1, gt=0, description="learning rate")
+    lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="learning rate")
     momentum: float = Field(0.0, ge=0, lt=1, description="of SGD")
-    weight_decay: float = Field(0.0, ge=0, description="L2 (sgd, adam) or decoupled (adamw)")
+    weight_decay: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="L2 (sgd, adam) or decoupled (adamw)"
+    )
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0)
@@ -84,8 +87,8 @@ class BalanceConfig(Section):
     def _fixed_only(self) -> BalanceConfig:
         if self.weights and self.name != "fixed":
             raise ValueError("weights belong to name = 'fixed'")
-        if any(w < 0 for w in self.weights.values()):
-            raise ValueError("weights must not be negative")
+        if not all(0 <= w < math.inf for w in self.weights.values()):
+            raise ValueError("weights must be finite and not negative")
         return self
 
 
@@ -149,7 +152,7 @@ class EngineConfig(Section):
     name: Literal["ray", "inline", "flower"] = "ray"
     workers: int = Field(0, ge=0, description="workers; 0: one per GPU share, else per CPU core")
     min_nodes: int = Field(1, ge=1, description="nodes without which no round starts (deployed)")
-    blocks: int = Field(0, ge=0, description="blocks of clients; 0: 8 to 64, by their number")
+    blocks: int = Field(0, ge=0, description="blocks of clients; 0: 4 to 64, by their number")
     threads: int = Field(1, ge=1, description="CPU threads per worker")
     cpus_per_worker: float = Field(1.0, ge=0)
     gpus_per_worker: float | None = Field(

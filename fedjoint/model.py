@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedjoint.errors import UserError
 from fedjoint.layout import Layout
 from fedjoint.tasks import Task
 
@@ -79,13 +80,25 @@ def build_model(
         example: ``[1, ...]`` one input, to find the number of features.
         norm: see :class:`JointModel`.
         seed: seeds the initial weights; global random state is left as it was.
+
+    Raises:
+        UserError: the backbone cannot be built, or does not take such inputs.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = backbone()
-        body.eval()
-        with torch.no_grad():
-            features = body(example).shape[-1]
+        try:
+            body = backbone()
+            body.eval()
+            with torch.no_grad():
+                features = body(example).shape[-1]
+        except UserError:
+            raise
+        except Exception as error:  # whatever a module may raise
+            inputs = f"{tuple(example.shape[1:])} {str(example.dtype).removeprefix('torch.')}"
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(
+                f"the backbone does not take inputs of {inputs}: {why}; set model.backbone"
+            ) from error
         body.train()
         heads = {}
         for task in tasks:

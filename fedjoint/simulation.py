@@ -21,6 +21,7 @@ from fedjoint.problem import Problem, build_problem
 from fedjoint.rundir import RunDir
 from fedjoint.server import OnRound, make_strategy, serve
 from fedjoint.store import StateStore
+from fedjoint.training.balance import make_balance
 from fedjoint.transfer import Reference
 
 #: Returns the ClientApp that hosts a problem's clients; named, as the library imports no client.
@@ -77,6 +78,9 @@ def simulate(
         Reference(config.diagnostics.reference, config)
     own = problem is not None
     problem = _problem(config, problem)
+    if problem:  # what every node would stumble over is found before there is a run
+        make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
+        problem.model(config)
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     return _execute(config, problem, run, on_round)
 

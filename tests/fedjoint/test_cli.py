@@ -37,6 +37,13 @@ def run(*arguments, cwd):
         (["simulate", "digits", "--clients", "0"], ["data.clients", "1"]),
         (["simulate", "digits", "--set", "local.optimiser.lr=-1"], ["local.optimiser.lr"]),
         (["simulate", "digits", "--set", "local.steps=3"], ["epochs or steps"]),
+        (["simulate", "digits", "--set", "local.optimiser.lr=inf"], ["local.optimiser.lr"]),
+        (["simulate", "digits", "--set", "balance.weights.digt=2"], ["did you mean 'digit'"]),
+        (["simulate", "digits", "--set", "model.backbone=foo"], ["model.backbone", "'foo'"]),
+        (
+            ["simulate", "digits", "--set", "model.backbone=text"],
+            ["does not take inputs of (64,) float32", "model.backbone"],
+        ),
         (["simulate", "digits", "--engine", "warp"], ["engine.name", "ray"]),
         (["resume", "nowhere"], ["nowhere", "run directory"]),
     ],
