@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 
 import typer
@@ -42,6 +43,8 @@ app.command("predict")(predict_command)
 
 def main() -> None:
     """Run the program; a user's mistake is one line and exit status 2."""
+    # As an interrupt: what the run started is stopped, and the run marked as failed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         app()

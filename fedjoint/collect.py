@@ -234,7 +234,8 @@ class Collector:
 
     def ids(self) -> list[int]:
         """Return the clients that trained, ascending."""
-        return sorted(int(c) for part in self.parts for c in part.asked.clients[part.good])
+        found = [part.asked.clients[part.good] for part in self.parts]
+        return np.sort(np.concatenate(found)).tolist() if found else []
 
     def losses(self) -> tuple[float | None, dict[str, float]]:
         """Return the mean loss over the examples trained on, all tasks together and for each."""

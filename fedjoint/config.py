@@ -174,7 +174,7 @@ class Config(Section):
     """A scenario: everything that decides a run's numbers, and where they go."""
 
     name: str = "run"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     rounds: int = Field(30, ge=1)
     problem: str | None = Field(
         None, description="package.module:function or file.py:function, (config) -> Problem"
@@ -238,9 +238,13 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 
 
+_TYPES = ("str", "list[str]")
+
+
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
+    # Where a value may be of several types, pydantic names the type, too.
+    place = [str(part) for part in first["loc"] if part not in _TYPES]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
         allowed = _fields(place[:-1])

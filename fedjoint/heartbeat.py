@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ class Heartbeat:
 
     def __init__(self, beat: Callable[[], None]):
         self._beat, self._lock, self._ended = beat, threading.Lock(), threading.Event()
+        self._last = -math.inf
         self._thread = threading.Thread(target=self._go, daemon=True, name="heartbeat")
 
     def __enter__(self) -> Heartbeat:
@@ -30,10 +33,13 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
 
-    def beat(self) -> None:
-        """Beat now."""
+    def beat(self, after: float = 0.0) -> None:
+        """Beat now, unless the last time was less than ``after`` seconds ago."""
         with self._lock:
-            self._beat()
+            now = time.monotonic()
+            if now - self._last >= after:
+                self._beat()
+                self._last = now
 
     def _go(self) -> None:
         while not self._ended.wait(EVERY):

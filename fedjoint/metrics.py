@@ -42,7 +42,7 @@ def _f1(output: Tensor, y: Tensor) -> Tensor:
 def _squares(output: Tensor, y: Tensor) -> Tensor:
     known = ~y.isnan().any(-1)
     y = y.nan_to_num().double() * known[..., None]
-    error = ((output.double() - y) ** 2).sum(-1) * known
+    error = torch.where(known, ((output.double() - y) ** 2).sum(-1), 0)
     return torch.cat([known[..., None].double(), error[..., None], y * y, y], -1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, nn
 
 from fedjoint.backbones import TextBackbone, cnn, mlp
@@ -28,7 +29,8 @@ class Problem:
         example: ``[1, ...]`` one input, to find the shapes of the model.
 
     Raises:
-        UserError: tasks and data do not name the same tasks, or nobody has any data.
+        UserError: tasks and data do not name the same tasks, the data's arrays do not fit one
+            another, or nobody has any data.
     """
 
     tasks: Sequence[Task]
@@ -42,6 +44,15 @@ class Problem:
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")
         if len(set(names)) < len(names):
             raise UserError(f"two tasks have one name: {', '.join(names)}")
+        for field, ndim in (("sizes", 1), ("tasks", 2)):
+            found = getattr(self.data, field)
+            if not isinstance(found, np.ndarray) or found.ndim != ndim:
+                raise UserError(f"data.{field} is no NumPy array with {ndim} dimensions")
+        if self.data.tasks.shape != (len(self.data.sizes), len(names)):
+            shape = (len(self.data.sizes), len(names))
+            raise UserError(
+                f"data.tasks is {self.data.tasks.shape}, not {shape} as sizes and tasks"
+            )
         if not len(self.data.sizes) or not (self.data.sizes > 0).any():
             raise UserError("no client has a training example")
 

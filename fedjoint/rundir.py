@@ -81,22 +81,7 @@ class RunDir:
         Raises:
             UserError: the directory cannot be made.
         """
-        if not name or Path(name).name != name:
-            raise UserError(f"name = {name!r} cannot name a folder; use letters, digits and dashes")
-        stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-        number, path = 1, parent / stem
-        while True:
-            try:
-                path.mkdir(parents=True)
-                break
-            except FileExistsError:
-                if not parent.is_dir():
-                    raise UserError(f"{parent}: not a folder; set output.dir") from None
-                number += 1
-                path = parent / f"{stem}-{number}"
-            except OSError as error:
-                raise UserError(f"{path}: {error.strerror}; set output.dir") from None
-        run = cls(path)
+        run = cls(new_folder(parent, name))
         run._checkpoints.mkdir()
         run._metrics.touch()
         # A limit may be infinite: written as Infinity, which is Python's JSON, not everyone's.
@@ -350,6 +335,29 @@ class RunDir:
 def _round_of(path: Path) -> int:
     number = path.stem.removeprefix("round-")
     return int(number) if number.isdecimal() else -1
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make ``<parent>/<name>-<date>-<time>``, or one with a number after it where that exists.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    if not name or Path(name).name != name:
+        raise UserError(f"name = {name!r} cannot name a folder; use letters, digits and dashes")
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    number, path = 1, parent / stem
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            if not parent.is_dir():
+                raise UserError(f"{parent}: not a folder; set output.dir") from None
+            number += 1
+            path = parent / f"{stem}-{number}"
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; set output.dir") from None
 
 
 def _load(path: Path) -> Checkpoint:

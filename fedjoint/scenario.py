@@ -26,7 +26,7 @@ def scenario_config(scenario: str, settings: Sequence[str], **flags: Any) -> Con
     if scenario.endswith(".toml") or Path(scenario).is_file():
         tree = load(scenario)
     elif ":" in scenario or scenario in registered("scenarios"):
-        tree = find("scenarios", scenario)()
+        tree = _made(scenario, find("scenarios", scenario))
     else:
         error = choose("scenario", scenario, registered("scenarios"))
         raise UserError(f"{error}; or give a TOML file")
@@ -37,5 +37,21 @@ def scenario_config(scenario: str, settings: Sequence[str], **flags: Any) -> Con
             node: Any = tree
             for table in tables:
                 node = node.setdefault(table, {})
+                if not isinstance(node, dict):
+                    raise UserError(f"{scenario}: {table} = {node!r}: write it as a table")
             node[key] = value
     return check(override(tree, settings), scenario)
+
+
+def _made(name: str, make: Any) -> Mapping[str, Any]:
+    try:
+        tree = make()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user names may raise anything
+        raise UserError(f"scenario {name!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(tree, Mapping):
+        raise UserError(
+            f"scenario {name!r} returns {type(tree).__name__}: return a dict of settings"
+        )
+    return tree

@@ -99,7 +99,7 @@ def serve(
         named = [f | {"name": strategy.roster.name(f["node"])} for f in failed]
         values = values | {"clients": values["clients"] | {"failed": named}}
         run.append(values)
-        heart.beat()
+        heart.beat(after=1.0)
         _log_round(values, config.rounds)
         on_round(values)
 

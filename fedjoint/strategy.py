@@ -177,6 +177,11 @@ class JointStrategy(Strategy):
             compression=s.compression,
         )
         self.sent_to = len(chosen)
+        if not self.roster.deployed and len(chosen) < s.min_clients:
+            raise UserError(
+                f"strategy.min_clients is {s.min_clients}, but a round has {len(chosen)} clients: "
+                "lower it, or raise data.clients or strategy.fraction"
+            )
         extra = self.checked_broadcast(self._parameters, round)
         self.bytes_down = 4 * self.roster.layout.size + sum(t.nbytes for t in extra.values())
         self.broadcast_record = to_record(extra)

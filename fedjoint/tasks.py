@@ -18,20 +18,20 @@ def multiclass_loss(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     known = y >= 0
     # As F.cross_entropy, which under vmap is put together from slower parts.
     chosen = F.log_softmax(output, 1).gather(1, y.clamp(min=0)[:, None]).squeeze(1)
-    return -chosen * known, known
+    return torch.where(known, -chosen, 0), known
 
 
 def multilabel_loss(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy per example, averaged over the labels ``[n, labels]``."""
     known = ~y.isnan().any(-1)
     loss = F.binary_cross_entropy_with_logits(output, y.nan_to_num(), reduction="none").mean(-1)
-    return loss * known, known
+    return torch.where(known, loss, 0), known
 
 
 def regression_loss(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Squared error per example, averaged over the targets ``[n, outputs]``."""
     known = ~y.isnan().any(-1)
-    return ((output - y.nan_to_num()) ** 2).mean(-1) * known, known
+    return torch.where(known, ((output - y.nan_to_num()) ** 2).mean(-1), 0), known
 
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

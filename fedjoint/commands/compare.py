@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from fedjoint.commands.common import Scenario, Settings, console, parts
 from fedjoint.config import Config
 from fedjoint.entries import split_entries
 from fedjoint.errors import UserError
-from fedjoint.rundir import RunDir
+from fedjoint.rundir import RunDir, new_folder
 from fedjoint.scenario import scenario_config
 from fedjoint.simulation import RunResult
 
@@ -98,9 +97,7 @@ def _rates(text: str | None) -> list[float]:
 
 
 def _prepare(config: Config, what: str) -> tuple[Config, Path]:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(config.output.dir) / f"{what}-{config.name}-{stamp}"
-    folder.mkdir(parents=True)
+    folder = new_folder(Path(config.output.dir), f"{what}-{config.name}")
     output = config.output.model_copy(update={"dir": str(folder / "runs")})
     return config.model_copy(update={"output": output}), folder
 

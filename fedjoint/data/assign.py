@@ -98,6 +98,6 @@ def _strata(dataset: Dataset, by: str | None, present: np.ndarray) -> np.ndarray
         return y.numpy()
     if task.kind == "multilabel":
         return np.unique(y.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
-    first, known = y.numpy()[:, 0], is_known(y)
+    first, known = y.numpy()[:, 0], is_known(y).numpy()
     edges = np.quantile(first[known], np.linspace(0, 1, _BINS + 1)[1:-1])
     return np.where(known, np.searchsorted(edges, first), -1)

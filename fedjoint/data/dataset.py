@@ -38,7 +38,7 @@ class Dataset:
 
     def known(self) -> np.ndarray:
         """Return ``[n, tasks]`` bool: which example is labelled for which task."""
-        return np.stack([is_known(self.examples.y[name]) for name in self.task_names], 1)
+        return np.stack([is_known(self.examples.y[name]).numpy() for name in self.task_names], 1)
 
     def only(self, names: Collection[str]) -> Dataset:
         """Return the same examples with the tasks in ``names`` alone."""
@@ -47,6 +47,6 @@ class Dataset:
         return replace(self, tasks=tasks, examples=Examples(self.examples.x, labels))
 
 
-def is_known(y: Tensor) -> np.ndarray:
-    """Return ``[n]`` bool, whether the labels ``y`` of a task are there."""
-    return (~y.isnan().any(-1) if y.is_floating_point() else y >= 0).numpy()
+def is_known(y: Tensor) -> Tensor:
+    """Return ``[n]`` bool, whether the labels ``y`` (``[n]`` or ``[n, k]``) are there."""
+    return ~y.isnan().any(-1) if y.is_floating_point() else y >= 0

@@ -75,7 +75,7 @@ def read(config: DataConfig) -> Table:
         UserError: a file or a column is missing, or a row is malformed or names no client.
     """
     table = _join([read_table(path, config.encoding) for path in find(config.path or "")])
-    for name in [*config.targets, *config.features, config.client_column]:
+    for name in [*config.targets, *config.features, config.client_column, config.by]:
         if name is not None and name not in table.columns:
             raise choose("column", name, table.columns)
     for row, owner in enumerate(table.columns.get(config.owner_column or "", [])):

@@ -23,8 +23,7 @@ class InlineGrid(LocalGrid):
 
     def __init__(self, app: ClientApp, context: Context, threads: int = 1):
         super().__init__()
-        torch.set_num_threads(threads)
-        self.app, self.context = app, context
+        self.app, self.context, self.threads = app, context, threads
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the only node."""
@@ -35,7 +34,12 @@ class InlineGrid(LocalGrid):
     ) -> Iterator[Message]:
         """Run the app on each message; errors become error replies, as over a network."""
         for message in number(messages):
+            before = torch.get_num_threads()
+            torch.set_num_threads(self.threads)
             try:
-                yield self.app(message, self.context)
+                reply = self.app(message, self.context)
             except Exception as error:
-                yield Message(Error(code=2, reason=str(error)), reply_to=message)
+                reply = Message(Error(code=2, reason=str(error)), reply_to=message)
+            finally:
+                torch.set_num_threads(before)
+            yield reply

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedjoint.data.base import Examples, Federation
+from fedjoint.data.dataset import is_known
+from fedjoint.errors import UserError
 from fedjoint.tasks import Task
 
 
@@ -30,6 +33,14 @@ class Stack:
     x: Tensor
     y: dict[str, Tensor]
     sizes: np.ndarray
+
+    @cached_property
+    def known(self) -> Tensor | None:
+        """``[clients, rows, tasks]``, which labels are known; None where only padding has none."""
+        known = torch.stack([is_known(labels) for labels in self.y.values()], 2)
+        sizes = torch.from_numpy(self.sizes).to(known.device)
+        own = torch.arange(known.shape[1], device=known.device) < sizes[:, None]
+        return None if known[own].all() else known
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,15 @@ def gather(
     clients: np.ndarray,
     device: torch.device,
 ) -> Cohort:
-    """Stack the data of ``clients``, which all have ``tasks`` and are at ``places`` in ``data``."""
+    """Stack the data of ``clients``, which all have ``tasks`` and are at ``places`` in ``data``.
+
+    Raises:
+        UserError: a client's labels are missing, or do not fit their task.
+    """
     parts = [data.client(int(place)) for place in places]
+    for client, part in zip(clients.tolist(), parts, strict=True):
+        for examples in (part.train, part.valid, part.test):
+            _check(examples, tasks, client)
     return Cohort(
         clients,
         tuple(tasks),
@@ -68,6 +86,24 @@ def gather(
         stack([part.valid for part in parts], tasks, device),
         stack([part.test for part in parts], tasks, device),
     )
+
+
+def _check(examples: Examples, tasks: Sequence[Task], client: int) -> None:
+    for task in tasks:
+        who = f"client {client}, task {task.name!r}"
+        if task.name not in examples.y:
+            raise UserError(f"{who}: no labels; its examples have those of {list(examples.y)}")
+        y, like = examples.y[task.name], task.missing(len(examples))
+        if y.shape != like.shape or y.dtype != like.dtype:
+            raise UserError(
+                f"{who}: labels are {y.dtype} {list(y.shape)}, a {task.kind} task needs "
+                f"{like.dtype} {list(like.shape)}"
+            )
+        if task.kind == "multiclass" and len(y) and not (y < task.outputs).all():
+            raise UserError(
+                f"{who}: class {int(y.max())} of {task.outputs}; number classes from 0, or raise "
+                "the task's outputs"
+            )
 
 
 def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device) -> Stack:

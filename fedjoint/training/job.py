@@ -112,7 +112,8 @@ class Job:
         # Rows of all clients' examples one below the other: faster to select than pairs.
         index += (padding + 1) * np.arange(len(self.cohort))[:, None]
         rows = torch.from_numpy(index).to(device)
-        labelled = self._labelled(rows)
+        known = data.known
+        labelled = None if known is None else known.flatten(0, 1)[rows].any(2)
         present = np.any(drawn.mask, axis=2)
         full = np.all(present, axis=1)
         for step, mask in enumerate(drawn.mask):
@@ -124,20 +125,7 @@ class Job:
                 at = at[:, : int(mask.sum())]
             active = None if everyone else torch.from_numpy(who).to(device)
             y = {n: _rows(labels, at) for n, labels in data.y.items()}
-            known = None if labelled is None else labelled[step]
-            yield Batch(_rows(data.x, at), y, active, known)
-
-    def _labelled(self, rows: Tensor) -> Tensor | None:
-        """``[steps, clients, tasks]``, which minibatches have a label; None where no label lacks.
-
-        Args:
-            rows: ``[steps, clients, batch]``, of all clients' examples.
-        """
-        data = self.cohort.train
-        known = torch.stack([_known(y) for y in data.y.values()], 2)
-        sizes = torch.from_numpy(data.sizes).to(known.device)
-        own = torch.arange(known.shape[1], device=known.device) < sizes[:, None]
-        return None if known[own].all() else known.flatten(0, 1)[rows].any(2)
+            yield Batch(_rows(data.x, at), y, active, None if labelled is None else labelled[step])
 
     def gradients(
         self, batch: Batch, shared: Tensor, private: Tensors, names: Collection[str]
@@ -238,8 +226,3 @@ def _rows(stacked: Tensor, index: Tensor) -> Tensor:
     """``[clients, batch, ...]``, the rows ``index`` of ``stacked`` with its clients end to end."""
     found = stacked.flatten(0, 1).index_select(0, index.reshape(-1))
     return found.view(*index.shape, *stacked.shape[2:])
-
-
-def _known(labels: Tensor) -> Tensor:
-    """``[clients, rows]``, whose labels are not missing."""
-    return ~labels.isnan().any(-1) if labels.is_floating_point() else labels >= 0

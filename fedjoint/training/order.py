@@ -77,6 +77,7 @@ def schedule(
     """
     count, longest = len(clients), int(sizes.max())
     position = np.arange(longest)
+    batch_size = min(batch_size, longest)  # beyond it there would be padding alone
 
     def shuffled(epoch: int) -> np.ndarray:
         drawn = keys(seed, round, clients, epoch, longest)

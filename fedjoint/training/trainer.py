@@ -147,7 +147,9 @@ class Trainer:
         local = self.config.local
         balance, kernel, measure = self._kernel(cohort.tasks)
         rate = local.optimiser.lr * local.lr_decay ** (round - 1)
-        rule = local.optimiser.model_copy(update={"lr": rate})
+        rule = local.optimiser
+        if rate != rule.lr:
+            rule = rule.model_copy(update={"lr": rate})
         # Momentum lengthens the way of a gradient by the sum of its geometric series.
         effective = rate / (1 - rule.momentum) if rule.name == "sgd" else rate
         scale, rates = None, torch.full((len(cohort),), effective, device=self.device)

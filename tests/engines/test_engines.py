@@ -213,10 +213,19 @@ def test_a_failing_client_is_named_and_the_rest_go_on(tmp_path):
 
 
 def test_too_few_clients_keep_the_backbone(tmp_path):
-    result = simulate(config(tmp_path, strategy={"min_clients": 8}))
+    problem = build_problem(config(tmp_path))
+    real = problem.data.client
+    problem.data.client = lambda index: real(9 if index == 3 else index)  # there are seven
+    result = simulate(config(tmp_path, strategy={"min_clients": 7}), problem)
     initial = build_problem(config(tmp_path)).model(config(tmp_path)).state_dict()
     assert all(torch.equal(t, initial[n]) for n, t in result.backbone.items())
     assert "min_clients" in result.records[0]["kept"]
+
+
+def test_more_clients_than_a_round_has_are_not_waited_for(tmp_path):
+    few = {"min_clients": 7, "fraction": 0.5}
+    with pytest.raises(UserError, match=r"min_clients is 7, but a round has 4 clients: lower it"):
+        simulate(config(tmp_path, strategy=few))
 
 
 PLUGIN = """

@@ -45,6 +45,12 @@ def run(*arguments, cwd):
             ["does not take inputs of (64,) float32", "model.backbone"],
         ),
         (["simulate", "digits", "--engine", "warp"], ["engine.name", "ray"]),
+        (["simulate", "digits", "--set", "rounds=true"], ["rounds", "switches"]),
+        (["simulate", "digits", "--seed", str(2**63)], ["seed", "less than"]),
+        (["simulate", "digits", "--set", "data.path=5"], ["digits: data.path: ", "string"]),
+        (["simulate", "typing:Any"], ["scenario 'typing:Any'", "TypeError"]),
+        (["simulate", "builtins:list"], ["scenario 'builtins:list' returns list", "dict"]),
+        (["compare", "digits", "--set", "output.dir=/proc/none"], ["/proc/none", "output.dir"]),
         (["resume", "nowhere"], ["nowhere", "run directory"]),
     ],
 )
@@ -55,6 +61,13 @@ def test_one_clear_line(tmp_path, arguments, words):
     assert len(lines) == 1 and lines[0].startswith("error: ")
     assert all(word in lines[0] for word in words), lines[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_flag_into_what_is_no_table(tmp_path):
+    (tmp_path / "mine.toml").write_text("data = 3")
+    done = run("simulate", "mine.toml", "--clients", "3", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: mine.toml: data = 3: write it as a table"
 
 
 def test_simulate_and_plot(tmp_path):

@@ -22,4 +22,6 @@ def test_it_beats_until_the_end_whatever_a_beat_raises(monkeypatch, caplog):
     count = len(beats)
     heart.beat()
     assert len(beats) == count + 1 and beats[-1] is threading.current_thread()
+    heart.beat(after=600)
+    assert len(beats) == count + 1
     assert not any(thread.is_alive() for thread in set(beats[:-1]))

@@ -1,4 +1,6 @@
-"""Padding is seen by no client."""
+"""Padding is seen by no client, and labels are checked where they come in."""
+
+import re
 
 import numpy as np
 import pytest
@@ -7,7 +9,10 @@ from torch import nn
 
 from fedjoint import Client, Examples, Problem, Task
 from fedjoint.config import check
+from fedjoint.errors import UserError
 from fedjoint.simulation import simulate
+from fedjoint.training.cohort import gather
+from fedjoint.training.order import schedule
 
 
 class Direction(nn.Module):
@@ -55,3 +60,32 @@ def test_a_backbone_that_is_undefined_at_zero_trains_the_same_in_a_batch(tmp_pat
         torch.testing.assert_close(results[0].backbone[name], tensor, rtol=1e-4, atol=1e-6)
     batched, alone = (r.metrics["test"]["sum"] for r in results)
     assert batched == pytest.approx(alone, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "words"),
+    [
+        (Task("sum", "multiclass", 2), torch.tensor([0, 1, 2]), "class 2 of 2"),
+        (Task("sum", "multiclass", 2), torch.zeros(3), "float32 [3], a multiclass task needs"),
+        (Task("sum", "regression", 1), torch.zeros(3), "[3], a regression task needs"),
+        (Task("sum", "multilabel", 2), torch.zeros(3, 3), "needs torch.float32 [3, 2]"),
+        (Task("total", "regression", 1), torch.zeros(3, 1), "no labels; its examples have those"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named_by_client_and_task(task, labels, words):
+    class Wrong:
+        def client(self, index):
+            examples = Examples(torch.zeros(3, 2), {"sum": labels})
+            return Client(examples, examples, examples)
+
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        gather(Wrong(), [task], np.array([0]), np.array([17]), torch.device("cpu"))
+    assert str(error.value).startswith(f"client 17, task {task.name!r}: ")
+
+
+def test_a_batch_is_no_longer_than_the_longest_client():
+    sizes, clients = np.array([5, 3]), np.arange(2)
+    for budget in ({"epochs": 2}, {"steps": 2}):
+        wide, exact = (schedule(0, 1, clients, sizes, batch_size=b, **budget) for b in (1000, 5))
+        assert wide.index.shape == (2, 2, 5)
+        assert np.array_equal(wide.index, exact.index) and np.array_equal(wide.mask, exact.mask)

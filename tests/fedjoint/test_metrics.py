@@ -1,0 +1,69 @@
+"""Metrics pooled over clients against scikit-learn on all examples; losses against PyTorch."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn import metrics as sk
+
+from fedjoint.metrics import METRICS
+from fedjoint.tasks import KINDS
+
+N, KNOWN = 90, 70
+
+
+def labels(kind, g):
+    """Labels of which the last are missing."""
+    if kind == "multiclass":
+        y = torch.randint(4, (N,), generator=g)
+        y[KNOWN:] = -1
+        return y
+    y = torch.randn(N, 3, generator=g)
+    if kind == "multilabel":
+        y = (y > 0.3).float()
+    y[KNOWN:, 1] = torch.nan  # one missing target leaves the example out
+    return y
+
+
+ORACLES = {
+    "accuracy": ("multiclass", 4, lambda y, out: sk.accuracy_score(y, out.argmax(1))),
+    "micro_f1": ("multilabel", 3, lambda y, out: sk.f1_score(y, out > 0, average="micro")),
+    "r2": ("regression", 3, lambda y, out: sk.r2_score(y, out, multioutput="variance_weighted")),
+    "rmse": ("regression", 3, lambda y, out: np.sqrt(sk.mean_squared_error(y, out))),
+}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_pooled_metric_is_scikit_learns_of_all_known_examples(name):
+    kind, width, oracle = ORACLES[name]
+    g = torch.Generator().manual_seed(3)
+    y, out = labels(kind, g), torch.randn(N, width, generator=g)
+    expected = oracle(y[:KNOWN].numpy(), out[:KNOWN].numpy())
+    out[KNOWN:] = torch.nan  # a model may be undefined where there is no label
+    metric = METRICS[name]
+    clients = zip(out.split(13), y.split(13), strict=True)
+    pooled = sum(metric.statistics(o, part).sum(0) for o, part in clients)
+    assert metric.value(pooled) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "oracle"),
+    [
+        ("multiclass", 4, F.cross_entropy),
+        ("multilabel", 3, F.binary_cross_entropy_with_logits),
+        ("regression", 3, F.mse_loss),
+    ],
+)
+def test_the_loss_is_pytorchs_of_the_known_examples(kind, width, oracle):
+    g = torch.Generator().manual_seed(4)
+    y, out = labels(kind, g), torch.randn(N, width, generator=g)
+    out.requires_grad_()
+    loss, known = KINDS[kind][0](out, y)
+    assert known.sum() == KNOWN and not loss[KNOWN:].any()
+    mean, expected = loss.sum() / known.sum(), oracle(out[:KNOWN], y[:KNOWN])
+    torch.testing.assert_close(mean, expected)
+    (found,), (like,) = (torch.autograd.grad(v, out) for v in (mean, expected))
+    torch.testing.assert_close(found, like)
+    undefined = out.detach().clone()
+    undefined[KNOWN:] = torch.nan
+    assert KINDS[kind][0](undefined, y)[0].sum().isfinite()

@@ -1,0 +1,60 @@
+"""One step of GradNorm against autograd on the paper's loss; DWA against its formula."""
+
+import torch
+
+from fedjoint import Task
+from fedjoint.config import BalanceConfig
+from fedjoint.training.balance import make_balance
+
+TASKS = [Task(name, "regression", 1) for name in ("a", "b", "c")]
+NAMES = [task.name for task in TASKS]
+
+
+def rule(name, **constants):
+    return make_balance(BalanceConfig(name=name, **constants), TASKS, NAMES)
+
+
+def stacked(state):
+    return {name: tensor[None].clone() for name, tensor in state.items()}
+
+
+def test_gradnorm_takes_the_gradient_step_of_the_paper():
+    alpha, lr = 1.5, 0.1
+    balance = rule("gradnorm", alpha=alpha, lr=lr)
+    state = stacked(balance.private())
+    first, later = torch.tensor([[2.0, 1.0, 4.0]]), torch.tensor([[1.0, 0.9, 0.4]])
+    norms = torch.tensor([[1.0, 3.0, 2.0]])
+    state["balance.first_losses"].copy_(first)
+    state["balance.weights"].copy_(torch.tensor([[0.8, 1.3, 0.9]]))
+    weights = state["balance.weights"].clone().requires_grad_()
+    ratio = later / first
+    target = (weights * norms).mean() * (ratio / ratio.mean()) ** alpha
+    (weights * norms - target.detach()).abs().sum().backward()
+    expected = (weights - lr * weights.grad).detach()
+    balance.after_step(norms, later, state)
+    torch.testing.assert_close(state["balance.weights"], expected * 3 / expected.sum())
+
+
+def test_gradnorm_raises_the_weight_of_the_task_that_lags():
+    balance = rule("gradnorm")
+    state = stacked(balance.private())
+    norms = torch.ones(1, 3)
+    balance.after_step(norms, torch.ones(1, 3), state)
+    for _ in range(5):
+        balance.after_step(norms, torch.tensor([[0.9, 0.3, 0.3]]), state)
+    lagging, *others = state["balance.weights"][0].tolist()
+    assert lagging > 1 > max(others)
+
+
+def test_dwa_is_the_softmax_of_the_last_two_rounds_ratios():
+    balance = rule("dwa", temperature=2.0)
+    state = stacked(balance.private())
+    rounds = [[1.0, 2.0, 3.0], [0.9, 1.0, 3.3], [0.8, 0.9, 3.0]]
+    found = []
+    for losses in rounds:
+        balance.after_round(torch.tensor([losses]), state)
+        found.append(balance.weights({n: t[0] for n, t in state.items()}))
+    torch.testing.assert_close(found[0], torch.ones(3))
+    for before, last, weights in zip(rounds[:-1], rounds[1:], found[1:], strict=True):
+        powers = torch.exp(torch.tensor(last) / torch.tensor(before) / 2.0)
+        torch.testing.assert_close(weights, 3 * powers / powers.sum())
