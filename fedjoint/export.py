@@ -79,6 +79,7 @@ def export(
         UserError: there is no such run, task or client, or no model can be made.
     """
     run = RunDir.open(Path(path))
+    run.described(problem)
     config = run.config()
     kept = state or run.state
     if not kept.is_file():  # before the data, which a deployed run's server need not have

@@ -150,6 +150,21 @@ class RunDir:
         """
         return check(_read_json(self._config), str(self._config))
 
+    def described(self, problem: object | None) -> None:
+        """Make sure that the run's problem is known.
+
+        Args:
+            problem: the one at hand; None where there is only the run's configuration.
+
+        Raises:
+            UserError: there is none, and the configuration does not describe it.
+        """
+        if self.info.get("own_problem") and problem is None:
+            raise UserError(
+                f"{self.path}: its problem was passed from Python; do this from Python, too, with "
+                "the argument problem"
+            )
+
     def mark(self, status: Literal["running", "done", "failed"]) -> None:
         """Note how the run is doing."""
         _write_json(self._info, {**self.info, "status": status})

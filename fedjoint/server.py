@@ -95,9 +95,10 @@ def serve(
 
     def record(values: dict[str, Any]) -> None:
         still_ours()
-        failed = values["clients"]["failed"]
-        named = [f | {"name": strategy.roster.name(f["node"])} for f in failed]
-        values = values | {"clients": values["clients"] | {"failed": named}}
+        clients = dict(values["clients"])
+        for kind in ("failed", "unevaluated"):
+            clients[kind] = [f | {"name": strategy.roster.name(f["node"])} for f in clients[kind]]
+        values = values | {"clients": clients}
         run.append(values)
         heart.beat(after=1.0)
         _log_round(values, config.rounds)

@@ -102,10 +102,7 @@ def resume(
         UserError: it is no run directory, or it is damaged.
     """
     run = RunDir.open(Path(path))
-    if run.info.get("own_problem") and problem is None:
-        raise UserError(
-            f"{path}: its problem was passed from Python; call fedjoint.resume(run, problem)"
-        )
+    run.described(problem)
     config = run.config()
     return _execute(config, _problem(config, problem), run, on_round)
 

@@ -130,7 +130,7 @@ class JointStrategy(Strategy):
                 state that the strategy starts with holds something else than finite tensors.
         """
         _check_tensors(f"strategy {type(self).__name__}: state", self.state)
-        self.config, self.run, self.first_round = config, run, first_round
+        self.config, self.run, self.first_round = config, run.resolve(), first_round
         self.generation, self.resumed_from = generation, first_round - 1
         self.on_round, self.on_checkpoint = on_round, on_checkpoint
         self.settings = config.model_dump(mode="json")
@@ -167,7 +167,9 @@ class JointStrategy(Strategy):
         small = len(chosen) <= d.clients
         plain = not self.per_client and not small and s.compression.name == "none"
         self.due = bool(d.every) and round % d.every == 0
-        compared = p.sample_compared(chosen, self.config.seed, round, d.clients if self.due else 0)
+        compared = chosen[:0]
+        if self.due:
+            compared = p.sample_compared(chosen, self.config.seed, round, d.clients)
         self.collector = Collector(
             self.roster.layout,
             tuple(t.name for t in self.roster.tasks),
@@ -223,7 +225,7 @@ class JointStrategy(Strategy):
     def _common(self, round: int) -> dict[str, Any]:
         method, options = self.local_method(self.config)
         return {
-            "run": str(self.run.resolve()),
+            "run": str(self.run),
             "round": round,
             "generation": self.generation,
             "resumed_from": self.resumed_from,
@@ -360,25 +362,28 @@ class JointStrategy(Strategy):
         """Pool the metrics; then close the round."""
         round = self.first_round + server_round - 1
         sums: evaluation.Sums = {}
+        failures: list[dict[str, Any]] = []
         for reply in replies:
             node = reply.metadata.src_node_id
             asked = self.evaluated.pop(node, None)
             if asked is None:
                 continue  # nobody asked, or it has replied already
-            name = self.roster.name(node)
             try:
                 found, failed = evaluation.read(reply, asked, self.roster.tasks)
             except Exception as error:  # whatever a forged reply may provoke
-                log.error("round %d: node %s: evaluation: %s", round, name, plain(error))
+                failures.append({"client": None, "node": node, "reason": plain(error)})
                 continue
-            for client, reason in failed:
-                text = "round %d: client %d (node %s): evaluation: %s"
-                log.error(text, round, client, name, reason)
+            failures += [{"client": c, "node": node, "reason": reason} for c, reason in failed]
             for key, blocks in found.items():
                 sums.setdefault(key, {}).update(blocks)
-        for node in self.evaluated:
-            text = "round %d: node %s: evaluation: no reply within the round's time limit"
-            log.error(text, round, self.roster.name(node))
+        late = "no reply within the round's time limit"
+        failures += [{"client": None, "node": n, "reason": late} for n in self.evaluated]
+        for failure in failures:
+            who = f"node {self.roster.name(failure['node'])}"
+            if failure["client"] is not None:
+                who = f"client {failure['client']} ({who})"
+            log.error("round %d: %s: evaluation: %s", round, who, failure["reason"])
+        self.record["clients"]["unevaluated"] = failures
         if sums:
             values = self.record["evaluation"] = self._values(sums)
             if self.reference:

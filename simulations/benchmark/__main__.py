@@ -14,6 +14,7 @@ from rich.console import Console
 from fedjoint.atomic import write_csv
 from fedjoint.errors import UserError, choose
 from simulations.benchmark import merge as merging
+from simulations.benchmark import population as populations
 from simulations.benchmark.cell import WARM_UP, Cell, run
 from simulations.benchmark.contestants import CONTESTANTS
 from simulations.benchmark.plot import draw
@@ -32,10 +33,16 @@ def main(
     seconds: Annotated[float, typer.Option(help="Time limit of each process.")] = 300.0,
     out: Annotated[Path, typer.Option(help="Folder of table and plot.")] = Path("benchmarks"),
     merge: Annotated[bool, typer.Option("--merge", help="Only measure merging.")] = False,
+    population: Annotated[
+        bool, typer.Option("--population", help="Only measure what registered clients cost.")
+    ] = False,
 ) -> None:
     """Measure ways to train clients side by side; every number is from this run."""
     if merge:
         merging.compare(1000, 1_000_000, repeats + 2, console)
+        return
+    if population:
+        populations.compare([10_000, 100_000, 1_000_000], console)
         return
     cells = lineup(_names(workloads, "workload", WORKLOADS), _counts(clients), contestants)
     out.mkdir(parents=True, exist_ok=True)

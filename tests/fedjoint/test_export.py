@@ -384,7 +384,7 @@ def test_a_problem_of_ones_own(tmp_path):
         {"rounds": 1, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path / "runs")}}
     )
     result = simulate(config, problem)
-    with pytest.raises(UserError, match="own problem"):
+    with pytest.raises(UserError, match="passed from Python"):
         export(result.path, "digit")
     with pytest.raises(UserError, match="not linear"):
         export(result.path, "parity", problem=problem)

@@ -246,6 +246,8 @@ def test_a_damaged_evaluation_is_left_out(what, config, tmp_path, caplog):
     done = run(config, tmp_path, fleet)
     assert "node bad: evaluation: " in caplog.text and said in caplog.text
     for mine, theirs in zip(done.records(), alone.records(), strict=True):
+        (failure,) = mine["clients"]["unevaluated"]
+        assert failure["name"] == "bad" and said in failure["reason"]
         assert mine["evaluation"] == theirs["evaluation"]
         assert mine["evaluation"]["test"]["digit"] is not None
 
@@ -263,6 +265,8 @@ def test_evaluations_that_fail_or_never_come_are_named(config, tmp_path, caplog)
     nulls = forging(honest(config, [0, 1], "a"), messages.EVALUATE, tell(failed=None))
     done = run(config, tmp_path, Fleet({5: nulls, 9: mute}))
     assert "node b: evaluation: no reply" in caplog.text
+    failed = done.records()[-1]["clients"]["unevaluated"]
+    assert [(f["client"], f["name"]) for f in failed if "no reply" in f["reason"]] == [(None, "b")]
     assert done.records()[-1]["evaluation"]["test"]["digit"] is not None
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from simulations.benchmark import merge, processes
+from simulations.benchmark import merge, population, processes
 from simulations.benchmark.cell import Cell, Outcome, run
 from simulations.benchmark.contestants import kernel, sequential
 from simulations.benchmark.results import Results
@@ -136,3 +136,11 @@ def test_a_mistake_is_one_line(tmp_path, arguments, words):
     done = program(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_registered_clients_are_measured(monkeypatch):
+    monkeypatch.setattr(population, "SAMPLED", 4)
+    monkeypatch.setattr(population, "ROUNDS", 4)
+    found = population.measure(40)
+    assert found["start"] > found["round"] > 0
+    assert found["memory"] > 50 and found["disk"] > 0
