@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
+from fedjoint import processes
 from fedjoint.config import Config
 from fedjoint.deploy.address import free_port, wait_for
 from fedjoint.errors import UserError
@@ -33,11 +32,15 @@ def run_flower(config: Config, run: RunDir, on_round: OnRound) -> dict[str, Tens
         UserError: Flower cannot start, or the run fails.
     """
     folder = run.path / "flower"
-    with superlink(folder) as connection:
-        app = make_app_folder(folder / "app")
-        settings = {"run-dir": str(run.path.resolve())}
-        number = connection.submit(app, settings, config.engine.workers or 2)
-        status = follow(connection, number, run, on_round)
+    try:
+        with superlink(folder) as connection:
+            app = make_app_folder(folder / "app")
+            settings = {"run-dir": str(run.path.resolve())}
+            number = connection.submit(app, settings, config.engine.workers or 2)
+            status = follow(connection, number, run, on_round)
+    except BaseException:
+        run.mark("failed")
+        raise
     if not status.endswith("completed"):
         raise UserError(f"Flower's simulation {status}; see {folder / 'superlink.log'}")
     return run.backbone().backbone
@@ -62,11 +65,6 @@ def superlink(folder: Path) -> Iterator[Connection]:
             raise UserError(f"Flower's SuperLink does not start; see {log.name}")
         yield connection
     finally:
-        # With it, whatever it started: the simulation, and Ray.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        # With whatever it started, the simulation and Ray, in sessions of their own.
+        processes.kill(process.pid)
         process.wait()

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from simulations.benchmark import processes, workloads
+from fedjoint import processes
+from simulations.benchmark import workloads
 from simulations.benchmark.contestants import find
 
 #: One CPU thread unless the contestant says otherwise, no GPU, no telemetry.

@@ -1,6 +1,10 @@
 """Flower's own simulation gives the numbers of ours."""
 
+import math
 import shlex
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import pytest
 import torch
 
 import fedjoint
+from fedjoint import processes
 from fedjoint.engines.flower import superlink
 from fedjoint.rundir import RunDir
 from fedjoint.scenario import scenario_config
@@ -51,3 +56,22 @@ def test_the_repository_is_a_flower_app(tmp_path):
         assert status == "finished:completed"
     (folder,) = (tmp_path / "runs").iterdir()
     assert_same(inline(tmp_path / "inline"), RunDir.open(folder).backbone().backbone)
+
+
+def test_a_run_that_is_stopped_leaves_no_process(tmp_path):
+    settings = [word for s in [*SETTINGS, "rounds=10000"] for word in ("--set", s)]
+    code = "from fedjoint.cli import main; main()"
+    command = [sys.executable, "-c", code, "simulate", "digits", "--engine", "flower", *settings]
+    with (tmp_path / "log").open("wb") as log:
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log)
+    while not any(file.stat().st_size for file in tmp_path.glob("runs/*/metrics.jsonl")):
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.2)
+    started = processes.tree(run.pid)
+    assert len(started) > 5
+    run.terminate()
+    assert run.wait(60) == 128 + signal.SIGTERM
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert RunDir.open(folder).info["status"] == "failed"
+    while not math.isnan(processes.megabytes(started)):  # what was killed is gone in no time
+        time.sleep(0.1)

@@ -4,13 +4,12 @@ import csv
 import math
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from rich.console import Console
 
-from simulations.benchmark import merge, population, processes
+from simulations.benchmark import merge, population
 from simulations.benchmark.cell import Cell, Outcome, run
 from simulations.benchmark.contestants import kernel, sequential
 from simulations.benchmark.results import Results
@@ -81,21 +80,6 @@ def test_merging_is_the_weighted_mean():
     console = Console(record=True, width=120)
     merge.compare(5, 7, 1, console)
     assert "merge / reading" in console.export_text()
-
-
-def test_a_process_is_stopped_with_all_it_started():
-    inner = "import time; time.sleep(60)"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
-    outer = subprocess.Popen([sys.executable, "-c", code])
-    while len(found := processes.tree(outer.pid)) < 2:
-        time.sleep(0.01)
-    assert found[0] == outer.pid
-    assert processes.megabytes(found) > processes.megabytes(found[:1]) > 1
-    processes.kill(outer.pid)
-    outer.wait()
-    # The orphan is a zombie until init takes it, with no memory of its own.
-    while not math.isnan(processes.megabytes(found)):
-        time.sleep(0.01)
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ import threading
 import time
 from pathlib import Path
 
+from fedjoint import processes
 from fedjoint.deploy.address import free_port
-from simulations.benchmark import processes
 
 PROGRAM = str(Path(sys.executable).with_name("fedjoint"))
 
