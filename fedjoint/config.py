@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -221,17 +222,31 @@ def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, An
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise UserError(f"--set {setting}: write it as key.path=value")
-        node = tree
-        *parents, last = key.strip().split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise UserError(f"--set {setting}: {parent!r} is a value, not a table")
-        try:
-            node[last] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            node[last] = text
+        value: Any = text
+        with suppress(tomllib.TOMLDecodeError):
+            value = tomllib.loads(f"value = {text}")["value"]
+        put(tree, key.strip().split("."), value, f"--set {setting}")
     return tree
+
+
+def put(tree: dict[str, Any], keys: Sequence[str], value: Any, source: str) -> None:
+    """Set the value at ``keys`` of nested tables, which are made where they lack.
+
+    Args:
+        tree: is changed in place.
+        keys: the tables' names from the outermost, then the value's.
+        value: the value.
+        source: where it comes from, for errors.
+
+    Raises:
+        UserError: one of the tables is none.
+    """
+    *tables, last = keys
+    for table in tables:
+        tree = tree.setdefault(table, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"{source}: {table} = {tree!r}: write it as a table")
+    tree[last] = value
 
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:

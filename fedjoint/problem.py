@@ -44,15 +44,14 @@ class Problem:
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")
         if len(set(names)) < len(names):
             raise UserError(f"two tasks have one name: {', '.join(names)}")
-        for field, ndim in (("sizes", 1), ("tasks", 2)):
+        clients = np.size(self.data.sizes)
+        for field, shape in (("sizes", (clients,)), ("tasks", (clients, len(names)))):
             found = getattr(self.data, field)
-            if not isinstance(found, np.ndarray) or found.ndim != ndim:
-                raise UserError(f"data.{field} is no NumPy array with {ndim} dimensions")
-        if self.data.tasks.shape != (len(self.data.sizes), len(names)):
-            shape = (len(self.data.sizes), len(names))
-            raise UserError(
-                f"data.tasks is {self.data.tasks.shape}, not {shape} as sizes and tasks"
-            )
+            if not isinstance(found, np.ndarray) or found.shape != shape:
+                has = getattr(found, "shape", type(found).__name__)
+                raise UserError(f"data.{field} is {has}, not a NumPy array of shape {shape}")
+        if (self.data.sizes < 0).any():
+            raise UserError("a client has a negative number of examples")
         if not len(self.data.sizes) or not (self.data.sizes > 0).any():
             raise UserError("no client has a training example")
 

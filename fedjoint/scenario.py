@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjoint.config import Config, check, load, override
+from fedjoint.config import Config, check, load, override, put
 from fedjoint.errors import UserError, choose
 from fedjoint.loading import find, registered
 
@@ -33,13 +33,7 @@ def scenario_config(scenario: str, settings: Sequence[str], **flags: Any) -> Con
     tree = override(tree, [])
     for flag, value in flags.items():
         if value is not None:
-            *tables, key = flag.split("__")
-            node: Any = tree
-            for table in tables:
-                node = node.setdefault(table, {})
-                if not isinstance(node, dict):
-                    raise UserError(f"{scenario}: {table} = {node!r}: write it as a table")
-            node[key] = value
+            put(tree, flag.split("__"), value, scenario)
     return check(override(tree, settings), scenario)
 
 

@@ -20,6 +20,7 @@ from fedjoint.records import to_record, to_tensor
 from fedjoint.rundir import Checkpoint, RunDir
 from fedjoint.strategy import JointStrategy
 from fedjoint.tasks import Task
+from fedjoint.text import who
 
 log = logging.getLogger("fedjoint.server")
 
@@ -186,11 +187,9 @@ def _first_backbone(strategy: JointStrategy, found: Checkpoint | None) -> dict[s
 def _log_round(record: dict[str, Any], rounds: int) -> None:
     number, clients = record["round"], record["clients"]
     for failure in clients["failed"]:
-        who = f"node {failure['name']}"
-        if failure["client"] is not None:
-            who = f"client {failure['client']} ({who})"
         details = {"node": str(failure["node"]), "name": failure["name"]}
-        text = f"round {number}: {who}: {failure['reason']}"
+        at = who(failure["client"], failure["name"])
+        text = f"round {number}: {at}: {failure['reason']}"
         # On a console, the progress bar says so already.
         event(log, logging.INFO, "failure", text, round=number, **details)
     text = f"round {number} of {rounds}: {clients['trained']} of {clients['asked']} clients trained"

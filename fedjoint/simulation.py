@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from fedjoint.config import Config, check
@@ -137,8 +136,6 @@ def _execute(config: Config, problem: Problem | None, run: RunDir, on_round: OnR
 
         backbone = run_flower(config, run, on_round)
         return RunResult(run.path, config, run.records(), backbone)
-    if (np.asarray(problem.data.sizes) < 0).any():
-        raise UserError("a client has a negative number of examples")
     make_app = partial(_make_app, problem)
     tasks = tuple(problem.tasks)
     if config.engine.name == "inline":

@@ -24,12 +24,13 @@ from fedjoint.method import make_method
 from fedjoint.records import to_arrays, to_record, to_tensor
 from fedjoint.roster import Roster
 from fedjoint.tasks import Task
-from fedjoint.text import plain
+from fedjoint.text import plain, who
 from fedjoint.transfer import Reference
 from fedjoint.updates import Updates
 
 log = logging.getLogger("fedjoint.strategy")
 
+_LATE = "no reply within the round's time limit"
 _NAMED = 1000  # most clients that a round's record names
 
 
@@ -250,9 +251,7 @@ class JointStrategy(Strategy):
                 self.collector.add(node, self.asked[node], reply)
                 answered.add(node)
         for node in self.asked.keys() - answered:
-            self.collector.failed.append(
-                {"client": None, "node": node, "reason": "no reply within the round's time limit"}
-            )
+            self.collector.failed.append({"client": None, "node": node, "reason": _LATE})
         c = self.collector
         c.settle()
         self.roster.costs |= c.block_seconds
@@ -376,13 +375,10 @@ class JointStrategy(Strategy):
             failures += [{"client": c, "node": node, "reason": reason} for c, reason in failed]
             for key, blocks in found.items():
                 sums.setdefault(key, {}).update(blocks)
-        late = "no reply within the round's time limit"
-        failures += [{"client": None, "node": n, "reason": late} for n in self.evaluated]
+        failures += [{"client": None, "node": n, "reason": _LATE} for n in self.evaluated]
         for failure in failures:
-            who = f"node {self.roster.name(failure['node'])}"
-            if failure["client"] is not None:
-                who = f"client {failure['client']} ({who})"
-            log.error("round %d: %s: evaluation: %s", round, who, failure["reason"])
+            at = who(failure["client"], self.roster.name(failure["node"]))
+            log.error("round %d: %s: evaluation: %s", round, at, failure["reason"])
         self.record["clients"]["unevaluated"] = failures
         if sums:
             values = self.record["evaluation"] = self._values(sums)

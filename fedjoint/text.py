@@ -1,4 +1,4 @@
-"""Text that another machine wrote, fit for logs and terminals."""
+"""Words for logs and terminals, some of which another machine wrote."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ def plain(text: object) -> str:
     line = " ".join(str(text).split())
     line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= _MOST else line[:_MOST] + "..."
+
+
+def who(client: int | None, node: object) -> str:
+    """Say who failed: ``client`` of ``node``, or ``node`` itself where it is None."""
+    return f"node {node}" if client is None else f"client {client} (node {node})"

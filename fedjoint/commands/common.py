@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedjoint.errors import UserError
+from fedjoint.text import who
 
 console = Console()
 
@@ -65,10 +66,8 @@ class Live:
         """Show the record of a round."""
         self.progress.update(self.bar, completed=record["round"], news=news(record))
         for failure in record["clients"]["failed"]:
-            who = f"node {failure.get('name', failure['node'])}"
-            if failure["client"] is not None:
-                who = f"client {failure['client']} ({who})"
-            self.say(f"round {record['round']}: {who}: {failure['reason']}")
+            at = who(failure["client"], failure.get("name", failure["node"]))
+            self.say(f"round {record['round']}: {at}: {failure['reason']}")
         if record["kept"]:
             self.say(f"round {record['round']}: the previous backbone is kept: {record['kept']}")
         if record["fallback"] and record["round"] == 1:

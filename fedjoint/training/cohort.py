@@ -93,11 +93,12 @@ def _check(examples: Examples, tasks: Sequence[Task], client: int) -> None:
         who = f"client {client}, task {task.name!r}"
         if task.name not in examples.y:
             raise UserError(f"{who}: no labels; its examples have those of {list(examples.y)}")
-        y, like = examples.y[task.name], task.missing(len(examples))
-        if y.shape != like.shape or y.dtype != like.dtype:
+        y, like = examples.y[task.name], task.missing(0)
+        shape = (len(examples), *like.shape[1:])
+        if y.shape != shape or y.dtype != like.dtype:
             raise UserError(
                 f"{who}: labels are {y.dtype} {list(y.shape)}, a {task.kind} task needs "
-                f"{like.dtype} {list(like.shape)}"
+                f"{like.dtype} {list(shape)}"
             )
         if task.kind == "multiclass" and len(y) and not (y < task.outputs).all():
             raise UserError(

@@ -7,7 +7,6 @@ import multiprocessing
 import resource
 import tempfile
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -38,7 +37,7 @@ def measure(clients: int) -> dict[str, float]:
             "output": {"dir": folder, "checkpoint_every": 2},
         }
         run = simulate(tree, on_round=lambda record: ends.append(time.perf_counter()))
-        disk = sum(file.stat().st_size for file in Path(run.path).glob("state.sqlite*"))
+        disk = sum(file.stat().st_size for file in run.path.glob("state.sqlite*"))
     rounds = [after - before for before, after in itertools.pairwise(ends)]
     # Kilobytes on Linux.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
