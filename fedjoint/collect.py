@@ -228,14 +228,10 @@ class Collector:
         return sum(part.sent * int(part.good.sum()) for part in self.parts)
 
     @property
-    def trained(self) -> int:
-        """Number of clients that trained."""
-        return sum(int(part.good.sum()) for part in self.parts)
-
-    def ids(self) -> list[int]:
-        """Return the clients that trained, ascending."""
+    def trained(self) -> np.ndarray:
+        """``[n]`` int64 ids of the clients that trained, ascending."""
         found = [part.asked.clients[part.good] for part in self.parts]
-        return np.sort(np.concatenate(found)).tolist() if found else []
+        return np.sort(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
     def losses(self) -> tuple[float | None, dict[str, float]]:
         """Return the mean loss over the examples trained on, all tasks together and for each."""

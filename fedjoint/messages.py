@@ -23,7 +23,7 @@ from fedjoint.records import Array as OwnArray
 from fedjoint.records import to_arrays, to_record
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
-SCHEMA = 2
+SCHEMA = 3
 
 VERSION = metadata.version("fedjoint")
 

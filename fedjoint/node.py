@@ -17,10 +17,12 @@ from fedjoint import messages
 from fedjoint.compression import compress
 from fedjoint.config import Config
 from fedjoint.errors import UserError
+from fedjoint.ledger import Ledger
 from fedjoint.method import Method, make_method
+from fedjoint.private import PrivateState
 from fedjoint.problem import Problem
 from fedjoint.records import to_tensor
-from fedjoint.store import PrivateState, StateStore
+from fedjoint.store import StateStore
 from fedjoint.training.seeding import seeded
 from fedjoint.training.trainer import Trainer
 
@@ -106,11 +108,14 @@ class Node:
         return messages.pack(config, population=population, backbone=initial)
 
     def persist(self, message: Message, request: Mapping[str, Any]) -> RecordDict:
-        """Write all private state to the store."""
+        """Write all private state that counts to the store, and delete there what does not."""
+        ledger = Ledger(**messages.arrays(message, "ledger"))
+        self.state.settle(ledger)
         self.state.flush()
         if request.get("forget"):
             self.state.forget()
         if self.store:
+            self.store.settle(ledger)
             self.store.prune(int(request["durable"]))
         return messages.pack({})
 
@@ -140,7 +145,8 @@ class Node:
             mass = 0.0
             for part in self.trainer.chunks(self._places(clients[start : start + size])):
                 at = slice(start + part.start, start + part.stop)
-                for done in self._train_chunk(clients[at], request, received, broadcast, method):
+                args = (clients[at], plan["counts"][at], request, received, broadcast, method)
+                for done in self._train_chunk(*args):
                     where = np.flatnonzero(np.isin(clients[at], done.clients)) + at.start
                     collected.add(where, done)
                     if not done.good.any() or not method.shares:
@@ -200,6 +206,7 @@ class Node:
     def _train_chunk(
         self,
         clients: np.ndarray,
+        counts: np.ndarray,
         request: Mapping[str, Any],
         received: Tensor,
         broadcast: Mapping[str, Tensor],
@@ -207,23 +214,24 @@ class Node:
     ) -> list[_Trained]:
         """Train clients in one job; where that fails, one by one, so that only the bad fail."""
         try:
-            return [self._train(clients, request, received, broadcast, method)]
+            return [self._train(clients, counts, request, received, broadcast, method)]
         except Exception as error:  # a client's data or model may raise anything
             if not isinstance(error, UserError):
                 log.exception("round %s: training failed", request["round"])
             reason = _reason(error)
         if len(clients) > 1:
-            single = [clients[i : i + 1] for i in range(len(clients))]
+            rest = (request, received, broadcast, method)
             return [
                 done
-                for client in single
-                for done in self._train_chunk(client, request, received, broadcast, method)
+                for i in range(len(clients))
+                for done in self._train_chunk(clients[i : i + 1], counts[i : i + 1], *rest)
             ]
         return [_Trained.failure(clients, reason, len(self.problem.tasks))]
 
     def _train(
         self,
         clients: np.ndarray,
+        counts: np.ndarray,
         request: Mapping[str, Any],
         received: Tensor,
         broadcast: Mapping[str, Tensor],
@@ -232,7 +240,7 @@ class Node:
         round = int(request["round"])
         cohort = self.trainer.cohort(self._places(clients), clients)
         shared = received.expand(len(clients), -1).clone()
-        private = self._private(clients, cohort.tasks, round, received, method)
+        private = self._private(clients, counts, cohort.tasks, received, method)
         job = self.trainer.job(cohort, round, received, broadcast, shared, private)
         # Whatever draws random numbers (dropout) draws them by seed, round and client.
         with seeded(self.trainer.device, self._seed(round, clients)):
@@ -251,10 +259,11 @@ class Node:
             sent -= 4 * self._learnt - sum(part[0].nbytes for part in payload.values())
             payload = {name: values[good] for name, values in payload.items()}
         if mask.all():
-            self.state.put(clients, round, private)
+            self.state.put(clients, counts, round, private)
         elif mask.any():
             keep = torch.from_numpy(np.flatnonzero(mask)).to(self.trainer.device)
-            self.state.put(clients[mask], round, {n: t[keep] for n, t in private.items()})
+            private = {n: t[keep] for n, t in private.items()}
+            self.state.put(clients[mask], counts[mask], round, private)
         names = [task.name for task in self.problem.tasks]
         losses = np.full((len(clients), len(names)), np.nan, np.float32)
         columns = [names.index(task.name) for task in cohort.tasks]
@@ -277,9 +286,9 @@ class Node:
         for block, size in zip(plan["blocks"].tolist(), plan["sizes"].tolist(), strict=True):
             found: dict[str, Tensor] = {}
             for part in self.trainer.chunks(self._places(plan["clients"][start : start + size])):
-                clients = plan["clients"][start + part.start : start + part.stop]
+                at = slice(start + part.start, start + part.stop)
                 args = (round, received, broadcast, method, failed)
-                for values in self._evaluate_chunk(clients, *args):
+                for values in self._evaluate_chunk(plan["clients"][at], plan["counts"][at], *args):
                     for name, value in values.items():
                         found[name] = found[name] + value if name in found else value
             for name, value in found.items():
@@ -295,6 +304,7 @@ class Node:
     def _evaluate_chunk(
         self,
         clients: np.ndarray,
+        counts: np.ndarray,
         round: int,
         received: Tensor,
         broadcast: Mapping[str, Tensor],
@@ -304,7 +314,7 @@ class Node:
         """Evaluate clients in one job; where that fails, one by one, and note who ``failed``."""
         try:
             cohort = self.trainer.cohort(self._places(clients), clients)
-            private = self._private(clients, cohort.tasks, round + 1, received, method)
+            private = self._private(clients, counts, cohort.tasks, received, method)
             shared = received.expand(len(clients), -1)
             job = self.trainer.job(cohort, round, received, broadcast, shared, private)
             # A method may train to evaluate, and draw random numbers as it does.
@@ -316,11 +326,11 @@ class Node:
             if len(clients) == 1:
                 failed.append({"client": int(clients[0]), "reason": _reason(error)})
                 return []
-        single = [clients[i : i + 1] for i in range(len(clients))]
+        rest = (round, received, broadcast, method, failed)
         return [
             values
-            for client in single
-            for values in self._evaluate_chunk(client, round, received, broadcast, method, failed)
+            for i in range(len(clients))
+            for values in self._evaluate_chunk(clients[i : i + 1], counts[i : i + 1], *rest)
         ]
 
     def _seed(self, round: int, clients: np.ndarray, *purpose: int) -> int:
@@ -342,9 +352,9 @@ class Node:
         return np.array([self.places[int(c)] for c in clients], np.int64)
 
     def _private(
-        self, clients: np.ndarray, tasks: Any, before: int, received: Tensor, method: Method
+        self, clients: np.ndarray, counts: np.ndarray, tasks: Any, received: Tensor, method: Method
     ) -> dict[str, Tensor]:
-        return self.state.take(clients, before, lambda: self.trainer.fresh(tasks, method, received))
+        return self.state.take(clients, counts, lambda: self.trainer.fresh(tasks, method, received))
 
     def _begin(self, request: Mapping[str, Any]) -> None:
         generation = int(request["generation"])

@@ -63,16 +63,20 @@ class PersonalModels:
             )
         self._received = layout.flat(done.backbone)
         self._broadcast: dict[str, Tensor] = {}
+        self._store = StateStore(state)
+        self._rounds = self._store.newest()
         strategy = make_strategy(config)
         saved = run.latest()
         if saved and saved.round == done.round:
             strategy.state = dict(saved.state)
+            # A node that the server did not reach may hold rounds that do not count.
+            counts = saved.ledger.of(np.array(list(self._rounds), np.int64))
+            self._rounds = dict(zip(self._rounds, counts.tolist(), strict=True))
             parameters = self._received[: layout.parameters.size].clone()
             self._broadcast = strategy.checked_broadcast(parameters, done.round)
         self.method_name, options = strategy.local_method(config)
         self._method = make_method(self.method_name, options)
-        self._store = StateStore(state)
-        self.trained = self._store.clients()
+        self.trained = sorted(client for client, round in self._rounds.items() if round)
         self.places = places
         for client in self.trained:
             if client not in places:
@@ -94,11 +98,11 @@ class PersonalModels:
             UserError: its state is damaged or does not fit, or its method cannot make a model.
         """
         trainer, place = self.trainer, self.places[client]
-        states = self._store.read([client], self.round + 1)
+        states = self._store.read([client], [self._rounds[client]])
         if client not in states:
             raise UserError(
-                f"{self._state}: the state of client {client} is newer than the run directory's "
-                f"backbone, of round {self.round}; copy the newest"
+                f"{self._state}: no state of client {client} after round {self._rounds[client]}, "
+                "which the run directory counts; copy both when the run stands still"
             )
         private = {name: tensor[None].clone() for name, tensor in states[client].items()}
         cohort = trainer.cohort(np.array([place]), np.array([client]))

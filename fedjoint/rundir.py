@@ -21,12 +21,13 @@ from torch import Tensor
 from fedjoint.atomic import write_bytes, write_csv
 from fedjoint.config import Config, check
 from fedjoint.errors import UserError
+from fedjoint.ledger import Ledger
 from fedjoint.loading import anchored
 from fedjoint.packing import DamagedError, pack, unpack
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = "1"
+_SCHEMA = "2"
 _KEPT = 2  # checkpoints: the newest, and one in case that is damaged
 _PACKAGES = ("fedjoint", "flwr", "torch", "numpy", "ray")
 
@@ -39,11 +40,13 @@ class Checkpoint:
         round: rounds done.
         backbone: the shared tensors.
         state: the strategy's state.
+        ledger: which round of each client counts.
     """
 
     round: int
     backbone: dict[str, Tensor]
     state: dict[str, Tensor]
+    ledger: Ledger
 
 
 class RunDir:
@@ -247,7 +250,11 @@ class RunDir:
         write_bytes(self._metrics, "".join(lines).encode())
 
     def checkpoint(
-        self, round: int, backbone: Mapping[str, Tensor], state: Mapping[str, Tensor]
+        self,
+        round: int,
+        backbone: Mapping[str, Tensor],
+        state: Mapping[str, Tensor],
+        ledger: Ledger,
     ) -> None:
         """Save what a resume needs beside the clients' state; keep the newest two.
 
@@ -255,12 +262,14 @@ class RunDir:
             round: rounds done.
             backbone: the shared tensors.
             state: the strategy's state.
+            ledger: which round of each client counts.
         """
         with self._metrics.open("ab") as file:
             os.fsync(file.fileno())
         path = self._checkpoints / f"round-{round:06d}.safetensors"
         tensors = {f"backbone/{n}": t for n, t in backbone.items()}
         tensors |= {f"state/{n}": t for n, t in state.items()}
+        tensors |= {f"ledger/{n}": t for n, t in ledger.tensors().items()}
         write_bytes(path, pack(tensors, {"round": str(round), "schema": _SCHEMA}))
         kept = self._saved()[:_KEPT]
         for other in self._checkpoints.iterdir():  # and what a killed writer left
@@ -379,11 +388,12 @@ def _load(path: Path) -> Checkpoint:
     tensors, metadata = unpack(path.read_bytes())
     if metadata.get("schema") != _SCHEMA:
         raise DamagedError(f"schema {metadata.get('schema')!r}, expected {_SCHEMA!r}")
-    parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "state": {}}
+    parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "state": {}, "ledger": {}}
     for key, tensor in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = tensor
-    return Checkpoint(int(metadata["round"]), parts["backbone"], parts["state"])
+    ledger = Ledger.from_tensors(parts["ledger"]) if parts["ledger"] else Ledger()
+    return Checkpoint(int(metadata["round"]), parts["backbone"], parts["state"], ledger)
 
 
 def _plain(value: Any, nonfinite: Any = lambda number: None) -> Any:

@@ -107,7 +107,7 @@ def serve(
 
     def checkpoint(round: int, backbone: dict[str, Tensor]) -> None:
         still_ours()
-        run.checkpoint(round, backbone, strategy.state)
+        run.checkpoint(round, backbone, strategy.state, strategy.ledger)
         event(log, logging.INFO, "checkpoint", f"round {round}: checkpoint", round=round)
 
     strategy.bind(
@@ -180,7 +180,7 @@ def _first_backbone(strategy: JointStrategy, found: Checkpoint | None) -> dict[s
         return {n: to_tensor(a) for n, a in strategy.roster.initial.items()}
     if {n: tuple(t.shape) for n, t in found.backbone.items()} != strategy.roster.layout.shapes:
         raise UserError("the nodes' backbone differs from the checkpoint's: give them its settings")
-    strategy.state = dict(found.state)
+    strategy.state, strategy.ledger = dict(found.state), found.ledger
     return found.backbone
 
 

@@ -52,7 +52,8 @@ class RunResult:
     def heads(self) -> dict[int, dict[str, Tensor]]:
         """Return the private state of every client that trained, by id."""
         store = StateStore(RunDir(self.path).state)
-        return store.read(store.clients(), before=self.config.rounds + 1)
+        newest = store.newest()
+        return store.read(list(newest), list(newest.values()))
 
 
 def simulate(

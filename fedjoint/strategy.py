@@ -20,6 +20,7 @@ from fedjoint.collect import Asked, Collector
 from fedjoint.config import Config
 from fedjoint.diagnostics import diagnose
 from fedjoint.errors import UserError
+from fedjoint.ledger import Ledger
 from fedjoint.method import make_method
 from fedjoint.records import to_arrays, to_record, to_tensor
 from fedjoint.roster import Roster
@@ -50,6 +51,7 @@ class JointStrategy(Strategy):
         method_options: options of the local method.
         state: what the strategy remembers between rounds, by name; saved in checkpoints. A merge
             may change it in place: where the merge fails, it is what it was before.
+        ledger: the last round of each client that was merged; saved in checkpoints.
     """
 
     per_client: bool = True
@@ -58,6 +60,7 @@ class JointStrategy(Strategy):
     def __init__(self) -> None:
         self.method_options: dict[str, float | int | str] = {}
         self.state: dict[str, Tensor] = {}
+        self.ledger = Ledger()
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
         """Return further tensors for the clients' method (say, a control variate ``[P]``).
@@ -212,6 +215,7 @@ class JointStrategy(Strategy):
             "blocks": asked.blocks,
             "sizes": asked.sizes,
             "sampled": np.isin(asked.clients, self.collector.sample),
+            "counts": self.ledger.of(asked.clients),
         }
         content = messages.pack(
             settings, backbone=self.backbone_record, broadcast=self.broadcast_record, plan=plan
@@ -257,6 +261,9 @@ class JointStrategy(Strategy):
         self.roster.costs |= c.block_seconds
         merging = time.perf_counter()
         step, problem, diagnostics = self._step(round)
+        trained = c.trained
+        if problem is None:
+            self.ledger.count(trained, round)
         objective, losses = c.losses()
         self.record: dict[str, Any] = {
             "round": round,
@@ -265,9 +272,9 @@ class JointStrategy(Strategy):
             "evaluation": None,
             "clients": {
                 "asked": self.sent_to,
-                "trained": c.trained,
+                "trained": len(trained),
                 "failed": c.failed,
-                "ids": c.ids() if self.sent_to <= _NAMED else None,
+                "ids": trained.tolist() if self.sent_to <= _NAMED else None,
             },
             "kept": problem,
             "fallback": c.fallback,
@@ -294,11 +301,9 @@ class JointStrategy(Strategy):
         c = self.collector
         if not c.shares:
             return None, None, None
-        if c.trained < self.config.strategy.min_clients or not c.parts:
-            least = self.config.strategy.min_clients
-            return self._keep(
-                round, f"{c.trained} clients trained, strategy.min_clients is {least}"
-            )
+        trained, least = len(c.trained), self.config.strategy.min_clients
+        if trained < least:
+            return self._keep(round, f"{trained} clients trained, strategy.min_clients is {least}")
         updates = c.updates(self._parameters, round)
         moved_buffers = c.mean_buffers(updates.weights)
         # Cloned, as a merge may change tensors in place.
@@ -415,9 +420,9 @@ class JointStrategy(Strategy):
         if self.roster.nodes and all(n.movable for n in self.roster.nodes.values()):
             self.roster.place()
         settings = self._common(round) | {"forget": before != self.roster.placed}
-        asked = [
-            Message(messages.pack(settings), node, messages.PERSIST) for node in self.roster.nodes
-        ]
+        ledger = to_record({"clients": self.ledger.clients, "rounds": self.ledger.rounds})
+        content = messages.pack(settings, ledger=ledger)
+        asked = [Message(content, node, messages.PERSIST) for node in self.roster.nodes]
         for reply in self.grid.send_and_receive(asked, timeout=self.config.strategy.timeout):
             if not reply.has_error():
                 continue

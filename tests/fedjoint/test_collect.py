@@ -101,7 +101,7 @@ def check(collector, expected):
     assert found.tasks.tolist() == [[True, client % 2 == 0] for client in expected]
     assert found.extras["control"].tolist() == [[client, -client] for client in expected]
     assert (found.round, found.task_names, found.layout) == (3, TASKS, LAYOUT)
-    assert collector.trained == len(expected) and collector.ids() == expected
+    assert collector.trained.tolist() == expected
     assert collector.bytes_up == 100 * len(expected)
 
 
@@ -315,7 +315,7 @@ def test_where_nodes_differ_most_clients_win_and_then_the_first_node(order):
     even["report"]["good"] = np.array([False, True, False])
     replies = {1: even, 3: odd}
     collector = collect([(node, replies[node]) for node in order])
-    assert collector.ids() == [9]
+    assert collector.trained.tolist() == [9]
 
 
 def spoilt_client(reduce=False):
@@ -363,7 +363,7 @@ def test_a_node_without_a_client_that_trained_reports_each(compressed):
         6: "no disk 6",
     }
     nobody = collect([(2, reply)])
-    assert nobody.trained == 0 and nobody.losses() == (None, {})
+    assert not len(nobody.trained) and nobody.losses() == (None, {})
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -485,7 +485,7 @@ def test_bad_buffers_are_reported_and_the_others_count(change, words):
     collector = collect_buffers([(1, with_buffers(1)), (2, bad)])
     (failed,) = collector.failed
     assert failed["node"] == 2 and re.search(words, failed["reason"])
-    assert collector.ids() == [2, 9, 11]
+    assert collector.trained.tolist() == [2, 9, 11]
 
 
 @pytest.mark.parametrize("name", ["topk", "int8"])
@@ -515,6 +515,6 @@ def test_clients_that_share_nothing_send_no_updates():
         reply["config"]["shares"] = False
         replies.append((node, reply))
     collector = collect(replies, shares=False)
-    assert not collector.failed and collector.ids() == EVERYONE
+    assert not collector.failed and collector.trained.tolist() == EVERYONE
     loud = [(node, parts(node)) for node in (1, 2, 3)]
     assert len(collect(loud, shares=False).failed) == 3

@@ -16,6 +16,7 @@ from fedjoint.config import check
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
 from fedjoint.export import export, write
+from fedjoint.ledger import Ledger
 from fedjoint.problem import Problem, build_problem
 from fedjoint.rundir import RunDir
 from fedjoint.simulation import simulate
@@ -266,12 +267,16 @@ def test_a_node_with_data_of_its_own(flowers, tmp_path):
     result, _ = flowers
     here = RunDir.open(result.path).state
     store = StateStore(here)
-    states = store.read([0, 1, 2], before=99)
+    newest = store.newest()
+    states = store.read(list(newest), list(newest.values()))
     node = tmp_path / "node.sqlite"
     ids = [7, 5, 9]
     StateStore(node).write(2, {id: states[place] for place, id in enumerate(ids)})
     expected = export(result.path, "kind", client=1).model.head.weight
     store.close()
+    saved = RunDir(result.path).latest()
+    ledger = Ledger(np.array(sorted(ids)), np.full(3, 2))
+    RunDir(result.path).checkpoint(saved.round, saved.backbone, saved.state, ledger)
     here.unlink()
     with pytest.raises(UserError, match="live on its nodes"):
         export(result.path, "kind")

@@ -1,6 +1,7 @@
 """A node: a client that fails harms no other, and a resumed server meets the past it expects."""
 
 import shutil
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fedjoint.collect import Asked, Collector
 from fedjoint.config import check
 from fedjoint.data.base import Examples
 from fedjoint.engines.identity import be_server, number
+from fedjoint.ledger import Ledger
 from fedjoint.node import Node
 from fedjoint.problem import build_problem
 
@@ -30,6 +32,8 @@ def configure(compression="none"):
 
 
 CONFIG = configure()
+
+LEDGERS = defaultdict(Ledger)  # the server's, of every node
 
 
 @pytest.fixture
@@ -59,19 +63,22 @@ def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=Fals
     )
     plan = {name: getattr(asked, name) for name in ("clients", "weights", "blocks", "sizes")}
     plan["sampled"] = np.isin(asked.clients, few)
+    plan["counts"] = LEDGERS[node].of(asked.clients)
     backbone = {name: state[name] for name in node.trainer.layout.shapes}
     content = messages.pack(request, backbone=backbone, plan=plan)
     (message,) = number([Message(content, 1, kind)])
     return asked, Message(node.handle(message), reply_to=message)
 
 
-def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, few=()):
-    """Have ``clients`` train; return what the server makes of the reply."""
+def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, few=(), merged=True):
+    """Have ``clients`` train; return what the server, which then merges, makes of the reply."""
     compression = node.config.strategy.compression
     sample = np.array(few, np.int64)
     collector = Collector(node.trainer.layout, ("digit",), reduce, sample, compression=compression)
     how = (round, generation, resumed_from, reduce, few)
     collector.add(1, *send(node, messages.TRAIN, clients, *how))
+    if merged:
+        LEDGERS[node].count(collector.trained, round)
     return collector
 
 
@@ -87,6 +94,8 @@ def test_a_resumed_run_forgets_what_memory_holds_of_later_rounds(problem, tmp_pa
     copy = shutil.copytree(tmp_path, tmp_path.parent / "copy")
     restarted = Node(problem, CONFIG, copy / "state.sqlite")
     # Heads are those of round 1 again, even though nobody asks for rounds 2 to 4.
+    for resumed in (node, restarted):
+        LEDGERS[resumed] = Ledger(np.array([1, 2]), np.array([1, 1]))
     for round in (5, 6):
         found, expected = (updates(train(n, [1, 2], round, 1, 1)) for n in (node, restarted))
         assert torch.equal(found.matrix, expected.matrix)

@@ -14,6 +14,7 @@ from fedjoint.config import check
 from fedjoint.engines.identity import number
 from fedjoint.engines.local import LocalGrid
 from fedjoint.errors import UserError
+from fedjoint.ledger import Ledger
 from fedjoint.logs import JsonLines
 from fedjoint.node import Node
 from fedjoint.problem import build_problem
@@ -314,7 +315,7 @@ def test_a_silent_node_is_refused_and_does_not_hold_up_every_round(config, tmp_p
 
 def test_a_checkpoint_of_another_backbone_is_not_gone_on_with(config, tmp_path):
     run = RunDir.create(tmp_path, "run", config)
-    run.checkpoint(1, {"backbone.1.weight": torch.zeros(2, 2)}, {})
+    run.checkpoint(1, {"backbone.1.weight": torch.zeros(2, 2)}, {}, Ledger())
     with pytest.raises(UserError, match="differs from the checkpoint's"):
         serve(Fleet({5: honest(config, [0], "a")}), config, run, deployed=True)
     assert run.info["status"] == "failed"

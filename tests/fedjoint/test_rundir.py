@@ -5,11 +5,13 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
 from fedjoint.config import Config, check
 from fedjoint.errors import UserError
+from fedjoint.ledger import Ledger
 from fedjoint.rundir import RunDir
 
 
@@ -28,7 +30,12 @@ def is_whole(checkpoint, round):
         checkpoint.round == round
         and same(checkpoint.backbone, backbone(round))
         and same(checkpoint.state, {"seen": torch.arange(round)})
+        and same(checkpoint.ledger.tensors(), ledger(round).tensors())
     )
+
+
+def ledger(round):
+    return Ledger(np.array([2, 7]), np.array([round, 1]))
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def run(tmp_path):
 def saved(run):
     """Save four checkpoints."""
     for round in (5, 10, 15, 20):
-        run.checkpoint(round, backbone(round), {"seen": torch.arange(round)})
+        run.checkpoint(round, backbone(round), {"seen": torch.arange(round)}, ledger(round))
     return run
 
 
@@ -115,7 +122,7 @@ def test_the_newest_two_checkpoints_are_kept(saved):
 
 def test_checkpoints_are_ordered_by_number(run):
     for round in (999_999, 1_000_000):
-        run.checkpoint(round, backbone(round), {})
+        run.checkpoint(round, backbone(round), {}, Ledger())
     assert run.latest().round == 1_000_000
 
 
@@ -145,7 +152,7 @@ def test_a_killed_writers_leftovers_are_removed(saved):
     part = saved.path / "checkpoints" / ".round-000025.safetensors.1.part"
     part.write_bytes(b"half")
     assert is_whole(saved.latest(), 20)
-    saved.checkpoint(25, backbone(25), {"seen": torch.arange(25)})
+    saved.checkpoint(25, backbone(25), {"seen": torch.arange(25)}, ledger(25))
     assert not part.exists() and is_whole(saved.latest(), 25)
 
 
