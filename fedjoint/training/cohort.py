@@ -42,6 +42,12 @@ class Stack:
         own = torch.arange(known.shape[1], device=known.device) < sizes[:, None]
         return None if known[own].all() else known
 
+    @property
+    def alone(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The only client's inputs ``[1, examples, ...]`` and labels, without the padding."""
+        (size,) = self.sizes.tolist()
+        return self.x[:, :size], {name: labels[:, :size] for name, labels in self.y.items()}
+
 
 @dataclass(frozen=True)
 class Cohort:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.config import Config
+from fedjoint.errors import UserError
 from fedjoint.layout import Layout
 from fedjoint.method import Method
 from fedjoint.model import JointModel
@@ -25,17 +26,21 @@ from fedjoint.training.gradients import (
     Measure,
     make_kernel,
     make_measure,
-    why_sequential,
+    passes,
 )
 from fedjoint.training.job import Job, Tensors
 from fedjoint.training.memory import keep_freed_memory
 from fedjoint.training.optimisers import Optimiser
+from fedjoint.training.probe import Traits, examine
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
 
 #: Bytes that their weights and examples may take on the CPU; gradients take as much again.
 _BYTES = 64 << 20
+
+#: Examples of which the model is tried on those that differ.
+_TRIED = 64
 
 
 class Trainer:
@@ -59,11 +64,43 @@ class Trainer:
 
     @cached_property
     def fallback(self) -> str | None:
-        """Why clients are trained one by one, or None where they are batched."""
-        if self.config.local.sequential:
-            return "local.sequential is set"
+        """Why clients are trained one by one, or None where they are batched.
+
+        Raises:
+            UserError: a batch is to have fewer examples than the model takes.
+        """
+        local, traits = self.config.local, self.traits
+        reason = "local.sequential is set" if local.sequential else traits.sequential
+        if traits.train > 1 and local.steps is None:
+            return f"{reason}; an epoch's last minibatch of one example is left out"
+        return reason
+
+    @cached_property
+    def traits(self) -> Traits:
+        """How the model treats the examples of a batch.
+
+        Raises:
+            UserError: a batch is to have fewer examples than the model takes.
+        """
         balance = self.balance(tuple(self.problem.tasks))
-        return why_sequential(self.model, self.problem.example.to(self.device), balance)
+        found = examine(self.model, balance, self._few().to(self.device))
+        for name, least in (("local", found.train), ("evaluate", found.evaluate)):
+            size = getattr(self.config, name).batch_size
+            if size < least:
+                raise UserError(
+                    f"{name}.batch_size is {size}, and the model takes no batch of fewer than "
+                    f"{least} examples: raise it"
+                )
+        return found
+
+    def _few(self) -> Tensor:
+        """Return a few inputs to try the model on, of one client where that has any."""
+        data, example = self.problem.data, self.problem.example
+        try:
+            x = data.client(int((data.sizes > 1).argmax())).train.x[:_TRIED]
+            return torch.cat([x, example])
+        except Exception:  # a client's data may raise anything, and says so when it is trained
+            return example
 
     @cached_property
     def chunk(self) -> int:
@@ -176,6 +213,7 @@ class Trainer:
                 "epochs": local.epochs,
                 "steps": local.steps,
             },
+            least=self.traits.train,
             rate=rates,
         )
 
@@ -196,6 +234,7 @@ class Trainer:
                 batched=batched,
                 precision=local.precision,
                 rows=self.config.evaluate.batch_size,
+                least=self.traits.evaluate,
             )
             self._kernels[key] = balance, kernel, measure
         return self._kernels[key]
@@ -233,18 +272,17 @@ class Trainer:
             return torch.func.functional_call(self.model, weights, (x, names))
 
         sums: Tensors = {}
-        rows, step = stack.x.shape[1], self.config.evaluate.batch_size
-        for start in range(0, rows, step):
-            x = stack.x[:, start : start + step]
+        x, y = (stack.x, stack.y) if self.fallback is None else stack.alone
+        for at in passes(x.shape[1], self.config.evaluate.batch_size, self.traits.evaluate):
             if self.fallback is None:
-                outputs = torch.vmap(forward, randomness="different")(weights, x)
+                outputs = torch.vmap(forward, randomness="different")(weights, x[:, at])
             else:
-                single = forward({n: t[0] for n, t in weights.items()}, x[0])
+                single = forward({n: t[0] for n, t in weights.items()}, x[0, at])
                 outputs = {n: o[None] for n, o in single.items()}
             for task in tasks:
-                y = stack.y[task.name][:, start : start + step]
+                labels = y[task.name][:, at].flatten(0, 1)
                 # Metrics see [examples, outputs]; the padding's labels are missing.
-                found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), y.flatten(0, 1))
+                found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), labels)
                 sums[task.name] = sums.get(task.name, 0) + found.sum(0)
         return sums
 
