@@ -64,7 +64,8 @@ class Job:
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
         budget: the batch size, and epochs or steps, of a round.
-        rate: ``[clients]`` effective learning rates of this round, momentum counted in.
+        rate: ``[clients]`` learning rates of this round.
+        momentum: of SGD.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
@@ -85,6 +86,7 @@ class Job:
     trainable: Collection[str]
     budget: Mapping[str, Any]
     rate: Tensor
+    momentum: float
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
     start: Tensor = field(init=False)
