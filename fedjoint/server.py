@@ -133,7 +133,7 @@ def serve(
         on_round=record,
         on_checkpoint=checkpoint,
     )
-    run.mark("running")
+    run.mark("running", method=strategy.local_method(config)[0])
     kind = "resume" if generation else "start"
     text = f"{kind}: round {first} is next"
     event(log, logging.INFO, kind, text, round=first, generation=generation)
