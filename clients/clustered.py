@@ -22,6 +22,8 @@ class Clustered(Method):
     Learning", 2019, https://arxiv.org/abs/1910.01991
     """
 
+    half_of = "ifca"
+
     def train(self, job: Job) -> Tensors:
         cluster = self.cluster(job)
         job.start = self.backbones(job)[cluster]

@@ -23,6 +23,8 @@ class Ditto(Method):
     2021, https://arxiv.org/abs/2012.04221
     """
 
+    pull = 0.0
+
     def __init__(self, lam: float) -> None:
         self.lam = lam
 

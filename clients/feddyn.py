@@ -22,6 +22,8 @@ class FedDyn(Method):
     https://arxiv.org/abs/2111.04263
     """
 
+    half_of = "feddyn"
+
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha
 

@@ -17,7 +17,7 @@ class Prox(Method):
     """
 
     def __init__(self, mu: float) -> None:
-        self.mu = mu
+        self.mu = self.pull = mu
 
     def train(self, job: Job) -> Tensors:
         received = job.layout.views(job.start)

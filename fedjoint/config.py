@@ -74,6 +74,10 @@ class LocalConfig(Section):
                 return {**values, "epochs": 1}
         return values
 
+    def rate(self, round: int) -> float:
+        """Return the learning rate of ``round``, from 1, before ``lr_scales``."""
+        return self.optimiser.lr * self.lr_decay ** (round - 1)
+
 
 class BalanceConfig(Section):
     """How the losses of several tasks on one client are weighted."""

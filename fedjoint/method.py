@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,9 +24,18 @@ class Method:
 
     Attributes:
         shares: whether clients send updates. If not, they keep their backbones to themselves.
+        half_of: name of the strategy that the method belongs to, where it is of no use under
+            another: what it needs is broadcast there, or what it changes is put right there.
+        pull: what FedNova has to know of the steps on the shared backbone: 0 where they are the
+            optimiser's own, mu where a gradient ``mu * (backbone - received)`` is added, None
+            where they are neither.
+        omits: in a few words, what of the paper that it is named after is left out.
     """
 
     shares: bool = True
+    half_of: ClassVar[str] = ""
+    pull: float | None = None
+    omits: ClassVar[str] = ""
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
         """Return one client's fresh private state beyond heads, say a control variate ``[P]``."""

@@ -128,7 +128,8 @@ class RunDir:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of run.json: versions, seed, created, generation and status.
+        """The content of run.json: versions, seed, created, generation and status; once it has
+        begun, ``method``, the local method that runs.
 
         Raises:
             UserError: the file is damaged.
@@ -168,9 +169,9 @@ class RunDir:
                 "the argument problem"
             )
 
-    def mark(self, status: Literal["running", "done", "failed"]) -> None:
-        """Note how the run is doing."""
-        _write_json(self._info, {**self.info, "status": status})
+    def mark(self, status: Literal["running", "done", "failed"], **details: Any) -> None:
+        """Note how the run is doing, and ``details`` of it."""
+        _write_json(self._info, {**self.info, "status": status, **details})
 
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Replace what is known of the nodes, see :meth:`fedjoint.roster.Roster.report`."""

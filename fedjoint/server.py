@@ -31,17 +31,29 @@ def make_strategy(config: Config) -> JointStrategy:
     """Return the configured strategy, once it and the local method are known to be in order.
 
     Raises:
-        UserError: a name or an option is wrong, of the strategy or of the local method.
+        UserError: a name or an option is wrong, of the strategy or of the local method; or the
+            two, or what else is configured, do not go together.
     """
-    name = config.strategy.name
+    name, local = config.strategy.name, config.local
     strategy = construct(f"strategy {name}", find("strategies", name), config.strategy.options)
     if not isinstance(strategy, JointStrategy):
         raise UserError(f"strategy {name}: {type(strategy).__name__} is no fedjoint.JointStrategy")
-    method, options = strategy.local_method(config)
+    if local.method and strategy.method != "joint":
+        raise UserError(
+            f"local.method = {local.method!r}: strategy {name} is not itself without its own local "
+            f"method, {strategy.method}; leave local.method out (options of {strategy.method} go "
+            "into strategy.options), or set strategy.name = 'fedavg'"
+        )
     try:
-        make_method(method, options)
+        method = make_method(*strategy.local_method(config))
     except UserError as error:
-        raise UserError(f"{'local.options: ' if config.local.method else ''}{error}") from None
+        raise UserError(f"{'local.options: ' if local.method else ''}{error}") from None
+    if local.method and method.half_of:
+        raise UserError(
+            f"local.method = {local.method!r} is one half of strategy {method.half_of}: set "
+            f"strategy.name = {method.half_of!r}, and leave local.method out"
+        )
+    strategy.check_config(config, method)
     return strategy
 
 
@@ -121,7 +133,7 @@ def serve(
         on_round=record,
         on_checkpoint=checkpoint,
     )
-    run.mark("running")
+    run.mark("running", method=strategy.local_method(config)[0])
     kind = "resume" if generation else "start"
     text = f"{kind}: round {first} is next"
     event(log, logging.INFO, kind, text, round=first, generation=generation)

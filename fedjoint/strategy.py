@@ -21,7 +21,8 @@ from fedjoint.config import Config
 from fedjoint.diagnostics import diagnose
 from fedjoint.errors import UserError
 from fedjoint.ledger import Ledger
-from fedjoint.method import make_method
+from fedjoint.logs import event
+from fedjoint.method import Method, make_method
 from fedjoint.records import to_arrays, to_record, to_tensor
 from fedjoint.roster import Roster
 from fedjoint.tasks import Task
@@ -47,8 +48,10 @@ class JointStrategy(Strategy):
             updates are then summed where they are made (rows are means over blocks of clients
             with the same tasks, for which both stay exact), and memory does not grow with
             the clients.
-        method: the local method that clients run, by registered name.
+        method: the local method that clients run, by registered name. One other than ``joint`` is
+            part of the strategy: ``local.method`` may not replace it.
         method_options: options of the local method.
+        omits: in a few words, what of the paper that it is named after is left out.
         state: what the strategy remembers between rounds, by name; saved in checkpoints. A merge
             may change it in place: where the merge fails, it is what it was before.
         ledger: the last round of each client that was merged; saved in checkpoints.
@@ -56,11 +59,23 @@ class JointStrategy(Strategy):
 
     per_client: bool = True
     method: ClassVar[str] = "joint"
+    omits: ClassVar[str] = ""
 
     def __init__(self) -> None:
         self.method_options: dict[str, float | int | str] = {}
         self.state: dict[str, Tensor] = {}
         self.ledger = Ledger()
+
+    def check_config(self, config: Config, method: Method) -> None:
+        """Refuse, before the first round, what the strategy is not made for.
+
+        Args:
+            config: the run's configuration.
+            method: the local method that clients will run.
+
+        Raises:
+            UserError: the line says what is wrong and how to put it right.
+        """
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
         """Return further tensors for the clients' method (say, a control variate ``[P]``).
@@ -139,7 +154,7 @@ class JointStrategy(Strategy):
         self.on_round, self.on_checkpoint = on_round, on_checkpoint
         self.settings = config.model_dump(mode="json")
         self.durable = first_round - 1
-        self.shares = make_method(*self.local_method(config)).shares
+        self.local = make_method(*self.local_method(config))
         self.roster = Roster(config, tasks, wait, deployed)
         self.asked: dict[int, Asked] = {}
         reference = config.diagnostics.reference
@@ -179,7 +194,7 @@ class JointStrategy(Strategy):
             tuple(t.name for t in self.roster.tasks),
             reduce=plain,
             sample=p.ids[compared],
-            shares=self.shares,
+            shares=self.local.shares,
             compression=s.compression,
         )
         self.sent_to = len(chosen)
@@ -439,7 +454,10 @@ class JointStrategy(Strategy):
 
     def summary(self) -> None:
         """Log what runs."""
-        log.info("strategy %s, local method %s", type(self).__name__, self.method)
+        name, options = self.local_method(self.config)
+        text = f"strategy {self.config.strategy.name}, local method {name}"
+        details = {"strategy": self.config.strategy.name, "options": self.config.strategy.options}
+        event(log, logging.INFO, "method", text, **details, method=name, method_options=options)
 
 
 def _check_tensors(what: str, named: dict[str, Any]) -> None:

@@ -50,5 +50,6 @@ def resume_command(run: Annotated[Path, typer.Argument(help="A run directory.")]
 
 
 def label(config: Config) -> str:
-    """Return what a run is, in two words."""
-    return f"{config.name} ({Path(config.strategy.name).name})"
+    """Return what a run is, in two words, or three where its local method is chosen, too."""
+    names = [name for name in (config.strategy.name, config.local.method) if name]
+    return f"{config.name} ({', '.join(Path(name).name for name in names)})"

@@ -66,7 +66,8 @@ class Job:
         trainable: names of the parameters that training may change.
         budget: the batch size, and epochs or steps, of a round.
         least: fewest examples in a minibatch; more than one only where clients train alone.
-        rate: ``[clients]`` effective learning rates of this round, momentum counted in.
+        rate: ``[clients]`` learning rates of this round.
+        momentum: of SGD.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
@@ -88,6 +89,7 @@ class Job:
     budget: Mapping[str, Any]
     least: int
     rate: Tensor
+    momentum: float
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
     start: Tensor = field(init=False)

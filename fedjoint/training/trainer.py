@@ -19,6 +19,7 @@ from fedjoint.method import Method
 from fedjoint.model import JointModel
 from fedjoint.problem import Problem
 from fedjoint.tasks import Task
+from fedjoint.training.accumulation import scales
 from fedjoint.training.balance import Fixed, make_balance
 from fedjoint.training.cohort import Cohort, Stack, gather
 from fedjoint.training.gradients import (
@@ -183,17 +184,12 @@ class Trainer:
         """
         local = self.config.local
         balance, kernel, measure = self._kernel(cohort.tasks)
-        rate = local.optimiser.lr * local.lr_decay ** (round - 1)
+        rate = local.rate(round)
         rule = local.optimiser
         if rate != rule.lr:
             rule = rule.model_copy(update={"lr": rate})
-        # Momentum lengthens the way of a gradient by the sum of its geometric series.
-        effective = rate / (1 - rule.momentum) if rule.name == "sgd" else rate
-        scale, rates = None, torch.full((len(cohort),), effective, device=self.device)
-        if local.lr_scales:
-            scales = np.asarray(local.lr_scales, np.float32)[cohort.clients % len(local.lr_scales)]
-            scale = torch.from_numpy(scales).to(self.device)
-            rates = rates * scale
+        own = torch.from_numpy(scales(local, cohort.clients)).to(self.device)
+        scale = own if local.lr_scales else None
         return Job(
             cohort=cohort,
             round=round,
@@ -214,7 +210,8 @@ class Trainer:
                 "steps": local.steps,
             },
             least=self.traits.train,
-            rate=rates,
+            rate=rate * own,
+            momentum=rule.momentum,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Fixed, Kernel, Measure]:

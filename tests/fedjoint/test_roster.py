@@ -339,7 +339,7 @@ def test_the_log_tells_the_run_in_structure(config, tmp_path, caplog):
     told = [line for line in lines if "event" in line]
     kinds = [line["event"] for line in told]
     once = ["failure", "round", "checkpoint"]
-    assert kinds == ["start", "joined", "joined", *once * 3, "end"]
+    assert kinds == ["start", "joined", "joined", "method", *once * 3, "end"]
     failure = told[kinds.index("failure")]
     assert (failure["round"], failure["name"], failure["node"]) == (1, "b", "9")
     assert told[kinds.index("round")]["trained"] == 2
