@@ -49,7 +49,8 @@ class Part:
         asked: what it was asked.
         good: ``[n]`` bool, which of the clients trained.
         examples: ``[n]`` training examples.
-        steps: ``[n]`` optimiser steps.
+        steps: ``[n]`` optimiser steps on the backbone.
+        work: ``[n]`` gradients computed.
         losses: ``[n, tasks]`` float32, NaN where a client lacks the task.
         sent: bytes that one client sends.
         rows: ``[n, P]`` updates, or ``[b, P]`` means of blocks; None where clients share nothing.
@@ -63,6 +64,7 @@ class Part:
     good: np.ndarray
     examples: np.ndarray
     steps: np.ndarray
+    work: np.ndarray
     losses: np.ndarray
     sent: int
     rows: np.ndarray | None
@@ -163,6 +165,7 @@ class Collector:
             good,
             counts(report, "examples", count),
             counts(report, "steps", count),
+            counts(report, "work", count),
             losses,
             sent,
             self._rows(asked, good, message) if self.shares else None,
@@ -232,6 +235,11 @@ class Collector:
         """``[n]`` int64 ids of the clients that trained, ascending."""
         found = [part.asked.clients[part.good] for part in self.parts]
         return np.sort(np.concatenate(found)) if found else np.zeros(0, np.int64)
+
+    @property
+    def work(self) -> int:
+        """Gradients that the clients that trained computed, all together."""
+        return sum(int(part.work[part.good].sum()) for part in self.parts)
 
     def losses(self) -> tuple[float | None, dict[str, float]]:
         """Return the mean loss over the examples trained on, all tasks together and for each."""

@@ -1,7 +1,8 @@
-"""Replies of an evaluation -> sums of the metrics' statistics, checked here."""
+"""Replies of an evaluation -> sums of the metrics' statistics, and each client's own metrics."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,20 +21,27 @@ SPLITS = ("train", "valid", "test")
 Sums = dict[str, dict[int, np.ndarray]]
 
 
-def read(reply: Message, asked: Asked, tasks: Sequence[Task]) -> tuple[Sums, list[tuple[int, str]]]:
-    """Return ``split/task`` -> block -> sums ``[k]``, and the clients that failed, with reasons.
+def read(
+    reply: Message, asked: Asked, tasks: Sequence[Task]
+) -> tuple[Sums, np.ndarray, list[tuple[int, str]]]:
+    """Check the reply of one node.
 
     Args:
-        reply: of one node.
-        asked: what it was asked.
+        reply: the reply.
+        asked: what the node was asked.
         tasks: all tasks.
+
+    Returns:
+        ``split/task`` -> block -> sums ``[k]``; ``[clients, tasks]`` float64, the clients' own
+        test metrics, NaN where undefined; and the clients that failed, with reasons.
 
     Raises:
         UserError: it failed, or the reply is not about what was asked.
     """
     if reply.has_error():
         raise UserError(reply.error.reason or "evaluation failed")
-    told = messages.settings(reply).get("failed")
+    config = messages.settings(reply)
+    told = config.get("failed")
     try:
         failed = [(int(failure["client"]), plain(failure["reason"])) for failure in told or ()]
     except (TypeError, KeyError, ValueError):
@@ -51,7 +59,45 @@ def read(reply: Message, asked: Asked, tasks: Sequence[Task]) -> tuple[Sums, lis
         if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
             raise UserError(f"its sums of {name!r} are of other clients than were asked for")
         sums[name] = dict(zip(numbers.tolist(), values.astype(float), strict=True))
-    return sums, failed
+    return sums, _own(reply, asked, config.get("tasks"), [task.name for task in tasks]), failed
+
+
+def _own(reply: Message, asked: Asked, named: object, tasks: list[str]) -> np.ndarray:
+    """Return ``[clients, tasks]`` float64, the clients' own test metrics."""
+    if not isinstance(named, list) or any(name not in tasks for name in named):
+        raise UserError(f"its metrics are of tasks that nobody has: {plain(named)}")
+    shape = len(asked.clients), len(named)
+    own = shaped(messages.arrays(reply, "values"), "values", shape, "f").astype(float)
+    values = np.full((len(asked.clients), len(tasks)), np.nan)
+    values[:, [tasks.index(name) for name in named]] = np.where(np.isfinite(own), own, np.nan)
+    return values
+
+
+def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, float | int]]:
+    """Describe how the clients' own metrics differ, task by task.
+
+    Args:
+        values: ``[clients, tasks]``, NaN where undefined.
+        tasks: say which direction of a metric is better.
+
+    Returns:
+        task -> ``clients`` (that have the metric), ``std`` (its standard deviation over them),
+        ``worst`` (of the worst client) and ``worst_tenth`` (the mean over the worst tenth, one
+        client at least). Tasks of which no client has the metric are left out.
+    """
+    found: dict[str, dict[str, float | int]] = {}
+    for column, task in zip(values.T, tasks, strict=True):
+        known = np.sort(column[np.isfinite(column)])
+        if not task.metric_fn.higher_is_better:
+            known = known[::-1]
+        if len(known):
+            found[task.name] = {
+                "clients": len(known),
+                "std": float(known.std()),
+                "worst": float(known[0]),
+                "worst_tenth": float(known[: math.ceil(len(known) / 10)].mean()),
+            }
+    return found
 
 
 def _width(task: Task) -> int | None:

@@ -269,7 +269,17 @@ class Node:
         columns = [names.index(task.name) for task in cohort.tasks]
         losses[:, columns] = job.losses.cpu().numpy()
         return _Trained(
-            clients, update, mask, cohort.train.sizes, job.steps, losses, extras, payload, sent, ""
+            clients,
+            update,
+            mask,
+            cohort.train.sizes,
+            job.steps,
+            job.work,
+            losses,
+            extras,
+            payload,
+            sent,
+            "",
         )
 
     def evaluate(self, message: Message, request: Mapping[str, Any]) -> RecordDict:
@@ -281,6 +291,7 @@ class Node:
         plan = self._plan(message)
         sums: dict[str, list[Tensor]] = {}
         blocks: dict[str, list[int]] = {}
+        values = np.full((len(plan["clients"]), len(self.problem.tasks)), np.nan, np.float32)
         failed: list[dict[str, Any]] = []
         start = 0
         for block, size in zip(plan["blocks"].tolist(), plan["sizes"].tolist(), strict=True):
@@ -288,18 +299,37 @@ class Node:
             for part in self.trainer.chunks(self._places(plan["clients"][start : start + size])):
                 at = slice(start + part.start, start + part.stop)
                 args = (round, received, broadcast, method, failed)
-                for values in self._evaluate_chunk(plan["clients"][at], plan["counts"][at], *args):
-                    for name, value in values.items():
+                clients = plan["clients"][at]
+                for who, each in self._evaluate_chunk(clients, plan["counts"][at], *args):
+                    values[at][np.isin(clients, who)] = self._values(each)
+                    for name, rows in each.items():
+                        value = rows.sum(0)
                         found[name] = found[name] + value if name in found else value
             for name, value in found.items():
                 sums.setdefault(name, []).append(value)
                 blocks.setdefault(name, []).append(block)
             start += size
         return messages.pack(
-            {"round": round, "failed": failed, "seconds": time.perf_counter() - started},
-            sums={name: torch.stack(values) for name, values in sums.items()},
+            {
+                "round": round,
+                "failed": failed,
+                "seconds": time.perf_counter() - started,
+                "tasks": [task.name for task in self.problem.tasks],
+            },
+            sums={name: torch.stack(parts) for name, parts in sums.items()},
             blocks={name: np.array(ids) for name, ids in blocks.items()},
+            values={"values": values},
         )
+
+    def _values(self, each: Mapping[str, Tensor]) -> np.ndarray:
+        """Return ``[clients, tasks]`` float32, the clients' own test metrics; NaN: undefined."""
+        rows = len(next(iter(each.values())))
+        undefined = torch.full((rows,), torch.nan)
+        columns = [
+            task.metric_fn.each(each[name]) if (name := f"test/{task.name}") in each else undefined
+            for task in self.problem.tasks
+        ]
+        return torch.stack([column.float() for column in columns], 1).numpy()
 
     def _evaluate_chunk(
         self,
@@ -310,8 +340,12 @@ class Node:
         broadcast: Mapping[str, Tensor],
         method: Method,
         failed: list[dict[str, Any]],
-    ) -> list[dict[str, Tensor]]:
-        """Evaluate clients in one job; where that fails, one by one, and note who ``failed``."""
+    ) -> list[tuple[np.ndarray, dict[str, Tensor]]]:
+        """Evaluate clients in one job; where that fails, one by one, and note who ``failed``.
+
+        Returns:
+            The ids ``[n]`` of clients, and what :meth:`Trainer.evaluate` says of them.
+        """
         try:
             cohort = self.trainer.cohort(self._places(clients), clients)
             private = self._private(clients, counts, cohort.tasks, received, method)
@@ -319,7 +353,7 @@ class Node:
             job = self.trainer.job(cohort, round, received, broadcast, shared, private)
             # A method may train to evaluate, and draw random numbers as it does.
             with seeded(self.trainer.device, self._seed(round, clients, _EVALUATION)):
-                return [self.trainer.evaluate(cohort, *method.personal(job))]
+                return [(clients, self.trainer.evaluate(cohort, *method.personal(job)))]
         except Exception as error:  # a client's data or model may raise anything
             if not isinstance(error, UserError):
                 log.exception("round %s: evaluation failed", round)
@@ -328,9 +362,9 @@ class Node:
                 return []
         rest = (round, received, broadcast, method, failed)
         return [
-            values
+            done
             for i in range(len(clients))
-            for values in self._evaluate_chunk(clients[i : i + 1], counts[i : i + 1], *rest)
+            for done in self._evaluate_chunk(clients[i : i + 1], counts[i : i + 1], *rest)
         ]
 
     def _seed(self, round: int, clients: np.ndarray, *purpose: int) -> int:
@@ -408,6 +442,7 @@ class _Trained:
         good: np.ndarray,
         examples: np.ndarray,
         steps: np.ndarray,
+        work: np.ndarray,
         losses: np.ndarray,
         extras: dict[str, Tensor],
         payload: dict[str, Tensor],
@@ -415,7 +450,7 @@ class _Trained:
         reason: str,
     ):
         self.clients, self.update, self.good = clients, update, good
-        self.examples, self.steps, self.losses = examples, steps, losses
+        self.examples, self.steps, self.work, self.losses = examples, steps, work, losses
         self.extras, self.payload, self.sent, self.reason = extras, payload, sent, reason
 
     @classmethod
@@ -423,7 +458,7 @@ class _Trained:
         zero = np.zeros(len(clients), np.int64)
         losses = np.full((len(clients), tasks), np.nan, np.float32)
         bad = np.zeros(len(clients), bool)
-        return cls(clients, torch.zeros(0), bad, zero, zero, losses, {}, {}, 0, reason)
+        return cls(clients, torch.zeros(0), bad, zero, zero, zero, losses, {}, {}, 0, reason)
 
 
 class _Collected:
@@ -434,6 +469,7 @@ class _Collected:
         self.good = np.zeros(clients, bool)
         self.examples = np.zeros(clients, np.int64)
         self.steps = np.zeros(clients, np.int64)
+        self.work = np.zeros(clients, np.int64)
         self.losses = np.full((clients, tasks), np.nan, np.float32)
         self.failed: list[dict[str, Any]] = []
         self.bytes = 0
@@ -442,7 +478,7 @@ class _Collected:
     def add(self, where: np.ndarray, done: _Trained) -> None:
         self.clients[where], self.good[where] = done.clients, done.good
         self.examples[where], self.steps[where] = done.examples, done.steps
-        self.losses[where] = done.losses
+        self.work[where], self.losses[where] = done.work, done.losses
         self.bytes = max(self.bytes, done.sent)
         reason = done.reason or "its update is not finite; lower the learning rate"
         self.failed += [{"client": int(c), "reason": reason} for c in done.clients[~done.good]]
@@ -455,6 +491,7 @@ class _Collected:
             "good": self.good,
             "examples": self.examples,
             "steps": self.steps,
+            "work": self.work,
             "losses": self.losses,
         }
 

@@ -285,12 +285,14 @@ class JointStrategy(Strategy):
             "objective": objective,
             "loss": losses,
             "evaluation": None,
+            "spread": None,
             "clients": {
                 "asked": self.sent_to,
                 "trained": len(trained),
                 "failed": c.failed,
                 "ids": trained.tolist() if self.sent_to <= _NAMED else None,
             },
+            "steps": {"mean": c.work / len(trained) if len(trained) else None, "total": c.work},
             "kept": problem,
             "fallback": c.fallback,
             "bytes": {
@@ -381,6 +383,7 @@ class JointStrategy(Strategy):
         """Pool the metrics; then close the round."""
         round = self.first_round + server_round - 1
         sums: evaluation.Sums = {}
+        values: list[np.ndarray] = []
         failures: list[dict[str, Any]] = []
         for reply in replies:
             node = reply.metadata.src_node_id
@@ -388,11 +391,12 @@ class JointStrategy(Strategy):
             if asked is None:
                 continue  # nobody asked, or it has replied already
             try:
-                found, failed = evaluation.read(reply, asked, self.roster.tasks)
+                found, own, failed = evaluation.read(reply, asked, self.roster.tasks)
             except Exception as error:  # whatever a forged reply may provoke
                 failures.append({"client": None, "node": node, "reason": plain(error)})
                 continue
             failures += [{"client": c, "node": node, "reason": reason} for c, reason in failed]
+            values.append(own)
             for key, blocks in found.items():
                 sums.setdefault(key, {}).update(blocks)
         failures += [{"client": None, "node": n, "reason": _LATE} for n in self.evaluated]
@@ -401,9 +405,10 @@ class JointStrategy(Strategy):
             log.error("round %d: %s: evaluation: %s", round, at, failure["reason"])
         self.record["clients"]["unevaluated"] = failures
         if sums:
-            values = self.record["evaluation"] = self._values(sums)
+            pooled = self.record["evaluation"] = self._values(sums)
+            self.record["spread"] = evaluation.spread(np.concatenate(values), self.roster.tasks)
             if self.reference:
-                transfer = self.reference.transfer(round, values["test"], self.roster.tasks)
+                transfer = self.reference.transfer(round, pooled["test"], self.roster.tasks)
                 diagnostics = self.record["diagnostics"] or {}
                 self.record["diagnostics"] = diagnostics | {"transfer": transfer}
         self.record["seconds"]["evaluate"] = time.perf_counter() - self.evaluating

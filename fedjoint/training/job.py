@@ -71,6 +71,7 @@ class Job:
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
+        work: ``[clients]`` int64, gradients computed, whatever was trained with them.
     """
 
     cohort: Cohort
@@ -92,6 +93,7 @@ class Job:
     momentum: float
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
+    work: np.ndarray = field(init=False)
     start: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class Job:
         shape = (len(self.cohort), len(self.cohort.tasks))
         self.losses = torch.zeros(shape, device=self.shared.device)
         self.steps = np.zeros(len(self.cohort), np.int64)
+        self.work = np.zeros(len(self.cohort), np.int64)
 
     def batches(self, steps: int | None = None, stream: int = 0) -> Iterator[Batch]:
         """Yield the round's minibatches, in an order drawn from (seed, round, client).
@@ -155,6 +158,7 @@ class Job:
             private: the rest of the model.
             names: the parameters.
         """
+        self.work += 1 if batch.active is None else batch.active.cpu().numpy()
         trained, frozen = self._divided(shared, private, names)
         return self.kernel(trained, frozen, batch.x, batch.y, self.weights(private))
 
@@ -233,9 +237,11 @@ class Job:
             counted += 1 if counts is None else counts
             taken += 1.0 if batch.active is None else batch.active.float()
         mean = total / counted
+        done = taken.long().cpu().numpy()
+        self.work += done
         if record:
             self.losses = mean
-            self.steps = self.steps + taken.long().cpu().numpy()
+            self.steps = self.steps + done
             self.balance.after_round(mean, private)
 
 

@@ -238,7 +238,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, cohort: Cohort, shared: Tensor, private: Tensors) -> dict[str, Tensor]:
-        """Return the metrics' statistics, summed over the clients, as float64 on the CPU.
+        """Return the metrics' statistics of every client, as float64 on the CPU.
 
         Args:
             cohort: the clients.
@@ -246,7 +246,7 @@ class Trainer:
             private: name -> ``[clients, ...]`` private state.
 
         Returns:
-            ``<split>/<task>`` -> ``[k]``, for the splits train, valid and test.
+            ``<split>/<task>`` -> ``[clients, k]``, for the splits train, valid and test.
         """
         weights = {**self.layout.views(shared), **private}
         weights = {n: t for n, t in weights.items() if n in self._state_names}
@@ -280,7 +280,8 @@ class Trainer:
                 labels = y[task.name][:, at].flatten(0, 1)
                 # Metrics see [examples, outputs]; the padding's labels are missing.
                 found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), labels)
-                sums[task.name] = sums.get(task.name, 0) + found.sum(0)
+                each = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
+                sums[task.name] = sums.get(task.name, 0) + each
         return sums
 
     @cached_property
