@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedjoint.method import Method, Tensors
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Babu(Method):

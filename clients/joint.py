@@ -1,6 +1,6 @@
 """The plain local method: train the backbone and the heads together."""
 
-from fedjoint.method import Method
+from fedjoint.training.method import Method
 
 
 class Joint(Method):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedjoint.method import Method, Tensors
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Rep(Method):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.method import Method, Tensors
-from fedjoint.model import JointModel
-from fedjoint.tasks import Task
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tasks import Task
 from fedjoint.training.accumulation import accumulated
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Scaffold(Method):

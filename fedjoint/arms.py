@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
 from fedjoint.simulation import RunResult, simulate
-from fedjoint.tasks import Task
 
 OnRun = Callable[[str, int], None]
 

@@ -11,12 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from fedjoint.arms import Arm, OnRun, gains, independent, mean, run_arm
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.engines.session import session
 from fedjoint.entries import entry_configs
 from fedjoint.errors import UserError
 from fedjoint.report import table
-from fedjoint.server import make_strategy
+from fedjoint.server.serve import make_strategy
 from fedjoint.statistics import (
     Interval,
     columns,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedjoint.arms import Arm, OnRun, Prepare, mean, run_arm, sign
-from fedjoint.config import Config, LocalConfig
+from fedjoint.config.schema import Config, LocalConfig
 from fedjoint.data.pool import pooled
 from fedjoint.problem import Problem, build_problem
 

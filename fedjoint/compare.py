@@ -12,11 +12,11 @@ from rich.console import Console
 
 from fedjoint.arms import Arm, OnRun, gains, independent, mean, run_arm, sign
 from fedjoint.centralised import run_centralised
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.engines.session import session
+from fedjoint.model.tasks import Task
 from fedjoint.report import table
 from fedjoint.statistics import Interval, columns, from_columns, interval
-from fedjoint.tasks import Task
 
 
 @dataclass(frozen=True)

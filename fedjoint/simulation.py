@@ -10,18 +10,19 @@ from typing import Any
 
 from torch import Tensor
 
-from fedjoint.config import Config, check
+from fedjoint.config.load import check
+from fedjoint.config.schema import Config
 from fedjoint.engines.inline import InlineGrid
 from fedjoint.engines.local import simulated_context
 from fedjoint.engines.session import ray_workers
 from fedjoint.errors import UserError
 from fedjoint.loading import anchored, load_object
+from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem
-from fedjoint.rundir import RunDir
-from fedjoint.server import OnRound, make_strategy, serve
-from fedjoint.store import StateStore
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.reference import Reference
+from fedjoint.server.serve import OnRound, make_strategy, serve
 from fedjoint.training.balance import make_balance
-from fedjoint.transfer import Reference
 
 #: Returns the ClientApp that hosts a problem's clients; named, as the library imports no client.
 CLIENT_APP = "clients.app:make_app"
@@ -65,7 +66,7 @@ def simulate(
     """Run a scenario in a new run directory.
 
     Args:
-        config: the scenario, or a tree of settings that :func:`fedjoint.config.check` takes.
+        config: the scenario, or a tree of settings that :func:`fedjoint.config.load.check` takes.
         problem: your own tasks, backbone and data; by default what ``config`` describes.
         on_round: receives the record of every round, as it ends.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.method import Method
+from fedjoint.server.updates import Updates
 from fedjoint.training.accumulation import accumulated, scales
-from fedjoint.updates import Updates
+from fedjoint.training.method import Method
 from strategies.fedavg import FedAvg
 
 
@@ -49,7 +49,7 @@ class FedNova(FedAvg):
             raise UserError(
                 f"fednova does not know how gradients add up under local.method = "
                 f"{config.local.method!r}: leave local.method out, take 'prox', or say pull in "
-                "the method (see fedjoint.method.Method)"
+                "the method (see fedjoint.training.method.Method)"
             )
 
     def merge(self, updates: Updates) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.method import Method
-from fedjoint.updates import Updates
+from fedjoint.server.updates import Updates
+from fedjoint.training.method import Method
 from strategies.population import OverPopulation
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedjoint.strategy import JointStrategy
+from fedjoint.server.strategy import JointStrategy
 
 
 def generator(strategy: JointStrategy, *key: int) -> np.random.Generator:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.deploy.news import News
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection, follow, make_app_folder
-from fedjoint.rundir import RunDir
-from fedjoint.server import OnRound, make_strategy
+from fedjoint.flower.programs import Connection, follow, make_app_folder
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.serve import OnRound, make_strategy
 
 _NUMBER = "flower-run"  # a file of its own, as the ServerApp writes run.json
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fedjoint import processes
-from fedjoint.config import Config
+from fedjoint._util import processes
+from fedjoint.config.schema import Config
 from fedjoint.deploy.address import free_port, wait_for
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection, follow, make_app_folder, program
-from fedjoint.rundir import RunDir
-from fedjoint.server import OnRound
+from fedjoint.flower.programs import Connection, follow, make_app_folder, program
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.serve import OnRound
 
 _START = 60.0  # seconds for the SuperLink to start
 

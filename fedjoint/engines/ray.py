@@ -14,12 +14,12 @@ from flwr.clientapp import ClientApp
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from fedjoint.config import EngineConfig
-from fedjoint.engines.identity import number
+from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
+from fedjoint.flower.identity import number
 from fedjoint.loading import from_files
-from fedjoint.records import to_arrays
+from fedjoint.protocol.arrays import to_arrays
 
 #: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.
 _INLINE = 1 << 20

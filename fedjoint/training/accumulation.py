@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedjoint.config import LocalConfig
+from fedjoint.config.schema import LocalConfig
 
 
 def scales(local: LocalConfig, clients: np.ndarray) -> np.ndarray:

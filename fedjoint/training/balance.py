@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedjoint.config import BalanceConfig
+from fedjoint.config.schema import BalanceConfig
 from fedjoint.errors import choose
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 Tensors = dict[str, Tensor]
 

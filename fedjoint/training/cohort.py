@@ -13,7 +13,7 @@ from torch import Tensor
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.dataset import is_known
 from fedjoint.errors import UserError
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.func import functional_call, grad, jacrev, vmap
 
 from fedjoint.errors import UserError
-from fedjoint.model import JointModel
-from fedjoint.tasks import Task
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tasks import Task
 from fedjoint.training.balance import Fixed
 from fedjoint.training.cohort import Stack
 from fedjoint.training.replay import replayed

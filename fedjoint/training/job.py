@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
-from fedjoint.layout import Layout
+from fedjoint.model.layout import Layout
 from fedjoint.training.balance import Fixed
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.gradients import Gradients, Kernel, Measure

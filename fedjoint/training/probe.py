@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedjoint.model import JointModel
+from fedjoint.model.joint import JointModel
 from fedjoint.training.balance import Fixed
 from fedjoint.training.gradients import Kernel, make_kernel
 from fedjoint.training.seeding import seeded

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.layout import Layout
-from fedjoint.method import Method
-from fedjoint.model import JointModel
+from fedjoint.model.joint import JointModel
+from fedjoint.model.layout import Layout
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
-from fedjoint.tasks import Task
 from fedjoint.training.accumulation import scales
 from fedjoint.training.balance import Fixed, make_balance
 from fedjoint.training.cohort import Cohort, Stack, gather
@@ -31,6 +30,7 @@ from fedjoint.training.gradients import (
 )
 from fedjoint.training.job import Job, Tensors
 from fedjoint.training.memory import keep_freed_memory
+from fedjoint.training.method import Method
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 

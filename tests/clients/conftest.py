@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.problem import build_problem
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from clients.babu import Babu
 from clients.joint import Joint
-from fedjoint.backbones import cnn
+from fedjoint.model.backbones import cnn
 
 MODEL = {"backbone": "cnn", "hidden": [4, 6], "batch_norm": True}
 

@@ -13,12 +13,12 @@ import torch
 from flwr.app import Context, RecordDict
 
 from clients.app import make_app
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.engines.inline import InlineGrid
 from fedjoint.engines.ray import workers
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
-from fedjoint.rundir import RunDir
+from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 
 
@@ -287,7 +287,7 @@ def test_gpu_shares_follow_what_ray_reports():
 def test_a_message_of_another_version_is_refused():
     from flwr.app import ConfigRecord, Message
 
-    from fedjoint.engines.identity import be_server, number
+    from fedjoint.flower.identity import be_server, number
 
     be_server()
     content = RecordDict({"config": ConfigRecord({"schema": 0, "json": "{}"})})

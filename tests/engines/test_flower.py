@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import fedjoint
-from fedjoint import processes
+from fedjoint._util import processes
+from fedjoint.config.scenario import scenario_config
 from fedjoint.engines.flower import superlink
-from fedjoint.rundir import RunDir
-from fedjoint.scenario import scenario_config
+from fedjoint.runs.directory import RunDir
 
 pytestmark = pytest.mark.slow
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from flwr.app import Message
 
-from fedjoint.config import check
-from fedjoint.engines.identity import number
+from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
+from fedjoint.flower.identity import number
 from fedjoint.loading import load_object
-from fedjoint.messages import TRAIN, settings
-from fedjoint.node import Node
-from fedjoint.rundir import RunDir
-from fedjoint.server import serve
+from fedjoint.node.node import Node
+from fedjoint.protocol.messages import TRAIN, settings
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.serve import serve
 from fedjoint.simulation import resume, simulate
 
 HERE = Path(__file__).parent / "quadratics.py"

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from clients.joint import Joint
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.layout import Layout
+from fedjoint.model.layout import Layout
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedjoint import messages
-from fedjoint.collect import Asked, Collector
-from fedjoint.compression import CompressionConfig, compress
-from fedjoint.engines.identity import be_server, number
-from fedjoint.layout import Layout
-from fedjoint.records import to_record
+from fedjoint.flower.identity import be_server, number
+from fedjoint.model.layout import Layout
+from fedjoint.protocol import messages
+from fedjoint.protocol.arrays import to_record
+from fedjoint.protocol.compression import CompressionConfig, compress
+from fedjoint.server.collect import Asked, Collector
 
 TASKS = ("a", "b")
 LAYOUT = Layout({"w": (2, 2)})

@@ -15,19 +15,19 @@ from scipy import stats
 
 from fedjoint import bench, compare
 from fedjoint.arms import Arm, as_it_is, independent, run_arm
-from fedjoint.atomic import write_csv
 from fedjoint.centralised import centralised, run_centralised
-from fedjoint.commands.compare import compare_command
+from fedjoint.cli.compare import compare_command
 from fedjoint.compare import Comparison
-from fedjoint.config import check
+from fedjoint.config.load import check
+from fedjoint.config.scenario import scenario_config
 from fedjoint.engines.session import session
 from fedjoint.errors import UserError
-from fedjoint.metrics import METRICS
+from fedjoint.model.metrics import METRICS
+from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
 from fedjoint.report import show_run
-from fedjoint.scenario import scenario_config
+from fedjoint.runs.files import write_csv
 from fedjoint.simulation import RunResult
-from fedjoint.tasks import Task
 from fedjoint.training.order import schedule
 
 ACCURACY = Task("kind", "multiclass", 3)

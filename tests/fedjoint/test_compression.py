@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fedjoint.compression import CompressionConfig, compress, decode
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
+from fedjoint.protocol.compression import CompressionConfig, compress, decode
 from fedjoint.simulation import simulate
 
 

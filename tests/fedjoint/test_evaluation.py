@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from fedjoint import Task, simulate
-from fedjoint.config import check
-from fedjoint.evaluation import spread
-from fedjoint.metrics import METRICS
+from fedjoint.config.load import check
+from fedjoint.model.metrics import METRICS
 from fedjoint.problem import build_problem
+from fedjoint.server.evaluation import spread
 
 ERROR = Task("size", "regression", 1, metric=METRICS["rmse"])
 

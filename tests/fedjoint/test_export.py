@@ -10,17 +10,17 @@ import safetensors.numpy
 import torch
 from torch import nn
 
-from fedjoint import predict as predicting
 from fedjoint.cli import main
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
-from fedjoint.export import export, write
-from fedjoint.ledger import Ledger
+from fedjoint.export import predict as predicting
+from fedjoint.export.export import export, write
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
-from fedjoint.rundir import RunDir
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.ledger import Ledger
 from fedjoint.simulation import simulate
-from fedjoint.tasks import Task
 
 GREY = 16  # levels of the digits
 
@@ -262,7 +262,7 @@ def test_the_mean_is_scaled_by_the_pooled_training_examples(flowers):
 
 def test_a_node_with_data_of_its_own(flowers, tmp_path):
     """Clients 7, 5 and 9 live on a node: its data and ids, its state file, no state in the run."""
-    from fedjoint.store import StateStore
+    from fedjoint.node.store import StateStore
 
     result, _ = flowers
     here = RunDir.open(result.path).state
@@ -346,7 +346,7 @@ def test_images(tmp_path):
 
 
 def test_rows_of_every_kind():
-    from fedjoint.taskmodel import Target
+    from fedjoint.export.model import Target
 
     output = torch.tensor([[2.0, -1.0]])
     many = Target(name="t", kind="multilabel", outputs=2)

@@ -2,7 +2,7 @@
 
 import threading
 
-from fedjoint import heartbeat
+from fedjoint.server import heartbeat
 
 
 def test_it_beats_until_the_end_whatever_a_beat_raises(monkeypatch, caplog):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedjoint.ledger import Ledger
+from fedjoint.runs.ledger import Ledger
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from sklearn import metrics as sk
 
-from fedjoint.metrics import METRICS
-from fedjoint.tasks import KINDS
+from fedjoint.model.metrics import METRICS
+from fedjoint.model.tasks import KINDS
 
 N, KNOWN = 90, 70
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from flwr.app import Message
 
-from fedjoint import messages
-from fedjoint.collect import Asked, Collector
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.data.base import Examples
-from fedjoint.engines.identity import be_server, number
-from fedjoint.ledger import Ledger
-from fedjoint.node import Node
+from fedjoint.flower.identity import be_server, number
+from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
+from fedjoint.protocol import messages
+from fedjoint.runs.ledger import Ledger
+from fedjoint.server.collect import Asked, Collector
 
 CLIENTS = 4
 

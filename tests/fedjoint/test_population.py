@@ -7,10 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.population import Population, assign, divide, makespan
 from fedjoint.problem import build_problem
+from fedjoint.server.population import Population, assign, divide, makespan
 from fedjoint.simulation import simulate
 
 

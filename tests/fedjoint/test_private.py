@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fedjoint.errors import UserError
-from fedjoint.ledger import Ledger
-from fedjoint.private import PrivateState
-from fedjoint.store import StateStore
+from fedjoint.node.private import PrivateState
+from fedjoint.node.store import StateStore
+from fedjoint.runs.ledger import Ledger
 
 
 def state(client, round):

@@ -9,18 +9,18 @@ import pytest
 import torch
 from flwr.app import Error, Message
 
-from fedjoint import messages
-from fedjoint.config import check
-from fedjoint.engines.identity import number
+from fedjoint._util.logs import JsonLines
+from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
 from fedjoint.errors import UserError
-from fedjoint.ledger import Ledger
-from fedjoint.logs import JsonLines
-from fedjoint.node import Node
+from fedjoint.flower.identity import number
+from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
-from fedjoint.roster import Roster
-from fedjoint.rundir import RunDir
-from fedjoint.server import serve
+from fedjoint.protocol import messages
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.ledger import Ledger
+from fedjoint.server.roster import Roster
+from fedjoint.server.serve import serve
 
 
 class Fleet(LocalGrid):

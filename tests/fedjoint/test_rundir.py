@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedjoint.config import Config, check
+from fedjoint.config.load import check
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.ledger import Ledger
-from fedjoint.rundir import RunDir
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.ledger import Ledger
 
 
 def backbone(round):

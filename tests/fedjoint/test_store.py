@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fedjoint.errors import UserError
-from fedjoint.ledger import Ledger
-from fedjoint.store import StateStore
+from fedjoint.node.store import StateStore
+from fedjoint.runs.ledger import Ledger
 
 
 def state(client, round):
@@ -185,7 +185,7 @@ def test_whoever_begins_waits_for_whoever_writes(store):
 
 WRITER = """
 import sys, torch
-from fedjoint.store import StateStore
+from fedjoint.node.store import StateStore
 path, client = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
 input()
@@ -227,7 +227,7 @@ def test_processes_share_a_file_that_none_has_made(tmp_path):
 
 KILLED = """
 import os, signal, sys, torch
-from fedjoint.store import StateStore
+from fedjoint.node.store import StateStore
 store = StateStore(sys.argv[1])
 store._db.set_progress_handler(lambda: os.kill(os.getpid(), signal.SIGKILL), int(sys.argv[2]))
 store.write(2, {client: {"steps": torch.tensor(-1)} for client in range(50)})

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.metrics import METRICS
-from fedjoint.rundir import RunDir
+from fedjoint.model.metrics import METRICS
+from fedjoint.model.tasks import Task
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.reference import Reference
 from fedjoint.simulation import simulate
-from fedjoint.tasks import Task
-from fedjoint.transfer import Reference
 
 TREE = {
     "rounds": 4,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from fedjoint.config import check
+from fedjoint.config.load import check
+from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
-from fedjoint.scenario import scenario_config
 from fedjoint.simulation import simulate
 from simulations import tabular, text
 

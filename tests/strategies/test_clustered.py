@@ -6,9 +6,9 @@ from itertools import combinations
 import pytest
 import torch
 
-from fedjoint.config import check
-from fedjoint.rundir import RunDir
-from fedjoint.scenario import scenario_config
+from fedjoint.config.load import check
+from fedjoint.config.scenario import scenario_config
+from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import simulate
 from strategies.clustered import CFL, IFCA
 

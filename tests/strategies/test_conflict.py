@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from strategies.alignedmtl import AlignedMTL
 from strategies.cagrad import CAGrad, FedHCA2

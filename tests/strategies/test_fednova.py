@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from fedjoint import Client, Examples, Problem, Task, UserError
-from fedjoint.config import check
-from fedjoint.server import make_strategy
+from fedjoint.config.load import check
+from fedjoint.server.serve import make_strategy
 from fedjoint.simulation import simulate
 
 SIZES, SLOPES = [1, 10], [1.0, -1.0]
@@ -86,7 +86,7 @@ def test_adam_is_refused_by_name(name):
 
 def test_a_method_that_says_nothing_of_its_steps_is_refused(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from fedjoint.method import Method\n\n\nclass Mine(Method):\n    pass\n\n\n"
+        "from fedjoint.training.method import Method\n\n\nclass Mine(Method):\n    pass\n\n\n"
         "class Plain(Method):\n    pull = 0.0\n"
     )
     with pytest.raises(UserError, match="does not know how gradients add up"):

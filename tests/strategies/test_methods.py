@@ -5,14 +5,14 @@ import logging
 
 import pytest
 
+from fedjoint._util.logs import JsonLines
 from fedjoint.arms import independent
-from fedjoint.commands.simulate import label
-from fedjoint.config import check
+from fedjoint.cli.simulate import label
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.loading import find, registered
-from fedjoint.logs import JsonLines
-from fedjoint.rundir import RunDir
-from fedjoint.server import make_strategy
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.serve import make_strategy
 from fedjoint.simulation import simulate
 
 OPTIONS = {"prox": {"mu": 0.1}, "rep": {"head_steps": 2}, "ditto": {"lam": 0.1}}
@@ -81,7 +81,7 @@ def test_a_refusal_leaves_nothing_behind(tmp_path):
     ],
 )
 def test_the_method_that_runs_is_told(tmp_path, caplog, strategy, method, runs, options):
-    caplog.set_level(logging.INFO, "fedjoint.strategy")
+    caplog.set_level(logging.INFO, "fedjoint.server.strategy")
     config = configured(strategy, method)
     tree = config.model_dump()
     tree["local"].pop("epochs")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fedjoint.cli import main
+from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
-from fedjoint.rundir import RunDir
-from fedjoint.scenario import scenario_config
+from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 
 STRATEGY = '''
@@ -126,7 +126,7 @@ def test_a_strategy_in_a_file_runs(tmp_path):
 
 
 METHOD = """
-from fedjoint.method import Method
+from fedjoint.training.method import Method
 
 class Plain(Method):
     pass

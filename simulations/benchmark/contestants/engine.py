@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from fedjoint import simulate
-from fedjoint.config import Config, check
+from fedjoint.config.load import check
+from fedjoint.config.schema import Config
 from simulations.benchmark.contestants import OnRound
 from simulations.benchmark.workloads import BATCH, RATE, STEPS, Workload
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import fedjoint
-from fedjoint.config import check, load
-from fedjoint.rundir import RunDir
-from fedjoint.store import StateStore
+from fedjoint.config.load import check, load
+from fedjoint.node.store import StateStore
+from fedjoint.runs.directory import RunDir
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machines import Site

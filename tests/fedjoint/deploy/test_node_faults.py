@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedjoint.store import StateStore
+from fedjoint.node.store import StateStore
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machines import Site, Wire

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import fedjoint
-from fedjoint.rundir import RunDir
-from fedjoint.scenario import scenario_config
+from fedjoint.config.scenario import scenario_config
+from fedjoint.runs.directory import RunDir
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machines import Site

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedjoint.config import LocalConfig
+from fedjoint.config.schema import LocalConfig
 from fedjoint.training.accumulation import accumulated, scales
 
 

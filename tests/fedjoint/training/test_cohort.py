@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedjoint import Client, Examples, Problem, Task
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.simulation import simulate
 from fedjoint.training.cohort import gather

@@ -9,10 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedjoint import Client, Examples, Problem, Task
-from fedjoint.config import BalanceConfig, check
-from fedjoint.method import Method
+from fedjoint.config.load import check
+from fedjoint.config.schema import BalanceConfig
 from fedjoint.training import replay
 from fedjoint.training.balance import make_balance
+from fedjoint.training.method import Method
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer
 

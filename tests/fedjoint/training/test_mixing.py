@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedjoint import Client, Examples, Problem, Task
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.method import Method
 from fedjoint.simulation import simulate
+from fedjoint.training.method import Method
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer
 

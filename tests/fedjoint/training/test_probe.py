@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from fedjoint import Task
-from fedjoint.config import BalanceConfig
-from fedjoint.model import JointModel
+from fedjoint.config.schema import BalanceConfig
+from fedjoint.model.joint import JointModel
 from fedjoint.training.balance import make_balance
 from fedjoint.training.probe import examine
 
