@@ -16,7 +16,7 @@ from fedjoint.engines.session import session
 from fedjoint.entries import entry_configs
 from fedjoint.errors import UserError
 from fedjoint.report import table
-from fedjoint.server.serve import make_strategy
+from fedjoint.server.strategy import make_strategy
 from fedjoint.statistics import (
     Interval,
     columns,

@@ -72,11 +72,11 @@ def show_run(result: RunResult, console: Console) -> None:
     """Print the metrics of the last evaluation, rounds without a merge, and where everything is."""
     title = f"{result.config.name}: after {result.config.rounds} rounds"
     console.print(metrics_table(title, result))
-    seconds = sum(record["seconds"]["round"] for record in result.records)
-    sent = sum(sum(record["bytes"].values()) for record in result.records)
-    failed = sum(len(record["clients"]["failed"]) for record in result.records)
+    seconds = sum(record.seconds.round for record in result.records)
+    sent = sum(r.bytes.down + r.bytes.up for r in result.records)
+    failed = sum(len(record.clients.failed) for record in result.records)
     console.print(f"{seconds:.1f} s, {sent / 1e6:.1f} MB sent to train, {failed} failures")
-    kept = [record["kept"] for record in result.records if record["kept"]]
+    kept = [record.kept for record in result.records if record.kept]
     if kept:
         console.print(
             f"in {len(kept)} of {len(result.records)} rounds the backbone was kept; the last time: "

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
+from fedjoint.server.strategy import circumstances
 from fedjoint.server.updates import Updates
 from fedjoint.training.accumulation import accumulated, scales
 from fedjoint.training.method import Method
@@ -62,9 +63,10 @@ class FedNova(FedAvg):
     def lengths(self, updates: Updates) -> Tensor:
         """Return ``[rows]``, the lengths of the clients' ways; outside a run, of plain SGD's."""
         steps = updates.steps.numpy()
-        if not hasattr(self, "config"):
+        known = circumstances(self)
+        if known is None:
             return updates.steps.to(updates.weights)
-        local, mu = self.config.local, self.local.pull or 0.0
+        local, mu = known.config.local, known.method.pull or 0.0
         scale = scales(local, updates.clients.numpy())
         pull = local.rate(updates.round) * mu * scale
         found = scale * accumulated(steps, local.optimiser.momentum, pull)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fedjoint._util.wording import who
 from fedjoint.errors import UserError
+from fedjoint.runs.record import RoundRecord
+from fedjoint.server.callbacks import Callback
 
 console = Console()
 
@@ -36,7 +38,7 @@ def client_ids(text: str) -> list[int]:
         raise UserError(f"--clients {text}: write ids, as in 0,1,2") from None
 
 
-class Live:
+class Live(Callback):
     """A progress bar of rounds with the objective and the metrics of the newest.
 
     Args:
@@ -62,16 +64,15 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def __call__(self, record: dict[str, Any]) -> None:
-        """Show the record of a round."""
-        self.progress.update(self.bar, completed=record["round"], news=news(record))
-        for failure in record["clients"]["failed"]:
-            at = who(failure["client"], failure.get("name", failure["node"]))
-            self.say(f"round {record['round']}: {at}: {failure['reason']}")
-        if record["kept"]:
-            self.say(f"round {record['round']}: the previous backbone is kept: {record['kept']}")
-        if record["fallback"] and record["round"] == 1:
-            self.say(f"clients train one by one: {record['fallback']}")
+    def after_round(self, record: RoundRecord) -> None:
+        self.progress.update(self.bar, completed=record.round, news=news(record))
+        for failure in record.clients.failed:
+            at = who(failure.client, failure.name or failure.node)
+            self.say(f"round {record.round}: {at}: {failure.reason}")
+        if record.kept:
+            self.say(f"round {record.round}: the previous backbone is kept: {record.kept}")
+        if record.fallback and record.round == 1:
+            self.say(f"clients train one by one: {record.fallback}")
 
     def say(self, text: str) -> None:
         """Show a line, above the bar."""
@@ -79,10 +80,8 @@ class Live:
         self.progress.console.print(text, markup=False, soft_wrap=True)
 
 
-def news(record: dict[str, Any]) -> str:
+def news(record: RoundRecord) -> str:
     """Return a round in a few words."""
-    objective = record["objective"]
-    words = [] if objective is None else [f"objective {objective:.3f}"]
-    test = (record["evaluation"] or {}).get("test", {})
-    words += [f"{task} {value:.3f}" for task, value in test.items() if value is not None]
+    words = [] if record.objective is None else [f"objective {record.objective:.3f}"]
+    words += [f"{task} {value:.3f}" for task, value in record.test.items() if value is not None]
     return "  ".join(words)

@@ -115,7 +115,7 @@ def deploy_command(
     config = run.config()
     try:
         with Live(config.rounds, label(config)) as live:
-            attend(run, number, connection, live, live.say)
+            attend(run, number, connection, live.after_round, live.say)
     except KeyboardInterrupt:
         _say(
             f"the run goes on, on the server: follow it with fedjoint status {run.path}; stop it "
@@ -132,7 +132,7 @@ def status_command(run: Annotated[Path, typer.Argument(help="A run directory.")]
     """Show how a run is doing: rounds, metrics, nodes, clients."""
     found = RunDir.open(run)
     config, records, status = found.config(), found.records(), found.info["status"]
-    done = records[-1]["round"] if records else 0
+    done = records[-1].round if records else 0
     _say(f"{run}: {status}, round {done} of {config.rounds}")
     news = found.last_news()
     if status == "running" and news is not None and time.time() - news > _QUIET:
@@ -156,7 +156,7 @@ def status_command(run: Annotated[Path, typer.Argument(help="A run directory.")]
 
 def _show_participation(run: RunDir) -> None:
     records = run.records()
-    rounds = Counter(client for r in records for client in r["clients"]["ids"] or ())
+    rounds = Counter(client for r in records for client in r.clients.ids or ())
     if rounds and len(rounds) <= 100:
         listed = ", ".join(f"{client}: {count}" for client, count in sorted(rounds.items()))
         _say(f"rounds trained, of {len(records)}, by client: {listed}")

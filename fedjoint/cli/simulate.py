@@ -37,7 +37,7 @@ def simulate_command(
         seed=seed,
     )
     with Live(config.rounds, label(config)) as live:
-        result = simulate(config, on_round=live)
+        result = simulate(config, callbacks=[live])
     show_run(result, console)
 
 
@@ -45,7 +45,7 @@ def resume_command(run: Annotated[Path, typer.Argument(help="A run directory.")]
     """Continue a run from its newest checkpoint."""
     config = RunDir.open(run).config()
     with Live(config.rounds, label(config)) as live:
-        result = resume(run, on_round=live)
+        result = resume(run, callbacks=[live])
     show_run(result, console)
 
 

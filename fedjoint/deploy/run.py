@@ -10,7 +10,8 @@ from fedjoint.deploy.news import News
 from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder
 from fedjoint.runs.directory import RunDir
-from fedjoint.server.serve import OnRound, make_strategy
+from fedjoint.runs.record import RoundRecord
+from fedjoint.server.strategy import make_strategy
 
 _NUMBER = "flower-run"  # a file of its own, as the ServerApp writes run.json
 
@@ -47,7 +48,7 @@ def attend(
     run: RunDir,
     number: str,
     connection: Connection,
-    on_round: OnRound,
+    on_round: Callable[[RoundRecord], object],
     on_news: Callable[[str], None],
 ) -> None:
     """Wait for a run to end.

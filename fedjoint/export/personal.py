@@ -16,7 +16,7 @@ from fedjoint.errors import UserError
 from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem
 from fedjoint.runs.directory import RunDir
-from fedjoint.server.serve import make_strategy
+from fedjoint.server.strategy import checked_broadcast, local_method, make_strategy
 from fedjoint.training.method import make_method
 from fedjoint.training.trainer import Trainer
 
@@ -73,8 +73,8 @@ class PersonalModels:
             counts = saved.ledger.of(np.array(list(self._rounds), np.int64))
             self._rounds = dict(zip(self._rounds, counts.tolist(), strict=True))
             parameters = self._received[: layout.parameters.size].clone()
-            self._broadcast = strategy.checked_broadcast(parameters, done.round)
-        self.method_name, options = strategy.local_method(config)
+            self._broadcast = checked_broadcast(strategy, parameters, done.round)
+        self.method_name, options = local_method(strategy, config)
         self._method = make_method(self.method_name, options)
         self.trained = sorted(client for client, round in self._rounds.items() if round)
         self.places = places

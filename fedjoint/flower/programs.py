@@ -15,6 +15,7 @@ from typing import Any
 
 from fedjoint.errors import UserError
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.record import RoundRecord
 
 _ASK = 10.0  # seconds between two questions to Flower
 
@@ -144,7 +145,7 @@ def follow(
     connection: Connection,
     number: str,
     run: RunDir,
-    on_round: Callable[[dict[str, Any]], None],
+    on_round: Callable[[RoundRecord], object],
     meanwhile: Callable[[], None] = lambda: None,
 ) -> str:
     """Wait for a run to end and return its status.

@@ -32,6 +32,9 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 
+#: Code of the error for a node that died: what it had not saved is lost.
+NODE_DIED = 1001
+
 TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
 
 

@@ -23,6 +23,7 @@ from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.record import RoundRecord
 from fedjoint.loading import anchored
 from fedjoint.runs.tensors import DamagedError, pack, unpack
 
@@ -170,7 +171,7 @@ class RunDir:
                 "the argument problem"
             )
 
-    def mark(self, status: Literal["running", "done", "failed"], **details: Any) -> None:
+    def mark(self, status: Literal["running", "done", "stopped", "failed"], **details: Any) -> None:
         """Note how the run is doing, and ``details`` of it."""
         _write_json(self._info, {**self.info, "status": status, **details})
 
@@ -210,34 +211,31 @@ class RunDir:
         _write_json(self._info, info)
         return info["generation"]
 
-    def append(self, record: Mapping[str, Any]) -> None:
+    def append(self, record: RoundRecord) -> None:
         """Add a round's record to metrics.jsonl; NaN and infinite numbers become null.
 
         The next checkpoint makes it durable. After a crash, :meth:`truncate` first.
         """
         with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+            file.write(json.dumps(_plain(record.to_json()), allow_nan=False) + "\n")
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[RoundRecord]:
         """Return the rounds' records; a last line that a crash left unfinished is dropped.
 
         Raises:
             UserError: another line is damaged.
         """
-        records = []
+        records: list[RoundRecord] = []
         text = self._metrics.read_text("utf-8", errors="replace") if self._metrics.exists() else ""
         *lines, _unfinished = text.split("\n")
         for number, line in enumerate(lines, 1):
             try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
+                records.append(RoundRecord.from_json(json.loads(line)))
+            except ValueError as error:
+                why = error if isinstance(error, UserError) else "it is not JSON"
                 raise UserError(
-                    f"{self._metrics}:{number}: not a JSON record; delete the lines from there on "
-                    "and resume"
-                )
-            records.append(record)
+                    f"{self._metrics}:{number}: {why}; delete the lines from there on and resume"
+                ) from None
         return records
 
     @property
@@ -247,32 +245,19 @@ class RunDir:
 
     def truncate(self, round: int) -> None:
         """Keep the records of rounds up to ``round`` alone."""
-        kept = [record for record in self.records() if record["round"] <= round]
+        kept = [record.to_json() for record in self.records() if record.round <= round]
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in kept]
         write_bytes(self._metrics, "".join(lines).encode())
 
-    def checkpoint(
-        self,
-        round: int,
-        backbone: Mapping[str, Tensor],
-        state: Mapping[str, Tensor],
-        ledger: Ledger,
-    ) -> None:
-        """Save what a resume needs beside the clients' state; keep the newest two.
-
-        Args:
-            round: rounds done.
-            backbone: the shared tensors.
-            state: the strategy's state.
-            ledger: which round of each client counts.
-        """
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Save what a resume needs beside the clients' state; keep the newest two."""
         with self._metrics.open("ab") as file:
             os.fsync(file.fileno())
-        path = self._checkpoints / f"round-{round:06d}.safetensors"
-        tensors = {f"backbone/{n}": t for n, t in backbone.items()}
-        tensors |= {f"state/{n}": t for n, t in state.items()}
-        tensors |= {f"ledger/{n}": t for n, t in ledger.tensors().items()}
-        write_bytes(path, pack(tensors, {"round": str(round), "schema": _SCHEMA}))
+        path = self._checkpoints / f"round-{checkpoint.round:06d}.safetensors"
+        tensors = {f"backbone/{n}": t for n, t in checkpoint.backbone.items()}
+        tensors |= {f"state/{n}": t for n, t in checkpoint.state.items()}
+        tensors |= {f"ledger/{n}": t for n, t in checkpoint.ledger.tensors().items()}
+        write_bytes(path, pack(tensors, {"round": str(checkpoint.round), "schema": _SCHEMA}))
         kept = self._saved()[:_KEPT]
         for other in self._checkpoints.iterdir():  # and what a killed writer left
             if other not in kept:
@@ -295,7 +280,7 @@ class RunDir:
         return None
 
     def finish(
-        self, round: int, backbone: Mapping[str, Tensor], records: Sequence[Mapping[str, Any]]
+        self, round: int, backbone: Mapping[str, Tensor], records: Sequence[RoundRecord]
     ) -> None:
         """Write the final backbone and metrics.csv.
 
@@ -309,7 +294,8 @@ class RunDir:
         self._final.parent.mkdir(exist_ok=True)
         tensors = {f"backbone/{n}": t for n, t in backbone.items()}
         write_bytes(self._final, pack(tensors, {"round": str(round), "schema": _SCHEMA}))
-        write_csv([_flat(_plain(record)) for record in records], self.path / "metrics.csv")
+        rows = [_flat(_plain(record.to_json())) for record in records]
+        write_csv(rows, self.path / "metrics.csv")
 
     def backbone(self) -> Checkpoint:
         """Return the newest backbone, final or of a checkpoint (final: without state).

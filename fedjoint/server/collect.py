@@ -18,26 +18,9 @@ from fedjoint.protocol import messages
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.checks import MOST, counts, shaped
 from fedjoint.protocol.compression import CompressionConfig, decode, expect
+from fedjoint.runs.record import Failure
+from fedjoint.server.population import Asked
 from fedjoint.server.updates import Updates
-
-
-@dataclass
-class Asked:
-    """What one node was asked to train.
-
-    Attributes:
-        clients: ``[n]`` int64 ids, block by block.
-        weights: ``[n]`` float64, not normalised.
-        blocks: ``[b]`` int64, numbers of the blocks.
-        sizes: ``[b]`` int64, clients in each.
-        tasks: ``[n, tasks]`` bool, of the clients.
-    """
-
-    clients: np.ndarray
-    weights: np.ndarray
-    blocks: np.ndarray
-    sizes: np.ndarray
-    tasks: np.ndarray
 
 
 @dataclass
@@ -90,7 +73,7 @@ class Collector:
         sample: ``[n]`` int64, ids of the clients that are compared with one another.
         shares: whether the run's local method has clients send updates.
         compression: how they are to send them.
-        failed: who failed and why: ``{"client": id or None, "node": id, "reason": text}``.
+        failed: who failed and why.
         block_seconds: block -> seconds of training.
         fallback: why clients were trained one by one, where they were.
         node_seconds: seconds that the slowest node took.
@@ -103,7 +86,7 @@ class Collector:
     sample: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     shares: bool = True
     compression: CompressionConfig = field(default_factory=CompressionConfig)
-    failed: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
     block_seconds: dict[int, float] = field(default_factory=dict)
     fallback: str | None = None
     node_seconds: float = 0.0
@@ -118,9 +101,9 @@ class Collector:
                 raise UserError("it replied twice; the first reply counts")
             self._add(node, asked, message)
         except UserError as error:
-            self._fail(node, str(error))
+            self.fail(node, str(error))
         except Exception as error:  # whatever a forged reply may provoke
-            self._fail(node, f"damaged reply: {type(error).__name__}: {error}")
+            self.fail(node, f"damaged reply: {type(error).__name__}: {error}")
 
     def settle(self) -> None:
         """Fail the nodes whose clients sent other arrays than most clients did.
@@ -135,11 +118,12 @@ class Collector:
             most = max(votes, key=lambda kind: votes[kind])
             for part in self.parts:
                 if part.kind != most and part.good.any():
-                    self._fail(part.node, "its clients sent other arrays than most clients did")
+                    self.fail(part.node, "its clients sent other arrays than most clients did")
             self.parts = [part for part in self.parts if part.kind == most]
 
-    def _fail(self, node: int, reason: str) -> None:
-        self.failed.append({"client": None, "node": node, "reason": plain(reason)})
+    def fail(self, node: int, reason: str) -> None:
+        """Note that a whole node failed."""
+        self.failed.append(Failure(None, node, plain(reason)))
 
     def _add(self, node: int, asked: Asked, message: Message) -> None:
         config = messages.settings(message)
@@ -177,9 +161,9 @@ class Collector:
         taken = float(config["seconds"])
         if not (0 <= taken <= MOST and (seconds >= 0).all() and (seconds <= MOST).all()):
             raise UserError("a time is negative, or not finite")
-        failed = _failures(asked, good, config["failed"])
+        failed = failures(node, asked.clients[~good], config["failed"])
         # Nothing below fails: a reply counts in full or not at all.
-        self.failed += [{**failure, "node": node} for failure in failed]
+        self.failed += failed
         self.fallback = config.get("fallback") or self.fallback
         self.node_seconds = max(self.node_seconds, taken)
         self.block_seconds |= dict(zip(asked.blocks.tolist(), seconds.tolist(), strict=True))
@@ -406,10 +390,16 @@ def _extras(good: np.ndarray, message: Message) -> dict[str, np.ndarray]:
     return extras
 
 
-def _failures(asked: Asked, good: np.ndarray, told: Any) -> list[dict[str, Any]]:
-    """Return one failure for each client that did not train, with the reason where it is told."""
+def failures(node: int, clients: np.ndarray, told: Any) -> list[Failure]:
+    """Return one failure for each client, with the reason where the node tells it.
+
+    Args:
+        node: its number.
+        clients: ``[n]`` ids.
+        told: what it says: a list of dicts with ``client`` and ``reason``.
+    """
     reasons = {int(failure["client"]): plain(failure["reason"]) for failure in told}
     return [
-        {"client": client, "reason": reasons.get(client, "the node gives no reason")}
-        for client in asked.clients[~good].tolist()
+        Failure(client, node, reasons.get(client, "the node gives no reason"))
+        for client in clients.tolist()
     ]

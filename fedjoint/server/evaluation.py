@@ -14,7 +14,8 @@ from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import messages
 from fedjoint.protocol.checks import shaped
-from fedjoint.server.collect import Asked
+from fedjoint.runs.record import Failure, Metrics
+from fedjoint.server.population import Asked
 
 SPLITS = ("train", "valid", "test")
 
@@ -23,7 +24,7 @@ Sums = dict[str, dict[int, np.ndarray]]
 
 def read(
     reply: Message, asked: Asked, tasks: Sequence[Task]
-) -> tuple[Sums, np.ndarray, list[tuple[int, str]]]:
+) -> tuple[Sums, np.ndarray, list[Failure]]:
     """Check the reply of one node.
 
     Args:
@@ -41,9 +42,10 @@ def read(
     if reply.has_error():
         raise UserError(reply.error.reason or "evaluation failed")
     config = messages.settings(reply)
-    told = config.get("failed")
     try:
-        failed = [(int(failure["client"]), plain(failure["reason"])) for failure in told or ()]
+        told = config.get("failed") or ()
+        node = reply.metadata.src_node_id
+        failed = [Failure(int(f["client"]), node, plain(f["reason"])) for f in told]
     except (TypeError, KeyError, ValueError):
         raise UserError("damaged message: 'failed' is no list of clients and reasons") from None
     rows, blocks = messages.arrays(reply, "sums"), messages.arrays(reply, "blocks")
@@ -97,6 +99,20 @@ def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, flo
                 "worst": float(known[0]),
                 "worst_tenth": float(known[: math.ceil(len(known) / 10)].mean()),
             }
+    return found
+
+
+def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
+    """Return split -> task -> metric of all clients' examples together."""
+    found: dict[str, Metrics] = {}
+    for split in SPLITS:
+        found[split] = {}
+        for task in tasks:
+            blocks = sums.get(f"{split}/{task.name}", {})
+            # Always in the order of the blocks: the sum does not depend on arrival.
+            parts = [torch.from_numpy(blocks[block].copy()) for block in sorted(blocks)]
+            value = task.metric_fn.value(torch.stack(parts).sum(0)) if parts else math.nan
+            found[split][task.name] = value if math.isfinite(value) else None
     return found
 
 

@@ -35,7 +35,7 @@ class Reference:
                     "run's settings and local.method = 'independent'"
                 )
         self.path = path
-        self.test = {r["round"]: r["evaluation"]["test"] for r in records if r["evaluation"]}
+        self.test = {r.round: r.test for r in records if r.evaluation}
         if not self.test:
             raise UserError(f"diagnostics.reference: {path} has no evaluation; resume it first")
 

@@ -21,8 +21,7 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import messages
 from fedjoint.protocol.description import About, read
-from fedjoint.server.collect import Asked
-from fedjoint.server.population import Population, assign, makespan
+from fedjoint.server.population import Asked, Population, assign, makespan
 
 log = logging.getLogger("fedjoint.server.roster")
 

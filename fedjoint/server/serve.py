@@ -1,60 +1,31 @@
-"""The server's side of a run: any strategy on any grid, recorded in a run directory."""
+"""A run, from its first round or its newest checkpoint to its end."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedjoint._util.logs import event
-from fedjoint._util.wording import who
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.loading import construct, find
 from fedjoint.model.tasks import Task
-from fedjoint.protocol.arrays import to_record, to_tensor
+from fedjoint.protocol.arrays import to_tensor
 from fedjoint.runs.directory import Checkpoint, RunDir
-from fedjoint.server.heartbeat import Heartbeat
-from fedjoint.server.strategy import JointStrategy
-from fedjoint.training.method import make_method
+from fedjoint.runs.record import RoundRecord
+from fedjoint.server.callbacks import AnyCallback, Callback, Heartbeat, Keeper, Log, as_callback
+from fedjoint.server.reference import Reference
+from fedjoint.server.roster import Roster
+from fedjoint.server.round import StateLostError, run_round
+from fedjoint.server.run import Run
+from fedjoint.server.strategy import local_method, make_strategy
 
-log = logging.getLogger("fedjoint.server.serve")
+log = logging.getLogger("fedjoint.server")
 
-OnRound = Callable[[dict[str, Any]], None]
-
-
-def make_strategy(config: Config) -> JointStrategy:
-    """Return the configured strategy, once it and the local method are known to be in order.
-
-    Raises:
-        UserError: a name or an option is wrong, of the strategy or of the local method; or the
-            two, or what else is configured, do not go together.
-    """
-    name, local = config.strategy.name, config.local
-    strategy = construct(f"strategy {name}", find("strategies", name), config.strategy.options)
-    if not isinstance(strategy, JointStrategy):
-        raise UserError(f"strategy {name}: {type(strategy).__name__} is no fedjoint.JointStrategy")
-    if local.method and strategy.method != "joint":
-        raise UserError(
-            f"local.method = {local.method!r}: strategy {name} is not itself without its own local "
-            f"method, {strategy.method}; leave local.method out (options of {strategy.method} go "
-            "into strategy.options), or set strategy.name = 'fedavg'"
-        )
-    try:
-        method = make_method(*strategy.local_method(config))
-    except UserError as error:
-        raise UserError(f"{'local.options: ' if local.method else ''}{error}") from None
-    if local.method and method.half_of:
-        raise UserError(
-            f"local.method = {local.method!r} is one half of strategy {method.half_of}: set "
-            f"strategy.name = {method.half_of!r}, and leave local.method out"
-        )
-    strategy.check_config(config, method)
-    return strategy
+_RETURNS = 3  # times that a run goes back to one and the same checkpoint
 
 
 def serve(
@@ -65,9 +36,12 @@ def serve(
     tasks: tuple[Task, ...] | None = None,
     wait: float = 0.0,
     deployed: bool = False,
-    on_round: OnRound = lambda record: None,
+    callbacks: Sequence[AnyCallback] = (),
 ) -> dict[str, Tensor]:
     """Run the rounds that are left, from the newest checkpoint of ``run``.
+
+    Where a simulated node dies with private state that is in no checkpoint, the run goes back to
+    its newest checkpoint by itself: it ends as if nothing had happened.
 
     Args:
         grid: reaches the nodes.
@@ -77,7 +51,7 @@ def serve(
         wait: seconds to wait for ``engine.min_nodes`` nodes, at the start and whenever none
             is left.
         deployed: whether nodes have data of their own.
-        on_round: also receives the record of every round.
+        callbacks: hear how the run goes.
 
     Returns:
         The final backbone, by name.
@@ -87,124 +61,134 @@ def serve(
             any round.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
+    roster = Roster(config, tasks, wait, deployed)
+    returns: Counter[int] = Counter()
+    while True:
+        begun = _begin(grid, config, run, roster, callbacks)
+        try:
+            return _serve(begun, run)
+        except StateLostError as error:
+            returns[begun.durable] += 1
+            if returns[begun.durable] > _RETURNS:
+                why = UserError(
+                    f"{error} died, as nodes did {_RETURNS} times before since round "
+                    f"{begun.durable}; they may lack memory: lower engine.workers or "
+                    "engine.cache_clients, and resume the run"
+                )
+                _fail(begun, run, why)
+                raise why from None
+            text = f"{error} died with private state: back to round {begun.durable}"
+            event(log, logging.WARNING, "back", text, round=begun.durable)
+
+
+def _begin(
+    grid: Grid, config: Config, run: RunDir, roster: Roster, callbacks: Sequence[AnyCallback]
+) -> Run:
+    """Return the run as its newest checkpoint left it."""
     strategy = make_strategy(config)
     if run.info["status"] != "created":
         run.bump_generation()
-    found = run.latest()
-    first = found.round + 1 if found else 1
-    run.truncate(first - 1)
-
-    generation = run.generation
-
-    def still_ours() -> None:
-        if run.generation != generation:
-            raise UserError("the run was resumed elsewhere; this server leaves it alone")
+    saved, generation = run.latest(), run.generation
+    resumed_from = saved.round if saved else 0
+    run.truncate(resumed_from)
 
     def beat() -> None:
         if run.generation == generation:
-            run.write_nodes(strategy.roster.report())
+            run.write_nodes(roster.report())
 
-    heart = Heartbeat(beat)
-
-    def record(values: dict[str, Any]) -> None:
-        still_ours()
-        clients = dict(values["clients"])
-        for kind in ("failed", "unevaluated"):
-            clients[kind] = [f | {"name": strategy.roster.name(f["node"])} for f in clients[kind]]
-        values = values | {"clients": clients}
-        run.append(values)
-        heart.beat(after=1.0)
-        _log_round(values, config.rounds)
-        on_round(values)
-
-    def checkpoint(round: int, backbone: dict[str, Tensor]) -> None:
-        still_ours()
-        run.checkpoint(round, backbone, strategy.state, strategy.ledger)
-        event(log, logging.INFO, "checkpoint", f"round {round}: checkpoint", round=round)
-
-    strategy.bind(
-        config,
-        run=run.path,
-        tasks=tasks,
-        wait=wait,
-        deployed=deployed,
-        first_round=first,
+    reference = config.diagnostics.reference
+    begun = Run(
+        config=config,
+        path=run.path,
+        grid=grid,
+        strategy=strategy,
+        roster=roster,
+        callbacks=[Keeper(run, generation), Heartbeat(beat), Log(), *map(as_callback, callbacks)],
+        reference=Reference(reference, config) if reference else None,
         generation=generation,
-        on_round=record,
-        on_checkpoint=checkpoint,
+        resumed_from=resumed_from,
     )
-    run.mark("running", method=strategy.local_method(config)[0])
-    kind = "resume" if generation else "start"
+    if saved:
+        strategy.state, begun.ledger = dict(saved.state), saved.ledger
+    return begun
+
+
+def _serve(begun: Run, run: RunDir) -> dict[str, Tensor]:
+    """Run the rounds that are left, and close the run directory however that ends."""
+    config, first = begun.config, begun.resumed_from + 1
+    name, options = local_method(begun.strategy, config)
+    run.mark("running", method=name)
+    kind = "resume" if begun.generation else "start"
     text = f"{kind}: round {first} is next"
-    event(log, logging.INFO, kind, text, round=first, generation=generation)
+    event(log, logging.INFO, kind, text, round=first, generation=begun.generation)
+    text = f"strategy {config.strategy.name}, local method {name}"
+    details = {"strategy": config.strategy.name, "options": config.strategy.options}
+    event(log, logging.INFO, "method", text, **details, method=name, method_options=options)
+    failure: BaseException | None = None
+    told: list[Callback] = []
     try:
-        with heart:
-            heart.beat()
-            strategy.discover(grid)
-            if strategy.reference:
-                strategy.reference.check(strategy.roster.tasks)
-            heart.beat()
-            backbone = _first_backbone(strategy, found)
-            left = config.rounds - first + 1
-            if left > 0:
-                strategy.start(grid, to_record(backbone), left, timeout=config.strategy.timeout)
-                backbone = {
-                    n: t.clone() for n, t in strategy.roster.layout.views(strategy.backbone).items()
-                }
+        for callback in begun.callbacks:
+            told.append(callback)
+            callback.on_run_begin(config, run.path)
+        begun.roster.discover(begun.grid, begun.request(0))
+        run.write_nodes(begun.roster.report())
+        if begun.reference:
+            begun.reference.check(begun.roster.tasks)
+        begun.backbone = begun.roster.layout.flat(_first_backbone(begun, run.latest()))
+        for round in range(first, config.rounds + 1):
+            if run_round(begun, round):
+                break
         records = run.records()
         _check_trained(records)
     except BaseException as error:
-        why = str(error)
-        if not isinstance(error, UserError):
-            why = f"{type(error).__name__}: {error}"
-            if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
-                log.exception("unforeseen")
-        event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
-        if run.generation == generation:
-            run.write_nodes(strategy.roster.report())
-            run.mark("failed")
+        failure = error
+        if not isinstance(error, StateLostError):
+            _fail(begun, run, error)
         raise
-    run.finish(config.rounds, backbone, records)
-    run.mark("done")
-    event(log, logging.INFO, "end", "the run is done", status="done", round=config.rounds)
-    return backbone
+    finally:
+        for callback in told:
+            callback.on_run_end(failure)
+    last = records[-1].round
+    run.finish(last, begun.named(), records)
+    run.mark("done" if last == config.rounds else "stopped")
+    text = "the run is done" if last == config.rounds else f"the run was stopped after round {last}"
+    event(log, logging.INFO, "end", text, status=run.info["status"], round=last)
+    return begun.named()
 
 
-def _check_trained(records: Sequence[Mapping[str, Any]]) -> None:
+def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
+    """Note that the run failed, unless another server has taken it over."""
+    why = str(error)
+    if not isinstance(error, UserError):
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
+            log.exception("unforeseen")
+    event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
+    if run.generation == begun.generation:
+        run.write_nodes(begun.roster.report())
+        run.mark("failed")
+
+
+def _check_trained(records: Sequence[RoundRecord]) -> None:
     """Raise a UserError where nobody ever trained: the backbone is the first one."""
-    if any(record["clients"]["trained"] for record in records):
+    if any(record.clients.trained for record in records):
         return
-    reasons = Counter(f["reason"] for record in records for f in record["clients"]["failed"])
+    reasons = Counter(f.reason for record in records for f in record.clients.failed)
     ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]
     raise UserError(
         f"no client trained in any of {len(records)} rounds; of {reasons.total()} failures "
-        f"{count} say: {why}; mend that and start a new run"
+        f"{count} say: {why}; fix that and start a new run"
     )
 
 
-def _first_backbone(strategy: JointStrategy, found: Checkpoint | None) -> dict[str, Tensor]:
+def _first_backbone(begun: Run, saved: Checkpoint | None) -> dict[str, Tensor]:
     """Return what the first round starts with.
 
     Raises:
         UserError: the nodes have another backbone than the checkpoint.
     """
-    if found is None:
-        return {n: to_tensor(a) for n, a in strategy.roster.initial.items()}
-    if {n: tuple(t.shape) for n, t in found.backbone.items()} != strategy.roster.layout.shapes:
+    if saved is None:
+        return {n: to_tensor(a) for n, a in begun.roster.initial.items()}
+    if {n: tuple(t.shape) for n, t in saved.backbone.items()} != begun.roster.layout.shapes:
         raise UserError("the nodes' backbone differs from the checkpoint's: give them its settings")
-    strategy.state, strategy.ledger = dict(found.state), found.ledger
-    return found.backbone
-
-
-def _log_round(record: dict[str, Any], rounds: int) -> None:
-    number, clients = record["round"], record["clients"]
-    for failure in clients["failed"]:
-        details = {"node": str(failure["node"]), "name": failure["name"]}
-        at = who(failure["client"], failure["name"])
-        text = f"round {number}: {at}: {failure['reason']}"
-        # On a console, the progress bar says so already.
-        event(log, logging.INFO, "failure", text, round=number, **details)
-    text = f"round {number} of {rounds}: {clients['trained']} of {clients['asked']} clients trained"
-    details = {name: clients[name] for name in ("asked", "trained")}
-    details |= {"failed": len(clients["failed"]), "kept": record["kept"]}
-    event(log, logging.INFO, "round", text, round=number, **details)
+    return saved.backbone

@@ -50,7 +50,7 @@ def distance(backbone):
 
 
 def kept(records):
-    return [record["round"] for record in records if record["kept"]]
+    return [record.round for record in records if record.kept]
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -83,12 +83,12 @@ def test_a_refused_merge_and_a_resume(tmp_path, refusing, rule, last):
         pass
 
     def stop(record):
-        if record["round"] == last:
+        if record.round == last:
             raise Stop
 
     whole = simulate(configure(tmp_path / "whole", refusing(rule)))
     with pytest.raises(Stop):
-        simulate(configure(tmp_path / "cut", refusing(rule)), on_round=stop)
+        simulate(configure(tmp_path / "cut", refusing(rule)), callbacks=[stop])
     (folder,) = (tmp_path / "cut").iterdir()
     result = resume(folder)
     assert torch.equal(result.backbone["backbone.w"], whole.backbone["backbone.w"])
@@ -137,7 +137,7 @@ def test_too_few_clients(tmp_path, rule):
 def test_lost_replies(tmp_path, rule):
     """The other half is merged: clients' state and the server's stay what they are to be."""
     backbone, records = served(tmp_path, rule.lower(), {20, 21, 33})
-    trained = [record["clients"]["trained"] for record in records]
+    trained = [record.clients.trained for record in records]
     assert not kept(records) and trained[18:22] == [10, 5, 5, 10]
     assert distance(backbone) < 1e-4
 

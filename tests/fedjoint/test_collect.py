@@ -13,7 +13,9 @@ from fedjoint.model.layout import Layout
 from fedjoint.protocol import messages
 from fedjoint.protocol.arrays import to_record
 from fedjoint.protocol.compression import CompressionConfig, compress
-from fedjoint.server.collect import Asked, Collector
+from fedjoint.runs.record import Failure
+from fedjoint.server.collect import Collector
+from fedjoint.server.population import Asked
 
 TASKS = ("a", "b")
 LAYOUT = Layout({"w": (2, 2)})
@@ -289,9 +291,9 @@ def test_a_bad_reply_is_reported_and_the_others_count(what, order):
     make, words = BAD[what]
     collector = collect([(node, make() if node == 2 else parts(node)) for node in order])
     (failed,) = collector.failed
-    assert (failed["node"], failed["client"]) == (2, None)
-    assert re.search(words, failed["reason"]), failed["reason"]
-    assert "\n" not in failed["reason"]
+    assert (failed.node, failed.client) == (2, None)
+    assert re.search(words, failed.reason), failed.reason
+    assert "\n" not in failed.reason
     check(collector, [2, 4, 9, 11])
 
 
@@ -300,11 +302,7 @@ def test_a_second_reply_does_not_count():
     collector = collect(twice)
     check(collector, EVERYONE)
     (failed,) = collector.failed
-    assert failed == {
-        "client": None,
-        "node": 2,
-        "reason": "it replied twice; the first reply counts",
-    }
+    assert failed == Failure(None, 2, "it replied twice; the first reply counts")
 
 
 @pytest.mark.parametrize("order", [(1, 3), (3, 1)])
@@ -337,16 +335,14 @@ def spoilt_client(reduce=False):
 def test_a_failed_client_leaves_its_node_s_others_alone():
     collector = collect([(1, parts(1)), (2, spoilt_client()), (3, parts(3))])
     check(collector, [0, 2, 4, 5, 9, 11])
-    assert collector.failed == [{"client": 6, "node": 2, "reason": "disk on fire"}]
+    assert collector.failed == [Failure(6, 2, "disk on fire")]
 
 
 def test_a_client_that_vanishes_is_reported_too():
     reply = spoilt_client()
     reply["config"]["failed"] = []
     collector = collect([(2, reply)])
-    assert [(f["client"], f["reason"]) for f in collector.failed] == [
-        (6, "the node gives no reason")
-    ]
+    assert [(f.client, f.reason) for f in collector.failed] == [(6, "the node gives no reason")]
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -359,7 +355,7 @@ def test_a_node_without_a_client_that_trained_reports_each(compressed):
         reply["updates"] = {}
     collector = collect([(2, reply), (1, parts(1)), (3, parts(3))])
     check(collector, [2, 4, 9, 11])
-    assert {f["client"]: f["reason"] for f in collector.failed} == {
+    assert {f.client: f.reason for f in collector.failed} == {
         0: "no disk 0",
         5: "no disk 5",
         6: "no disk 6",
@@ -388,7 +384,7 @@ def test_blocks_without_a_client_that_trained_have_no_row():
     reply["updates"]["updates"][0] = np.nan
     collector = collect([(1, parts(1, reduce=True)), (2, reply)], reduce=True)
     assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 2]
-    assert [f["client"] for f in collector.failed] == [0]
+    assert [f.client for f in collector.failed] == [0]
 
 
 FEW = [11, 0, 4, 6]
@@ -428,7 +424,7 @@ def test_a_bad_sample_is_reported_and_the_others_count(change, words):
     bad["sample"] = {"sample": change(bad["sample"]["sample"])} if change else {}
     collector = collect([(1, with_sample(1)), (2, bad), (3, with_sample(3))], True, FEW)
     (failed,) = collector.failed
-    assert failed["node"] == 2 and re.search(words, failed["reason"])
+    assert failed.node == 2 and re.search(words, failed.reason)
     ids, _ = collector.compared(collector.updates(BACKBONE, 1))
     assert ids.tolist() == [4, 11]
 
@@ -486,7 +482,7 @@ def test_bad_buffers_are_reported_and_the_others_count(change, words):
     bad["buffers"] = {"buffers": change(bad["buffers"]["buffers"])} if change else {}
     collector = collect_buffers([(1, with_buffers(1)), (2, bad)])
     (failed,) = collector.failed
-    assert failed["node"] == 2 and re.search(words, failed["reason"])
+    assert failed.node == 2 and re.search(words, failed.reason)
     assert collector.trained.tolist() == [2, 9, 11]
 
 
@@ -502,7 +498,7 @@ def test_compressed_updates_are_expanded(name):
 
     def refused(updates):
         (failed, *_) = collect([(2, reply | {"updates": updates})], compression=config).failed
-        return failed["reason"]
+        return failed.reason
 
     twice = {key: torch.cat([value, value]) for key, value in reply["updates"].items()}
     assert re.search(r"is \(4, [24]\), expected \(2, [24]\)", refused(twice))

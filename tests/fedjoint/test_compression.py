@@ -76,7 +76,7 @@ def test_fewer_bytes_are_reported(tmp_path):
         )
         result = simulate(config)
         size = sum(t.numel() for t in result.backbone.values())
-        return result.records[0]["bytes"]["up"] / (4 * size)
+        return result.records[0].bytes.up / (4 * size)
 
     assert up({"name": "none"}) == 4
     assert up({"name": "int8"}) == pytest.approx(1, abs=0.01)

@@ -8,6 +8,7 @@ from fedjoint import Task, simulate
 from fedjoint.config.load import check
 from fedjoint.model.metrics import METRICS
 from fedjoint.problem import build_problem
+from fedjoint.runs.record import Steps
 from fedjoint.server.evaluation import spread
 
 ERROR = Task("size", "regression", 1, metric=METRICS["rmse"])
@@ -58,7 +59,7 @@ def test_a_record_tells_the_spread_of_the_clients(tmp_path, sequential):
                     said = model(test.x)[task.name]
                 sums = task.metric_fn.statistics(said, test.y[task.name]).sum(0)
                 own[task.name].append(task.metric_fn.value(sums))
-    found = result.records[-1]["spread"]
+    found = result.records[-1].spread
     assert {name: values["clients"] for name, values in found.items()} == {"digit": 6, "ink": 3}
     for name, values in own.items():
         assert found[name]["std"] == pytest.approx(np.std(values), abs=1e-6)
@@ -73,4 +74,4 @@ def test_a_record_tells_all_the_gradients_that_a_method_takes(tmp_path, strategy
     tree = {"output": {"dir": str(tmp_path)}, "local": {"steps": 4}, "strategy": {"name": strategy}}
     each = 4 * times + more
     for record in simulate(check(SETTINGS | tree)).records:
-        assert record["steps"] == {"mean": each, "total": 6 * each}
+        assert record.steps == Steps(mean=each, total=6 * each)

@@ -8,7 +8,7 @@ from fedjoint.errors import UserError
 from fedjoint.export.personal import PersonalModels
 from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
-from fedjoint.server.serve import make_strategy
+from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
 
 

@@ -15,7 +15,8 @@ from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
 from fedjoint.protocol import messages
 from fedjoint.runs.ledger import Ledger
-from fedjoint.server.collect import Asked, Collector
+from fedjoint.server.collect import Collector
+from fedjoint.server.population import Asked
 
 CLIENTS = 4
 
@@ -126,8 +127,8 @@ def test_a_client_that_fails_leaves_the_others_updates_alone(compression, fault)
     for round in (1, 2):
         collector = train(node, [0, 1, 2, 3], round)
         (failed,) = collector.failed
-        assert failed["client"] == 2
-        assert failed["reason"] == (
+        assert failed.client == 2
+        assert failed.reason == (
             "OSError: disk on fire"
             if fault is lost
             else "its update is not finite; lower the learning rate"
@@ -143,7 +144,7 @@ def test_a_client_that_fails_leaves_the_mean_of_a_block_alone(problem, fault):
     rows = updates(train(Node(problem, CONFIG, None), [0, 1, 3]))
     spoil(problem, 2, fault)
     collector = train(Node(problem, CONFIG, None), [0, 1, 2, 3], reduce=True)
-    assert [failure["client"] for failure in collector.failed] == [2]
+    assert [failure.client for failure in collector.failed] == [2]
     mean = torch.tensor([1.0, 2.0, 4.0]) / 7 @ rows.matrix  # weights as in ``send``
     found = collector.updates(torch.zeros(collector.layout.size), 1)
     torch.testing.assert_close(found.mean(), mean)

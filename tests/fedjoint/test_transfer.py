@@ -64,12 +64,12 @@ def test_a_run_records_it_with_every_evaluation(tmp_path, every):
         }
     )
     for record in result.records:
-        round, said = record["round"], record["diagnostics"] or {}
+        round, said = record.round, record.diagnostics or {}
         assert ("clients" in said) == (every == 3 and round == 3)
         if round % 2:
             assert "transfer" not in said
             continue
-        own = record["evaluation"]["test"]
+        own = record.evaluation["test"]
         assert said["transfer"]["ink"] == own["ink"] - theirs[round]["ink"]
         assert said["transfer"]["digit"] == (own["digit"] - 0.5 if round == 2 else None)
 
@@ -78,7 +78,7 @@ def test_a_run_of_independent_training_is_a_reference_to_itself(tmp_path):
     tree = {**TREE, "local": {"method": "independent"}, "output": {"dir": str(tmp_path)}}
     first = simulate(tree)
     again = simulate({**tree, "diagnostics": {"reference": str(first.path)}})
-    transfer = [r["diagnostics"]["transfer"] for r in again.records if r["evaluation"]]
+    transfer = [r.diagnostics["transfer"] for r in again.records if r.evaluation]
     assert transfer == [{"digit": 0.0, "ink": 0.0}] * 2
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from fedjoint import Client, Examples, Problem, Task, UserError
 from fedjoint.config.load import check
-from fedjoint.server.serve import make_strategy
+from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
 
 SIZES, SLOPES = [1, 10], [1.0, -1.0]

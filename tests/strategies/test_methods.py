@@ -12,7 +12,7 @@ from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.loading import find, registered
 from fedjoint.runs.directory import RunDir
-from fedjoint.server.serve import make_strategy
+from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
 
 OPTIONS = {"prox": {"mu": 0.1}, "rep": {"head_steps": 2}, "ditto": {"lam": 0.1}}

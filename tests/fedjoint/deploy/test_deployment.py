@@ -81,9 +81,9 @@ def test_same_numbers_with_keys_and_nobody_else(tmp_path):
     for name, tensor in simulated.backbone.items():
         torch.testing.assert_close(backbone[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
     ours, theirs = simulated.records[-1], run.records()[-1]
-    assert theirs["clients"]["ids"] == [0, 1, 2, 3]
-    for task, value in ours["evaluation"]["test"].items():
-        assert theirs["evaluation"]["test"][task] == pytest.approx(value, abs=1e-5)
+    assert theirs.clients.ids == (0, 1, 2, 3)
+    for task, value in ours.evaluation["test"].items():
+        assert theirs.evaluation["test"][task] == pytest.approx(value, abs=1e-5)
 
     # Heads: on their nodes, the same as in simulation, and nowhere else.
     heads = simulated.heads()

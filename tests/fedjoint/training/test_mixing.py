@@ -210,8 +210,8 @@ def test_a_last_minibatch_of_one_is_left_out_where_the_model_takes_none(
         for name, tensor in expected.state_dict().items():
             torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
     records = simulate(config, made).records
-    assert [record["clients"]["failed"] for record in records] == [[], []]
-    assert records[0]["fallback"] == trainer.fallback
+    assert [record.clients.failed for record in records] == [(), ()]
+    assert records[0].fallback == trainer.fallback
 
 
 def test_a_last_minibatch_of_one_counts_where_the_model_takes_it():
@@ -233,17 +233,17 @@ def test_with_steps_nothing_is_left_out():
 def test_a_client_with_one_example_is_named(budget, tmp_path):
     made = problem("statistics", (1, 4, 4), (20, 4, 4))
     result = simulate(settings(local=budget, rounds=1, output={"dir": str(tmp_path)}), made)
-    (failed,) = result.records[0]["clients"]["failed"]
-    assert failed["client"] == 0
-    assert "1 training example" in failed["reason"] and "\n" not in failed["reason"]
+    (failed,) = result.records[0].clients.failed
+    assert failed.client == 0
+    assert "1 training example" in failed.reason and "\n" not in failed.reason
 
 
 def test_one_example_to_evaluate_is_named(tmp_path):
     made = problem("no statistics", (20, 1, 4), (20, 4, 4))
     config = settings(local={"epochs": 1}, rounds=1, output={"dir": str(tmp_path)})
-    (failed,) = simulate(config, made).records[0]["clients"]["unevaluated"]
-    assert failed["client"] == 0
-    assert "no fewer than 2" in failed["reason"] and "\n" not in failed["reason"]
+    (failed,) = simulate(config, made).records[0].clients.unevaluated
+    assert failed.client == 0
+    assert "no fewer than 2" in failed.reason and "\n" not in failed.reason
 
 
 @pytest.mark.parametrize(
@@ -269,4 +269,4 @@ def test_statistics_that_are_kept_are_evaluated_one_by_one(tmp_path):
         local={"epochs": 1}, evaluate={"batch_size": 1}, rounds=1, output={"dir": str(tmp_path)}
     )
     result = simulate(config, problem("statistics", (20, 1, 4)))
-    assert result.records[0]["clients"]["unevaluated"] == []
+    assert result.records[0].clients.unevaluated == ()
