@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from flwr.supercore import heartbeat
@@ -26,12 +29,21 @@ def main() -> None:
         with own(*arguments, **options) as (node, receive, *rest):
             yield node, patient(receive), *rest
 
-    # Flower offers neither as an option. Its SuperNode looks every three seconds, which is most of
-    # a short round, and a SuperLink waits two signs of life long for one that has died.
+    # Flower offers none of this as an option. Its SuperNode looks every three seconds, which is
+    # most of a short round; its apps import PyTorch for every message; and a SuperLink waits two
+    # signs of life long for a node that has died.
     start_client_internal.http_request_response = connection
+    start_client_internal.subprocess = SimpleNamespace(Popen=_superexec)  # type: ignore[assignment]
     fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = _BEAT
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = _BEAT
     flower_supernode()
+
+
+def _superexec(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start our SuperExec in place of Flower's, with the options in ``command``."""
+    # Not as a module: its apps would import that, and with it this fedjoint, too.
+    code = "from fedjoint.deploy.superexec import main; main()"
+    return subprocess.Popen([sys.executable, "-P", "-c", code, *command[1:]])
 
 
 def patient(
