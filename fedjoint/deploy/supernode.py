@@ -23,27 +23,32 @@ Found = TypeVar("Found")
 def main() -> None:
     """Run the SuperNode."""
     own = start_client_internal.http_request_response
+    asked: list[Sequence[str]] = []
 
     @contextmanager
     def connection(*arguments: Any, **options: Any) -> Iterator[tuple[Any, ...]]:
         with own(*arguments, **options) as (node, receive, *rest):
+            for command in asked:
+                _start_superexec(command)
             yield node, patient(receive), *rest
 
-    # Flower offers none of this as an option. Its SuperNode looks every three seconds, which is
-    # most of a short round; its apps import PyTorch for every message; and a SuperLink waits two
-    # signs of life long for a node that has died.
+    # Flower has no option for any of this. It looks for a message every three seconds, which is
+    # most of a short round.
     start_client_internal.http_request_response = connection
-    start_client_internal.subprocess = SimpleNamespace(Popen=_superexec)  # type: ignore[assignment]
+    # Its apps import PyTorch for every message; and what starts them starts before the server
+    # has accepted the node.
+    start_client_internal.subprocess = SimpleNamespace(Popen=asked.append)  # type: ignore[assignment]
+    # The server waits two signs of life long for a node that has died.
     fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = _BEAT
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = _BEAT
     flower_supernode()
 
 
-def _superexec(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start_superexec(command: Sequence[str]) -> None:
     """Start our SuperExec in place of Flower's, with the options in ``command``."""
     # Not as a module: its apps would import that, and with it this fedjoint, too.
     code = "from fedjoint.deploy.superexec import main; main()"
-    return subprocess.Popen([sys.executable, "-P", "-c", code, *command[1:]])
+    subprocess.Popen([sys.executable, "-P", "-c", code, *command[1:]])
 
 
 def patient(

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from flwr.app import Context, RecordDict
@@ -125,25 +124,28 @@ def test_a_kill_at_any_instant_leaves_a_resumable_run(tmp_path):
     (tmp_path / "c.json").write_text(
         json.dumps(config(tmp_path, **settings).model_dump(mode="json"))
     )
-    code = (
-        "import json, sys, fedjoint.simulation as s;"
+    first = (
+        "import json, fedjoint.simulation as s;"
         f"s.simulate(json.load(open({str(tmp_path / 'c.json')!r})))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])
-    metrics: list[Path] = []
-    while process.poll() is None and not metrics:
-        metrics = list((tmp_path / "cut").glob("*/metrics.jsonl"))
-        time.sleep(0.01)
-    rng = np.random.default_rng(0)
-    time.sleep(float(rng.uniform(0.1, 0.6)))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (cut,) = (tmp_path / "cut").iterdir()
-    again = "import sys, fedjoint.simulation as s; s.resume(sys.argv[1])"
-    second = subprocess.Popen([sys.executable, "-c", again, str(cut)])
-    time.sleep(float(rng.uniform(4, 6)))
-    second.send_signal(signal.SIGKILL)
-    second.wait()
+    again = "import sys, fedjoint.simulation as s; s.resume(*sys.argv[1:])"
+
+    def killed(after, code, *arguments):
+        """Run ``code`` in a process that is killed once a round is written; return its run."""
+        process = subprocess.Popen([sys.executable, "-c", code, *arguments])
+        written = 0
+        while written < after:
+            assert process.poll() is None
+            time.sleep(0.001)
+            for metrics in (tmp_path / "cut").glob("*/metrics.jsonl"):
+                written = metrics.read_bytes().count(b"\n")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        (cut,) = (tmp_path / "cut").iterdir()
+        return cut
+
+    cut = killed(5, first)
+    killed(20, again, str(cut))
     resumed = resume(cut)
     assert same(whole.backbone, resumed.backbone)
     assert len(RunDir.open(cut).records()) == 60

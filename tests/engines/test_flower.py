@@ -17,7 +17,7 @@ from fedjoint.config.scenario import scenario_config
 from fedjoint.engines.flower import superlink
 from fedjoint.runs.directory import RunDir
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = ["rounds=2", "data.clients=6", "local.epochs=1"]
@@ -70,7 +70,7 @@ def test_a_run_that_is_stopped_leaves_no_process(tmp_path):
     started = processes.tree(run.pid)
     assert len(started) > 5
     run.terminate()
-    assert run.wait(60) == 128 + signal.SIGTERM
+    assert run.wait() == 128 + signal.SIGTERM
     (folder,) = (tmp_path / "runs").iterdir()
     assert RunDir.open(folder).info["status"] == "failed"
     while not math.isnan(processes.megabytes(started)):  # what was killed is gone in no time

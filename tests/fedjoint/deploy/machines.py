@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from fedjoint._util import processes
-from fedjoint.deploy.address import free_port
+from fedjoint.deploy.address import free_port, listens, parse
 
 PROGRAM = str(Path(sys.executable).with_name("fedjoint"))
 
@@ -55,6 +55,7 @@ class Site:
         )
 
     def deploy(self, name, *arguments):
+        self.until(lambda: listens(*parse(self.address)))
         self.start(name, "deploy", *arguments, "--server", self.address)
 
     def kill(self, name):
