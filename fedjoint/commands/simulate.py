@@ -9,7 +9,7 @@ import typer
 
 from fedjoint.commands.common import Live, Scenario, Settings, console
 from fedjoint.config import Config
-from fedjoint.report import show_run
+from fedjoint.experiments.report import show_run
 from fedjoint.rundir import RunDir
 from fedjoint.scenario import scenario_config
 from fedjoint.simulation import resume, simulate
