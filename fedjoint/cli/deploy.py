@@ -23,7 +23,8 @@ from fedjoint.deploy.node import node_command, run_node
 from fedjoint.deploy.run import attend, restart, start
 from fedjoint.deploy.server import check_trust, connect, register, run_server
 from fedjoint.errors import UserError
-from fedjoint.report import metrics_table, show_run, table
+from fedjoint.experiments.report import metrics_table, show_run
+from fedjoint.experiments.tables import table
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import RunResult
 

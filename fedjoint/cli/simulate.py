@@ -10,7 +10,7 @@ import typer
 from fedjoint.cli.common import Live, Scenario, Settings, console
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
-from fedjoint.report import show_run
+from fedjoint.experiments.report import show_run
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 
