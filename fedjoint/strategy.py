@@ -22,6 +22,7 @@ from fedjoint.diagnostics import diagnose
 from fedjoint.errors import UserError
 from fedjoint.logs import event
 from fedjoint.method import Method, make_method
+from fedjoint.pull import equal_pull
 from fedjoint.records import to_arrays, to_record, to_tensor
 from fedjoint.roster import Roster
 from fedjoint.tasks import Task
@@ -217,8 +218,7 @@ class JointStrategy(Strategy):
             return p.sizes[chosen].astype(float)
         if self.config.strategy.weight_by == "client":
             return np.ones(len(chosen))
-        tasks = p.tasks[chosen]
-        return (tasks / np.maximum(tasks.sum(0), 1)).sum(1)
+        return equal_pull(p.tasks[chosen])
 
     def _message(self, kind: str, node: int, settings: dict[str, Any], asked: Asked) -> Message:
         plan = {
