@@ -4,9 +4,9 @@ import json
 import logging
 
 import pytest
+from fedjoint.arms import independent
 
 from fedjoint._util.logs import JsonLines
-from fedjoint.arms import independent
 from fedjoint.cli.simulate import label
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
