@@ -111,7 +111,7 @@ class Job:
             UserError: the client has too few examples for any minibatch.
         """
         data, device = self.cohort.train, self.shared.device
-        if data.sizes.max() < self.least:
+        if 0 < data.sizes.max() < self.least:
             raise UserError(
                 f"it has {data.sizes.max()} training example, and the model learns from no fewer "
                 f"than {self.least} at once: give it more, or use a model that takes examples one "
