@@ -9,8 +9,8 @@ import numpy as np
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.server.population import Asked, Population
+from fedjoint.server.pull import equal_pull
 from fedjoint.server.roster import Roster
-from fedjoint.server.serve.pull import equal_pull
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from fedjoint.server.serve.pull import equal_pull
 from scipy.optimize import lsq_linear
 
 from fedjoint.config.scenario import scenario_config
 from fedjoint.problem import build_problem
+from fedjoint.server.pull import equal_pull
 
 
 def pulls(tasks):
