@@ -4,12 +4,12 @@ import json
 import logging
 
 import pytest
-from fedjoint.arms import independent
 
 from fedjoint._util.logs import JsonLines
 from fedjoint.cli.simulate import label
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
+from fedjoint.experiments.ways import independent
 from fedjoint.loading import find, registered
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.strategy import make_strategy
