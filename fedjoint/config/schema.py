@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from fedjoint.config.section import Section
 from fedjoint.data.config import DataConfig
-from fedjoint.protocol.compression import CompressionConfig
 
 
 class OptimiserConfig(Section):
@@ -110,6 +109,13 @@ class ModelConfig(Section):
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError("hidden needs one or more positive widths")
         return self
+
+
+class CompressionConfig(Section):
+    """What clients send in place of the whole update."""
+
+    name: Literal["none", "topk", "int8"] = "none"
+    fraction: float = Field(0.1, gt=0, le=1, description="topk: share of the parameters sent")
 
 
 class StrategyConfig(Section):
