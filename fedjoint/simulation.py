@@ -79,9 +79,9 @@ def simulate(
     config = _anchored(config if isinstance(config, Config) else check(config))
     everyone = [as_callback(callback) for callback in callbacks]
     make_strategy(config)  # a misspelt option is found before any data is read
-    if config.diagnostics.reference:
-        Reference(config.diagnostics.reference, config)
     own = problem is not None
+    if config.diagnostics.reference:
+        Reference(config.diagnostics.reference, config, own)
     problem = _problem(config, problem)
     if problem:  # what every node would stumble over is found before there is a run
         make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])

@@ -21,7 +21,8 @@ from fedjoint.deploy.address import parse, wait_for
 from fedjoint.deploy.run import attend, restart, start
 from fedjoint.deploy.server import check_trust, connect, register
 from fedjoint.errors import UserError
-from fedjoint.report import metrics_table, show_run, table
+from fedjoint.experiments.report import metrics_table, show_run
+from fedjoint.experiments.tables import table
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import RunResult
 

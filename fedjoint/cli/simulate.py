@@ -11,7 +11,7 @@ from fedjoint.cli.common import Scenario, Settings, console
 from fedjoint.cli.live import Live
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
-from fedjoint.report import show_run
+from fedjoint.experiments.report import show_run
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 

@@ -125,7 +125,9 @@ class StrategyConfig(Section):
         "fedavg", description="registered name, package.module:Class or file.py:Class"
     )
     options: dict[str, Any] = Field(default_factory=dict)
-    weight_by: Literal["examples", "client", "task"] = "examples"
+    weight_by: Literal["examples", "client", "task"] = Field(
+        "examples", description="task: the clients of every task have the same weight together"
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
     min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")
     timeout: float = Field(3600.0, gt=0, description="seconds to wait for a round's replies")

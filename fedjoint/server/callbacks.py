@@ -17,7 +17,7 @@ from fedjoint.errors import UserError
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.record import RoundRecord
 
-log = logging.getLogger("fedjoint.server")
+log = logging.getLogger("fedjoint.server.serve")
 
 EVERY = 10.0  # seconds between two signs of life
 

@@ -23,7 +23,7 @@ from fedjoint.server.round import StateLostError, run_round
 from fedjoint.server.run import Run
 from fedjoint.server.strategy import local_method, make_strategy
 
-log = logging.getLogger("fedjoint.server")
+log = logging.getLogger("fedjoint.server.serve")
 
 _RETURNS = 3  # times that a run goes back to one and the same checkpoint
 

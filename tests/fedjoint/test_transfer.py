@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from support.records import make_record
 
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
@@ -22,12 +23,17 @@ TREE = {
 }
 
 
-def alone(folder, tests, **tables):
+def alone(folder, tests, status="done", own_problem=False, **tables):
     """Make up a run of independent training with the test metrics of ``tests``, by round."""
-    run = RunDir.create(folder, "alone", check({**TREE, **tables}))
+    tree = {**TREE, "local": {"method": "independent"}, **tables}
+    run = RunDir.create(folder, "alone", check(tree), own_problem=own_problem)
     for round, test in tests.items():
-        run.append({"round": round, "evaluation": test and {"test": test}})
+        run.append(make_record(round, evaluation=test and {"test": test}))
+    run.mark(status)
     return str(run.path)
+
+
+SOUND = {2: {"digit": 1.0, "ink": 1.0}}
 
 
 def test_the_sign_is_such_that_more_is_better(tmp_path):
@@ -82,21 +88,44 @@ def test_a_run_of_independent_training_is_a_reference_to_itself(tmp_path):
     assert transfer == [{"digit": 0.0, "ink": 0.0}] * 2
 
 
+def other(what="", **tables):
+    """Return a maker of a reference that differs by ``tables``, and what is said of it."""
+    return lambda folder: alone(folder, SOUND, **tables), what
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda folder: str(folder / "nowhere"), "nowhere: no such folder"),
         (lambda folder: str(folder), "not a run directory"),
         (lambda folder: alone(folder, {1: None}), "has no evaluation"),
-        (lambda folder: alone(folder, {2: {"digit": 1.0}}, seed=1), "has another seed"),
-        (
-            lambda folder: alone(folder, {2: {"digit": 1.0}}, data={"clients": 5}),
-            "has another data",
-        ),
         (
             lambda folder: alone(folder, {2: {"digit": 1.0}}),
             "has tasks ['digit'], not ['ink']",
         ),
+        other("its local method is that of strategy fedavg, not independent", local={}),
+        other("its local method is joint, not independent", local={"method": "joint"}),
+        other("its seed is 1, here it is 0", seed=1),
+        other("its data.clients is 5, here it is 4", data={**TREE["data"], "clients": 5}),
+        other("its model.hidden is [8], here it is [4]", model={"hidden": [8]}),
+        other("its rounds is 5, here it is 4", rounds=5),
+        other("its balance.name is dwa, here it is fixed", balance={"name": "dwa"}),
+        other("its strategy.fraction is 0.5, here it is 1.0", strategy={"fraction": 0.5}),
+        other("its evaluate.fraction is 0.5", evaluate={"every": 2, "fraction": 0.5}),
+        *(
+            other(f"its local.{key} is {value}, here", local={"method": "independent", key: value})
+            for key, value in {"epochs": 2, "batch_size": 8, "lr_decay": 0.5}.items()
+        ),
+        other(
+            "its local.epochs is None, here it is 1", local={"method": "independent", "steps": 3}
+        ),
+        other(
+            "its local.optimiser.lr is 0.3, here it is 0.1",
+            local={"method": "independent", "optimiser": {"lr": 0.3}},
+        ),
+        other("is not done, but failed", status="failed"),
+        other("is not done, but running", status="running"),
+        other("its problem was passed from Python for one of the two runs", own_problem=True),
     ],
 )
 def test_another_run_is_refused_at_the_start(tmp_path, make, words):
@@ -112,3 +141,16 @@ def test_another_run_is_refused_at_the_start(tmp_path, make, words):
     for folder in (tmp_path / "out").glob("*"):  # tasks are known once nodes have been asked
         assert json.loads((folder / "run.json").read_text())["status"] == "failed"
         assert not RunDir(folder).records()
+
+
+def test_what_does_not_touch_training_alone_may_differ(tmp_path):
+    path = alone(
+        tmp_path,
+        SOUND,
+        strategy={"name": "fedavgm", "min_clients": 2},
+        evaluate={"every": 4},
+        diagnostics={"every": 0},
+        local={"method": "independent", "sequential": True},
+        name="another",
+    )
+    assert Reference(path, check({**TREE, "strategy": {"name": "fedprox"}})).test == SOUND

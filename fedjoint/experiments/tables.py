@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from fedjoint.simulation import RunResult
+_WIDTH, _NAME = 79, 16  # columns of a table, and most of them for a name that may break
 
 
 def table(
@@ -58,29 +55,20 @@ def table(
     return made
 
 
-def metrics_table(title: str, result: RunResult) -> Table:
-    """Return the metrics of the last evaluation."""
-    splits = result.metrics
-    rows = []
-    for task in splits.get("test", {}):
-        values = [splits[split].get(task) for split in ("train", "valid", "test")]
-        rows.append([task, *("-" if v is None else f"{v:.4f}" for v in values)])
-    return table(title, ["task", "train", "valid", "test"], rows)
+def side_by_side(
+    title: str, name: str, names: Sequence[str], cells: Mapping[str, Sequence[str]]
+) -> Iterator[Table]:
+    """Yield tables of as many columns each as fit, one row per name.
 
-
-def show_run(result: RunResult, console: Console) -> None:
-    """Print the metrics of the last evaluation, rounds without a merge, and where everything is."""
-    title = f"{result.config.name}: after {result.config.rounds} rounds"
-    console.print(metrics_table(title, result))
-    seconds = sum(record.seconds.round for record in result.records)
-    sent = sum(r.bytes.down + r.bytes.up for r in result.records)
-    failed = sum(len(record.clients.failed) for record in result.records)
-    console.print(f"{seconds:.1f} s, {sent / 1e6:.1f} MB sent to train, {failed} failures")
-    kept = [record.kept for record in result.records if record.kept]
-    if kept:
-        console.print(
-            f"in {len(kept)} of {len(result.records)} rounds the backbone was kept; the last time: "
-            f"{kept[-1]}",
-            markup=False,
-        )
-    console.print(f"run directory: {result.path}", soft_wrap=True, markup=False)
+    Args:
+        title: above each table.
+        name: header of the names.
+        names: of the rows.
+        cells: header -> the column's cells.
+    """
+    widest = max(len(text) for h, c in cells.items() for text in [*h.split("\n"), *c])
+    side = max(1, (_WIDTH - min(_NAME, max(map(len, names)))) // (widest + 2))
+    for first in range(0, len(cells), side):
+        shown = list(cells)[first : first + side]
+        rows = [list(line) for line in zip(names, *(cells[h] for h in shown), strict=True)]
+        yield table(title, [name, *shown], rows)

@@ -1,0 +1,1 @@
+"""Experiments: ways of training side by side, over seeds, with intervals for what is claimed."""

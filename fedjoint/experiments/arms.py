@@ -1,0 +1,208 @@
+"""One way of training over several seeds: what comparisons are made of."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fedjoint.config.schema import Config
+from fedjoint.model.tasks import Task
+from fedjoint.problem import Problem
+from fedjoint.runs.record import RoundRecord
+from fedjoint.simulation import RunResult, simulate
+
+OnRun = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of training.
+
+    Attributes:
+        name: for tables and plots.
+        plan: a seed's configuration -> the runs that it takes, each with its problem.
+        merges: whether the configured strategy and local method are those that run.
+    """
+
+    name: str
+    plan: Callable[[Config], list[tuple[Config, Problem]]]
+    merges: bool = True
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One seed of an arm.
+
+    Attributes:
+        runs: one of all tasks, or one of each task.
+        clients: how many have training examples.
+    """
+
+    runs: tuple[RunResult, ...]
+    clients: int
+
+    def of(self, task: str) -> RunResult:
+        """Return the run that has a task's metrics; any where none has."""
+        found = [run for run in self.runs if task in run.metrics.get("test", {})]
+        return (found or list(self.runs))[0]
+
+    def records(self) -> Iterator[RoundRecord]:
+        """Yield the records of all rounds of all runs."""
+        for run in self.runs:
+            yield from run.records
+
+
+@dataclass
+class Arm:
+    """A way of training, over seeds.
+
+    Attributes:
+        name: for tables and plots.
+        tasks: the tasks.
+        seeds: what each seed left.
+        rate: the learning rate.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
+    seeds: list[Trained] = field(default_factory=list)
+    rate: float = math.nan
+
+    @property
+    def seconds(self) -> list[float]:
+        """Wall time of the rounds, by seed."""
+        return [sum(r.seconds.round for r in seed.records()) for seed in self.seeds]
+
+    @property
+    def megabytes(self) -> list[float]:
+        """Bytes between server and clients in millions, by seed."""
+        return [sum(r.bytes.down + r.bytes.up for r in seed.records()) / 1e6 for seed in self.seeds]
+
+    @property
+    def steps(self) -> list[float]:
+        """Gradient steps of all clients together, by seed."""
+        return [float(sum(r.steps.total for r in seed.records())) for seed in self.seeds]
+
+    @property
+    def steps_per_client(self) -> list[float]:
+        """Gradient steps over clients with training examples, by seed."""
+        return [n / seed.clients for n, seed in zip(self.steps, self.seeds, strict=True)]
+
+    @property
+    def kept(self) -> list[int]:
+        """Rounds whose merge failed, so that the backbone was kept, by seed."""
+        return [sum(r.kept is not None for r in seed.records()) for seed in self.seeds]
+
+    def final(self, task: str, split: str = "test") -> list[float]:
+        """Return a task's last metric, by seed (NaN where it is undefined)."""
+        return [_number(s.of(task).metrics.get(split, {}).get(task)) for s in self.seeds]
+
+    def spread(self, task: str, what: str) -> list[float]:
+        """Return how a task's last test metric spreads over its clients, by seed.
+
+        Args:
+            task: the task's name.
+            what: ``std``, ``worst`` or ``worst_tenth``, see the run's record. NaN where a record
+                has none, or is of a single client.
+        """
+        found = []
+        for seed in self.seeds:
+            told = [r.spread for r in seed.of(task).records if r.spread]
+            values = told[-1].get(task, {}) if told else {}
+            several = (values.get("clients") or 0) > 1
+            found.append(_number(values.get(what) if several else None))
+        return found
+
+    def curve(self, seed: int, task: str) -> list[tuple[int, float]]:
+        """Return ``(round, test metric)`` of one seed."""
+        return [
+            (r.round, _number(r.test.get(task)))
+            for r in self.seeds[seed].of(task).records
+            if r.evaluation
+        ]
+
+    def scores(self, split: str = "test") -> list[float]:
+        """Return the mean over tasks of the last metric, by seed; more is better.
+
+        Metrics that should fall count negatively. NaN where a task's is undefined.
+        """
+        return np.mean(self._signed(split), 0).tolist()
+
+    def worst(self, split: str = "test") -> list[float]:
+        """Return the worst task's last metric, by seed, counted as in :meth:`scores`."""
+        return np.min(self._signed(split), 0).tolist()
+
+    def conflicts(self) -> list[tuple[int, float]]:
+        """Return ``(round, share of conflicting pairs of clients)``, the mean over runs."""
+        shares: dict[int, list[float]] = {}
+        for seed in self.seeds:
+            for r in seed.records():
+                share = ((r.diagnostics or {}).get("clients") or {}).get("conflicting")
+                if share is not None:
+                    shares.setdefault(r.round, []).append(share)
+        return [(round, mean(values)) for round, values in sorted(shares.items())]
+
+    def never_merged(self) -> str | None:
+        """Return why a run kept its backbone in every round, None if there is no such run."""
+        for run in (run for seed in self.seeds for run in seed.runs):
+            if all(record.kept is not None for record in run.records):
+                return f"no round has merged; the last one: {run.records[-1].kept}"
+        return None
+
+    def _signed(self, split: str) -> list[list[float]]:
+        return [[sign(t) * v for v in self.final(t.name, split)] for t in self.tasks]
+
+
+def run_arm(
+    way: Way,
+    config: Config,
+    seeds: int,
+    *,
+    on_run: OnRun = lambda name, seed: None,
+) -> Arm:
+    """Train with ``seeds`` seeds, from ``config``'s own upwards; data and partition follow.
+
+    Args:
+        way: how.
+        config: what a way makes its runs of.
+        seeds: how many.
+        on_run: hears of each seed as it starts.
+    """
+    # A reference is of one seed; a comparison has one of its own.
+    diagnostics = config.diagnostics.model_copy(update={"reference": None})
+    arm = Arm(way.name, (), rate=config.local.optimiser.lr)
+    for seed in range(config.seed, config.seed + seeds):
+        on_run(way.name, seed)
+        plan = way.plan(config.model_copy(update={"seed": seed, "diagnostics": diagnostics}))
+        problems = [problem for _, problem in plan]
+        arm.tasks = tuple(task for problem in problems for task in problem.tasks)
+        training = np.any([problem.data.sizes > 0 for problem in problems], axis=0)
+        runs = tuple(simulate(_named(made, way.name), problem) for made, problem in plan)
+        arm.seeds.append(Trained(runs, int(training.sum())))
+    return arm
+
+
+def sign(task: Task) -> int:
+    """Return 1 where more of the task's metric is better, else -1."""
+    return 1 if task.metric_fn.higher_is_better else -1
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of the finite values, NaN if there is none."""
+    known = [v for v in values if math.isfinite(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _named(config: Config, way: str) -> Config:
+    """Return ``config`` with a name for the run's folder that says the way of training, too."""
+    folder = re.sub(r"[^\w.-]+", "_", f"{config.name}-{way}").strip("_")
+    return config.model_copy(update={"name": folder})
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,192 @@
+"""Alone against per task against joint against centralised training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
+from typing import Any
+
+from fedjoint.config.schema import Config
+from fedjoint.engines.session import session
+from fedjoint.errors import UserError
+from fedjoint.experiments.arms import Arm, OnRun, mean, sign
+from fedjoint.experiments.centralised import CENTRALISED, CENTRALISED_PER_TASK
+from fedjoint.experiments.intervals import columns, interval
+from fedjoint.experiments.paired import Paired, overall
+from fedjoint.experiments.per_task import PER_TASK
+from fedjoint.experiments.search import Search
+from fedjoint.experiments.splits import overlap
+from fedjoint.experiments.tune import Tuner, Tuning, trained
+from fedjoint.experiments.ways import ALONE, JOINT
+from fedjoint.model.tasks import Task
+from fedjoint.problem import build_problem
+
+#: Parts of the gain of joint training: from one arm to the other, and what is gained by it.
+PARTS = {
+    "more data for the task": (ALONE.name, PER_TASK.name),
+    "transfer across tasks": (PER_TASK.name, JOINT.name),
+    "both": (ALONE.name, JOINT.name),
+}
+
+_ONE_TASK = {
+    PER_TASK: "with one task, it is joint training",
+    CENTRALISED_PER_TASK: "with one task, it is centralised training",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ways of training on the same data, over the same seeds.
+
+    Attributes:
+        arms: by name: ``alone``, ``per task``, ``joint``, ``centralised`` and, where asked for,
+            ``centralised per task``.
+        overlap: of the seeds' splits, see :func:`fedjoint.experiments.intervals.interval`.
+        left_out: arms that are not there, and why.
+        tuning: what was tried for each arm; empty where nothing was tuned.
+    """
+
+    arms: dict[str, Arm]
+    overlap: float = 0.0
+    left_out: dict[str, str] = field(default_factory=dict)
+    tuning: dict[str, Tuning] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks."""
+        return self.arms[JOINT.name].tasks
+
+    @cached_property
+    def parts(self) -> dict[str, Paired]:
+        """The parts of the gain whose arms are there, see ``PARTS``."""
+        return {
+            part: Paired(self.arms[first], self.arms[second], self.overlap)
+            for part, (first, second) in PARTS.items()
+            if first in self.arms and second in self.arms
+        }
+
+    def rounds_to_target(self, arm: Arm, task: Task) -> list[float]:
+        """Return the first evaluated round at which ``arm`` is as good as training alone ends.
+
+        NaN where it never is.
+        """
+        up = sign(task)
+        found = []
+        for seed, target in enumerate(self.arms[ALONE.name].final(task.name)):
+            reached = [r for r, value in arm.curve(seed, task.name) if up * value >= up * target]
+            found.append(float(reached[0]) if reached else math.nan)
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per task and arm, and one per arm with the raw mean over tasks.
+
+        ``test`` is the mean over seeds, ``test 95 %`` half the width of its interval; ``rounds to
+        target`` is the median of the ``reached`` seeds that get there. ``std``, ``worst client``
+        and ``worst tenth`` are over the clients' own test metrics.
+        """
+        arms = self.arms.values()
+        return [self._of_task(task, arm) for task in self.tasks for arm in arms] + [
+            self._of_all(arm) for arm in arms
+        ]
+
+    def _of_task(self, task: Task, arm: Arm) -> dict[str, Any]:
+        test = arm.final(task.name)
+        reached = sorted(r for r in self.rounds_to_target(arm, task) if math.isfinite(r))
+        return self._row(task.name, task.metric_fn.name, arm, test) | {
+            "train - test": sign(task) * mean(_differences(arm.final(task.name, "train"), test)),
+            "rounds to target": median(reached) if reached else "",
+            "reached": len(reached),
+            "std": mean(arm.spread(task.name, "std")),
+            "worst client": mean(arm.spread(task.name, "worst")),
+            "worst tenth": mean(arm.spread(task.name, "worst_tenth")),
+        }
+
+    def _of_all(self, arm: Arm) -> dict[str, Any]:
+        return self._row("mean", "", arm, arm.scores()) | {
+            "train - test": mean(_differences(arm.scores("train"), arm.scores())),
+            "learning rate": arm.rate,
+            "steps per client": mean(arm.steps_per_client),
+            "steps": mean(arm.steps),
+            "MB": mean(arm.megabytes),
+            "seconds": mean(arm.seconds),
+        }
+
+    def _row(self, task: str, metric: str, arm: Arm, test: list[float]) -> dict[str, Any]:
+        row: dict[str, Any] = {"task": task, "metric": metric, "arm": arm.name, "seeds": len(test)}
+        return row | columns("test", interval(test, self.overlap))
+
+    def gains(self) -> list[dict[str, Any]]:
+        """Return, for each part of the gain, one row of all tasks and one per task.
+
+        ``gain`` is Delta-m in percent (``on`` is ``Delta-m %``), the share of tasks won (``tasks
+        won``), or the difference of a task's test metrics, positive where the later arm is
+        better. ``p`` is corrected for the parts, or for the tasks of a part, by Holm's method.
+        """
+        rows = []
+        found = overall(self.parts)
+        for part, pair in self.parts.items():
+            by_task = pair.p_values()
+            values = {"Delta-m %": pair.delta_m(), "tasks won": pair.won()}
+            p_values = {"Delta-m %": found[part], "tasks won": math.nan}
+            for task in self.tasks:
+                values[task.name], p_values[task.name] = pair.gain(task), by_task[task.name]
+            for on, differences in values.items():
+                row: dict[str, Any] = {"part": part, "on": on, "seeds": len(differences)}
+                row |= {"from": pair.reference.name, "to": pair.arm.name, "p": p_values[on]}
+                rows.append(row | columns("gain", pair.interval(differences)))
+        return rows
+
+
+def compare(
+    config: Config,
+    seeds: int,
+    *,
+    full: bool = False,
+    corrected: bool = True,
+    search: Search | None = None,
+    on_run: OnRun = lambda name, seed: None,
+) -> Comparison:
+    """Run the ways of training with ``seeds`` seeds each; an interval needs two or more.
+
+    Training alone, per task and jointly take the same local steps; a client with several tasks
+    takes them once for each of its tasks' backbones. Centralised training sees as many examples
+    per round as all clients together.
+
+    Args:
+        config: the joint run.
+        seeds: how many.
+        full: also train a centralised model per task.
+        corrected: widen intervals by what the splits of one data set have in common.
+        search: what is tuned, alike for every arm; None: nothing.
+        on_run: hears of each run as it starts.
+
+    Raises:
+        UserError: a setting is wrong, or nobody can be trained alone, jointly or centrally.
+    """
+    first = build_problem(config)
+    common = overlap(config, first) if corrected else 0.0
+    federated = [ALONE, PER_TASK, JOINT]
+    pooled = [CENTRALISED, CENTRALISED_PER_TASK] if full else [CENTRALISED]
+    left_out = {}
+    if len(first.tasks) == 1:
+        left_out = {way.name: _ONE_TASK[way] for way in federated + pooled if way in _ONE_TASK}
+        federated, pooled = [ALONE, JOINT], [CENTRALISED]
+    tuner = Tuner(search, first, config.seed + seeds, on_run)
+    tuner.check([(way, config) for way in federated + pooled])
+    arms = {}
+    with session(config.engine):
+        for way in federated:
+            try:
+                arms[way.name] = trained(way, config, seeds, tuner, on_run)
+            except UserError as error:
+                if way is not PER_TASK:
+                    raise
+                left_out[way.name] = str(error)
+    arms |= {way.name: trained(way, config, seeds, tuner, on_run) for way in pooled}
+    return Comparison(arms, common, left_out, tuner.found)
+
+
+def _differences(first: list[float], second: list[float]) -> list[float]:
+    return [a - b for a, b in zip(first, second, strict=True)]

@@ -1,0 +1,68 @@
+"""Two arms on the same splits, compared seed by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedjoint.experiments.arms import Arm, sign
+from fedjoint.experiments.intervals import Interval, holm, interval, p_value
+from fedjoint.experiments.statistics import delta_m, won
+from fedjoint.model.tasks import Task
+
+_Measure = Callable[[Sequence[float], Sequence[float], Sequence[bool]], float]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """An arm and what it is compared with.
+
+    Attributes:
+        reference: what it is compared with, over the same seeds.
+        arm: the arm.
+        overlap: of the seeds' splits, see :func:`fedjoint.experiments.intervals.interval`.
+    """
+
+    reference: Arm
+    arm: Arm
+    overlap: float
+
+    def gain(self, task: Task) -> list[float]:
+        """Return by how much the arm is better on the test data, by seed."""
+        pairs = zip(self.arm.final(task.name), self.reference.final(task.name), strict=True)
+        return [sign(task) * (own - other) for own, other in pairs]
+
+    def delta_m(self) -> list[float]:
+        """Return Delta-m in percent, by seed."""
+        return self._over_tasks(delta_m)
+
+    def won(self) -> list[float]:
+        """Return the share of tasks on which the arm is better, by seed."""
+        return self._over_tasks(won)
+
+    def interval(self, differences: Sequence[float]) -> Interval:
+        """Return the interval of differences by seed; NaN where a seed's is not known.
+
+        A mean over the seeds that went well would flatter.
+        """
+        found = interval(differences, self.overlap)
+        whole = found.known == found.of
+        return found if whole else found._replace(mean=math.nan, half=math.nan)
+
+    def p_values(self) -> dict[str, float]:
+        """Return the p-value of each task's gain, corrected for as many tasks."""
+        found = {t.name: p_value(self.gain(t), self.overlap) for t in self.arm.tasks}
+        return holm(found)
+
+    def _over_tasks(self, measure: _Measure) -> list[float]:
+        tasks = self.reference.tasks
+        ups = [task.metric_fn.higher_is_better for task in tasks]
+        own = zip(*(self.arm.final(task.name) for task in tasks), strict=True)
+        other = zip(*(self.reference.final(task.name) for task in tasks), strict=True)
+        return [measure(s, r, ups) for s, r in zip(own, other, strict=True)]
+
+
+def overall(pairs: Mapping[str, Paired]) -> dict[str, float]:
+    """Return the p-value of each pair's Delta-m, corrected for as many pairs."""
+    return holm({name: p_value(pair.delta_m(), pair.overlap) for name, pair in pairs.items()})

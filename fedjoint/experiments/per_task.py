@@ -1,0 +1,80 @@
+"""One backbone per task: each task's clients train among themselves, as the joint run trains all.
+
+What separates this from training alone is more data for the task; what separates joint training
+from this is transfer across tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from fedjoint.config.schema import Config
+from fedjoint.data.base import Client, Examples, Federation
+from fedjoint.errors import UserError
+from fedjoint.experiments.arms import Way
+from fedjoint.model.tasks import Task
+from fedjoint.problem import Problem, build_problem
+from fedjoint.server.population import round_half_up
+
+
+class OneTask:
+    """The clients of ``data``, all under their ids, with the labels of one of its tasks.
+
+    A client without the task has no examples, so that it never trains. The others keep theirs:
+    their splits and minibatches are those of ``data``.
+
+    Args:
+        data: the clients.
+        task: name of the task.
+    """
+
+    def __init__(self, data: Federation, task: str) -> None:
+        column = data.task_names.index(task)
+        self.task_names: tuple[str, ...] = (task,)
+        self.tasks = data.tasks[:, [column]]
+        self.sizes = np.where(data.tasks[:, column], data.sizes, 0)
+        self._data = data
+
+    def client(self, index: int) -> Client:
+        """Return the data of client ``index``."""
+        client = self._data.client(index)
+        parts = (client.train, client.valid, client.test)
+        (task,) = self.task_names
+        if not self.tasks[index, 0]:
+            return Client(*(Examples(part.x[:0], {}) for part in parts))
+        return Client(*(Examples(part.x, {task: part.y[task]}) for part in parts))
+
+
+def by_task(config: Config, problem: Problem) -> Iterator[tuple[Config, Problem]]:
+    """Yield, for each task, a run of the clients that have it, with ``config``'s settings.
+
+    ``strategy.min_clients`` is lowered to the clients that the task has in a round, and weights
+    of losses are those of the task.
+
+    Raises:
+        UserError: no client has a training example of a task.
+    """
+    for task in problem.tasks:
+        data = OneTask(problem.data, task.name)
+        if not data.sizes.any():
+            raise UserError(f"task {task.name!r}: no client has a training example of it")
+        yield _settings(config, task, data), replace(problem, tasks=[task], data=data)
+
+
+def _settings(config: Config, task: Task, data: Federation) -> Config:
+    in_a_round = max(1, round_half_up(config.strategy.fraction * int((data.sizes > 0).sum())))
+    least = min(config.strategy.min_clients, in_a_round)
+    weights = {name: w for name, w in config.balance.weights.items() if name == task.name}
+    return config.model_copy(
+        update={
+            "name": f"{config.name}-{task.name}",
+            "strategy": config.strategy.model_copy(update={"min_clients": least}),
+            "balance": config.balance.model_copy(update={"weights": weights}),
+        }
+    )
+
+
+PER_TASK = Way("per task", lambda config: list(by_task(config, build_problem(config))))

@@ -1,0 +1,106 @@
+"""Plots of runs and comparisons, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from fedjoint.experiments.arms import Arm, mean
+from fedjoint.runs.record import RoundRecord
+
+#: Most arms whose range over seeds is drawn: more hide one another.
+_RANGES = 6
+
+
+def convergence(arms: Sequence[Arm], path: Path) -> None:
+    """Draw the test metric over rounds: one panel per task, one line per arm (mean of seeds).
+
+    With few arms, a band shows the range over seeds.
+    """
+    tasks = arms[0].tasks
+    figure, axes = plt.subplots(1, len(tasks), figsize=(3.6 * len(tasks), 3.6), squeeze=False)
+    colours = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20")
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for number, arm in enumerate(arms):
+            colour = colours(number % colours.N)
+            curves = [dict(arm.curve(seed, task.name)) for seed in range(len(arm.seeds))]
+            rounds = sorted(set().union(*curves))
+            values = [[curve[r] for curve in curves if r in curve] for r in rounds]
+            axis.plot(rounds, [mean(v) for v in values], label=arm.name, color=colour)
+            if len(arms) <= _RANGES:
+                low, high = [min(v) for v in values], [max(v) for v in values]
+                axis.fill_between(rounds, low, high, color=colour, alpha=0.12, linewidth=0)
+        axis.set(title=task.name, xlabel="round", ylabel=task.metric_fn.name)
+        axis.set_ylim(bottom=max(-1, axis.get_ylim()[0]))
+    _legend(figure, axes[0][0])
+    _save(figure, path)
+
+
+def conflict(arms: Sequence[Arm], path: Path) -> None:
+    """Draw the share of pairs of clients whose updates conflict, over rounds."""
+    figure, axis = plt.subplots(figsize=(6, 3.6))
+    for arm in arms:
+        shares = arm.conflicts()
+        if shares:
+            axis.plot(*zip(*shares, strict=True), label=arm.name)
+    axis.set(xlabel="round", ylabel="conflicting pairs of clients", ylim=(0, 1))
+    if axis.lines:
+        _legend(figure, axis)
+    _save(figure, path)
+
+
+def task_cosines(records: Sequence[RoundRecord], path: Path) -> str | None:
+    """Draw the cosines between the tasks' mean updates in the last round that has them.
+
+    Returns:
+        Why nothing is drawn; None where it is.
+    """
+    found = [(r.round, (r.diagnostics or {}).get("tasks", {})) for r in records]
+    found = [(round, tasks) for round, tasks in found if tasks.get("ids")]
+    if not found:
+        return "no map of the cosines between tasks: no round has diagnostics"
+    last, tasks = found[-1]
+    if len(tasks["ids"]) < 2:
+        return "no map of the cosines between tasks: there is one task"
+    cosine = [[float("nan") if v is None else v for v in row] for row in tasks["cosine"]]
+    figure, axis = plt.subplots(figsize=(4, 3.5))
+    image = axis.imshow(cosine, vmin=-1, vmax=1, cmap="RdBu")
+    axis.set_xticks(range(len(cosine)), tasks["ids"], rotation=45, ha="right")
+    axis.set_yticks(range(len(cosine)), tasks["ids"])
+    axis.set_title(f"cosine of task updates, round {last}", fontsize="small")
+    figure.colorbar(image)
+    _save(figure, path)
+    return None
+
+
+def objective(records: Sequence[RoundRecord], path: Path) -> None:
+    """Draw the joint objective and each task's local loss over rounds."""
+    figure, axis = plt.subplots(figsize=(5, 3.2))
+    rounds = [r.round for r in records]
+    values = [float("nan") if r.objective is None else r.objective for r in records]
+    axis.plot(rounds, values, "k", label="objective")
+    for task in records[-1].loss:
+        axis.plot(rounds, [r.loss.get(task, float("nan")) for r in records], label=task)
+    axis.set(xlabel="round", ylabel="training loss", yscale="log")
+    axis.legend(fontsize="small")
+    _save(figure, path)
+
+
+def _legend(figure: Any, axis: Any) -> None:
+    """Put the legend of ``axis`` below all panels, where it hides no line."""
+    handles, labels = axis.get_legend_handles_labels()
+    columns = max(1, int(figure.get_figwidth() / 2))
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+    plt.close(figure)

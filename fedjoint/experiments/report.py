@@ -1,0 +1,51 @@
+"""What is printed of one run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from fedjoint.experiments.tables import table
+
+if TYPE_CHECKING:
+    from fedjoint.simulation import RunResult
+
+
+def metrics_table(title: str, result: RunResult) -> Table:
+    """Return the metrics of the last evaluation, and their spread over clients where known."""
+    splits = result.metrics
+    spreads = [r.spread for r in result.records if r.spread]
+    rows, headers = [], ["task", "train", "valid", "test"]
+    if spreads:
+        headers += ["std over\nclients", "worst\nclient", "worst\ntenth"]
+    for task in splits.get("test", {}):
+        values = [splits[split].get(task) for split in ("train", "valid", "test")]
+        if spreads:
+            own = spreads[-1].get(task, {})
+            values += [own.get(what) for what in ("std", "worst", "worst_tenth")]
+        rows.append([task, *("-" if v is None else f"{v:.4f}" for v in values)])
+    return table(title, headers, rows)
+
+
+def show_run(result: RunResult, console: Console) -> None:
+    """Print the metrics of the last evaluation, rounds without a merge, and where everything is."""
+    title = f"{result.config.name}: after {result.config.rounds} rounds"
+    console.print(metrics_table(title, result))
+    seconds = sum(record.seconds.round for record in result.records)
+    sent = sum(record.bytes.down + record.bytes.up for record in result.records)
+    failed = sum(len(record.clients.failed) for record in result.records)
+    steps = sum(record.steps.total for record in result.records)
+    console.print(
+        f"{seconds:.1f} s, {sent / 1e6:.1f} MB sent to train, {failed} failures, "
+        f"{steps:,} gradient steps"
+    )
+    kept = [record.kept for record in result.records if record.kept]
+    if kept:
+        console.print(
+            f"in {len(kept)} of {len(result.records)} rounds the backbone was kept; the last time: "
+            f"{kept[-1]}",
+            markup=False,
+        )
+    console.print(f"run directory: {result.path}", soft_wrap=True, markup=False)

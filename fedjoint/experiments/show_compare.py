@@ -1,0 +1,85 @@
+"""What is printed of a comparison."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.console import Console
+
+from fedjoint.experiments.compare import Comparison
+from fedjoint.experiments.costs import budgets, spreads, tried
+from fedjoint.experiments.intervals import LEVEL, Interval, from_columns, how
+from fedjoint.experiments.tables import table
+from fedjoint.experiments.verdict import verdict
+
+
+def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
+    """Print metrics, the parts of the gain, costs, spread over clients, and the verdict.
+
+    Args:
+        comparison: the arms.
+        rate: the scenario's learning rate.
+        console: where to print.
+    """
+    arms = list(comparison.arms.values())
+    _metrics(comparison, console)
+    for name, why in comparison.left_out.items():
+        console.print(f"{name} is left out: {why}", markup=False)
+    console.print()
+    _gains(comparison, console)
+    console.print(budgets(arms))
+    for made in spreads(arms):
+        console.print(made)
+    console.print(tried(comparison.tuning, rate))
+    console.print()
+    for line in verdict(comparison):
+        console.print(line, markup=False)
+
+
+def _metrics(comparison: Comparison, console: Console) -> None:
+    seeds = len(comparison.arms["joint"].seeds)
+    cells = []
+    for row in comparison.rows():
+        rounds = "" if row["task"] == "mean" else "never"
+        if row.get("reached"):
+            rounds = f"{row['rounds to target']:g}"
+            rounds += "" if row["reached"] == seeds else f" ({row['reached']} of {seeds})"
+        task = row["task"] if row["metric"] else "raw mean"
+        test = f"{from_columns('test', row):.3f}"
+        gap = f"{Interval(row['train - test'], math.nan):+.3f}"
+        cells.append([task, row["metric"], row["arm"], test, gap, rounds])
+    headers = ["task", "metric", "arm", "test", "train\n- test", "rounds\nto target"]
+    title = "test metric, mean and 95 % interval over seeds"
+    console.print(table(title, headers, cells, left=3, grouped=True))
+    console.print(how(comparison.overlap))
+    console.print("target: the test metric at which training alone ends, seed by seed")
+
+
+def _gains(comparison: Comparison, console: Console) -> None:
+    metrics = {task.name: task.metric_fn.name for task in comparison.tasks}
+    found: dict[str, list[str]] = {}
+    for row in comparison.gains():
+        found.setdefault(row["on"], []).append(_gain(row))
+    cells = [[on, metrics.get(on, ""), *gained] for on, gained in found.items()]
+    headers = [
+        f"{pair.reference.name}\nto {pair.arm.name}:\n{part.replace(' ', chr(10), 1)}"
+        for part, pair in comparison.parts.items()
+    ]
+    title = "gain on the test data, paired by seed"
+    console.print(table(title, ["on", "metric", *headers], cells, left=2))
+    console.print("Delta-m: average relative gain over tasks; tasks won: ties count half")
+    console.print(
+        f"*: not zero, p < {LEVEL:g}, corrected by Holm's method for the {len(comparison.parts)} "
+        "Delta-m, and for the tasks of a column"
+    )
+    console.print()
+
+
+def _gain(row: dict[str, Any]) -> str:
+    gain = from_columns("gain", row)
+    if row["on"] == "tasks won":
+        return "nan " if math.isnan(gain.mean) else f"{gain.mean:.0%} "
+    mark = "*" if row["p"] < LEVEL else " "
+    spec = "+.2f" if row["on"] == "Delta-m %" else "+.3f"
+    return f"{gain:{spec}}{mark}"

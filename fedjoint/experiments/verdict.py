@@ -1,0 +1,46 @@
+"""What a comparison comes to, in words: only what an interval says is claimed."""
+
+from __future__ import annotations
+
+import math
+
+from fedjoint.experiments.compare import Comparison
+from fedjoint.experiments.intervals import LEVEL, p_value
+from fedjoint.experiments.paired import Paired, overall
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Say, for each part of the gain, whether it helps, and which tasks it hurts; a line each."""
+    found = overall(comparison.parts)
+    lines = []
+    for part, pair in comparison.parts.items():
+        between = f"{pair.reference.name} to {pair.arm.name}"
+        lines.append(f"{part.capitalize()} ({between}): {_part(pair, found[part])}")
+    return lines
+
+
+def _part(pair: Paired, p: float) -> str:
+    gain = pair.interval(pair.delta_m())
+    if math.isnan(gain.mean):
+        return "nobody can tell, as a test metric is undefined." + _worse(pair)
+    wins = pair.interval(pair.won()).mean
+    text = f"{_word(pair, gain.mean, p)}, Delta-m {gain:+.2f} %, better in {wins:.0%} of cases."
+    return text + _worse(pair)
+
+
+def _word(pair: Paired, gain: float, p: float) -> str:
+    direction = "help" if gain > 0 else "hurt"
+    if p < LEVEL:
+        return f"{direction}s"
+    if math.isnan(p):
+        return f"may {direction}, one seed does not settle it"
+    alone = p_value(pair.delta_m(), pair.overlap)
+    why = " beside the other comparisons" if alone < LEVEL else ""
+    return f"may {direction}, the seeds do not settle it{why}"
+
+
+def _worse(pair: Paired) -> str:
+    p_values = pair.p_values()
+    gains = {task.name: pair.interval(pair.gain(task)).mean for task in pair.arm.tasks}
+    hurt = [name for name, gain in gains.items() if gain < 0 and p_values[name] < LEVEL]
+    return f" Worse on {', '.join(hurt)}." if hurt else ""

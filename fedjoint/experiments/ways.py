@@ -1,0 +1,23 @@
+"""Joint training, and every client alone on the same local budget."""
+
+from __future__ import annotations
+
+from fedjoint.config.schema import Config
+from fedjoint.experiments.arms import Way
+from fedjoint.problem import Problem, build_problem
+
+
+def as_it_is(config: Config) -> list[tuple[Config, Problem]]:
+    """Return the one run that ``config`` describes."""
+    return [(config, build_problem(config))]
+
+
+def independent(config: Config) -> Config:
+    """Return ``config`` with every client training alone, on the same local budget."""
+    strategy = config.strategy.model_copy(update={"name": "fedavg", "options": {}})
+    local = config.local.model_copy(update={"method": "independent", "options": {}})
+    return config.model_copy(update={"strategy": strategy, "local": local})
+
+
+JOINT = Way("joint", as_it_is)
+ALONE = Way("alone", lambda config: as_it_is(independent(config)), merges=False)

@@ -1,0 +1,46 @@
+"""Sums and curves of an arm on runs that are made up."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from handmade import ERROR, UP, arm, both, curve
+
+from fedjoint.experiments.arms import Arm, Trained
+
+
+def test_a_seed_of_one_run_a_task_is_summed_and_each_task_found():
+    up = curve(test_up=[0.5, 0.6], valid_up=[0.1, 0.2], steps=10)
+    size = curve(test_size=[3.0, 2.0], valid_size=[5.0, 4.0], steps=30)
+    found = Arm("per task", (UP, ERROR), [Trained((up, size), 4)])
+    assert found.final("up") == [0.6] and found.final("size", "valid") == [4.0]
+    assert found.curve(0, "size") == [(2, 3.0), (4, 2.0)]
+    assert found.megabytes == [12.0] and found.seconds == [4.0]  # of four rounds each
+    assert found.steps == [160] and found.steps_per_client == [40.0]
+    assert found.scores() == pytest.approx([(0.6 - 2.0) / 2]) and found.worst() == [-2.0]
+
+
+def test_the_spread_is_that_of_the_last_evaluation():
+    spread = {"up": {"clients": 3, "std": 0.25, "worst": 0.125, "worst_tenth": None}}
+    found = both("joint", [0.5, 0.5], [1.0, 1.0])
+    found.seeds = [Trained((curve(spread, test_up=[0.1, 0.5], test_size=[1, 1]),), 3)] * 2
+    assert found.spread("up", "std") == [0.25, 0.25]
+    assert math.isnan(found.spread("up", "worst_tenth")[0])  # undefined
+    assert math.isnan(found.spread("size", "std")[0])  # not told
+    assert math.isnan(both("old", [0.5], [1.0]).spread("up", "std")[0])
+
+
+def test_one_client_has_no_spread():
+    spread = {"up": {"clients": 1, "std": 0.0, "worst": 0.5, "worst_tenth": 0.5}}
+    found = arm("centralised", curve(spread, test_up=[0.5]), tasks=(UP,))
+    assert math.isnan(found.spread("up", "worst")[0])
+
+
+def test_an_arm_that_never_merged_says_why():
+    found = both("weak", [0.5, 0.5], [1.0, 1.0])
+    assert found.never_merged() is None and found.kept == [0, 0]
+    records = found.seeds[1].runs[0].records
+    records[0] = replace(records[0], kept="NaN")
+    assert found.never_merged() is None and found.kept == [0, 1]
+    records[:] = [replace(record, kept="too few") for record in records]
+    assert found.never_merged() == "no round has merged; the last one: too few"
