@@ -16,35 +16,46 @@ for _name, _value in {
 if TYPE_CHECKING:
     from fedjoint.data.base import Client, Examples
     from fedjoint.errors import UserError
+    from fedjoint.model.metrics import Metric
     from fedjoint.model.tasks import Task
     from fedjoint.problem import Problem
+    from fedjoint.runs.record import RoundRecord
+    from fedjoint.server.callbacks import Callback
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
-    from fedjoint.simulation import RunResult, simulate
+    from fedjoint.simulation import RunResult, resume, simulate
 
 # Imported where they are used: servers and nodes start without PyTorch.
 _MODULES = {
+    "Callback": "fedjoint.server.callbacks",
     "Client": "fedjoint.data.base",
     "Examples": "fedjoint.data.base",
     "JointStrategy": "fedjoint.server.strategy",
+    "Metric": "fedjoint.model.metrics",
     "Problem": "fedjoint.problem",
+    "RoundRecord": "fedjoint.runs.record",
     "RunResult": "fedjoint.simulation",
     "Task": "fedjoint.model.tasks",
     "Updates": "fedjoint.server.updates",
     "UserError": "fedjoint.errors",
+    "resume": "fedjoint.simulation",
     "simulate": "fedjoint.simulation",
 }
 
 __version__ = "0.1.0"
 __all__ = [
+    "Callback",
     "Client",
     "Examples",
     "JointStrategy",
+    "Metric",
     "Problem",
+    "RoundRecord",
     "RunResult",
     "Task",
     "Updates",
     "UserError",
+    "resume",
     "simulate",
 ]
 

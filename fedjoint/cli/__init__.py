@@ -15,37 +15,75 @@ from typer.core import TyperGroup
 
 from fedjoint.errors import UserError
 
-_COMMANDS = {
-    "simulate": "simulate:simulate_command",
-    "resume": "simulate:resume_command",
-    "compare": "compare:compare_command",
-    "bench-strategies": "compare:bench_command",
-    "plot": "compare:plot_command",
-    "keys": "machines:keys_command",
-    "server": "machines:server_command",
-    "client": "machines:client_command",
-    "deploy": "deploy:deploy_command",
-    "status": "deploy:status_command",
-    "export": "export:export_command",
-    "predict": "export:predict_command",
+#: name -> where its function is, and what it does, as the function's docstring begins
+COMMANDS = {
+    "simulate": (
+        "simulate:simulate_command",
+        "Train jointly, and leave metrics, checkpoints and the backbone in a run directory.",
+    ),
+    "resume": ("simulate:resume_command", "Continue a run from its newest checkpoint."),
+    "compare": (
+        "compare:compare_command",
+        "Compare training alone, per task, jointly, and in one place.",
+    ),
+    "bench-strategies": (
+        "compare:bench_command",
+        "Rank strategies on the same data, against training alone and per task.",
+    ),
+    "plot": ("compare:plot_command", "Draw a run: objective, metrics, conflict."),
+    "keys": ("machines:keys_command", "Make the keys of a deployment, or of more nodes."),
+    "server": (
+        "machines:server_command",
+        "Run the server: Flower's SuperLink, which knows the nodes of --keys.",
+    ),
+    "client": (
+        "machines:client_command",
+        "Run a node: Flower's SuperNode, with its clients' data.",
+    ),
+    "deploy": (
+        "deploy:deploy_command",
+        "Start a run on the nodes of a server on this machine, and follow it.",
+    ),
+    "status": (
+        "deploy:status_command",
+        "Show how a run is doing: rounds, metrics, nodes, clients.",
+    ),
+    "export": (
+        "export:export_command",
+        "Write one model, backbone and head, that works without the run.",
+    ),
+    "predict": (
+        "export:predict_command",
+        "Predict a row per input: class and probability, labels and probabilities, or values.",
+    ),
 }
 
 
 class Program(TyperGroup):
-    """Imports a command when it is asked for: servers and nodes start without PyTorch."""
+    """Imports a command when it is run: servers, nodes and ``--help`` start without PyTorch."""
 
     def __init__(self, **options: Any):
         super().__init__(**options)
-        self.commands = {name: click.Command(name) for name in _COMMANDS}  # names alone
+        self.commands = {
+            name: click.Command(name, help=text) for name, (_, text) in COMMANDS.items()
+        }
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return a command by its name; None where there is none."""
-        if name not in _COMMANDS:
-            return None
-        module, _, function = _COMMANDS[name].partition(":")
-        alone = typer.Typer(add_completion=False)
-        alone.command(name)(getattr(import_module(f"fedjoint.cli.{module}"), function))
-        return typer.main.get_command(alone)
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is to be run."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS:
+            command = load_command(name)
+        return name, command, rest
+
+
+def load_command(name: str) -> click.Command:
+    """Import a command by its name."""
+    module, _, function = COMMANDS[name][0].partition(":")
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(getattr(import_module(f"fedjoint.cli.{module}"), function))
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(

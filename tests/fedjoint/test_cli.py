@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from fedjoint import cli
+
 
 def run(*arguments, cwd):
     code = "from fedjoint.cli import main; main()"
@@ -104,3 +106,21 @@ def test_a_run_in_which_nobody_trains_is_no_success(tmp_path):
     (folder,) = (tmp_path / "runs").iterdir()
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     assert not (folder / "final").exists()
+
+
+def test_help_says_what_the_commands_say():
+    for name, (_, text) in cli.COMMANDS.items():
+        assert cli.load_command(name).help.split("\n\n")[0].replace("\n", " ") == text
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['fedjoint', '--help']\n"
+        "from fedjoint.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'flwr', 'ray', 'matplotlib', 'scipy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "bench-strategies" in done.stdout
