@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from clients.own import own_part
-from fedjoint.method import Method, Tensors
-from fedjoint.model import JointModel
-from fedjoint.tasks import Task
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tasks import Task
 from fedjoint.training.job import Batch, Job
+from fedjoint.training.method import Method, Tensors
 
 
 class APFL(Method):
@@ -25,6 +25,8 @@ class APFL(Method):
     Paper: Deng, Kamani and Mahdavi, "Adaptive Personalized Federated Learning", 2020,
     https://arxiv.org/abs/2003.13461
     """
+
+    pull = 0.0
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha

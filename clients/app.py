@@ -14,16 +14,16 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedjoint import messages
-from fedjoint.config import check
+from fedjoint._util.logs import event, log_to
+from fedjoint.config.load import check
 from fedjoint.deploy.data import with_own_data
 from fedjoint.errors import UserError
-from fedjoint.logs import event, log_to
-from fedjoint.node import Node
+from fedjoint.node.node import Node
 from fedjoint.problem import Problem, build_problem
-from fedjoint.rundir import RunDir
+from fedjoint.protocol import messages
+from fedjoint.runs.directory import RunDir
 
-log = logging.getLogger("fedjoint.node")
+log = logging.getLogger("fedjoint.node.node")
 
 
 def make_app(problem: Problem | None = None, *, write_through: bool = True) -> ClientApp:

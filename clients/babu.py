@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedjoint.method import Method, Tensors
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Babu(Method):
@@ -16,6 +16,8 @@ class Babu(Method):
     Paper: Oh, Kim and Yun, "FedBABU: Toward Enhanced Representation for Federated Image
     Classification", ICLR 2022, https://arxiv.org/abs/2106.06042
     """
+
+    pull = 0.0
 
     def train(self, job: Job) -> Tensors:
         job.descend(trainable=lambda name: not name.startswith("heads."))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.method import Method, Tensors
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Clustered(Method):
@@ -21,6 +21,8 @@ class Clustered(Method):
     2020, https://arxiv.org/abs/2006.04088; Sattler, Müller and Samek, "Clustered Federated
     Learning", 2019, https://arxiv.org/abs/1910.01991
     """
+
+    half_of = "ifca"
 
     def train(self, job: Job) -> Tensors:
         cluster = self.cluster(job)

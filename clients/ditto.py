@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from clients.own import own_part
-from fedjoint.method import Method, Tensors
-from fedjoint.model import JointModel
-from fedjoint.tasks import Task
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tasks import Task
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Ditto(Method):
@@ -22,6 +22,8 @@ class Ditto(Method):
     Paper: Li et al., "Ditto: Fair and Robust Federated Learning Through Personalization", ICML
     2021, https://arxiv.org/abs/2012.04221
     """
+
+    pull = 0.0
 
     def __init__(self, lam: float) -> None:
         self.lam = lam

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedjoint.method import Method, Tensors
-from fedjoint.model import JointModel
-from fedjoint.tasks import Task
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tasks import Task
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class FedDyn(Method):
@@ -21,6 +21,8 @@ class FedDyn(Method):
     Paper: Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021,
     https://arxiv.org/abs/2111.04263
     """
+
+    half_of = "feddyn"
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha

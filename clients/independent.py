@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedjoint.method import Method, Tensors
-from fedjoint.model import JointModel
-from fedjoint.tasks import Task
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tasks import Task
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Independent(Method):

@@ -1,6 +1,6 @@
 """The plain local method: train the backbone and the heads together."""
 
-from fedjoint.method import Method
+from fedjoint.training.method import Method
 
 
 class Joint(Method):
@@ -9,3 +9,5 @@ class Joint(Method):
     Paper: Arivazhagan et al., "Federated Learning with Personalization Layers", 2019,
     https://arxiv.org/abs/1912.00818
     """
+
+    pull = 0.0

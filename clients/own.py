@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedjoint.method import Tensors
+from fedjoint.training.method import Tensors
 
 _PREFIX = "own."
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedjoint.method import Method, Tensors
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Prox(Method):
@@ -17,7 +17,7 @@ class Prox(Method):
     """
 
     def __init__(self, mu: float) -> None:
-        self.mu = mu
+        self.mu = self.pull = mu
 
     def train(self, job: Job) -> Tensors:
         received = job.layout.views(job.start)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedjoint.method import Method, Tensors
 from fedjoint.training.job import Job
+from fedjoint.training.method import Method, Tensors
 
 
 class Rep(Method):
@@ -15,6 +15,8 @@ class Rep(Method):
     Paper: Collins et al., "Exploiting Shared Representations for Personalized Federated
     Learning", ICML 2021, https://arxiv.org/abs/2102.07078
     """
+
+    pull = 0.0
 
     def __init__(self, head_steps: int) -> None:
         self.head_steps = head_steps

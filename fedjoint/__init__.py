@@ -13,11 +13,11 @@ for _name, _value in {
 
 from fedjoint.data.base import Client, Examples  # noqa: E402
 from fedjoint.errors import UserError  # noqa: E402
+from fedjoint.model.tasks import Task  # noqa: E402
 from fedjoint.problem import Problem  # noqa: E402
+from fedjoint.server.strategy import JointStrategy  # noqa: E402
+from fedjoint.server.updates import Updates  # noqa: E402
 from fedjoint.simulation import RunResult, simulate  # noqa: E402
-from fedjoint.strategy import JointStrategy  # noqa: E402
-from fedjoint.tasks import Task  # noqa: E402
-from fedjoint.updates import Updates  # noqa: E402
 
 __version__ = "0.1.0"
 __all__ = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedjoint.config import Config, override
+from fedjoint.config.load import override
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from fedjoint.backbones import TextBackbone, cnn, mlp
-from fedjoint.config import Config, ModelConfig
+from fedjoint.config.schema import Config, ModelConfig
 from fedjoint.data.base import Federation
 from fedjoint.data.build import build_data
 from fedjoint.errors import UserError, choose
 from fedjoint.loading import load_object
-from fedjoint.model import JointModel, build_model
-from fedjoint.tasks import Task
+from fedjoint.model.backbones import TextBackbone, cnn, mlp
+from fedjoint.model.joint import JointModel, build_model
+from fedjoint.model.tasks import Task
 
 
 @dataclass(frozen=True)

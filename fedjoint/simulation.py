@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,18 +10,22 @@ from typing import Any
 
 from torch import Tensor
 
-from fedjoint.config import Config, check
+from fedjoint.config.load import check
+from fedjoint.config.schema import Config
 from fedjoint.engines.inline import InlineGrid
 from fedjoint.engines.local import simulated_context
 from fedjoint.engines.session import ray_workers
 from fedjoint.errors import UserError
 from fedjoint.loading import anchored, load_object
+from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem
-from fedjoint.rundir import RunDir
-from fedjoint.server import OnRound, make_strategy, serve
-from fedjoint.store import StateStore
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.record import RoundRecord
+from fedjoint.server.callbacks import AnyCallback
+from fedjoint.server.reference import Reference
+from fedjoint.server.serve import serve
+from fedjoint.server.strategy import make_strategy
 from fedjoint.training.balance import make_balance
-from fedjoint.transfer import Reference
 
 #: Returns the ClientApp that hosts a problem's clients; named, as the library imports no client.
 CLIENT_APP = "clients.app:make_app"
@@ -34,39 +38,40 @@ class RunResult:
     Attributes:
         path: the run directory.
         config: the resolved configuration.
-        records: one per round, as in ``metrics.jsonl``.
+        records: one per round.
         backbone: the final shared tensors, by name.
     """
 
     path: Path
     config: Config
-    records: list[dict[str, Any]]
+    records: list[RoundRecord]
     backbone: dict[str, Tensor]
 
     @property
     def metrics(self) -> dict[str, dict[str, float | None]]:
         """The last evaluation: split -> task -> value."""
-        done = [r["evaluation"] for r in self.records if r["evaluation"]]
+        done = [record.evaluation for record in self.records if record.evaluation]
         return done[-1] if done else {}
 
     def heads(self) -> dict[int, dict[str, Tensor]]:
         """Return the private state of every client that trained, by id."""
         store = StateStore(RunDir(self.path).state)
-        return store.read(store.clients(), before=self.config.rounds + 1)
+        newest = store.newest()
+        return store.read(list(newest), list(newest.values()))
 
 
 def simulate(
     config: Config | Mapping[str, Any],
     problem: Problem | None = None,
     *,
-    on_round: OnRound = lambda record: None,
+    callbacks: Sequence[AnyCallback] = (),
 ) -> RunResult:
     """Run a scenario in a new run directory.
 
     Args:
-        config: the scenario, or a tree of settings that :func:`fedjoint.config.check` takes.
+        config: the scenario, or a tree of settings that :func:`fedjoint.config.load.check` takes.
         problem: your own tasks, backbone and data; by default what ``config`` describes.
-        on_round: receives the record of every round, as it ends.
+        callbacks: hear how the run goes: objects, or functions called with every record.
 
     Raises:
         UserError: the configuration, the data or the engine is at fault.
@@ -81,21 +86,21 @@ def simulate(
         make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
         problem.model(config)
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
-    return _execute(config, problem, run, on_round)
+    return _execute(config, problem, run, callbacks)
 
 
 def resume(
     path: str | Path,
     problem: Problem | None = None,
     *,
-    on_round: OnRound = lambda record: None,
+    callbacks: Sequence[AnyCallback] = (),
 ) -> RunResult:
     """Continue a run from its newest checkpoint, to the same end as without interruption.
 
     Args:
         path: the run directory.
         problem: the run's own problem, where it did not come from the configuration.
-        on_round: receives the record of every round, as it ends.
+        callbacks: hear how the run goes: objects, or functions called with every record.
 
     Raises:
         UserError: it is no run directory, or it is damaged.
@@ -103,7 +108,7 @@ def resume(
     run = RunDir.open(Path(path))
     run.described(problem)
     config = run.config()
-    return _execute(config, _problem(config, problem), run, on_round)
+    return _execute(config, _problem(config, problem), run, callbacks)
 
 
 def _anchored(config: Config) -> Config:
@@ -130,23 +135,25 @@ def _problem(config: Config, problem: Problem | None) -> Problem | None:
     return problem or build_problem(config)
 
 
-def _execute(config: Config, problem: Problem | None, run: RunDir, on_round: OnRound) -> RunResult:
+def _execute(
+    config: Config, problem: Problem | None, run: RunDir, callbacks: Sequence[AnyCallback]
+) -> RunResult:
     if problem is None:
         from fedjoint.engines.flower import run_flower
 
-        backbone = run_flower(config, run, on_round)
+        backbone = run_flower(config, run, callbacks)
         return RunResult(run.path, config, run.records(), backbone)
     make_app = partial(_make_app, problem)
     tasks = tuple(problem.tasks)
     if config.engine.name == "inline":
         grid = InlineGrid(make_app(), simulated_context(1, 1), config.engine.threads)
-        backbone = serve(grid, config, run, tasks=tasks, on_round=on_round)
+        backbone = serve(grid, config, run, tasks=tasks, callbacks=callbacks)
     else:
         from fedjoint.engines.ray import RayGrid
 
         with ray_workers(config.engine) as workers:
             nodes = RayGrid(workers, make_app)
-            backbone = serve(nodes, config, run, tasks=tasks, on_round=on_round)
+            backbone = serve(nodes, config, run, tasks=tasks, callbacks=callbacks)
     return RunResult(run.path, config, run.records(), backbone)
 
 

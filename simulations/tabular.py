@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from sklearn.datasets import load_breast_cancer
 
-from fedjoint.backbones import mlp
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.data.assign import assign, task_matrix
 from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.federation import PartitionedFederation
 from fedjoint.data.streams import Purpose, stream
+from fedjoint.model.backbones import mlp
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
-from fedjoint.tasks import Task
 
 TASKS = (
     Task("malignant", "multiclass", 2),

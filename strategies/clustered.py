@@ -7,8 +7,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from fedjoint.strategy import JointStrategy
-from fedjoint.updates import Updates
+from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.updates import Updates
 from strategies.options import number, whole
 from strategies.seeding import generator
 

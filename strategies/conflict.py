@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.strategy import JointStrategy
-from fedjoint.updates import Updates
+from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.updates import Updates
 from strategies.options import number, one_of
 
 
@@ -25,10 +25,9 @@ class ConflictAware(JointStrategy):
     tasks oppose each other, a step of little but noise would be made as long as any.
 
     Args:
-        level: ``task`` weighs the mean updates of tasks
-            (:meth:`fedjoint.updates.Updates.by_task`), which are what conflicts in multi-task
-            learning; clients then need not be told apart, and with one task nothing is left to
-            weigh. ``client`` weighs the updates of clients.
+        level: ``task`` weighs the mean updates of tasks (``Updates.by_task``), which are what
+            conflicts in multi-task learning; clients then need not be told apart, and with one
+            task nothing is left to weigh. ``client`` weighs the updates of clients.
         server_lr: factor on the step, above zero.
         length: ``own``: as the rule leaves it; ``mean``: ``|sum_i weights_i * update_i|``.
 

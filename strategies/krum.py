@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
-from fedjoint.strategy import JointStrategy
-from fedjoint.updates import Updates
+from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.updates import Updates
 from strategies.columns import by_columns, median
 from strategies.options import whole
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fedjoint.updates import Updates
+from fedjoint.server.updates import Updates
 from strategies.fedavg import FedAvg
 from strategies.options import number
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fedjoint.strategy import JointStrategy
-from fedjoint.updates import Updates
+from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.updates import Updates
 from strategies.options import number, whole
 
 

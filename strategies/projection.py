@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.updates import Updates
+from fedjoint.server.updates import Updates
 from strategies.conflict import ConflictAware
 from strategies.options import number, whole
 from strategies.seeding import generator

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.updates import Updates
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
+from fedjoint.server.updates import Updates
+from fedjoint.training.method import Method
 from strategies.population import OverPopulation
 
 
@@ -33,6 +36,13 @@ class Scaffold(OverPopulation):
     """
 
     method = "scaffold"
+
+    def check_config(self, config: Config, method: Method) -> None:
+        if config.local.optimiser.name != "sgd":
+            raise UserError(
+                "scaffold needs local.optimiser.name = 'sgd': a control is a mean of gradients, "
+                f"which the way that {config.local.optimiser.name} takes does not tell"
+            )
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
         """Return the server's ``control`` ``[P]``."""

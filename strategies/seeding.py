@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedjoint.strategy import JointStrategy
+from fedjoint.server.strategy import JointStrategy, circumstances
 
 
 def generator(strategy: JointStrategy, *key: int) -> np.random.Generator:
@@ -17,5 +17,5 @@ def generator(strategy: JointStrategy, *key: int) -> np.random.Generator:
         key: whole numbers >= 0 that tell the choice from all others: the strategy's own seed,
             and where they matter the round and the client.
     """
-    run = strategy.config.seed if hasattr(strategy, "config") else 0
-    return np.random.default_rng([run, *key])
+    known = circumstances(strategy)
+    return np.random.default_rng([known.config.seed if known else 0, *key])

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from fedjoint.updates import Updates
+from fedjoint.server.updates import Updates
 from strategies.fedavg import FedAvg
 
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from fedjoint.strategy import JointStrategy
-from fedjoint.updates import Updates
+from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.updates import Updates
 from strategies.columns import by_columns
 from strategies.options import number
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedjoint.diagnostics import diagnose
-from fedjoint.layout import Layout
-from fedjoint.updates import Updates
+from fedjoint.model.layout import Layout
+from fedjoint.server.agreement import diagnose
+from fedjoint.server.updates import Updates
 
 
 def updates_of(matrix, tasks=None):

@@ -32,7 +32,7 @@ def test_own_strategy_in_a_file(tmp_path):
             "output": {"dir": str(tmp_path)},
         }
     )
-    assert [record["kept"] for record in result.records] == [None, None]
+    assert [record.kept for record in result.records] == [None, None]
 
 
 def test_every_strategy_is_listed():

@@ -16,7 +16,7 @@ from fedjoint.data.dataset import Dataset
 from fedjoint.data.federation import DrawnFederation, PartitionedFederation
 from fedjoint.data.streams import Purpose, stream
 from fedjoint.errors import UserError, choose
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 _LOADERS = {
     "digits": lambda config: digits.load(),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fedjoint.section import Section
+from fedjoint.config.section import Section
 
 Kind = Literal["multiclass", "multilabel", "regression"]
 

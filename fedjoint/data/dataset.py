@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fedjoint.data.base import Examples
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 
 @dataclass(frozen=True)

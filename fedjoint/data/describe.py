@@ -7,11 +7,11 @@ from typing import Literal
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from fedjoint.config.section import Section
 from fedjoint.data import tabular, text
 from fedjoint.data.config import DataConfig
 from fedjoint.data.labels import class_names
-from fedjoint.section import Section
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 
 class Words(Section):

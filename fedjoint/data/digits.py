@@ -7,7 +7,7 @@ import torch
 
 from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 TASKS = (
     Task("digit", "multiclass", 10),

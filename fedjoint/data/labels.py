@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 Where = Callable[[int], str]  # position of an example -> file:line
 

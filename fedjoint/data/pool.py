@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedjoint.data.base import Client, Examples, Federation
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 
 class PooledFederation:

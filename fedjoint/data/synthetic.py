@@ -25,7 +25,7 @@ from fedjoint.data.config import SyntheticConfig
 from fedjoint.data.split import split_sizes
 from fedjoint.data.streams import Purpose, stream
 from fedjoint.errors import UserError
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 
 class FixedHead(nn.Module):

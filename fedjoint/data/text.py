@@ -17,7 +17,7 @@ from fedjoint.data.dataset import Dataset
 from fedjoint.data.files import find, read_text
 from fedjoint.data.labels import read_labels
 from fedjoint.errors import UserError
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 
 def encode(sentences: Iterable[str], max_length: int, vocabulary: int) -> Tensor:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjoint.config import Config, check, load
+from fedjoint.config.load import check, load
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-_NODES = "fedjoint.roster"  # the logger of what happens to nodes
+_NODES = "fedjoint.server.roster"  # the logger of what happens to nodes
 
 
 class News:

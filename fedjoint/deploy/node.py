@@ -15,7 +15,7 @@ from typing import Any
 
 from fedjoint.deploy.address import certificate, distrust, free_port, join, parse
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection, program
+from fedjoint.flower.programs import Connection, program
 
 log = logging.getLogger("fedjoint.deploy")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.deploy.news import News
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection, follow, make_app_folder
-from fedjoint.rundir import RunDir
-from fedjoint.server import OnRound, make_strategy
+from fedjoint.flower.programs import Connection, follow, make_app_folder
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.record import RoundRecord
+from fedjoint.server.strategy import make_strategy
 
 _NUMBER = "flower-run"  # a file of its own, as the ServerApp writes run.json
 
@@ -47,7 +48,7 @@ def attend(
     run: RunDir,
     number: str,
     connection: Connection,
-    on_round: OnRound,
+    on_round: Callable[[RoundRecord], object],
     on_news: Callable[[str], None],
 ) -> None:
     """Wait for a run to end.

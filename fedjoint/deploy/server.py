@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedjoint.deploy.address import certificate, distrust, join, listens, parse, wait_for
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection
+from fedjoint.flower.programs import Connection
 
 log = logging.getLogger("fedjoint.deploy")
 

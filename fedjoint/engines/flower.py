@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
-from fedjoint import processes
-from fedjoint.config import Config
+from fedjoint._util import processes
+from fedjoint.config.schema import Config
 from fedjoint.deploy.address import free_port, wait_for
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection, follow, make_app_folder, program
-from fedjoint.rundir import RunDir
-from fedjoint.server import OnRound
+from fedjoint.flower.programs import Connection, follow, make_app_folder, program
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.callbacks import AnyCallback, followed
 
 _START = 60.0  # seconds for the SuperLink to start
 
 
-def run_flower(config: Config, run: RunDir, on_round: OnRound) -> dict[str, Tensor]:
+def run_flower(config: Config, run: RunDir, callbacks: Sequence[AnyCallback]) -> dict[str, Tensor]:
     """Run a scenario in Flower's simulation runtime, and return the final backbone.
 
     Args:
         config: the run's configuration; ``engine.workers`` simulated nodes (default 2).
         run: its directory.
-        on_round: receives the record of every round, as it ends.
+        callbacks: hear how the run goes.
 
     Raises:
         UserError: Flower cannot start, or the run fails.
@@ -37,12 +37,13 @@ def run_flower(config: Config, run: RunDir, on_round: OnRound) -> dict[str, Tens
             app = make_app_folder(folder / "app")
             settings = {"run-dir": str(run.path.resolve())}
             number = connection.submit(app, settings, config.engine.workers or 2)
-            status = follow(connection, number, run, on_round)
+            with followed(callbacks, config, run.path) as on_round:
+                status = follow(connection, number, run, on_round)
+                if not status.endswith("completed"):
+                    raise UserError(f"Flower's simulation {status}; see {folder / 'superlink.log'}")
     except BaseException:
         run.mark("failed")
         raise
-    if not status.endswith("completed"):
-        raise UserError(f"Flower's simulation {status}; see {folder / 'superlink.log'}")
     return run.backbone().backbone
 
 

@@ -8,8 +8,8 @@ import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from fedjoint.engines.identity import number
 from fedjoint.engines.local import LocalGrid
+from fedjoint.flower.identity import number
 
 
 class InlineGrid(LocalGrid):

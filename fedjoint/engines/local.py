@@ -9,7 +9,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedjoint.engines.identity import be_server
+from fedjoint.flower.identity import be_server
 
 
 class LocalGrid(Grid):

@@ -14,12 +14,13 @@ from flwr.clientapp import ClientApp
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from fedjoint.config import EngineConfig
-from fedjoint.engines.identity import number
+from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
+from fedjoint.flower.identity import number
 from fedjoint.loading import from_files
-from fedjoint.records import to_arrays
+from fedjoint.protocol.arrays import to_arrays
+from fedjoint.protocol.messages import NODE_DIED
 
 #: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.
 _INLINE = 1 << 20
@@ -166,7 +167,7 @@ class RayGrid(LocalGrid):
                 # A new worker takes its place; it reads the private state last saved.
                 self.workers.replace(message.metadata.dst_node_id)
                 reason = f"the worker failed: {str(error).strip().splitlines()[0]}"
-                yield Message(Error(code=1, reason=reason), reply_to=message)
+                yield Message(Error(NODE_DIED, reason), reply_to=message)
         for message in pending.values():
             reason = f"no reply within {timeout:g} s"
             yield Message(Error(code=3, reason=reason), reply_to=message)

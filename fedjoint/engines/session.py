@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fedjoint.config import EngineConfig
+from fedjoint.config.schema import EngineConfig
 
 if TYPE_CHECKING:
     from fedjoint.engines.ray import Workers

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
+from fedjoint.runs.record import RoundRecord
 from fedjoint.simulation import RunResult, simulate
-from fedjoint.tasks import Task
 
 OnRun = Callable[[str, int], None]
 
@@ -50,7 +51,7 @@ class Trained:
         found = [run for run in self.runs if task in run.metrics.get("test", {})]
         return (found or list(self.runs))[0]
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[RoundRecord]:
         """Yield the records of all rounds of all runs."""
         for run in self.runs:
             yield from run.records
@@ -75,20 +76,17 @@ class Arm:
     @property
     def seconds(self) -> list[float]:
         """Wall time of the rounds, by seed."""
-        return [sum(r["seconds"]["round"] for r in seed.records()) for seed in self.seeds]
+        return [sum(r.seconds.round for r in seed.records()) for seed in self.seeds]
 
     @property
     def megabytes(self) -> list[float]:
         """Bytes between server and clients in millions, by seed."""
-        return [sum(sum(r["bytes"].values()) for r in seed.records()) / 1e6 for seed in self.seeds]
+        return [sum(r.bytes.down + r.bytes.up for r in seed.records()) / 1e6 for seed in self.seeds]
 
     @property
-    def steps(self) -> list[float]:
-        """Gradient steps of all clients together, by seed; NaN where a record lacks them."""
-        return [
-            sum(_number((r.get("steps") or {}).get("total")) for r in seed.records())
-            for seed in self.seeds
-        ]
+    def steps(self) -> list[int]:
+        """Gradient steps of all clients together, by seed."""
+        return [sum(r.steps.total for r in seed.records()) for seed in self.seeds]
 
     @property
     def steps_per_client(self) -> list[float]:
@@ -98,7 +96,7 @@ class Arm:
     @property
     def kept(self) -> list[int]:
         """Rounds whose merge failed, so that the backbone was kept, by seed."""
-        return [sum(r["kept"] is not None for r in seed.records()) for seed in self.seeds]
+        return [sum(r.kept is not None for r in seed.records()) for seed in self.seeds]
 
     def final(self, task: str, split: str = "test") -> list[float]:
         """Return a task's last metric, by seed (NaN where it is undefined)."""
@@ -109,23 +107,24 @@ class Arm:
 
         Args:
             task: the task's name.
-            what: ``std``, ``worst`` or ``worst_tenth``, see the run's record. NaN where a record
-                has none, or is of a single client.
+            what: ``std``, ``worst`` or ``worst_tenth``, see
+                :func:`fedjoint.server.evaluation.spread`. NaN where fewer than two clients have
+                the metric.
         """
         found = []
         for seed in self.seeds:
-            told = [r["spread"] for r in seed.of(task).records if r.get("spread")]
+            told = [r.spread for r in seed.of(task).records if r.spread]
             values = told[-1].get(task, {}) if told else {}
-            several = (values.get("clients") or 0) > 1
+            several = values.get("clients", 0) > 1
             found.append(_number(values.get(what) if several else None))
         return found
 
     def curve(self, seed: int, task: str) -> list[tuple[int, float]]:
         """Return ``(round, test metric)`` of one seed."""
         return [
-            (r["round"], _number(r["evaluation"]["test"].get(task)))
+            (r.round, _number(r.test.get(task)))
             for r in self.seeds[seed].of(task).records
-            if r["evaluation"]
+            if r.evaluation
         ]
 
     def scores(self, split: str = "test") -> list[float]:
@@ -144,16 +143,16 @@ class Arm:
         shares: dict[int, list[float]] = {}
         for seed in self.seeds:
             for r in seed.records():
-                share = ((r["diagnostics"] or {}).get("clients") or {}).get("conflicting")
+                share = ((r.diagnostics or {}).get("clients") or {}).get("conflicting")
                 if share is not None:
-                    shares.setdefault(r["round"], []).append(share)
+                    shares.setdefault(r.round, []).append(share)
         return [(round, mean(values)) for round, values in sorted(shares.items())]
 
     def never_merged(self) -> str | None:
         """Return why a run kept its backbone in every round, None if there is no such run."""
         for run in (run for seed in self.seeds for run in seed.runs):
-            if all(record["kept"] is not None for record in run.records):
-                return f"no round has merged; the last one: {run.records[-1]['kept']}"
+            if all(record.kept is not None for record in run.records):
+                return f"no round has merged; the last one: {run.records[-1].kept}"
         return None
 
     def _signed(self, split: str) -> list[list[float]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.engines.session import session
 from fedjoint.entries import entry_configs
 from fedjoint.errors import UserError
@@ -23,7 +23,7 @@ from fedjoint.experiments.statistics import mean_ranks
 from fedjoint.experiments.tune import Tuner, Tuning, trained
 from fedjoint.experiments.ways import ALONE, as_it_is
 from fedjoint.problem import build_problem
-from fedjoint.server import make_strategy
+from fedjoint.server.strategy import make_strategy
 
 log = logging.getLogger("fedjoint.bench")
 

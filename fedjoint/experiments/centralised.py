@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedjoint.config import Config, LocalConfig
+from fedjoint.config.schema import Config, LocalConfig
 from fedjoint.data.pool import pooled
 from fedjoint.experiments.arms import Way
 from fedjoint.experiments.per_task import by_task

@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.engines.session import session
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, mean, sign
@@ -20,8 +20,8 @@ from fedjoint.experiments.search import Search
 from fedjoint.experiments.splits import overlap
 from fedjoint.experiments.tune import Tuner, Tuning, trained
 from fedjoint.experiments.ways import ALONE, JOINT
+from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
-from fedjoint.tasks import Task
 
 #: Parts of the gain of joint training: from one arm to the other, and what is gained by it.
 PARTS = {

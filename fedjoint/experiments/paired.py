@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fedjoint.experiments.arms import Arm, sign
 from fedjoint.experiments.intervals import Interval, holm, interval, p_value
 from fedjoint.experiments.statistics import delta_m, won
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 _Measure = Callable[[Sequence[float], Sequence[float], Sequence[bool]], float]
 

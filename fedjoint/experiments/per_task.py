@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way
-from fedjoint.population import round_half_up
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
-from fedjoint.tasks import Task
+from fedjoint.server.population import round_half_up
 
 
 class OneTask:

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from fedjoint.experiments.arms import Arm, mean
+from fedjoint.runs.record import RoundRecord
 
 #: Most arms whose range over seeds is drawn: more hide one another.
 _RANGES = 6
@@ -55,16 +56,16 @@ def conflict(arms: Sequence[Arm], path: Path) -> None:
     _save(figure, path)
 
 
-def task_cosines(records: Sequence[dict[str, Any]], path: Path) -> str | None:
+def task_cosines(records: Sequence[RoundRecord], path: Path) -> str | None:
     """Draw the cosines between the tasks' mean updates in the last round that has them.
 
     Returns:
         Why nothing is drawn; None where it is.
     """
-    found = [r for r in records if (r["diagnostics"] or {}).get("tasks", {}).get("ids")]
+    found = [r for r in records if (r.diagnostics or {}).get("tasks", {}).get("ids")]
     if not found:
         return "no map of the cosines between tasks: no round has diagnostics"
-    tasks = found[-1]["diagnostics"]["tasks"]
+    tasks = (found[-1].diagnostics or {})["tasks"]
     if len(tasks["ids"]) < 2:
         return "no map of the cosines between tasks: there is one task"
     cosine = [[float("nan") if v is None else v for v in row] for row in tasks["cosine"]]
@@ -72,20 +73,20 @@ def task_cosines(records: Sequence[dict[str, Any]], path: Path) -> str | None:
     image = axis.imshow(cosine, vmin=-1, vmax=1, cmap="RdBu")
     axis.set_xticks(range(len(cosine)), tasks["ids"], rotation=45, ha="right")
     axis.set_yticks(range(len(cosine)), tasks["ids"])
-    axis.set_title(f"cosine of task updates, round {found[-1]['round']}", fontsize="small")
+    axis.set_title(f"cosine of task updates, round {found[-1].round}", fontsize="small")
     figure.colorbar(image)
     _save(figure, path)
     return None
 
 
-def objective(records: Sequence[dict[str, Any]], path: Path) -> None:
+def objective(records: Sequence[RoundRecord], path: Path) -> None:
     """Draw the joint objective and each task's local loss over rounds."""
     figure, axis = plt.subplots(figsize=(5, 3.2))
-    rounds = [r["round"] for r in records]
-    values = [float("nan") if r["objective"] is None else r["objective"] for r in records]
+    rounds = [r.round for r in records]
+    values = [float("nan") if r.objective is None else r.objective for r in records]
     axis.plot(rounds, values, "k", label="objective")
-    for task in records[-1]["loss"]:
-        axis.plot(rounds, [r["loss"].get(task, float("nan")) for r in records], label=task)
+    for task in records[-1].loss:
+        axis.plot(rounds, [r.loss.get(task, float("nan")) for r in records], label=task)
     axis.set(xlabel="round", ylabel="training loss", yscale="log")
     axis.legend(fontsize="small")
     _save(figure, path)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def metrics_table(title: str, result: RunResult) -> Table:
     """Return the metrics of the last evaluation, and their spread over clients where known."""
     splits = result.metrics
-    spreads = [r["spread"] for r in result.records if r.get("spread")]
+    spreads = [r.spread for r in result.records if r.spread]
     rows, headers = [], ["task", "train", "valid", "test"]
     if spreads:
         headers += ["std over\nclients", "worst\nclient", "worst\ntenth"]
@@ -33,13 +33,15 @@ def show_run(result: RunResult, console: Console) -> None:
     """Print the metrics of the last evaluation, rounds without a merge, and where everything is."""
     title = f"{result.config.name}: after {result.config.rounds} rounds"
     console.print(metrics_table(title, result))
-    seconds = sum(record["seconds"]["round"] for record in result.records)
-    sent = sum(sum(record["bytes"].values()) for record in result.records)
-    failed = sum(len(record["clients"]["failed"]) for record in result.records)
-    told = [record["steps"]["total"] for record in result.records if record.get("steps")]
-    steps = f", {sum(told):,} gradient steps" if told else ""
-    console.print(f"{seconds:.1f} s, {sent / 1e6:.1f} MB sent to train, {failed} failures{steps}")
-    kept = [record["kept"] for record in result.records if record["kept"]]
+    seconds = sum(record.seconds.round for record in result.records)
+    sent = sum(r.bytes.down + r.bytes.up for r in result.records)
+    failed = sum(len(record.clients.failed) for record in result.records)
+    steps = sum(record.steps.total for record in result.records)
+    console.print(
+        f"{seconds:.1f} s, {steps:,} gradient steps, {sent / 1e6:.1f} MB sent to train, "
+        f"{failed} failures"
+    )
+    kept = [record.kept for record in result.records if record.kept]
     if kept:
         console.print(
             f"in {len(kept)} of {len(result.records)} rounds the backbone was kept; the last time: "

@@ -11,11 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fedjoint.config import Config, check, put
+from fedjoint.config.load import check, put
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way
 from fedjoint.loading import find
-from fedjoint.server import make_strategy
+from fedjoint.server.strategy import make_strategy
 
 RATE = "local.optimiser.lr"
 

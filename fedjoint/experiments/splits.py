@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.problem import Problem
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedjoint.config import Config
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, Way, run_arm
 from fedjoint.experiments.search import Search, concerns, trials, value_of, with_values
 from fedjoint.experiments.statistics import mean_ranks
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
-from fedjoint.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,9 @@
 """How one client weighs the losses of its tasks: fixed, uncertainty, GradNorm or DWA.
 
+A task without a label in a minibatch has no part in its loss: its weight and what its rule
+remembers stay as they are, and the other tasks are compared with one another alone. So does a task
+without a label in a round. In the papers every example has all labels.
+
 What a rule remembers is private state of the client, ``[clients, ...]`` tensors under
 ``balance.``; it persists with the heads and never travels.
 """
@@ -11,9 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedjoint.config import BalanceConfig
+from fedjoint.config.schema import BalanceConfig
 from fedjoint.errors import choose
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 Tensors = dict[str, Tensor]
 
@@ -38,8 +42,15 @@ class Fixed:
         """Return the ``[tasks]`` weights of one client, from its state."""
         return torch.tensor([self.config.weights.get(t.name, 1.0) for t in self.tasks])
 
-    def total(self, losses: Tensor, weights: Tensor, state: Tensors) -> Tensor:
-        """Combine one client's ``[tasks]`` losses into what it minimises."""
+    def total(self, losses: Tensor, weights: Tensor, state: Tensors, known: Tensor) -> Tensor:
+        """Combine one client's losses into what it minimises.
+
+        Args:
+            losses: ``[tasks]``, zero where the minibatch had no label of the task.
+            weights: ``[tasks]``, see :meth:`weights`.
+            state: the client's state.
+            known: ``[tasks]``, how many labels the minibatch had.
+        """
         return (weights * losses).sum()
 
     def after_step(self, norms: Tensor, losses: Tensor, state: Tensors) -> None:
@@ -52,13 +63,19 @@ class Fixed:
         """
 
     def after_round(self, losses: Tensor, state: Tensors) -> None:
-        """Learn from a round's mean losses ``[clients, tasks]``; state changes in place."""
+        """Learn from a round; state changes in place.
+
+        Args:
+            losses: ``[clients, tasks]`` mean losses, NaN where the round had no label of the task.
+            state: the clients' state.
+        """
 
 
 class Uncertainty(Fixed):
     """Homoscedastic uncertainty: the log variances s_t are trained beside the model.
 
-    ``sum_t c_t * exp(-s_t) * loss_t + s_t / 2`` with c = 1/2 for regression, 1 otherwise.
+    ``sum_t c_t * exp(-s_t) * loss_t + s_t / 2`` with c = 1/2 for regression, 1 otherwise, over the
+    tasks t that have a label in the minibatch.
 
     Paper: Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for
     Scene Geometry and Semantics", CVPR 2018, https://arxiv.org/abs/1705.07115
@@ -72,9 +89,9 @@ class Uncertainty(Fixed):
     def weights(self, state: Tensors) -> Tensor:
         return torch.tensor([0.5 if t.kind == "regression" else 1.0 for t in self.tasks])
 
-    def total(self, losses: Tensor, weights: Tensor, state: Tensors) -> Tensor:
+    def total(self, losses: Tensor, weights: Tensor, state: Tensors, known: Tensor) -> Tensor:
         s = state["balance.log_variance"]
-        return (weights * torch.exp(-s) * losses + s / 2).sum()
+        return (weights * torch.exp(-s) * losses + torch.where(known > 0, s / 2, 0)).sum()
 
 
 class GradNorm(Fixed):
@@ -82,7 +99,8 @@ class GradNorm(Fixed):
 
     One gradient step on ``sum_t |w_t * n_t - mean(w * n) * r_t^alpha|`` after every step of the
     model, the target held constant; then the weights are scaled to sum to the number of tasks.
-    The gradients are those of the whole backbone.
+    The gradients are those of the whole backbone. Sum and means are over the tasks that have a
+    label in the minibatch; the weights of the others stay as they are.
 
     Paper: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
     Multitask Networks", ICML 2018, https://arxiv.org/abs/1711.02257
@@ -103,22 +121,23 @@ class GradNorm(Fixed):
     def after_step(self, norms: Tensor, losses: Tensor, state: Tensors) -> None:
         weights, first = state["balance.weights"], state["balance.first_losses"]
         first.copy_(torch.where(first.isnan() & (losses > 0), losses, first))
-        # A task without a label in the minibatch neither gains nor lags.
-        unknown = first.isnan() | losses.isnan()
-        rate = torch.where(unknown, torch.ones_like(losses), losses / first)
-        rate = rate / rate.mean(-1, keepdim=True).clamp(min=1e-12)
-        lengths = weights * norms
-        target = lengths.mean(-1, keepdim=True) * rate**self.config.alpha
+        there = ~(first.isnan() | losses.isnan())
+        count = there.sum(-1, keepdim=True).clamp(min=1)
+        rate = torch.where(there, losses / first, 0)
+        rate = rate / (rate.sum(-1, keepdim=True) / count).clamp(min=1e-12)
+        lengths = torch.where(there, weights * norms, 0)
+        target = lengths.sum(-1, keepdim=True) / count * rate**self.config.alpha
         moved = weights - self.config.lr * torch.sign(lengths - target) * norms
-        moved = moved.clamp(min=1e-3)
-        weights.copy_(moved * len(self.tasks) / moved.sum(-1, keepdim=True))
+        moved = torch.where(there, moved.clamp(min=1e-3), 0)
+        left = len(self.tasks) - torch.where(there, 0, weights).sum(-1, keepdim=True)
+        weights.copy_(torch.where(there, moved * left / moved.sum(-1, keepdim=True), weights))
 
 
 class DWA(Fixed):
     """Dynamic weight averaging: tasks whose loss falls slowest weigh most.
 
-    ``w = tasks * softmax(ratio / temperature)``, the ratio of the mean losses of the last two
-    rounds; equal weights until there are two.
+    ``w = tasks * softmax(ratio / temperature)``, the ratio of a task's mean losses of the last two
+    rounds that had a label of it; 1 until there are two.
 
     Paper: Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019,
     https://arxiv.org/abs/1803.10704
@@ -135,7 +154,8 @@ class DWA(Fixed):
 
     def after_round(self, losses: Tensor, state: Tensors) -> None:
         history = state["balance.history"]
-        history.copy_(torch.stack([history[:, 1], losses], 1))
+        moved = torch.stack([history[:, 1], losses], 1)
+        history.copy_(torch.where(losses.isnan()[:, None], history, moved))
 
 
 RULES = {"fixed": Fixed, "uncertainty": Uncertainty, "gradnorm": GradNorm, "dwa": DWA}

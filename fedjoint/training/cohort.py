@@ -13,7 +13,7 @@ from torch import Tensor
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.dataset import is_known
 from fedjoint.errors import UserError
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class Stack:
         sizes = torch.from_numpy(self.sizes).to(known.device)
         own = torch.arange(known.shape[1], device=known.device) < sizes[:, None]
         return None if known[own].all() else known
+
+    @property
+    def alone(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The only client's inputs ``[1, examples, ...]`` and labels, without the padding."""
+        (size,) = self.sizes.tolist()
+        return self.x[:, :size], {name: labels[:, :size] for name, labels in self.y.items()}
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad, jacrev, vmap
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedjoint.model import JointModel
-from fedjoint.tasks import Task
+from fedjoint.errors import UserError
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tasks import Task
 from fedjoint.training.balance import Fixed
+from fedjoint.training.cohort import Stack
 from fedjoint.training.replay import replayed
 
 Tensors = dict[str, Tensor]
@@ -37,8 +39,8 @@ class Gradients(NamedTuple):
 #: (trained, frozen, x, y, task weights), each stacked over clients -> gradients
 Kernel = Callable[[Tensors, Tensors, Tensor, Tensors, Tensor], Gradients]
 
-#: (weights, x, y), each stacked over clients -> ``[clients, tasks]`` mean losses over the examples
-Measure = Callable[[Tensors, Tensor, Tensors], Tensor]
+#: (weights, examples), each stacked over clients -> ``[clients, tasks]`` mean losses
+Measure = Callable[[Tensors, Stack], Tensor]
 
 #: (weights, x, y) of one client -> ``[tasks]`` summed losses, ``[tasks]`` labels known
 Forward = Callable[[Tensors, Tensor, Tensors], tuple[Tensor, Tensor]]
@@ -68,8 +70,36 @@ def make_forward(model: JointModel, tasks: Sequence[Task], precision: str) -> Fo
     return forward
 
 
+def passes(rows: int, most: int, least: int = 1) -> list[slice]:
+    """Divide ``rows`` examples into passes of ``most``; a last one that is too short joins another.
+
+    Args:
+        rows: examples of a client.
+        most: examples in one pass.
+        least: fewest examples that the model takes, at most ``most``.
+
+    Raises:
+        UserError: there are fewer than ``least`` examples, but some.
+    """
+    if 0 < rows < least:
+        raise UserError(
+            f"it has {rows} example in a split, and the model evaluates no fewer than {least} at "
+            "once: give it more, or use a model that takes examples one by one"
+        )
+    starts = list(range(0, rows, most))
+    if starts and rows - starts[-1] < least:
+        starts.pop()
+    return [slice(*ends) for ends in itertools.pairwise([*starts, rows])]
+
+
 def make_measure(
-    model: JointModel, tasks: Sequence[Task], *, batched: bool, precision: str, rows: int
+    model: JointModel,
+    tasks: Sequence[Task],
+    *,
+    batched: bool,
+    precision: str,
+    rows: int,
+    least: int = 1,
 ) -> Measure:
     """Return the function that measures every client's losses, in evaluation mode.
 
@@ -79,6 +109,7 @@ def make_measure(
         batched: all clients in one batched program. If not, the function takes one client.
         precision: ``float32``, or ``bfloat16`` for autocast.
         rows: examples per client and pass.
+        least: fewest examples that the model takes.
     """
     forward = make_forward(model, tasks, precision)
 
@@ -89,18 +120,19 @@ def make_measure(
     several = vmap(forward, randomness="different") if batched else one_client
 
     @torch.no_grad()
-    def measure(weights: Tensors, x: Tensor, y: Tensors) -> Tensor:
+    def measure(weights: Tensors, examples: Stack) -> Tensor:
+        x, y = (examples.x, examples.y) if batched else examples.alone
         # Evaluation mode leaves BatchNorm's statistics, which are part of the weights, alone.
         model.eval()
         try:
             parts = [
-                several(
-                    weights, x[:, at : at + rows], {n: t[:, at : at + rows] for n, t in y.items()}
-                )
-                for at in range(0, x.shape[1], rows)
+                several(weights, x[:, at], {n: t[:, at] for n, t in y.items()})
+                for at in passes(x.shape[1], rows, least)
             ]
         finally:
             model.train()
+        if not parts:
+            return x.new_zeros((1, len(tasks)), dtype=torch.float32)
         sums, known = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
         return sums / known.clamp(min=1)
 
@@ -121,21 +153,23 @@ def make_kernel(
     """
     forward = make_forward(model, balance.tasks, precision)
 
-    def losses_of(trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors) -> Tensor:
+    def losses_of(
+        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors
+    ) -> tuple[Tensor, Tensor]:
         sums, known = forward({**trained, **frozen}, x, y)
-        return sums / known.clamp(min=1)
+        return sums / known.clamp(min=1), known
 
     def objective(
         trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        losses = losses_of(trained, frozen, x, y)
-        return balance.total(losses, weights, {**trained, **frozen}), losses.detach()
+        losses, known = losses_of(trained, frozen, x, y)
+        return balance.total(losses, weights, {**trained, **frozen}, known), losses.detach()
 
     def separate(
         trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
     ) -> tuple[Tensors, Tensor, Tensor]:
         def twice(t: Tensors) -> tuple[Tensor, Tensor]:
-            losses = losses_of(t, frozen, x, y)
+            losses, _ = losses_of(t, frozen, x, y)
             return losses, losses.detach()
 
         each, losses = jacrev(twice, has_aux=True)(trained)
@@ -155,7 +189,7 @@ def make_kernel(
             total, losses = objective(one, rest, x[0], batch, weights[0])
             of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
             return Gradients(_stacked(one, of), losses[None], None)
-        losses = losses_of(one, rest, x[0], batch)
+        losses, _ = losses_of(one, rest, x[0], batch)
         sums = [torch.zeros_like(t) for t in one.values()]
         norms = []
         for task, loss in enumerate(losses):
@@ -192,29 +226,3 @@ def _stacked(like: Tensors, gradients: object) -> Tensors:
 
 def _first(stacked: Tensors) -> Tensors:
     return {n: t[0] for n, t in stacked.items()}
-
-
-def why_sequential(model: JointModel, example: Tensor, balance: Fixed) -> str | None:
-    """Say why ``model`` cannot be trained as one batched program, or None if it can."""
-    for name, module in model.backbone.named_modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            return f"{name} ({type(module).__name__}) keeps running statistics in training mode"
-        if isinstance(module, nn.RNNBase):
-            return f"{name} ({type(module).__name__}) has no batching rule"
-    kernel = make_kernel(model, balance, batched=True, precision="float32", compiled=False)
-    weights = {n: t.detach()[None].clone() for n, t in model.state_dict().items()}
-    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
-    device = example.device
-    state = {n: t[None].to(device) for n, t in balance.private().items()}
-    x = torch.stack([example, example], 1)
-    y = {task.name: task.missing(2)[None].to(device) for task in balance.tasks}
-    trained = {n: t for n, t in weights.items() if n in trainable}
-    frozen = {n: t for n, t in weights.items() if n not in trainable}
-    for name, tensor in state.items():
-        (trained if name in balance.trained else frozen)[name] = tensor
-    try:
-        with torch.random.fork_rng(devices=[]):
-            kernel(trained, frozen, x, y, torch.ones(1, len(balance.tasks), device=device))
-    except Exception as error:  # whatever a model may raise under vmap
-        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return None

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.layout import Layout
+from fedjoint.errors import UserError
+from fedjoint.model.layout import Layout
 from fedjoint.training.balance import Fixed
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.gradients import Gradients, Kernel, Measure
@@ -64,10 +65,13 @@ class Job:
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
         budget: the batch size, and epochs or steps, of a round.
-        rate: ``[clients]`` effective learning rates of this round, momentum counted in.
+        least: fewest examples in a minibatch; more than one only where clients train alone.
+        rate: ``[clients]`` learning rates of this round.
+        momentum: of SGD.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
+        work: ``[clients]`` int64, gradients computed, whatever was trained with them.
     """
 
     cohort: Cohort
@@ -84,9 +88,12 @@ class Job:
     balance: Fixed
     trainable: Collection[str]
     budget: Mapping[str, Any]
+    least: int
     rate: Tensor
+    momentum: float
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
+    work: np.ndarray = field(init=False)
     start: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,15 +101,27 @@ class Job:
         shape = (len(self.cohort), len(self.cohort.tasks))
         self.losses = torch.zeros(shape, device=self.shared.device)
         self.steps = np.zeros(len(self.cohort), np.int64)
+        self.work = np.zeros(len(self.cohort), np.int64)
 
     def batches(self, steps: int | None = None, stream: int = 0) -> Iterator[Batch]:
         """Yield the round's minibatches, in an order drawn from (seed, round, client).
 
+        An epoch's last minibatch is left out where it has fewer examples than the model takes.
+
         Args:
             steps: this many instead of the configured budget.
             stream: another number gives another, independent order.
+
+        Raises:
+            UserError: the client has too few examples for any minibatch.
         """
         data, device = self.cohort.train, self.shared.device
+        if data.sizes.max() < self.least:
+            raise UserError(
+                f"it has {data.sizes.max()} training example, and the model learns from no fewer "
+                f"than {self.least} at once: give it more, or use a model that takes examples one "
+                "by one"
+            )
         budget = {**self.budget, "epochs": None, "steps": steps} if steps else self.budget
         drawn = schedule(
             self.seed + (stream << 32), self.round, self.cohort.clients, data.sizes, **budget
@@ -120,9 +139,10 @@ class Job:
             at, who, everyone = rows[step], present[step], bool(full[step])
             if len(mask) == 1:
                 # One client on its own: no padding, which BatchNorm would take for data.
-                if not everyone:
+                count = int(mask.sum())
+                if count < self.least:
                     continue
-                at = at[:, : int(mask.sum())]
+                at = at[:, :count]
             active = None if everyone else torch.from_numpy(who).to(device)
             y = {n: _rows(labels, at) for n, labels in data.y.items()}
             yield Batch(_rows(data.x, at), y, active, None if labelled is None else labelled[step])
@@ -138,6 +158,7 @@ class Job:
             private: the rest of the model.
             names: the parameters.
         """
+        self.work += 1 if batch.active is None else batch.active.cpu().numpy()
         trained, frozen = self._divided(shared, private, names)
         return self.kernel(trained, frozen, batch.x, batch.y, self.weights(private))
 
@@ -151,7 +172,7 @@ class Job:
     def loss(self, shared: Tensor) -> Tensor:
         """``[clients]``, the weighted loss of ``shared`` ``[clients, P]`` on the training data."""
         data = self.cohort.train
-        losses = self.measure({**self.layout.views(shared), **self.private}, data.x, data.y)
+        losses = self.measure({**self.layout.views(shared), **self.private}, data)
         return (losses * self.weights(self.private)).sum(1)
 
     def weights(self, private: Tensors) -> Tensor:
@@ -204,21 +225,23 @@ class Job:
             if correct is not None:
                 correct(found.of, parameters)
             optimiser.step(found.of, batch.active)
-            if found.norms is not None:
-                losses = found.losses
-                if batch.labelled is not None:
-                    losses = torch.where(batch.labelled, losses, torch.nan)
-                self.balance.after_step(found.norms, losses, private)
             counts = batch.labelled  # whoever is not active has no label either
             if counts is None and batch.active is not None:
                 counts = batch.active[:, None]
+            if found.norms is not None:
+                losses = found.losses
+                if counts is not None:
+                    losses = torch.where(counts, losses, torch.nan)
+                self.balance.after_step(found.norms, losses, private)
             total += found.losses if counts is None else torch.where(counts, found.losses, 0)
             counted += 1 if counts is None else counts
             taken += 1.0 if batch.active is None else batch.active.float()
         mean = total / counted
+        done = taken.long().cpu().numpy()
+        self.work += done
         if record:
             self.losses = mean
-            self.steps = self.steps + taken.long().cpu().numpy()
+            self.steps = self.steps + done
             self.balance.after_round(mean, private)
 
 

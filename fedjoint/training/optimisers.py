@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.config import OptimiserConfig
+from fedjoint.config.schema import OptimiserConfig
 
 Tensors = dict[str, Tensor]
 

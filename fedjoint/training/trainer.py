@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.config import Config
-from fedjoint.layout import Layout
-from fedjoint.method import Method
-from fedjoint.model import JointModel
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
+from fedjoint.model.joint import JointModel
+from fedjoint.model.layout import Layout
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
-from fedjoint.tasks import Task
+from fedjoint.training.accumulation import scales
 from fedjoint.training.balance import Fixed, make_balance
 from fedjoint.training.cohort import Cohort, Stack, gather
 from fedjoint.training.gradients import (
@@ -25,17 +26,22 @@ from fedjoint.training.gradients import (
     Measure,
     make_kernel,
     make_measure,
-    why_sequential,
+    passes,
 )
 from fedjoint.training.job import Job, Tensors
 from fedjoint.training.memory import keep_freed_memory
+from fedjoint.training.method import Method
 from fedjoint.training.optimisers import Optimiser
+from fedjoint.training.probe import Traits, examine
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
 
 #: Bytes that their weights and examples may take on the CPU; gradients take as much again.
 _BYTES = 64 << 20
+
+#: Examples of which the model is tried on those that differ.
+_TRIED = 64
 
 
 class Trainer:
@@ -59,11 +65,43 @@ class Trainer:
 
     @cached_property
     def fallback(self) -> str | None:
-        """Why clients are trained one by one, or None where they are batched."""
-        if self.config.local.sequential:
-            return "local.sequential is set"
+        """Why clients are trained one by one, or None where they are batched.
+
+        Raises:
+            UserError: a batch is to have fewer examples than the model takes.
+        """
+        local, traits = self.config.local, self.traits
+        reason = "local.sequential is set" if local.sequential else traits.sequential
+        if traits.train > 1 and local.steps is None:
+            return f"{reason}; an epoch's last minibatch of one example is left out"
+        return reason
+
+    @cached_property
+    def traits(self) -> Traits:
+        """How the model treats the examples of a batch.
+
+        Raises:
+            UserError: a batch is to have fewer examples than the model takes.
+        """
         balance = self.balance(tuple(self.problem.tasks))
-        return why_sequential(self.model, self.problem.example.to(self.device), balance)
+        found = examine(self.model, balance, self._few().to(self.device))
+        for name, least in (("local", found.train), ("evaluate", found.evaluate)):
+            size = getattr(self.config, name).batch_size
+            if size < least:
+                raise UserError(
+                    f"{name}.batch_size is {size}, and the model takes no batch of fewer than "
+                    f"{least} examples: raise it"
+                )
+        return found
+
+    def _few(self) -> Tensor:
+        """Return a few inputs to try the model on, of one client where that has any."""
+        data, example = self.problem.data, self.problem.example
+        try:
+            x = data.client(int((data.sizes > 1).argmax())).train.x[:_TRIED]
+            return torch.cat([x, example])
+        except Exception:  # a client's data may raise anything, and says so when it is trained
+            return example
 
     @cached_property
     def chunk(self) -> int:
@@ -146,17 +184,12 @@ class Trainer:
         """
         local = self.config.local
         balance, kernel, measure = self._kernel(cohort.tasks)
-        rate = local.optimiser.lr * local.lr_decay ** (round - 1)
+        rate = local.rate(round)
         rule = local.optimiser
         if rate != rule.lr:
             rule = rule.model_copy(update={"lr": rate})
-        # Momentum lengthens the way of a gradient by the sum of its geometric series.
-        effective = rate / (1 - rule.momentum) if rule.name == "sgd" else rate
-        scale, rates = None, torch.full((len(cohort),), effective, device=self.device)
-        if local.lr_scales:
-            scales = np.asarray(local.lr_scales, np.float32)[cohort.clients % len(local.lr_scales)]
-            scale = torch.from_numpy(scales).to(self.device)
-            rates = rates * scale
+        own = torch.from_numpy(scales(local, cohort.clients)).to(self.device)
+        scale = own if local.lr_scales else None
         return Job(
             cohort=cohort,
             round=round,
@@ -176,7 +209,9 @@ class Trainer:
                 "epochs": local.epochs,
                 "steps": local.steps,
             },
-            rate=rates,
+            least=self.traits.train,
+            rate=rate * own,
+            momentum=rule.momentum,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Fixed, Kernel, Measure]:
@@ -196,13 +231,14 @@ class Trainer:
                 batched=batched,
                 precision=local.precision,
                 rows=self.config.evaluate.batch_size,
+                least=self.traits.evaluate,
             )
             self._kernels[key] = balance, kernel, measure
         return self._kernels[key]
 
     @torch.no_grad()
     def evaluate(self, cohort: Cohort, shared: Tensor, private: Tensors) -> dict[str, Tensor]:
-        """Return the metrics' statistics, summed over the clients, as float64 on the CPU.
+        """Return the metrics' statistics of every client, as float64 on the CPU.
 
         Args:
             cohort: the clients.
@@ -210,7 +246,7 @@ class Trainer:
             private: name -> ``[clients, ...]`` private state.
 
         Returns:
-            ``<split>/<task>`` -> ``[k]``, for the splits train, valid and test.
+            ``<split>/<task>`` -> ``[clients, k]``, for the splits train, valid and test.
         """
         weights = {**self.layout.views(shared), **private}
         weights = {n: t for n, t in weights.items() if n in self._state_names}
@@ -233,19 +269,19 @@ class Trainer:
             return torch.func.functional_call(self.model, weights, (x, names))
 
         sums: Tensors = {}
-        rows, step = stack.x.shape[1], self.config.evaluate.batch_size
-        for start in range(0, rows, step):
-            x = stack.x[:, start : start + step]
+        x, y = (stack.x, stack.y) if self.fallback is None else stack.alone
+        for at in passes(x.shape[1], self.config.evaluate.batch_size, self.traits.evaluate):
             if self.fallback is None:
-                outputs = torch.vmap(forward, randomness="different")(weights, x)
+                outputs = torch.vmap(forward, randomness="different")(weights, x[:, at])
             else:
-                single = forward({n: t[0] for n, t in weights.items()}, x[0])
+                single = forward({n: t[0] for n, t in weights.items()}, x[0, at])
                 outputs = {n: o[None] for n, o in single.items()}
             for task in tasks:
-                y = stack.y[task.name][:, start : start + step]
+                labels = y[task.name][:, at].flatten(0, 1)
                 # Metrics see [examples, outputs]; the padding's labels are missing.
-                found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), y.flatten(0, 1))
-                sums[task.name] = sums.get(task.name, 0) + found.sum(0)
+                found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), labels)
+                each = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
+                sums[task.name] = sums.get(task.name, 0) + each
         return sums
 
     @cached_property

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedjoint.atomic import write_csv
 from fedjoint.errors import UserError, choose
+from fedjoint.runs.files import write_csv
 from simulations.benchmark import merge as merging
 from simulations.benchmark import population as populations
 from simulations.benchmark.cell import WARM_UP, Cell, run

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from fedjoint import processes
+from fedjoint._util import processes
 from simulations.benchmark import workloads
 from simulations.benchmark.contestants import find
 

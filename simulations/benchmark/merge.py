@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from fedjoint.layout import Layout
-from fedjoint.updates import Updates
+from fedjoint.model.layout import Layout
+from fedjoint.server.updates import Updates
 from strategies.fedavg import FedAvg
 
 

@@ -36,7 +36,7 @@ def measure(clients: int) -> dict[str, float]:
             "engine": {"name": "inline", "cache_clients": SAMPLED},
             "output": {"dir": folder, "checkpoint_every": 2},
         }
-        run = simulate(tree, on_round=lambda record: ends.append(time.perf_counter()))
+        run = simulate(tree, callbacks=[lambda record: ends.append(time.perf_counter())])
         disk = sum(file.stat().st_size for file in run.path.glob("state.sqlite*"))
     rounds = [after - before for before, after in itertools.pairwise(ends)]
     # Kilobytes on Linux.

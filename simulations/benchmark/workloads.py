@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint import Client, Examples, Problem, Task
-from fedjoint.backbones import TextBackbone, cnn, mlp
 from fedjoint.data.digits import load
 from fedjoint.errors import choose
+from fedjoint.model.backbones import TextBackbone, cnn, mlp
 
 EXAMPLES, STEPS, BATCH, RATE = 64, 4, 16, 0.05
 

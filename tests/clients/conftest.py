@@ -1,13 +1,13 @@
 """A few clients that train for two rounds with a local method, and plain PyTorch beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.problem import build_problem
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer
@@ -40,7 +40,7 @@ class World:
     clients = np.arange(3)
     rounds = (1, 2)
 
-    def __init__(self, sequential, tasks=("digit", "ink"), **tables):
+    def __init__(self, sequential, tasks=("digit", "ink"), backbone=None, **tables):
         self.config = check(
             {
                 "seed": 5,
@@ -62,6 +62,8 @@ class World:
             }
         )
         self.problem = build_problem(self.config)
+        if backbone is not None:
+            self.problem = replace(self.problem, backbone=backbone)
         self.trainer = Trainer(self.problem, self.config, torch.device("cpu"))
         self.layout = self.trainer.layout
         assert len({*self.problem.data.sizes[:3]}) == 3, "the sizes should be ragged"

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from clients.babu import Babu
 from clients.joint import Joint
+from fedjoint.model.backbones import cnn
 
 MODEL = {"backbone": "cnn", "hidden": [4, 6], "batch_norm": True}
 
@@ -44,7 +46,7 @@ def test_a_client_s_normalisation(norm, make_world):
         model.eval()
         data = world.problem.data.client(client).test
         right = (model(data.x)["digit"].argmax(1) == data.y["digit"]).sum()
-        assert metrics["test/digit"].tolist() == [len(data), right]
+        assert metrics["test/digit"].tolist() == [[len(data), right]]
         after = {n: t for n, t in model.state_dict().items() if "running" in n}
         assert after  # and evaluating has left the statistics alone
         for name, tensor in after.items():
@@ -57,3 +59,48 @@ def test_tuning_to_evaluate_leaves_the_received_statistics_alone(make_world):
     before = world.evaluated.clone()
     world.train(Babu())
     assert torch.equal(world.evaluated, before)
+
+
+def without_statistics():
+    backbone = cnn((64,), [4, 6], norm=True)
+    for at, layer in enumerate(backbone):
+        if isinstance(layer, nn.BatchNorm2d):
+            backbone[at] = nn.BatchNorm2d(layer.num_features, track_running_stats=False)
+    return backbone
+
+
+@pytest.mark.parametrize("norm", ["shared", "local"])
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+def test_normalisation_without_running_statistics(sequential, norm, make_world):
+    """Clients of different size: no padding enters the statistics of any batch."""
+    world = make_world(
+        sequential,
+        tasks=["digit"],
+        backbone=without_statistics,
+        model={"norm": norm},
+        evaluate={"batch_size": 25},
+    )
+    found = world.train(Joint())
+    for client in world.clients:
+        kept = {}
+        for round in world.rounds:
+            model = world.model(client, world.received[round], kept)
+            for x, y in world.minibatches(client, round):
+                world.step(
+                    F.cross_entropy(model(x)["digit"], y["digit"]), model.parameters(), round
+                )
+            state = model.state_dict()
+            kept = {name: t.clone() for name, t in state.items() if name not in world.layout.shapes}
+            world.same(model, found[round].shared[client], found[round].private, client)
+
+        at = world.clients[[client]]
+        mine = {name: tensor[[client]] for name, tensor in found[2].private.items()}
+        metrics = world.trainer.evaluate(
+            world.trainer.cohort(at, at), found[2].shared[[client]], mine
+        )
+        model.eval()
+        data = world.problem.data.client(client)
+        for split in ("train", "test"):
+            x, y = getattr(data, split).x, getattr(data, split).y["digit"]
+            said = torch.cat([model(part)["digit"].argmax(1) for part in x.split(25)])
+            assert metrics[f"{split}/digit"].tolist() == [[len(x), (said == y).sum()]]

@@ -1,5 +1,6 @@
 """Methods that train the shared backbone, against the papers' loops in plain PyTorch."""
 
+import pytest
 import torch
 
 from clients.feddyn import FedDyn
@@ -71,6 +72,41 @@ def test_scaffold_corrects_by_control_variates(world):
             torch.testing.assert_close(kept[client], new, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(sent[client], new - own, rtol=1e-4, atol=1e-4)
             own = new
+
+
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+def test_scaffold_s_control_under_momentum_is_a_mean_of_gradients(make_world, sequential):
+    """Algorithm 1 again: c_i of option II is what the gradients on the way were, on average."""
+    rate, m, twice = 0.05, 0.9, [1.0, 2.0]
+    local = {
+        "epochs": 2,
+        "batch_size": 12,
+        "optimiser": {"lr": rate, "momentum": m},
+        "lr_scales": twice,
+        "sequential": sequential,
+    }
+    world = make_world(sequential, local=local)
+    random = torch.Generator().manual_seed(1)
+    c = 0.3 * torch.randn(world.layout.size, generator=random)
+    found = world.train(Scaffold(), lambda round: {"control": c})
+    for client in world.clients:
+        model = world.model(client, world.received[1])
+        parameters = [*model.backbone.parameters(), *model.heads.parameters()]
+        optimiser = torch.optim.SGD(parameters, lr=rate * twice[client % 2], momentum=m)
+        gradients = []
+        for x, y in world.minibatches(client, 1):
+            optimiser.zero_grad()
+            world.loss(model, x, y).backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in model.backbone.parameters()]))
+            for p, s in zip(parameters, world.layout.views(c).values(), strict=False):
+                p.grad += s  # c_i is zero as yet
+            optimiser.step()
+        # The k-th gradient is in the buffer of its step, and of all after it, ever less.
+        steps = len(gradients)
+        shares = torch.tensor([sum(m**j for j in range(steps - k)) for k in range(steps)])
+        mean = (shares / shares.sum()) @ torch.stack(gradients)
+        torch.testing.assert_close(found[1].shared[client], world.flat(model), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(found[1].private["control"][client], mean, rtol=1e-3, atol=1e-4)
 
 
 def test_feddyn_regularises_dynamically(world):

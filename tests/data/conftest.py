@@ -9,7 +9,7 @@ import torch
 
 from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.federation import DrawnFederation, PartitionedFederation
 from fedjoint.errors import UserError
-from fedjoint.tasks import Task
+from fedjoint.model.tasks import Task
 
 FRACTIONS = {"valid_fraction": 0.1, "test_fraction": 0.2}
 

@@ -15,7 +15,7 @@ import json, sys
 import ray
 from ray.cluster_utils import Cluster
 from flwr.clientapp import ClientApp
-from fedjoint.config import EngineConfig
+from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.ray import RayGrid, Workers
 
 cluster = Cluster()
@@ -74,7 +74,7 @@ def test_a_run_on_a_cluster_equals_one_in_process(tmp_path):
     import torch
     from ray.cluster_utils import Cluster
     import fedjoint
-    from fedjoint.scenario import scenario_config
+    from fedjoint.config.scenario import scenario_config
 
     if __name__ == "__main__":
         cluster = Cluster()
@@ -85,7 +85,7 @@ def test_a_run_on_a_cluster_equals_one_in_process(tmp_path):
         here = fedjoint.simulate(scenario_config("digits", few, engine__name="inline"))
         there = fedjoint.simulate(scenario_config("digits", few, engine__address=cluster.address))
         assert all(torch.equal(t, there.backbone[n]) for n, t in here.backbone.items())
-        assert {n["name"] for n in fedjoint.rundir.RunDir.open(there.path).nodes()} == {
+        assert {n["name"] for n in fedjoint.runs.directory.RunDir.open(there.path).nodes()} == {
             "worker 0", "worker 1"
         }
     """

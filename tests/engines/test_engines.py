@@ -13,12 +13,12 @@ import torch
 from flwr.app import Context, RecordDict
 
 from clients.app import make_app
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.engines.inline import InlineGrid
 from fedjoint.engines.ray import workers
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
-from fedjoint.rundir import RunDir
+from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 
 
@@ -84,7 +84,7 @@ def test_a_problem_from_python_is_not_replaced_on_resume(tmp_path):
     path = simulate(made, build_problem(made)).path
     with pytest.raises(UserError, match="passed from Python"):
         resume(path)
-    assert resume(path, build_problem(made)).records[-1]["round"] == 4
+    assert resume(path, build_problem(made)).records[-1].round == 4
 
 
 @pytest.mark.slow
@@ -105,16 +105,16 @@ def test_resumed_equals_uninterrupted(tmp_path, strategy):
         pass
 
     def stop(record):
-        if record["round"] == 5:
+        if record.round == 5:
             raise Stop
 
     with pytest.raises(Stop):
-        simulate(config(tmp_path / "cut", **settings), on_round=stop)
+        simulate(config(tmp_path / "cut", **settings), callbacks=[stop])
     (cut,) = (tmp_path / "cut").iterdir()
     resumed = resume(cut)
     assert same(whole.backbone, resumed.backbone)
-    assert [r["round"] for r in resumed.records] == [1, 2, 3, 4, 5, 6]
-    assert [r["objective"] for r in resumed.records] == [r["objective"] for r in whole.records]
+    assert [r.round for r in resumed.records] == [1, 2, 3, 4, 5, 6]
+    assert [r.objective for r in resumed.records] == [r.objective for r in whole.records]
 
 
 @pytest.mark.slow
@@ -206,10 +206,10 @@ def test_a_failing_client_is_named_and_the_rest_go_on(tmp_path):
 
     problem.data.client = client
     result = simulate(config(tmp_path, evaluate={"every": 4}), problem)
-    failed = result.records[0]["clients"]["failed"]
-    assert [f["client"] for f in failed] == [3]
-    assert "disk on fire" in failed[0]["reason"]
-    assert result.records[0]["clients"]["trained"] == 6
+    failed = result.records[0].clients.failed
+    assert [f.client for f in failed] == [3]
+    assert "disk on fire" in failed[0].reason
+    assert result.records[0].clients.trained == 6
 
 
 def test_too_few_clients_keep_the_backbone(tmp_path):
@@ -219,7 +219,7 @@ def test_too_few_clients_keep_the_backbone(tmp_path):
     result = simulate(config(tmp_path, strategy={"min_clients": 7}), problem)
     initial = build_problem(config(tmp_path)).model(config(tmp_path)).state_dict()
     assert all(torch.equal(t, initial[n]) for n, t in result.backbone.items())
-    assert "min_clients" in result.records[0]["kept"]
+    assert "min_clients" in result.records[0].kept
 
 
 def test_more_clients_than_a_round_has_are_not_waited_for(tmp_path):
@@ -268,7 +268,7 @@ def test_a_strategy_from_a_file(tmp_path):
 def test_a_bad_merge_is_reported_and_the_backbone_kept(tmp_path, kind, words):
     (tmp_path / "mine.py").write_text(PLUGIN)
     result = simulate(config(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:{kind}"}))
-    assert all(words in r["kept"] and kind in r["kept"] for r in result.records)
+    assert all(words in r.kept and kind in r.kept for r in result.records)
     initial = build_problem(result.config).model(result.config).state_dict()
     assert all(torch.equal(t, initial[n]) for n, t in result.backbone.items())
 
@@ -287,7 +287,7 @@ def test_gpu_shares_follow_what_ray_reports():
 def test_a_message_of_another_version_is_refused():
     from flwr.app import ConfigRecord, Message
 
-    from fedjoint.engines.identity import be_server, number
+    from fedjoint.flower.identity import be_server, number
 
     be_server()
     content = RecordDict({"config": ConfigRecord({"schema": 0, "json": "{}"})})

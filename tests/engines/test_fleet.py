@@ -4,8 +4,8 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
-from fedjoint.engines.fleet import FleetGrid
-from fedjoint.engines.identity import be_server, number
+from fedjoint.flower.grid import FleetGrid
+from fedjoint.flower.identity import be_server, number
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import fedjoint
-from fedjoint import processes
+from fedjoint._util import processes
+from fedjoint.config.scenario import scenario_config
 from fedjoint.engines.flower import superlink
-from fedjoint.rundir import RunDir
-from fedjoint.scenario import scenario_config
+from fedjoint.runs.directory import RunDir
 
 pytestmark = pytest.mark.slow
 
@@ -37,9 +37,9 @@ def assert_same(one, other):
 def test_engine_flower(tmp_path):
     config = scenario_config("digits", [*SETTINGS, f"output.dir={tmp_path}"], engine__name="flower")
     rounds = []
-    result = fedjoint.simulate(config, on_round=rounds.append)
-    assert [record["round"] for record in rounds] == [1, 2]
-    assert rounds[-1]["evaluation"]["test"]
+    result = fedjoint.simulate(config, callbacks=[rounds.append])
+    assert [record.round for record in rounds] == [1, 2]
+    assert rounds[-1].evaluation["test"]
     assert len(result.heads()) == 6
     assert_same(inline(tmp_path / "inline"), result.backbone)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from clients.joint import Joint
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.layout import Layout
+from fedjoint.model.layout import Layout
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
 
@@ -88,8 +88,8 @@ def test_rules_do_not_see_buffers_and_these_take_the_weighted_mean(moved, strate
     assert not torch.equal(layout.flat(one.backbone), layout.flat(start))
     for name in layout.parameters.shapes:
         assert torch.equal(one.backbone[name], thousand.backbone[name]), name
-    assert one.records[0]["kept"] is None
-    assert one.records[0]["diagnostics"] == thousand.records[0]["diagnostics"]
+    assert one.records[0].kept is None
+    assert one.records[0].diagnostics == thousand.records[0].diagnostics
 
     sizes = build_problem(config).data.sizes
     moves = np.stack([move(client, layout, 1).numpy() for client in range(CLIENTS)])
@@ -104,7 +104,7 @@ def test_what_is_sent_is_counted(moved):
     up = {}
     for name in ("none", "int8"):
         result = moved(1, name="fedavg", compression={"name": name})
-        up[name] = result.records[0]["bytes"]["up"] // CLIENTS
+        up[name] = result.records[0].bytes.up // CLIENTS
     layout, _ = first(result.config)
     learnt, buffers = layout.parameters.size, 6
     assert up == {"none": 4 * learnt + 4 * buffers, "int8": learnt + 4 + 4 * buffers}
@@ -125,8 +125,8 @@ def test_methods_that_send_more_are_fedavg_where_they_should_be(tmp_path, name, 
     same = {"rounds": rounds, "weight_by": "client"}
     plain = simulate(configure(tmp_path, name="fedavg", **same))
     other = simulate(configure(tmp_path, name=name, options=options, **same))
-    assert [record["kept"] for record in other.records] == [None] * rounds
-    assert other.records[-1]["clients"]["trained"] == CLIENTS
+    assert [record.kept for record in other.records] == [None] * rounds
+    assert other.records[-1].clients.trained == CLIENTS
     for tensor, expected in zip(other.backbone.values(), plain.backbone.values(), strict=True):
         torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-6)
     if name != "ditto":  # which is evaluated with models of the clients' own
@@ -136,5 +136,5 @@ def test_methods_that_send_more_are_fedavg_where_they_should_be(tmp_path, name, 
 @pytest.mark.parametrize("name", ["scaffold", "feddyn", "ifca"])
 def test_a_run_goes_on_where_parameters_are_broadcast(tmp_path, name):
     result = simulate(configure(tmp_path, name=name, rounds=3))
-    assert [record["kept"] for record in result.records] == [None] * 3
-    assert [record["clients"]["trained"] for record in result.records] == [CLIENTS] * 3
+    assert [record.kept for record in result.records] == [None] * 3
+    assert [record.clients.trained for record in result.records] == [CLIENTS] * 3

@@ -83,7 +83,7 @@ def test_simulate_and_plot(tmp_path):
 
 
 FAILS = """
-from fedjoint.method import Method
+from fedjoint.training.method import Method
 
 class Fails(Method):
     def train(self, job):

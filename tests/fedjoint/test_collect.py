@@ -8,12 +8,14 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedjoint import messages
-from fedjoint.collect import Asked, Collector
-from fedjoint.compression import CompressionConfig, compress
-from fedjoint.engines.identity import be_server, number
-from fedjoint.layout import Layout
-from fedjoint.records import to_record
+from fedjoint.flower.identity import be_server, number
+from fedjoint.model.layout import Layout
+from fedjoint.protocol import messages
+from fedjoint.protocol.arrays import to_record
+from fedjoint.protocol.compression import CompressionConfig, compress
+from fedjoint.runs.record import Failure
+from fedjoint.server.collect import Collector
+from fedjoint.server.population import Asked
 
 TASKS = ("a", "b")
 LAYOUT = Layout({"w": (2, 2)})
@@ -66,6 +68,7 @@ def parts(node, reduce=False):
             "good": np.ones(len(mine.clients), bool),
             "examples": 20 + mine.clients,
             "steps": 1 + mine.clients % 3,
+            "work": 2 + mine.clients,
             "losses": np.stack([1.0 + mine.clients, 2.0 + mine.clients], 1).astype(np.float32),
             "block_seconds": np.ones(len(mine.blocks)),
         },
@@ -101,7 +104,7 @@ def check(collector, expected):
     assert found.tasks.tolist() == [[True, client % 2 == 0] for client in expected]
     assert found.extras["control"].tolist() == [[client, -client] for client in expected]
     assert (found.round, found.task_names, found.layout) == (3, TASKS, LAYOUT)
-    assert collector.trained == len(expected) and collector.ids() == expected
+    assert collector.trained.tolist() == expected
     assert collector.bytes_up == 100 * len(expected)
 
 
@@ -243,6 +246,7 @@ BAD = {
         "lacks 'updates'",
     ),
     "negative steps": (spoil("report", "steps", lambda s: -s), "'steps' is negative"),
+    "negative work": (spoil("report", "work", lambda s: -s), "'work' is negative"),
     "no losses": (lack("report", "losses"), "lacks 'losses'"),
     "losses of one task": (spoil("report", "losses", lambda x: x[:, :1]), "'losses' has shape"),
     "no times": (lack("report", "block_seconds"), "lacks 'block_seconds'"),
@@ -287,9 +291,9 @@ def test_a_bad_reply_is_reported_and_the_others_count(what, order):
     make, words = BAD[what]
     collector = collect([(node, make() if node == 2 else parts(node)) for node in order])
     (failed,) = collector.failed
-    assert (failed["node"], failed["client"]) == (2, None)
-    assert re.search(words, failed["reason"]), failed["reason"]
-    assert "\n" not in failed["reason"]
+    assert (failed.node, failed.client) == (2, None)
+    assert re.search(words, failed.reason), failed.reason
+    assert "\n" not in failed.reason
     check(collector, [2, 4, 9, 11])
 
 
@@ -298,11 +302,7 @@ def test_a_second_reply_does_not_count():
     collector = collect(twice)
     check(collector, EVERYONE)
     (failed,) = collector.failed
-    assert failed == {
-        "client": None,
-        "node": 2,
-        "reason": "it replied twice; the first reply counts",
-    }
+    assert failed == Failure(None, 2, "it replied twice; the first reply counts")
 
 
 @pytest.mark.parametrize("order", [(1, 3), (3, 1)])
@@ -315,7 +315,7 @@ def test_where_nodes_differ_most_clients_win_and_then_the_first_node(order):
     even["report"]["good"] = np.array([False, True, False])
     replies = {1: even, 3: odd}
     collector = collect([(node, replies[node]) for node in order])
-    assert collector.ids() == [9]
+    assert collector.trained.tolist() == [9]
 
 
 def spoilt_client(reduce=False):
@@ -335,16 +335,14 @@ def spoilt_client(reduce=False):
 def test_a_failed_client_leaves_its_node_s_others_alone():
     collector = collect([(1, parts(1)), (2, spoilt_client()), (3, parts(3))])
     check(collector, [0, 2, 4, 5, 9, 11])
-    assert collector.failed == [{"client": 6, "node": 2, "reason": "disk on fire"}]
+    assert collector.failed == [Failure(6, 2, "disk on fire")]
 
 
 def test_a_client_that_vanishes_is_reported_too():
     reply = spoilt_client()
     reply["config"]["failed"] = []
     collector = collect([(2, reply)])
-    assert [(f["client"], f["reason"]) for f in collector.failed] == [
-        (6, "the node gives no reason")
-    ]
+    assert [(f.client, f.reason) for f in collector.failed] == [(6, "the node gives no reason")]
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -357,13 +355,13 @@ def test_a_node_without_a_client_that_trained_reports_each(compressed):
         reply["updates"] = {}
     collector = collect([(2, reply), (1, parts(1)), (3, parts(3))])
     check(collector, [2, 4, 9, 11])
-    assert {f["client"]: f["reason"] for f in collector.failed} == {
+    assert {f.client: f.reason for f in collector.failed} == {
         0: "no disk 0",
         5: "no disk 5",
         6: "no disk 6",
     }
     nobody = collect([(2, reply)])
-    assert nobody.trained == 0 and nobody.losses() == (None, {})
+    assert not len(nobody.trained) and nobody.losses() == (None, {})
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -386,7 +384,7 @@ def test_blocks_without_a_client_that_trained_have_no_row():
     reply["updates"]["updates"][0] = np.nan
     collector = collect([(1, parts(1, reduce=True)), (2, reply)], reduce=True)
     assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 2]
-    assert [f["client"] for f in collector.failed] == [0]
+    assert [f.client for f in collector.failed] == [0]
 
 
 FEW = [11, 0, 4, 6]
@@ -426,7 +424,7 @@ def test_a_bad_sample_is_reported_and_the_others_count(change, words):
     bad["sample"] = {"sample": change(bad["sample"]["sample"])} if change else {}
     collector = collect([(1, with_sample(1)), (2, bad), (3, with_sample(3))], True, FEW)
     (failed,) = collector.failed
-    assert failed["node"] == 2 and re.search(words, failed["reason"])
+    assert failed.node == 2 and re.search(words, failed.reason)
     ids, _ = collector.compared(collector.updates(BACKBONE, 1))
     assert ids.tolist() == [4, 11]
 
@@ -484,8 +482,8 @@ def test_bad_buffers_are_reported_and_the_others_count(change, words):
     bad["buffers"] = {"buffers": change(bad["buffers"]["buffers"])} if change else {}
     collector = collect_buffers([(1, with_buffers(1)), (2, bad)])
     (failed,) = collector.failed
-    assert failed["node"] == 2 and re.search(words, failed["reason"])
-    assert collector.ids() == [2, 9, 11]
+    assert failed.node == 2 and re.search(words, failed.reason)
+    assert collector.trained.tolist() == [2, 9, 11]
 
 
 @pytest.mark.parametrize("name", ["topk", "int8"])
@@ -500,7 +498,7 @@ def test_compressed_updates_are_expanded(name):
 
     def refused(updates):
         (failed, *_) = collect([(2, reply | {"updates": updates})], compression=config).failed
-        return failed["reason"]
+        return failed.reason
 
     twice = {key: torch.cat([value, value]) for key, value in reply["updates"].items()}
     assert re.search(r"is \(4, [24]\), expected \(2, [24]\)", refused(twice))
@@ -515,6 +513,6 @@ def test_clients_that_share_nothing_send_no_updates():
         reply["config"]["shares"] = False
         replies.append((node, reply))
     collector = collect(replies, shares=False)
-    assert not collector.failed and collector.ids() == EVERYONE
+    assert not collector.failed and collector.trained.tolist() == EVERYONE
     loud = [(node, parts(node)) for node in (1, 2, 3)]
     assert len(collect(loud, shares=False).failed) == 3

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fedjoint.compression import CompressionConfig, compress, decode
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
+from fedjoint.protocol.compression import CompressionConfig, compress, decode
 from fedjoint.simulation import simulate
 
 
@@ -76,7 +76,7 @@ def test_fewer_bytes_are_reported(tmp_path):
         )
         result = simulate(config)
         size = sum(t.numel() for t in result.backbone.values())
-        return result.records[0]["bytes"]["up"] / (4 * size)
+        return result.records[0].bytes.up / (4 * size)
 
     assert up({"name": "none"}) == 4
     assert up({"name": "int8"}) == pytest.approx(1, abs=0.01)

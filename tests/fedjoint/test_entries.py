@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.entries import entry_configs, split_entries
 from fedjoint.errors import UserError
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +11,17 @@ import safetensors.numpy
 import torch
 from torch import nn
 
-from fedjoint import predict as predicting
 from fedjoint.cli import main
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
-from fedjoint.export import export, write
+from fedjoint.export import predict as predicting
+from fedjoint.export.export import export, write
+from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
-from fedjoint.rundir import RunDir
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.ledger import Ledger
 from fedjoint.simulation import simulate
-from fedjoint.tasks import Task
 
 GREY = 16  # levels of the digits
 
@@ -261,17 +263,21 @@ def test_the_mean_is_scaled_by_the_pooled_training_examples(flowers):
 
 def test_a_node_with_data_of_its_own(flowers, tmp_path):
     """Clients 7, 5 and 9 live on a node: its data and ids, its state file, no state in the run."""
-    from fedjoint.store import StateStore
+    from fedjoint.node.store import StateStore
 
     result, _ = flowers
     here = RunDir.open(result.path).state
     store = StateStore(here)
-    states = store.read([0, 1, 2], before=99)
+    newest = store.newest()
+    states = store.read(list(newest), list(newest.values()))
     node = tmp_path / "node.sqlite"
     ids = [7, 5, 9]
     StateStore(node).write(2, {id: states[place] for place, id in enumerate(ids)})
     expected = export(result.path, "kind", client=1).model.head.weight
     store.close()
+    saved = RunDir(result.path).latest()
+    ledger = Ledger(np.array(sorted(ids)), np.full(3, 2))
+    RunDir(result.path).checkpoint(replace(saved, ledger=ledger))
     here.unlink()
     with pytest.raises(UserError, match="live on its nodes"):
         export(result.path, "kind")
@@ -341,7 +347,7 @@ def test_images(tmp_path):
 
 
 def test_rows_of_every_kind():
-    from fedjoint.taskmodel import Target
+    from fedjoint.export.model import Target
 
     output = torch.tensor([[2.0, -1.0]])
     many = Target(name="t", kind="multilabel", outputs=2)

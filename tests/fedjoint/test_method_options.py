@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.personal import PersonalModels
+from fedjoint.export.personal import PersonalModels
 from fedjoint.problem import build_problem
-from fedjoint.rundir import RunDir
-from fedjoint.server import make_strategy
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
 
 

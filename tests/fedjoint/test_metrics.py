@@ -1,13 +1,15 @@
 """Metrics pooled over clients against scikit-learn on all examples; losses against PyTorch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from sklearn import metrics as sk
 
-from fedjoint.metrics import METRICS
-from fedjoint.tasks import KINDS
+from fedjoint.model.metrics import METRICS
+from fedjoint.model.tasks import KINDS
 
 N, KNOWN = 90, 70
 
@@ -44,6 +46,20 @@ def test_the_pooled_metric_is_scikit_learns_of_all_known_examples(name):
     clients = zip(out.split(13), y.split(13), strict=True)
     pooled = sum(metric.statistics(o, part).sum(0) for o, part in clients)
     assert metric.value(pooled) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_metric_of_each_client_is_scikit_learns(name):
+    kind, width, oracle = ORACLES[name]
+    g = torch.Generator().manual_seed(5)
+    y, out = labels(kind, g), torch.randn(N, width, generator=g)
+    metric, parts = METRICS[name], [slice(0, 20), slice(20, 70), slice(80, 90)]
+    sums = torch.stack([metric.statistics(out[part], y[part]).sum(0) for part in parts])
+    expected = [oracle(y[part].numpy(), out[part].numpy()) for part in parts[:2]]
+    assert metric.each(sums)[:2].tolist() == pytest.approx(expected)
+    assert metric.each(sums)[2].isnan()  # no label at all
+    one_by_one = replace(metric, rows=None).each(sums)
+    torch.testing.assert_close(metric.each(sums), one_by_one, equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,22 @@
 """A node: a client that fails harms no other, and a resumed server meets the past it expects."""
 
 import shutil
+from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import Message
 
-from fedjoint import messages
-from fedjoint.collect import Asked, Collector
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.data.base import Examples
-from fedjoint.engines.identity import be_server, number
-from fedjoint.node import Node
+from fedjoint.flower.identity import be_server, number
+from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
+from fedjoint.protocol import messages
+from fedjoint.runs.ledger import Ledger
+from fedjoint.server.collect import Collector
+from fedjoint.server.population import Asked
 
 CLIENTS = 4
 
@@ -30,6 +33,8 @@ def configure(compression="none"):
 
 
 CONFIG = configure()
+
+LEDGERS = defaultdict(Ledger)  # the server's, of every node
 
 
 @pytest.fixture
@@ -59,19 +64,22 @@ def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=Fals
     )
     plan = {name: getattr(asked, name) for name in ("clients", "weights", "blocks", "sizes")}
     plan["sampled"] = np.isin(asked.clients, few)
+    plan["counts"] = LEDGERS[node].of(asked.clients)
     backbone = {name: state[name] for name in node.trainer.layout.shapes}
     content = messages.pack(request, backbone=backbone, plan=plan)
     (message,) = number([Message(content, 1, kind)])
     return asked, Message(node.handle(message), reply_to=message)
 
 
-def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, few=()):
-    """Have ``clients`` train; return what the server makes of the reply."""
+def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, few=(), merged=True):
+    """Have ``clients`` train; return what the server, which then merges, makes of the reply."""
     compression = node.config.strategy.compression
     sample = np.array(few, np.int64)
     collector = Collector(node.trainer.layout, ("digit",), reduce, sample, compression=compression)
     how = (round, generation, resumed_from, reduce, few)
     collector.add(1, *send(node, messages.TRAIN, clients, *how))
+    if merged:
+        LEDGERS[node].count(collector.trained, round)
     return collector
 
 
@@ -87,6 +95,8 @@ def test_a_resumed_run_forgets_what_memory_holds_of_later_rounds(problem, tmp_pa
     copy = shutil.copytree(tmp_path, tmp_path.parent / "copy")
     restarted = Node(problem, CONFIG, copy / "state.sqlite")
     # Heads are those of round 1 again, even though nobody asks for rounds 2 to 4.
+    for resumed in (node, restarted):
+        LEDGERS[resumed] = Ledger(np.array([1, 2]), np.array([1, 1]))
     for round in (5, 6):
         found, expected = (updates(train(n, [1, 2], round, 1, 1)) for n in (node, restarted))
         assert torch.equal(found.matrix, expected.matrix)
@@ -117,8 +127,8 @@ def test_a_client_that_fails_leaves_the_others_updates_alone(compression, fault)
     for round in (1, 2):
         collector = train(node, [0, 1, 2, 3], round)
         (failed,) = collector.failed
-        assert failed["client"] == 2
-        assert failed["reason"] == (
+        assert failed.client == 2
+        assert failed.reason == (
             "OSError: disk on fire"
             if fault is lost
             else "its update is not finite; lower the learning rate"
@@ -134,7 +144,7 @@ def test_a_client_that_fails_leaves_the_mean_of_a_block_alone(problem, fault):
     rows = updates(train(Node(problem, CONFIG, None), [0, 1, 3]))
     spoil(problem, 2, fault)
     collector = train(Node(problem, CONFIG, None), [0, 1, 2, 3], reduce=True)
-    assert [failure["client"] for failure in collector.failed] == [2]
+    assert [failure.client for failure in collector.failed] == [2]
     mean = torch.tensor([1.0, 2.0, 4.0]) / 7 @ rows.matrix  # weights as in ``send``
     found = collector.updates(torch.zeros(collector.layout.size), 1)
     torch.testing.assert_close(found.mean(), mean)

@@ -7,10 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.population import Population, assign, divide, makespan
 from fedjoint.problem import build_problem
+from fedjoint.server.population import Population, assign, divide, makespan
 from fedjoint.simulation import simulate
 
 
@@ -151,7 +151,7 @@ def one_round(clients, tmp_path):
     make = problem.data.client
     problem.data.client = lambda index: made.add(index) or make(index)
     result = simulate(
-        config, problem, on_round=lambda record: memory.append(tracemalloc.get_traced_memory())
+        config, problem, callbacks=[lambda record: memory.append(tracemalloc.get_traced_memory())]
     )
     return result.records[0], made, np.array(memory[0])
 
@@ -168,8 +168,8 @@ def test_a_million_clients_cost_a_few_numbers_each(tmp_path, traced):
     few, many = 10_000, 1_000_000
     _, _, before = one_round(few, tmp_path)
     record, made, after = one_round(many, tmp_path)
-    assert record["clients"]["asked"] == record["clients"]["trained"] == 1000
-    assert record["evaluation"]["test"]["task0"] is not None
+    assert record.clients.asked == record.clients.trained == 1000
+    assert record.evaluation["test"]["task0"] is not None
     assert 1000 <= len(made) <= 1100  # no other client's data was ever made
     # Ids, sizes, tasks, home and block, at the server and the node; while dividing them into
     # blocks, sorted copies. One Python object per client, even a number in a list, is more.

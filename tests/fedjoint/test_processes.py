@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from fedjoint import processes
+from fedjoint._util import processes
 
 
 def test_a_process_is_stopped_with_all_it_started():

@@ -8,7 +8,7 @@ import torch
 from flwr.app import Array as FlowerArray
 from flwr.app import ArrayRecord
 
-from fedjoint.records import to_arrays, to_record
+from fedjoint.protocol.arrays import to_arrays, to_record
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -9,17 +9,18 @@ import pytest
 import torch
 from flwr.app import Error, Message
 
-from fedjoint import messages
-from fedjoint.config import check
-from fedjoint.engines.identity import number
+from fedjoint._util.logs import JsonLines
+from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
 from fedjoint.errors import UserError
-from fedjoint.logs import JsonLines
-from fedjoint.node import Node
+from fedjoint.flower.identity import number
+from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
-from fedjoint.roster import Roster
-from fedjoint.rundir import RunDir
-from fedjoint.server import serve
+from fedjoint.protocol import messages
+from fedjoint.runs.directory import Checkpoint, RunDir
+from fedjoint.runs.ledger import Ledger
+from fedjoint.server.roster import Roster
+from fedjoint.server.serve import serve
 
 
 class Fleet(LocalGrid):
@@ -174,7 +175,7 @@ def test_a_node_that_says_nonsense_of_itself_is_refused_and_the_others_train(
     forged = forging(bad, messages.QUERY, change) if change else older(bad, monkeypatch)
     fleet = Fleet({5: honest(config, [0, 1], "good"), 9: forged})
     done = run(config, tmp_path, fleet)
-    assert [r["clients"]["ids"] for r in done.records()] == [[0, 1]] * 3
+    assert [r.clients.ids for r in done.records()] == [(0, 1)] * 3
     states = {node["node"]: node["state"] for node in done.nodes()}
     assert states["5"] == "here" and states["9"].startswith("refused: ") and said in states["9"]
     assert "\n" not in states["9"]
@@ -201,14 +202,14 @@ def test_the_first_node_alone_does_not_decide_what_the_backbone_is(config, tmp_p
         }
     )
     done = run(config, tmp_path, fleet)
-    assert [r["clients"]["ids"] for r in done.records()] == [[0, 1]] * 3
+    assert [r.clients.ids for r in done.records()] == [(0, 1)] * 3
     assert "its backbone differs" in next(n["state"] for n in done.nodes() if n["node"] == "1")
 
 
 def test_no_deployed_node_can_play_another_s_clients(config, tmp_path):
     movable = forging(honest(config, [2, 3], "b"), messages.QUERY, tell(movable=True))
     done = run(config, tmp_path, Fleet({5: honest(config, [0, 1], "a"), 9: movable}))
-    assert done.records()[-1]["clients"]["ids"] == [0, 1, 2, 3]
+    assert done.records()[-1].clients.ids == (0, 1, 2, 3)
 
 
 def null(name):
@@ -246,10 +247,10 @@ def test_a_damaged_evaluation_is_left_out(what, config, tmp_path, caplog):
     done = run(config, tmp_path, fleet)
     assert "node bad: evaluation: " in caplog.text and said in caplog.text
     for mine, theirs in zip(done.records(), alone.records(), strict=True):
-        (failure,) = mine["clients"]["unevaluated"]
-        assert failure["name"] == "bad" and said in failure["reason"]
-        assert mine["evaluation"] == theirs["evaluation"]
-        assert mine["evaluation"]["test"]["digit"] is not None
+        (failure,) = mine.clients.unevaluated
+        assert failure.name == "bad" and said in failure.reason
+        assert mine.evaluation == theirs.evaluation
+        assert mine.evaluation["test"]["digit"] is not None
 
 
 def evaluating(node, message):
@@ -265,9 +266,9 @@ def test_evaluations_that_fail_or_never_come_are_named(config, tmp_path, caplog)
     nulls = forging(honest(config, [0, 1], "a"), messages.EVALUATE, tell(failed=None))
     done = run(config, tmp_path, Fleet({5: nulls, 9: mute}))
     assert "node b: evaluation: no reply" in caplog.text
-    failed = done.records()[-1]["clients"]["unevaluated"]
-    assert [(f["client"], f["name"]) for f in failed if "no reply" in f["reason"]] == [(None, "b")]
-    assert done.records()[-1]["evaluation"]["test"]["digit"] is not None
+    failed = done.records()[-1].clients.unevaluated
+    assert [(f.client, f.name) for f in failed if "no reply" in f.reason] == [(None, "b")]
+    assert done.records()[-1].evaluation["test"]["digit"] is not None
 
 
 @pytest.mark.parametrize("when", [messages.TRAIN, messages.EVALUATE, messages.PERSIST])
@@ -286,11 +287,11 @@ def test_a_node_that_dies_at_any_time_ends_no_run(when, config, tmp_path, caplog
     b = honest(config, [2, 3], "b")
     fleet = Fleet({5: honest(config, [0, 1], "a"), 9: dying})
     done = run(config, tmp_path, fleet)
-    assert [r["clients"]["ids"] for r in done.records()][-1] == [0, 1]
+    assert [r.clients.ids for r in done.records()][-1] == (0, 1)
     assert done.latest().round == 3
     assert any("node b (9) is gone" in r.getMessage() for r in caplog.records)
-    failed = [f for r in done.records() for f in r["clients"]["failed"]]
-    assert {(f["name"], f["reason"]) for f in failed} <= {("b", "the node is gone")}
+    failed = [f for r in done.records() for f in r.clients.failed]
+    assert {(f.name, f.reason) for f in failed} <= {("b", "the node is gone")}
     assert bool(failed) is (when == messages.TRAIN)
 
 
@@ -314,7 +315,7 @@ def test_a_silent_node_is_refused_and_does_not_hold_up_every_round(config, tmp_p
 
 def test_a_checkpoint_of_another_backbone_is_not_gone_on_with(config, tmp_path):
     run = RunDir.create(tmp_path, "run", config)
-    run.checkpoint(1, {"backbone.1.weight": torch.zeros(2, 2)}, {})
+    run.checkpoint(Checkpoint(1, {"backbone.1.weight": torch.zeros(2, 2)}, {}, Ledger()))
     with pytest.raises(UserError, match="differs from the checkpoint's"):
         serve(Fleet({5: honest(config, [0], "a")}), config, run, deployed=True)
     assert run.info["status"] == "failed"
@@ -338,7 +339,7 @@ def test_the_log_tells_the_run_in_structure(config, tmp_path, caplog):
     told = [line for line in lines if "event" in line]
     kinds = [line["event"] for line in told]
     once = ["failure", "round", "checkpoint"]
-    assert kinds == ["start", "joined", "joined", *once * 3, "end"]
+    assert kinds == ["start", "method", "joined", "joined", *once * 3, "end"]
     failure = told[kinds.index("failure")]
     assert (failure["round"], failure["name"], failure["node"]) == (1, "b", "9")
     assert told[kinds.index("round")]["trained"] == 2

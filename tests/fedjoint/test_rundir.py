@@ -5,12 +5,16 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
-from fedjoint.config import Config, check
+from fedjoint.config.load import check
+from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.rundir import RunDir
+from fedjoint.runs.directory import Checkpoint, RunDir
+from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.record import Failure, Participation
 
 
 def backbone(round):
@@ -28,7 +32,16 @@ def is_whole(checkpoint, round):
         checkpoint.round == round
         and same(checkpoint.backbone, backbone(round))
         and same(checkpoint.state, {"seen": torch.arange(round)})
+        and same(checkpoint.ledger.tensors(), ledger(round).tensors())
     )
+
+
+def checkpoint(round):
+    return Checkpoint(round, backbone(round), {"seen": torch.arange(round)}, ledger(round))
+
+
+def ledger(round):
+    return Ledger(np.array([2, 7]), np.array([round, 1]))
 
 
 @pytest.fixture
@@ -40,7 +53,7 @@ def run(tmp_path):
 def saved(run):
     """Save four checkpoints."""
     for round in (5, 10, 15, 20):
-        run.checkpoint(round, backbone(round), {"seen": torch.arange(round)})
+        run.checkpoint(checkpoint(round))
     return run
 
 
@@ -115,7 +128,7 @@ def test_the_newest_two_checkpoints_are_kept(saved):
 
 def test_checkpoints_are_ordered_by_number(run):
     for round in (999_999, 1_000_000):
-        run.checkpoint(round, backbone(round), {})
+        run.checkpoint(Checkpoint(round, backbone(round), {}, Ledger()))
     assert run.latest().round == 1_000_000
 
 
@@ -145,69 +158,84 @@ def test_a_killed_writers_leftovers_are_removed(saved):
     part = saved.path / "checkpoints" / ".round-000025.safetensors.1.part"
     part.write_bytes(b"half")
     assert is_whole(saved.latest(), 20)
-    saved.checkpoint(25, backbone(25), {"seen": torch.arange(25)})
+    saved.checkpoint(checkpoint(25))
     assert not part.exists() and is_whole(saved.latest(), 25)
 
 
-RECORDS = [{"round": round, "loss": {"digit": 1 / round}, "kept": None} for round in range(1, 6)]
+@pytest.fixture
+def records(make_record):
+    failed = (Failure(3, 7, "disk on fire", "b"), Failure(None, 8, "gone"))
+    clients = Participation(4, 2, (0, 1), failed, (Failure(None, 8, "gone", "c"),))
+    return [
+        make_record(
+            round,
+            loss={"digit": 1 / round},
+            clients=clients,
+            evaluation={"test": {"digit": 0.5, "ink": None}} if round % 2 else None,
+            diagnostics={"clients": {"cosine": [[1.0, None]]}, "step_ratio": None},
+        )
+        for round in range(1, 6)
+    ]
 
 
-def test_a_last_record_cut_off_anywhere_is_dropped(run):
-    for record in RECORDS:
+def test_a_last_record_cut_off_anywhere_is_dropped(run, records):
+    for record in records:
         run.append(record)
-    assert run.records() == RECORDS
+    assert run.records() == records
     path = run.path / "metrics.jsonl"
     data = path.read_bytes()
     last = data[:-1].rindex(b"\n") + 1
-    for length in range(last, len(data)):
+    for length in range(last, len(data), 7):
         path.write_bytes(data[:length])
-        assert run.records() == RECORDS[:-1]
+        assert run.records() == records[:-1]
         run.truncate(4)
-        run.append(RECORDS[4])
-        assert run.records() == RECORDS
+        run.append(records[4])
+        assert run.records() == records
 
 
-def test_records_after_the_checkpoint_are_cut(run):
-    for record in RECORDS:
+def test_records_after_the_checkpoint_are_cut(run, records):
+    for record in records:
         run.append(record)
     run.truncate(3)
-    run.append(RECORDS[3])
-    assert run.records() == RECORDS[:4]
+    run.append(records[3])
+    assert run.records() == records[:4]
 
 
-def test_a_record_damaged_in_the_middle_names_its_line(run):
-    for record in RECORDS:
+@pytest.mark.parametrize(
+    "spoilt", ["{\n", "\n", "3\n", "\x00\x00\n", '{"round": 3}\n', '{"clients": 3}\n']
+)
+def test_a_record_damaged_in_the_middle_names_its_line(run, records, spoilt):
+    for record in records:
         run.append(record)
     path = run.path / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    for spoilt in ("{\n", "\n", "3\n", "\x00\x00\n"):
-        path.write_text("".join([*lines[:2], spoilt, *lines[3:]]))
-        with pytest.raises(UserError, match=r"metrics\.jsonl:3: not a JSON record"):
-            run.records()
+    path.write_text("".join([*lines[:2], spoilt, *lines[3:]]))
+    with pytest.raises(UserError, match=r"metrics\.jsonl:3: it is not") as error:
+        run.records()
+    assert "\n" not in str(error.value)
 
 
-def test_numbers_that_are_not_finite_are_null(run):
-    record = {"a": math.nan, "b": [math.inf, 1.5], "c": {"d": torch.tensor([math.nan, 2.0])}}
-    run.append({"round": 1, **record})
+def test_numbers_that_are_not_finite_are_null(run, make_record):
+    said = {"b": [math.inf, 1.5], "c": {"d": torch.tensor([math.nan, 2.0])}}
+    run.append(make_record(1, objective=math.nan, diagnostics=said))
     (text,) = (run.path / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(text, parse_constant=pytest.fail) == {
-        "round": 1,
-        "a": None,
-        "b": [None, 1.5],
-        "c": {"d": [None, 2.0]},
-    }
+    tree = json.loads(text, parse_constant=pytest.fail)
+    assert tree["objective"] is None
+    assert tree["diagnostics"] == {"b": [None, 1.5], "c": {"d": [None, 2.0]}}
 
 
-def test_the_end_of_a_run(saved):
+def test_the_end_of_a_run(saved, make_record):
     assert is_whole(saved.backbone(), 20)
-    records = [{"round": 1, "loss": {"a": 0.5}}, {"round": 2, "loss": {"a": 0.25, "b": math.nan}}]
+    records = [make_record(1, loss={"a": 0.5}), make_record(2, loss={"a": 0.25, "b": math.nan})]
     saved.finish(21, backbone(21), records)
     assert saved.backbone().round == 21 and same(saved.backbone().backbone, backbone(21))
     with (saved.path / "metrics.csv").open(newline="") as file:
-        assert list(csv.DictReader(file)) == [
-            {"round": "1", "loss/a": "0.5", "loss/b": ""},
-            {"round": "2", "loss/a": "0.25", "loss/b": ""},
-        ]
+        rows = list(csv.DictReader(file))
+    wanted = ("round", "loss/a", "loss/b", "bytes/up", "clients/trained")
+    assert [[row[name] for name in wanted] for row in rows] == [
+        ["1", "0.5", "", "50", "2"],
+        ["2", "0.25", "", "50", "2"],
+    ]
     final = saved.path / "final" / "backbone.safetensors"
     final.write_bytes(final.read_bytes()[:-1])
     with pytest.raises(UserError, match="delete it and resume"):

@@ -1,4 +1,4 @@
-"""Private state: a file that many processes share and no kill spoils; memory like a plain dict."""
+"""Private state on disk: a file that many processes share and no kill spoils."""
 
 import signal
 import sqlite3
@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from fedjoint.errors import UserError
-from fedjoint.store import PrivateState, StateStore
+from fedjoint.node.store import StateStore
+from fedjoint.runs.ledger import Ledger
 
 
 def state(client, round):
@@ -37,10 +38,10 @@ def same(found, expected):
 def rounds_of(store, client):
     """Return the rounds after which ``client`` has a state, by asking for each of them."""
     found = {}
-    for before in range(1, 12):
-        states = store.read([client], before)
+    for round in range(1, 12):
+        states = store.read([client], [round])
         if client in states:
-            found[int(states[client]["steps"]) - 1000 * client] = states[client]
+            found[round] = states[client]
     assert all(same(found[round], state(client, round)) for round in found)
     return sorted(found)
 
@@ -52,20 +53,30 @@ def store(tmp_path):
     with_file.close()
 
 
-def test_the_newest_state_before_a_round_is_read(store):
+def test_the_state_of_a_round_is_read(store):
     store.write(2, {0: state(0, 2), 5: state(5, 2)})
     store.write(4, {5: state(5, 4)})
-    assert store.clients() == [0, 5]
-    assert store.read([0, 5, 7], before=2) == {}
-    found = store.read([5, 7, 0], before=5)
+    assert store.newest() == {0: 2, 5: 4}
+    assert store.read([0, 5, 7], [1, 3, 4]) == {}
+    found = store.read([5, 7, 0], [4, 4, 2])
     assert found.keys() == {0, 5}
     assert same(found[0], state(0, 2)) and same(found[5], state(5, 4))
-    assert same(store.read([5], before=4)[5], state(5, 2))
+    assert same(store.read([5], [2])[5], state(5, 2))
+
+
+def test_settling_deletes_what_does_not_count(store):
+    for client, rounds in {0: [1, 2], 1: [3], 2: [2, 3], 4: [1]}.items():
+        for round in rounds:
+            store.write(round, {client: state(client, round)})
+    store.settle(Ledger(np.array([0, 2, 9]), np.array([1, 3, 3])))
+    assert {c: rounds_of(store, c) for c in (0, 1, 2, 4)} == {0: [1], 1: [], 2: [2, 3], 4: []}
+    store.settle(Ledger())
+    assert store.newest() == {}
 
 
 def test_a_state_without_tensors_is_kept_too(store):
     store.write(1, {3: {}})
-    assert store.read([3], before=2) == {3: {}}
+    assert store.read([3], [1]) == {3: {}}
 
 
 def test_another_store_sees_what_was_written(store):
@@ -84,11 +95,8 @@ def test_pruning_keeps_what_each_kept_checkpoint_needs(store):
     for client, rounds in trained.items():
         for checkpoint in checkpoints:
             newest = max((r for r in rounds if r <= checkpoint), default=None)
-            found = store.read([client], before=checkpoint + 1)
-            if newest is None:
-                assert found == {}
-            else:
-                assert same(found[client], state(client, newest))
+            if newest is not None:
+                assert same(store.read([client], [newest])[client], state(client, newest))
     # And no more than that.
     assert {c: rounds_of(store, c) for c in trained} == {
         0: [3, 4, 5, 6, 7],
@@ -127,9 +135,9 @@ def test_damaged_state_names_its_client(store, damage):
         else:
             spoilt[at] ^= 0x10
         db.execute("UPDATE state SET data = ? WHERE client = 2", (bytes(spoilt),))
-    assert same(store.read([1], before=5)[1], state(1, 4))
+    assert same(store.read([1], [4])[1], state(1, 4))
     with pytest.raises(UserError, match="client 2 after round 4 is damaged") as error:
-        store.read([1, 2], before=5)
+        store.read([1, 2], [4, 4])
     assert str(store.path) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -149,10 +157,10 @@ def test_a_full_disk_is_said_and_leaves_all_or_nothing(store):
     large = {c: {"w": torch.zeros(3000)} for c in range(5)}
     with pytest.raises(UserError, match="full"):
         store.write(2, large)
-    assert store.clients() == [1]
+    assert list(store.newest()) == [1]
     store._db.execute("PRAGMA max_page_count = 100000")
     store.write(2, large)
-    assert store.clients() == [0, 1, 2, 3, 4]
+    assert list(store.newest()) == [0, 1, 2, 3, 4]
 
 
 def let_go_soon(path, statement):
@@ -165,19 +173,19 @@ def let_go_soon(path, statement):
 
 def test_whoever_opens_a_new_file_waits_for_whoever_makes_it(tmp_path):
     let_go_soon(tmp_path / "state.sqlite", "CREATE TABLE other (x)")
-    assert StateStore(tmp_path / "state.sqlite").clients() == []
+    assert StateStore(tmp_path / "state.sqlite").newest() == {}
 
 
 def test_whoever_begins_waits_for_whoever_writes(store):
     store.write(1, {1: state(1, 1)})
     let_go_soon(store.path, "INSERT INTO run VALUES (0)")
     store.begin(1, 0)
-    assert store.clients() == []
+    assert store.newest() == {}
 
 
 WRITER = """
 import sys, torch
-from fedjoint.store import StateStore
+from fedjoint.node.store import StateStore
 path, client = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
 input()
@@ -219,7 +227,7 @@ def test_processes_share_a_file_that_none_has_made(tmp_path):
 
 KILLED = """
 import os, signal, sys, torch
-from fedjoint.store import StateStore
+from fedjoint.node.store import StateStore
 store = StateStore(sys.argv[1])
 store._db.set_progress_handler(lambda: os.kill(os.getpid(), signal.SIGKILL), int(sys.argv[2]))
 store.write(2, {client: {"steps": torch.tensor(-1)} for client in range(50)})
@@ -238,88 +246,3 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_file_as_it_was(tmp_path, ins
     assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     store.write(2, {client: state(client, 2) for client in range(50)})
     assert rounds_of(store, 49) == [1, 2]
-
-
-def fresh():
-    return {"heads.a.weight": torch.full((2, 3), -1.0), "steps": torch.tensor(-1)}
-
-
-@pytest.mark.parametrize("resident", [1, 4, 100])
-@pytest.mark.parametrize("seed", range(3))
-def test_memory_over_a_store_is_a_plain_dict(store, resident, seed):
-    random = np.random.default_rng(seed)
-    private, oracle = PrivateState(store, resident), {}
-    cohorts = [random.choice(12, random.integers(1, 7), replace=False) for _ in range(5)]
-    for round in range(1, 80):
-        if random.random() < 0.5:
-            clients = cohorts[random.integers(5)]  # the same clients again
-        else:
-            clients = random.choice(12, random.integers(1, 7), replace=False)
-        taken = private.take(clients, round, fresh)
-        for row, client in enumerate(clients.tolist()):
-            expected = state(client, oracle[client]) if client in oracle else fresh()
-            assert same({name: t[row] for name, t in taken.items()}, expected)
-        for tensor in taken.values():
-            tensor.fill_(-7)  # a job that fails: what is kept must not change
-        action = random.choice(["put", "flush", "forget", "nothing"], p=[0.6, 0.1, 0.1, 0.2])
-        if action == "put":
-            private.put(clients, round, stacked(clients.tolist(), round))
-            oracle |= dict.fromkeys(clients.tolist(), round)
-            unwritten = [c for c in oracle if not same_in(store, c, oracle[c])]
-            assert len(unwritten) <= resident
-        elif action == "flush":
-            private.flush()
-            assert all(same_in(store, client, oracle[client]) for client in oracle)
-        elif action == "forget":
-            private.flush()
-            private.forget(clients if random.random() < 0.5 else None)
-
-
-def same_in(store, client, round):
-    found = store.read([client], before=round + 1)
-    return client in found and same(found[client], state(client, round))
-
-
-def test_without_a_store_nothing_leaves_memory():
-    private = PrivateState(None, resident=1)
-    for first in range(0, 12, 3):
-        clients = np.arange(first, first + 3)
-        private.put(clients, 1, stacked(clients.tolist(), 1))
-    private.flush()
-    everyone = np.array([11, 0, 5, 20])
-    taken = private.take(everyone, 2, fresh)
-    for row, client in enumerate([11, 0, 5]):
-        assert same({name: t[row] for name, t in taken.items()}, state(client, 1))
-    assert same({name: t[3] for name, t in taken.items()}, fresh())
-
-
-def test_forgotten_state_that_was_not_written_is_gone(store):
-    private = PrivateState(store, resident=100)
-    one, two = np.array([1]), np.array([2])
-    private.put(one, 1, stacked([1], 1))
-    private.flush()
-    private.put(one, 2, stacked([1], 2))
-    private.put(two, 2, stacked([2], 2))
-    private.forget([1])
-    assert private.take(one, 3, fresh)["steps"].tolist() == [1001]
-    assert private.take(two, 3, fresh)["steps"].tolist() == [2002]
-    private.forget()
-    assert private.take(two, 3, fresh)["steps"].tolist() == [-1]
-
-
-def test_a_round_done_again_does_not_see_itself(store):
-    private = PrivateState(store, resident=100)
-    both = np.array([1, 2])
-    for round in (1, 2):
-        private.put(both, round, stacked([1, 2], round))
-        private.flush()
-    assert private.take(both, 2, fresh)["steps"].tolist() == [1001, 2001]
-    assert private.take(both, 3, fresh)["steps"].tolist() == [1002, 2002]
-
-
-def test_states_that_do_not_fit_together_name_a_client():
-    private = PrivateState(None, resident=100)
-    private.put(np.array([1]), 1, {"w": torch.zeros(1, 2)})
-    private.put(np.array([2]), 1, {"w": torch.zeros(1, 3)})
-    with pytest.raises(UserError, match="client 2 does not fit that of client 1"):
-        private.take(np.array([1, 2]), 2, lambda: {"w": torch.zeros(2)})

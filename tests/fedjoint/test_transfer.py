@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.metrics import METRICS
-from fedjoint.rundir import RunDir
+from fedjoint.model.metrics import METRICS
+from fedjoint.model.tasks import Task
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.record import Participation, RoundRecord, Seconds, Steps, Traffic
+from fedjoint.server.reference import Reference
 from fedjoint.simulation import simulate
-from fedjoint.tasks import Task
-from fedjoint.transfer import Reference
 
 TREE = {
     "rounds": 4,
@@ -27,7 +28,22 @@ def alone(folder, tests, status="done", own_problem=False, **tables):
     tree = {**TREE, "local": {"method": "independent"}, **tables}
     run = RunDir.create(folder, "alone", check(tree), own_problem=own_problem)
     for round, test in tests.items():
-        run.append({"round": round, "evaluation": test and {"test": test}})
+        run.append(
+            RoundRecord(
+                round=round,
+                objective=None,
+                loss={},
+                evaluation=test and {"test": test},
+                spread=None,
+                clients=Participation(4, 4, None),
+                steps=Steps(None, 0),
+                kept=None,
+                fallback=None,
+                bytes=Traffic(0, 0),
+                seconds=Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+                diagnostics=None,
+            )
+        )
     run.mark(status)
     return str(run.path)
 
@@ -69,12 +85,12 @@ def test_a_run_records_it_with_every_evaluation(tmp_path, every):
         }
     )
     for record in result.records:
-        round, said = record["round"], record["diagnostics"] or {}
+        round, said = record.round, record.diagnostics or {}
         assert ("clients" in said) == (every == 3 and round == 3)
         if round % 2:
             assert "transfer" not in said
             continue
-        own = record["evaluation"]["test"]
+        own = record.evaluation["test"]
         assert said["transfer"]["ink"] == own["ink"] - theirs[round]["ink"]
         assert said["transfer"]["digit"] == (own["digit"] - 0.5 if round == 2 else None)
 
@@ -83,7 +99,7 @@ def test_a_run_of_independent_training_is_a_reference_to_itself(tmp_path):
     tree = {**TREE, "local": {"method": "independent"}, "output": {"dir": str(tmp_path)}}
     first = simulate(tree)
     again = simulate({**tree, "diagnostics": {"reference": str(first.path)}})
-    transfer = [r["diagnostics"]["transfer"] for r in again.records if r["evaluation"]]
+    transfer = [r.diagnostics["transfer"] for r in again.records if r.evaluation]
     assert transfer == [{"digit": 0.0, "ink": 0.0}] * 2
 
 

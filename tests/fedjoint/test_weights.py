@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fedjoint import Client, Examples, Problem, Task
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.simulation import simulate
 
 RATE = 0.1

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from fedjoint.config import check
+from fedjoint.config.load import check
+from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
-from fedjoint.scenario import scenario_config
 from fedjoint.simulation import simulate
 from simulations import tabular, text
 
@@ -43,7 +43,7 @@ def test_a_scenario_trains_every_task(name, sentences, tmp_path):
     result = simulate(config)
     tasks = [task.name for task in build_problem(config).tasks]
     assert list(result.metrics["test"]) == tasks and len(tasks) > 1
-    assert all(result.records[-1]["loss"][task] > 0 for task in tasks)
+    assert all(result.records[-1].loss[task] > 0 for task in tasks)
 
 
 def test_text_has_a_task_per_kind_of_sentence(sentences):

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fedjoint.layout import Layout
-from fedjoint.updates import Updates
+from fedjoint.model.layout import Layout
+from fedjoint.server.updates import Updates
 
 TASKS = ("a", "b", "c")
 

@@ -6,9 +6,10 @@ from itertools import combinations
 import pytest
 import torch
 
-from fedjoint.config import check
-from fedjoint.rundir import RunDir
-from fedjoint.scenario import scenario_config
+from fedjoint.config.load import check
+from fedjoint.config.scenario import scenario_config
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
 from strategies.clustered import CFL, IFCA
 
@@ -37,8 +38,8 @@ def test_ifca_backbones_start_apart():
     assert not second.equal(IFCA(spread=0.5, seed=1).broadcast(backbone)["backbones"][1])
     bound = []
     for seed in (0, 1):
-        strategy = IFCA(spread=0.5)
-        strategy.config = check({"seed": seed})
+        options = {"name": "ifca", "options": {"spread": 0.5}}
+        strategy = make_strategy(check({"seed": seed, "strategy": options}))
         bound.append(strategy.broadcast(backbone)["backbones"][1])
     assert second.equal(bound[0]) and not second.equal(bound[1])
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
+from fedjoint.server.strategy import make_strategy
 from strategies.alignedmtl import AlignedMTL
 from strategies.cagrad import CAGrad, FedHCA2
 from strategies.conflict import ConflictAware
@@ -233,8 +234,8 @@ def test_pcgrad_projects_the_vectors(seed, draw):
 @pytest.mark.parametrize("rule", [PCGrad, GradVac])
 def test_orders_depend_on_run_seed_round_and_id_alone(rule):
     def order(ids, round=1, seed=1, run=0):
-        strategy = rule(seed=seed)
-        strategy.config = check({"seed": run})
+        options = {"name": rule.__name__.lower(), "options": {"seed": seed}}
+        strategy = make_strategy(check({"seed": run, "strategy": options}))
         ids = np.array(ids)
         return {
             int(i): ids[row].tolist()

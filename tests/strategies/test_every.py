@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fedjoint.strategy import JointStrategy
+from fedjoint.server.strategy import JointStrategy
 from strategies import adaptive, cagrad, clustered, krum, mgda, personal, projection
 from strategies.alignedmtl import AlignedMTL
 from strategies.fedavg import FedAvg

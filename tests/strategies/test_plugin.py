@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fedjoint.cli import main
+from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
-from fedjoint.rundir import RunDir
-from fedjoint.scenario import scenario_config
+from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 
 STRATEGY = '''
@@ -105,9 +105,9 @@ def half_of_fedavg(folder):
 def check(run, strategy, folder):
     assert json.loads((run.path / "config.json").read_text())["strategy"]["name"] == strategy
     records = run.records()
-    assert [record["round"] for record in records] == [1, 2]
-    assert all(record["kept"] is None for record in records)
-    assert all(record["clients"]["trained"] == 6 for record in records)
+    assert [record.round for record in records] == [1, 2]
+    assert all(record.kept is None for record in records)
+    assert all(record.clients.trained == 6 for record in records)
     expected, found = half_of_fedavg(folder), run.backbone().backbone
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -126,7 +126,7 @@ def test_a_strategy_in_a_file_runs(tmp_path):
 
 
 METHOD = """
-from fedjoint.method import Method
+from fedjoint.training.method import Method
 
 class Plain(Method):
     pass
@@ -138,7 +138,7 @@ def test_a_run_with_files_of_one_s_own_is_resumed_from_anywhere(tmp_path, monkey
         pass
 
     def stop(record):
-        if record["round"] == 2:
+        if record.round == 2:
             raise Stop
 
     (tmp_path / "mine.py").write_text(STRATEGY)
@@ -150,7 +150,7 @@ def test_a_run_with_files_of_one_s_own_is_resumed_from_anywhere(tmp_path, monkey
     )
     whole = simulate(config)
     with pytest.raises(Stop):
-        simulate(config.model_copy(update={"name": "cut"}), on_round=stop)
+        simulate(config.model_copy(update={"name": "cut"}), callbacks=[stop])
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (folder,) = (tmp_path / "runs").glob("cut-*")
@@ -297,7 +297,7 @@ def assert_same(result, expected):
 )
 def test_a_faulty_merge_keeps_the_backbone_and_the_run_goes_on(tmp_path, skipped, second, words):
     result = faulty(tmp_path, second)
-    first, kept, third = (record["kept"] for record in result.records)
+    first, kept, third = (record.kept for record in result.records)
     assert first is None and third is None
     assert kept.startswith("Faulty: ") and words in kept and "\n" not in kept
     assert_same(result, skipped)
@@ -309,7 +309,7 @@ def test_a_faulty_merge_keeps_the_backbone_and_the_run_goes_on(tmp_path, skipped
 @pytest.mark.parametrize("second", ["double", "differentiable"])
 def test_a_step_of_another_type_is_taken(tmp_path, skipped, second):
     result = faulty(tmp_path, second)
-    assert [record["kept"] for record in result.records] == [None, None, None]
+    assert [record.kept for record in result.records] == [None, None, None]
     assert_same(result, skipped)
     assert not any(tensor.requires_grad for tensor in result.backbone.values())
 
@@ -337,11 +337,13 @@ def test_a_state_that_is_changed_in_place_is_rolled_back(tmp_path):
         strategy__name=f"{tmp_path / 'momentum.py'}:Momentum",
     )
     backbones = []
-    result = simulate(
-        config,
-        on_round=lambda record: backbones.append(RunDir(next(tmp_path.glob("digits-*"))).latest()),
-    )
-    first, kept, third = (record["kept"] for record in result.records)
+
+    def keep(record):
+        (folder,) = tmp_path.glob("digits-*")
+        backbones.append(RunDir(folder).latest())
+
+    result = simulate(config, callbacks=[keep])
+    first, kept, third = (record.kept for record in result.records)
     assert (first, third) == (None, None) and "not finite" in kept
     # What round 3 added to the momentum of round 1 is a mean of updates: finite, and no more.
     momentum = RunDir(result.path).latest().state["momentum"]
@@ -436,7 +438,7 @@ def test_a_faulty_broadcast_ends_a_run_that_can_be_resumed(tmp_path, second, wor
     assert str(error.value) == f"round 2: Broadcast.broadcast: {words}"
     (folder,) = (tmp_path / second).iterdir()
     assert RunDir(folder).info["status"] == "failed"
-    assert [record["round"] for record in RunDir(folder).records()] == [1]
+    assert [record.round for record in RunDir(folder).records()] == [1]
     # The plug-in is mended, and the run goes on.
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace(f'"{second}"', '"mended"'))

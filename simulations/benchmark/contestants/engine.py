@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from typing import Any
+from dataclasses import asdict
 
 from fedjoint import simulate
-from fedjoint.config import Config, check
+from fedjoint.config.load import check
+from fedjoint.config.schema import Config
+from fedjoint.runs.record import RoundRecord
 from simulations.benchmark.contestants import OnRound
 from simulations.benchmark.workloads import BATCH, RATE, STEPS, Workload
 
@@ -25,16 +27,16 @@ def measure(
     """Simulate; the time of a round is that from the end of one to the end of the next."""
     ended = time.perf_counter()
 
-    def record(values: dict[str, Any]) -> None:
+    def record(values: RoundRecord) -> None:
         nonlocal ended
         now = time.perf_counter()
-        if values["round"] <= rounds:
-            on_round(now - ended, values["seconds"])
+        if values.round <= rounds:
+            on_round(now - ended, asdict(values.seconds))
         ended = now
 
     with tempfile.TemporaryDirectory() as folder:
         config = settings(rounds, threads, folder, compiled)
-        simulate(config, workload.problem(clients), on_round=record)
+        simulate(config, workload.problem(clients), callbacks=[record])
 
 
 def settings(rounds: int, threads: int, folder: str, compiled: bool) -> Config:

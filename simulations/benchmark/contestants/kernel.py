@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from fedjoint.layout import Layout
+from fedjoint.model.layout import Layout
 from simulations.benchmark import workloads
 from simulations.benchmark.contestants import OnRound
 from simulations.benchmark.workloads import BATCH, EXAMPLES, RATE, Workload

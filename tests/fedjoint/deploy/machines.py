@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from fedjoint import processes
+from fedjoint._util import processes
 from fedjoint.deploy.address import free_port
 
 PROGRAM = str(Path(sys.executable).with_name("fedjoint"))

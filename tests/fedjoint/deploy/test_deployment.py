@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import fedjoint
-from fedjoint.config import check, load
-from fedjoint.rundir import RunDir
-from fedjoint.store import StateStore
+from fedjoint.config.load import check, load
+from fedjoint.node.store import StateStore
+from fedjoint.runs.directory import RunDir
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machines import Site
@@ -81,16 +81,17 @@ def test_same_numbers_with_keys_and_nobody_else(tmp_path):
     for name, tensor in simulated.backbone.items():
         torch.testing.assert_close(backbone[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
     ours, theirs = simulated.records[-1], run.records()[-1]
-    assert theirs["clients"]["ids"] == [0, 1, 2, 3]
-    for task, value in ours["evaluation"]["test"].items():
-        assert theirs["evaluation"]["test"][task] == pytest.approx(value, abs=1e-5)
+    assert theirs.clients.ids == (0, 1, 2, 3)
+    for task, value in ours.evaluation["test"].items():
+        assert theirs.evaluation["test"][task] == pytest.approx(value, abs=1e-5)
 
     # Heads: on their nodes, the same as in simulation, and nowhere else.
     heads = simulated.heads()
     for name, clients in (("west", [0, 1]), ("east", [2, 3])):
         store = StateStore(tmp_path / name / f"{run.path.name}.sqlite")
-        assert store.clients() == clients
-        for client, state in store.read(clients, before=99).items():
+        newest = store.newest()
+        assert list(newest) == clients
+        for client, state in store.read(clients, list(newest.values())).items():
             for key, tensor in state.items():
                 torch.testing.assert_close(heads[client][key], tensor, rtol=1e-5, atol=1e-6)
     assert not run.state.exists()

@@ -13,18 +13,19 @@ from flwr.app import Context, Message, RecordDict
 from typer.testing import CliRunner
 
 from clients.app import make_app
-from fedjoint import cli, messages
-from fedjoint.commands import deploy as commands
-from fedjoint.config import check
+from fedjoint import cli
+from fedjoint._util.logs import log_to
+from fedjoint.cli import deploy as commands
+from fedjoint.config.load import check
 from fedjoint.deploy import run as runs
 from fedjoint.deploy import server
 from fedjoint.deploy.address import free_port
 from fedjoint.deploy.news import News
-from fedjoint.engines.identity import be_server, number
 from fedjoint.errors import UserError
-from fedjoint.flower import Connection
-from fedjoint.logs import log_to
-from fedjoint.rundir import RunDir
+from fedjoint.flower.identity import be_server, number
+from fedjoint.flower.programs import Connection
+from fedjoint.protocol import messages
+from fedjoint.runs.directory import RunDir
 
 
 @pytest.fixture
@@ -101,9 +102,9 @@ def test_a_run_that_fails_says_the_last_error(run, tmp_path, own_logger):
     log.touch()
     news = News(log)
     lines = [
-        {"level": "INFO", "logger": "fedjoint.roster", "message": "waiting for nodes"},
-        {"level": "ERROR", "logger": "fedjoint.server", "message": "the run ends: too few"},
-        {"level": "INFO", "logger": "fedjoint.server", "message": "round 1"},
+        {"level": "INFO", "logger": "fedjoint.server.roster", "message": "waiting for nodes"},
+        {"level": "ERROR", "logger": "fedjoint.server.serve", "message": "the run ends: too few"},
+        {"level": "INFO", "logger": "fedjoint.server.serve", "message": "round 1"},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines) + "half a li"
     log.write_text(text)

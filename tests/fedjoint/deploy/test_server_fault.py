@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import fedjoint
-from fedjoint.rundir import RunDir
-from fedjoint.scenario import scenario_config
+from fedjoint.config.scenario import scenario_config
+from fedjoint.runs.directory import RunDir
 
 sys.path.insert(0, str(Path(__file__).parent))
 from machines import Site
@@ -42,8 +42,8 @@ def test_a_killed_server_costs_nothing(tmp_path):
         site.deploy("again", "--resume", site.run)
         assert site.finish("again", 400) == 0, site.log("again")
     run = RunDir.open(site.run)
-    assert [record["round"] for record in run.records()] == [1, 2, 3, 4]
-    assert all(record["clients"]["trained"] == 6 for record in run.records())
+    assert [record.round for record in run.records()] == [1, 2, 3, 4]
+    assert all(record.clients.trained == 6 for record in run.records())
     assert "by client: 0: 4, 1: 4, 2: 4, 3: 4, 4: 4, 5: 4" in site.log("again")
     for name, tensor in run.backbone().backbone.items():
         torch.testing.assert_close(whole.backbone[name], tensor, rtol=1e-5, atol=1e-6, msg=name)

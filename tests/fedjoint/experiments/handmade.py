@@ -5,12 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.experiments.arms import Arm, Trained
-from fedjoint.metrics import METRICS
+from fedjoint.model.metrics import METRICS
+from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
+from fedjoint.runs.record import Participation, RoundRecord, Seconds, Steps, Traffic
 from fedjoint.simulation import RunResult
-from fedjoint.tasks import Task
 
 ACCURACY = Task("kind", "multiclass", 3)
 ERROR = Task("size", "regression", 1, metric=METRICS["rmse"])
@@ -40,7 +41,7 @@ def two_tasks(tmp_path, **more):
     return digits(tmp_path, **{"data": {"clients": 7, "task_mix": mix}, **more})
 
 
-def curve(spread=None, steps=None, **values):
+def curve(spread=None, steps=0, **values):
     """Return a run: split and task -> value at rounds 2, 4, ...
 
     Each of its rounds sends 1.5 MB and takes half a second, and ``steps`` gradient steps in all.
@@ -53,20 +54,21 @@ def curve(spread=None, steps=None, **values):
             split, task = name.split("_")
             at[split][task] = series[round // 2 - 1]
         records.append(
-            {
-                "round": round,
-                "evaluation": None if round % 2 else at,
-                "bytes": {"down": 10**6, "up": 5 * 10**5},
-                "seconds": {"round": 0.5},
-                "clients": {"failed": []},
-                "diagnostics": None,
-                "kept": None,
-            }
+            RoundRecord(
+                round=round,
+                objective=None,
+                loss={},
+                evaluation=None if round % 2 else at,
+                spread=None if round % 2 else spread,
+                clients=Participation(2, 2, (0, 1)),
+                steps=Steps(steps / 2, steps),
+                kept=None,
+                fallback=None,
+                bytes=Traffic(10**6, 5 * 10**5),
+                seconds=Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.5),
+                diagnostics=None,
+            )
         )
-        if steps is not None:
-            records[-1]["steps"] = {"mean": steps / 2, "total": steps}
-        if spread is not None:
-            records[-1]["spread"] = None if round % 2 else spread
     return RunResult(Path(), check({}), records, {})
 
 

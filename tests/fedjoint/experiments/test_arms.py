@@ -1,6 +1,7 @@
 """Sums and curves of an arm on runs that are made up."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from handmade import ERROR, UP, arm, both, curve
@@ -19,16 +20,12 @@ def test_a_seed_of_one_run_a_task_is_summed_and_each_task_found():
     assert found.scores() == pytest.approx([(0.6 - 2.0) / 2]) and found.worst() == [-2.0]
 
 
-def test_steps_that_no_record_has_are_unknown():
-    assert math.isnan(arm("old", curve(test_kind=[0.5])).steps[0])
-
-
 def test_the_spread_is_that_of_the_last_evaluation():
-    spread = {"up": {"clients": 3, "std": 0.25, "worst": 0.125, "worst_tenth": None}}
+    spread = {"up": {"clients": 3, "std": 0.25, "worst": 0.125, "worst_tenth": 0.2}}
     found = both("joint", [0.5, 0.5], [1.0, 1.0])
     found.seeds = [Trained((curve(spread, test_up=[0.1, 0.5], test_size=[1, 1]),), 3)] * 2
     assert found.spread("up", "std") == [0.25, 0.25]
-    assert math.isnan(found.spread("up", "worst_tenth")[0])  # undefined
+    assert found.spread("up", "worst_tenth") == [0.2, 0.2]
     assert math.isnan(found.spread("size", "std")[0])  # not told
     assert math.isnan(both("old", [0.5], [1.0]).spread("up", "std")[0])
 
@@ -43,8 +40,7 @@ def test_an_arm_that_never_merged_says_why():
     found = both("weak", [0.5, 0.5], [1.0, 1.0])
     assert found.never_merged() is None and found.kept == [0, 0]
     records = found.seeds[1].runs[0].records
-    records[0]["kept"] = "NaN"
+    records[0] = replace(records[0], kept="NaN")
     assert found.never_merged() is None and found.kept == [0, 1]
-    for record in records:
-        record["kept"] = "too few"
+    records[:] = [replace(record, kept="too few") for record in records]
     assert found.never_merged() == "no round has merged; the last one: too few"

@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,7 +117,8 @@ def test_a_strategy_that_loses_a_metric_is_last_and_says_so():
 
 def test_rounds_without_a_merge_are_counted():
     weak = both("weak", [0.5, 0.5], [1.0, 1.0])
-    weak.seeds[1].runs[0].records[0]["kept"] = "NaN"
+    records = weak.seeds[1].runs[0].records
+    records[0] = replace(records[0], kept="NaN")
     found = Bench({"weak": weak}, {"alone": both("alone", [0.5, 0.5], [1.0, 1.0])})
     assert {r["strategy"]: r["kept rounds"] for r in found.rows()} == {"weak": 1, "alone": 0}
 

@@ -1,8 +1,10 @@
 """Plots: what they draw, and when they leave a picture out."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pytest
-from handmade import both
+from handmade import both, curve
 
 from fedjoint.experiments import plots
 
@@ -38,7 +40,8 @@ def test_every_arm_has_a_line_of_its_own_in_every_panel(tmp_path, drawn, count):
 def record(ids):
     """Return a round's record with the cosines of these tasks."""
     cosine = [[1.0 if a == b else -0.5 for a in ids] for b in ids]
-    return {"round": 1, "diagnostics": {"tasks": {"ids": ids, "cosine": cosine}}}
+    found = curve(test_up=[0.5]).records[0]
+    return replace(found, diagnostics={"tasks": {"ids": ids, "cosine": cosine}})
 
 
 def test_a_map_of_one_cell_is_left_out_in_words(tmp_path, drawn):
@@ -46,7 +49,7 @@ def test_a_map_of_one_cell_is_left_out_in_words(tmp_path, drawn):
     assert plots.task_cosines([record(["a"])], file) == (
         "no map of the cosines between tasks: there is one task"
     )
-    assert "no round has diagnostics" in plots.task_cosines([{"diagnostics": None}], file)
+    assert "no round has diagnostics" in plots.task_cosines(curve(test_up=[0.5]).records, file)
     assert not file.exists() and not drawn
     assert plots.task_cosines([record(["a", "b"])], file) is None
     assert file.exists() and drawn[0].axes[0].images[0].get_array().tolist() == [

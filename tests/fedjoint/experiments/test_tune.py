@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from handmade import ACCURACY, ERROR, UP, arm, curve, digits, printed, two_tasks
 
-from fedjoint.commands.compare import bench_command, compare_command
+from fedjoint.cli.compare import bench_command, compare_command
 from fedjoint.errors import UserError
 from fedjoint.experiments import tune as tuning
 from fedjoint.experiments.arms import Arm, Trained, Way

@@ -8,7 +8,7 @@ import torch
 from handmade import digits
 from plain import pooled_metrics, train
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.data.base import Client, Examples
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way, run_arm
@@ -131,7 +131,7 @@ def test_settings_of_all_tasks_are_those_of_one(tmp_path):
     assert found["ink"].strategy.min_clients == 1 and found["digit"].strategy.min_clients == 2
     assert found["digit"].strategy.name == "fedavgm" and found["digit"].seed == config.seed
     result = simulate(found["ink"].model_copy(update={"rounds": 1}), by_one(config, "ink"))
-    assert result.records[0]["clients"]["asked"] == 1
+    assert result.records[0].clients.asked == 1
 
 
 def by_one(config, task):

@@ -3,7 +3,7 @@
 import torch
 
 from fedjoint import Task
-from fedjoint.config import BalanceConfig
+from fedjoint.config.schema import BalanceConfig
 from fedjoint.training.balance import make_balance
 
 TASKS = [Task(name, "regression", 1) for name in ("a", "b", "c")]

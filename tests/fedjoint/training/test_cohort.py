@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedjoint import Client, Examples, Problem, Task
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.simulation import simulate
 from fedjoint.training.cohort import gather
@@ -55,7 +55,7 @@ def test_a_backbone_that_is_undefined_at_zero_trains_the_same_in_a_batch(tmp_pat
         )
         for sequential in (False, True)
     ]
-    assert [r.records[-1]["clients"]["trained"] for r in results] == [3, 3]
+    assert [r.records[-1].clients.trained for r in results] == [3, 3]
     for name, tensor in results[1].backbone.items():
         torch.testing.assert_close(results[0].backbone[name], tensor, rtol=1e-4, atol=1e-6)
     batched, alone = (r.metrics["test"]["sum"] for r in results)

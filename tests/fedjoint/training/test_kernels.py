@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedjoint.config import check
-from fedjoint.method import Method
+from fedjoint.config.load import check
 from fedjoint.problem import build_problem
 from fedjoint.training import replay
+from fedjoint.training.method import Method
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer
 

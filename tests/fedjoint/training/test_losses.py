@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedjoint import Client, Examples, Problem, Task
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.simulation import simulate
 
 
@@ -55,4 +55,4 @@ def test_minibatches_without_a_label_do_not_count(tmp_path, sequential, balance)
     }
     for record in simulate(check(tree), problem).records:
         # Zero logits: every class has a third, whatever the labels.
-        assert record["loss"] == pytest.approx({"common": math.log(3), "rare": math.log(3)})
+        assert record.loss == pytest.approx({"common": math.log(3), "rare": math.log(3)})

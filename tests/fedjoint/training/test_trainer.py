@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedjoint.config import check
+from fedjoint.config.load import check
 from fedjoint.problem import build_problem
 from fedjoint.training.seeding import seeded
 from fedjoint.training.trainer import Trainer

@@ -1,0 +1,165 @@
+"""``fedjoint compare``, ``fedjoint bench-strategies`` and ``fedjoint plot``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.status import Status
+
+from fedjoint.cli.common import Scenario, Settings, console
+from fedjoint.config.scenario import scenario_config
+from fedjoint.config.schema import Config
+from fedjoint.entries import split_entries
+from fedjoint.errors import UserError
+from fedjoint.experiments import plots
+from fedjoint.experiments.arms import Arm, OnRun
+from fedjoint.experiments.bench import bench_strategies
+from fedjoint.experiments.compare import compare
+from fedjoint.experiments.search import Search, read_search
+from fedjoint.experiments.show_bench import show_bench
+from fedjoint.experiments.show_compare import show_compare
+from fedjoint.experiments.tune import Tuning
+from fedjoint.runs.directory import RunDir, new_folder
+from fedjoint.runs.files import write_csv
+
+Seeds = Annotated[int, typer.Option(min=1, help="Seeds; an interval needs two or more.")]
+Tune = Annotated[
+    int,
+    typer.Option(
+        help="Trials for each arm, the scenario's own settings among them; the validation data "
+        "of a further seed choose. Default: nothing is tuned."
+    ),
+]
+TuneOver = Annotated[
+    list[str],
+    typer.Option(
+        help="Beside the learning rate, tune this: key.path=low..high or key.path=a,b,c. The "
+        "learning rate is local.optimiser.lr, by default a sixteenth to four times the scenario's."
+    ),
+]
+Plain = Annotated[
+    bool,
+    typer.Option(
+        "--plain-intervals",
+        help="Student's intervals, which take seeds as independent; default: corrected for what "
+        "re-splits of one data set share (Nadeau and Bengio).",
+    ),
+]
+
+
+def compare_command(
+    scenario: Scenario,
+    seeds: Seeds = 3,
+    strategy: Annotated[str | None, typer.Option(help="Of the joint and per-task arms.")] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also a centralised model per task.")
+    ] = False,
+    tune: Tune = 0,
+    tune_over: TuneOver = [],  # noqa: B006 (typer's way)
+    plain_intervals: Plain = False,
+    settings: Settings = [],  # noqa: B006
+) -> None:
+    """Compare training alone, per task, jointly, and in one place."""
+    config = scenario_config(scenario, settings, strategy__name=strategy)
+    search = _search(config, tune, tune_over)
+    config, folder = _prepare(config, "compare")
+    with console.status("starting") as status:
+        found = compare(
+            config,
+            seeds,
+            full=full,
+            corrected=not plain_intervals,
+            search=search,
+            on_run=_shown_in(status),
+        )
+    show_compare(found, config.local.optimiser.lr, console)
+    write_csv(found.rows(), folder / "compare.csv")
+    write_csv(found.gains(), folder / "gains.csv")
+    _write_tuning(found.tuning.values(), folder)
+    _draw(list(found.arms.values()), found.arms["joint"], folder)
+
+
+def bench_command(
+    scenario: Scenario,
+    strategies: Annotated[
+        str,
+        typer.Option(
+            help="Names, or file.py:Class, comma-separated, with options as in "
+            "fedavg,pcgrad[level=client;length=mean]."
+        ),
+    ],
+    seeds: Seeds = 3,
+    per_task: Annotated[
+        str | None,
+        typer.Option(help="Strategy of the per-task arm, as above; default: the scenario's own."),
+    ] = None,
+    tune: Tune = 0,
+    tune_over: TuneOver = [],  # noqa: B006
+    plain_intervals: Plain = False,
+    settings: Settings = [],  # noqa: B006
+) -> None:
+    """Rank strategies on the same data, against training alone and per task."""
+    config = scenario_config(scenario, settings)
+    search = _search(config, tune, tune_over)
+    config, folder = _prepare(config, "bench")
+    with console.status("starting") as status:
+        found = bench_strategies(
+            config,
+            split_entries(strategies),
+            seeds,
+            per_task=per_task,
+            corrected=not plain_intervals,
+            search=search,
+            on_run=_shown_in(status),
+        )
+    show_bench(found, config.local.optimiser.lr, console)
+    write_csv(found.rows(), folder / "ranking.csv")
+    _write_tuning(found.tuning.values(), folder)
+    arms = list(found.everyone.values())
+    _draw(arms, arms[0], folder)
+
+
+def plot_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Draw a run: objective, metrics, conflict."""
+    opened = RunDir.open(run)
+    records = opened.records()
+    plots.objective(records, run / "objective.png")
+    if why := plots.task_cosines(records, run / "cosine.png"):
+        console.print(why)
+    console.print(f"plots: {run}/*.png", soft_wrap=True)
+
+
+def _search(config: Config, trials: int, over: list[str]) -> Search | None:
+    if trials:
+        return read_search(config, trials, over)
+    if over:
+        raise UserError("--tune-over belongs to --tune N: say how many trials each arm has")
+    return None
+
+
+def _shown_in(status: Status) -> OnRun:
+    return lambda name, seed: status.update(escape(f"{name}, seed {seed}"))
+
+
+def _prepare(config: Config, what: str) -> tuple[Config, Path]:
+    folder = new_folder(Path(config.output.dir), f"{what}-{config.name}")
+    output = config.output.model_copy(update={"dir": str(folder / "runs")})
+    return config.model_copy(update={"output": output}), folder
+
+
+def _write_tuning(found: Iterable[Tuning], folder: Path) -> None:
+    if rows := [row for tuning in found for row in tuning.rows()]:
+        write_csv(rows, folder / "tuning.csv")
+
+
+def _draw(arms: list[Arm], main: Arm, folder: Path) -> None:
+    plots.convergence(arms, folder / "convergence.png")
+    plots.conflict([arm for arm in arms if arm.conflicts()] or arms, folder / "conflict.png")
+    last = main.seeds[-1].runs[-1]
+    if why := plots.task_cosines(last.records, folder / "cosine.png"):
+        console.print(why)
+    console.print(f"table and plots: {folder}", soft_wrap=True)

@@ -1,1 +1,0 @@
-"""The commands of the ``fedjoint`` program, one file each."""

@@ -1,0 +1,110 @@
+"""Settings from TOML, flags or Python -> one checked configuration."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
+
+
+def check(values: Mapping[str, Any], source: str = "config") -> Config:
+    """Validate a tree of settings.
+
+    Raises:
+        UserError: a key is unknown or a value is wrong; the line names the key, what is allowed
+            and, for a misspelt key, the nearest one.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error)}") from None
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a TOML configuration file into a tree for :func:`check`."""
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a scenario name or a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Return ``values`` with ``key.path=value`` settings applied (values in TOML, or bare text)."""
+    tree = _copy(values)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {setting}: write it as key.path=value")
+        value: Any = text
+        with suppress(tomllib.TOMLDecodeError):
+            value = tomllib.loads(f"value = {text}")["value"]
+        put(tree, key.strip().split("."), value, f"--set {setting}")
+    return tree
+
+
+def put(tree: dict[str, Any], keys: Sequence[str], value: Any, source: str) -> None:
+    """Set the value at ``keys`` of nested tables, which are made where they lack.
+
+    Args:
+        tree: is changed in place.
+        keys: the tables' names from the outermost, then the value's.
+        value: the value.
+        source: where it comes from, for errors.
+
+    Raises:
+        UserError: one of the tables is none.
+    """
+    *tables, last = keys
+    for table in tables:
+        tree = tree.setdefault(table, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"{source}: {table} = {tree!r}: write it as a table")
+    tree[last] = value
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+_TYPES = ("str", "list[str]")
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    # Where a value may be of several types, pydantic names the type, too.
+    place = [str(part) for part in first["loc"] if part not in _TYPES]
+    key = ".".join(place)
+    if first["type"] == "extra_forbidden":
+        allowed = _fields(place[:-1])
+        near = difflib.get_close_matches(place[-1], allowed, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown key {key!r}: allowed here are {', '.join(sorted(allowed))}{hint}"
+    given = "" if isinstance(first.get("input"), Mapping) else f" (given: {first.get('input')!r})"
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "literal_error":
+        allowed = [
+            part.strip(" '") for part in first["ctx"]["expected"].replace(" or ", ",").split(",")
+        ]
+        near = difflib.get_close_matches(str(first["input"]), allowed, n=1, cutoff=0.5)
+        text = f"allowed are {', '.join(allowed)}" + (
+            f"; did you mean {near[0]!r}?" if near else ""
+        )
+    return f"{key}: {text}{given}" if key else text
+
+
+def _fields(place: list[str]) -> list[str]:
+    model: Any = Config
+    for part in place:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

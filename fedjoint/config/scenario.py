@@ -1,0 +1,52 @@
+"""Scenarios by name or file, with settings overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedjoint.config.load import check, load, override, put
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError, choose
+from fedjoint.loading import find, registered
+
+
+def scenario_config(scenario: str, settings: Sequence[str], **flags: Any) -> Config:
+    """Return the configuration of a scenario, with flags and settings applied, in this order.
+
+    Args:
+        scenario: a registered name, ``module:function`` or a TOML file.
+        settings: ``key.path=value`` texts.
+        flags: ``table__key=value``; None is left out.
+
+    Raises:
+        UserError: there is no such scenario, or a setting is wrong.
+    """
+    tree: Mapping[str, Any]
+    if scenario.endswith(".toml") or Path(scenario).is_file():
+        tree = load(scenario)
+    elif ":" in scenario or scenario in registered("scenarios"):
+        tree = _made(scenario, find("scenarios", scenario))
+    else:
+        error = choose("scenario", scenario, registered("scenarios"))
+        raise UserError(f"{error}; or give a TOML file")
+    tree = override(tree, [])
+    for flag, value in flags.items():
+        if value is not None:
+            put(tree, flag.split("__"), value, scenario)
+    return check(override(tree, settings), scenario)
+
+
+def _made(name: str, make: Any) -> Mapping[str, Any]:
+    try:
+        tree = make()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user names may raise anything
+        raise UserError(f"scenario {name!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(tree, Mapping):
+        raise UserError(
+            f"scenario {name!r} returns {type(tree).__name__}: return a dict of settings"
+        )
+    return tree

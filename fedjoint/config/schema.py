@@ -1,0 +1,190 @@
+"""The configuration of a run: one checked tree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from fedjoint.config.section import Section
+from fedjoint.data.config import DataConfig
+from fedjoint.protocol.compression import CompressionConfig
+
+
+class OptimiserConfig(Section):
+    """The clients' optimiser."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="learning rate")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="L2 (sgd, adam) or decoupled (adamw)"
+    )
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+
+
+class LocalConfig(Section):
+    """Training on the clients."""
+
+    epochs: int | None = Field(None, ge=1, description="passes over the client's data per round")
+    steps: int | None = Field(None, ge=1, description="optimiser steps per round")
+    batch_size: int = Field(16, ge=1)
+    optimiser: OptimiserConfig = OptimiserConfig()
+    lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the rate after each round")
+    lr_scales: list[float] = Field(
+        [], description="client i multiplies the rate by entry i % len; default: all by one"
+    )
+    method: str | None = Field(
+        None, description="local method, by registered name; default: the strategy's"
+    )
+    options: dict[str, Any] = Field({}, description="options of the local method named here")
+    sequential: bool = Field(False, description="train clients one by one, never batched")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = Field(False, description="torch.compile the batched step")
+
+    @model_validator(mode="after")
+    def _rates(self) -> LocalConfig:
+        if any(not scale > 0 for scale in self.lr_scales):
+            raise ValueError("lr_scales must be above zero")
+        return self
+
+    @model_validator(mode="after")
+    def _whose_options(self) -> LocalConfig:
+        if self.options and self.method is None:
+            raise ValueError("options belong to method; the strategy's own are strategy.options")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_budget(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            given = [key for key in ("epochs", "steps") if values.get(key) is not None]
+            if len(given) == 2:
+                raise ValueError("give epochs or steps, not both")
+            if not given:
+                return {**values, "epochs": 1}
+        return values
+
+    def rate(self, round: int) -> float:
+        """Return the learning rate of ``round``, from 1, before ``lr_scales``."""
+        return self.optimiser.lr * self.lr_decay ** (round - 1)
+
+
+class BalanceConfig(Section):
+    """How the losses of several tasks on one client are weighted."""
+
+    name: Literal["fixed", "uncertainty", "gradnorm", "dwa"] = "fixed"
+    weights: dict[str, float] = Field({}, description="task -> weight (fixed only; default 1)")
+    alpha: float = Field(1.5, ge=0, description="GradNorm's restoring force")
+    lr: float = Field(0.025, gt=0, description="GradNorm's learning rate of the weights")
+    temperature: float = Field(2.0, gt=0, description="DWA's temperature")
+
+    @model_validator(mode="after")
+    def _fixed_only(self) -> BalanceConfig:
+        if self.weights and self.name != "fixed":
+            raise ValueError("weights belong to name = 'fixed'")
+        if not all(0 <= w < math.inf for w in self.weights.values()):
+            raise ValueError("weights must be finite and not negative")
+        return self
+
+
+class ModelConfig(Section):
+    """The backbone."""
+
+    backbone: str = Field(
+        "mlp", description="mlp, cnn, text, or package.module:function (config) -> module"
+    )
+    hidden: list[int] = Field([128, 64], description="layer widths (mlp), channels (cnn), features")
+    embedding: int = Field(32, ge=1, description="size of a word embedding (text)")
+    batch_norm: bool = Field(False, description="put BatchNorm into the cnn")
+    norm: Literal["shared", "local"] = Field(
+        "shared", description="send BatchNorm parameters and buffers, or keep them (FedBN)"
+    )
+
+    @model_validator(mode="after")
+    def _widths(self) -> ModelConfig:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError("hidden needs one or more positive widths")
+        return self
+
+
+class StrategyConfig(Section):
+    """Aggregation."""
+
+    name: str = Field(
+        "fedavg", description="registered name, package.module:Class or file.py:Class"
+    )
+    options: dict[str, Any] = Field(default_factory=dict)
+    weight_by: Literal["examples", "client", "task"] = "examples"
+    fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
+    min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")
+    timeout: float = Field(3600.0, gt=0, description="seconds to wait for a round's replies")
+    compression: CompressionConfig = CompressionConfig()
+
+
+class EvaluateConfig(Section):
+    """Evaluation on the clients."""
+
+    every: int = Field(1, ge=1, description="rounds between evaluations; the last is evaluated")
+    fraction: float = Field(1.0, gt=0, le=1, description="share of clients evaluated")
+    batch_size: int = Field(1024, ge=1, description="examples per forward pass and client")
+
+
+class DiagnosticsConfig(Section):
+    """Conflict diagnostics."""
+
+    every: int = Field(1, ge=0, description="rounds between diagnostics; 0: never")
+    clients: int = Field(64, ge=2, description="most clients compared, drawn anew every round")
+    reference: str | None = Field(
+        None,
+        description="run directory of independent training on the same seed and data: every "
+        "evaluation then tells each task's gain over it (transfer), negative where joint hurts",
+    )
+
+
+class EngineConfig(Section):
+    """What executes the rounds."""
+
+    name: Literal["ray", "inline", "flower"] = "ray"
+    workers: int = Field(0, ge=0, description="workers; 0: one per GPU share, else per CPU core")
+    min_nodes: int = Field(1, ge=1, description="nodes without which no round starts (deployed)")
+    blocks: int = Field(0, ge=0, description="blocks of clients; 0: 4 to 64, by their number")
+    threads: int = Field(1, ge=1, description="CPU threads per worker")
+    cpus_per_worker: float = Field(1.0, ge=0)
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="whole or fraction; default: 1 / workers_per_gpu where Ray has GPUs"
+    )
+    workers_per_gpu: int = Field(1, ge=1)
+    address: str | None = Field(None, description="join this Ray cluster (auto, or host:port)")
+    cache_clients: int = Field(20_000, ge=1, description="clients kept in memory per worker")
+
+
+class OutputConfig(Section):
+    """The run directory."""
+
+    dir: str = Field("runs", description="parent of the run directories")
+    checkpoint_every: int = Field(5, ge=1, description="rounds between checkpoints")
+
+
+class Config(Section):
+    """A scenario: everything that decides a run's numbers, and where they go."""
+
+    name: str = "run"
+    seed: int = Field(0, ge=0, lt=2**63)
+    rounds: int = Field(30, ge=1)
+    problem: str | None = Field(
+        None, description="package.module:function or file.py:function, (config) -> Problem"
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    local: LocalConfig = LocalConfig(epochs=1)
+    balance: BalanceConfig = BalanceConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    engine: EngineConfig = EngineConfig()
+    output: OutputConfig = OutputConfig()

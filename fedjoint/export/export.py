@@ -1,0 +1,294 @@
+"""Export: a run's backbone and one head, as a model of its own."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedjoint.config.schema import Config
+from fedjoint.data import describe
+from fedjoint.data.build import build_data
+from fedjoint.data.split import moments
+from fedjoint.data.synthetic import FixedHead
+from fedjoint.deploy.data import with_own_data
+from fedjoint.errors import UserError, choose
+from fedjoint.export.model import CARD, FILES, Card, Origin, Target, TaskModel
+from fedjoint.export.personal import PersonalModels
+from fedjoint.problem import Backbone, Problem, build_problem
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.files import write_bytes
+from fedjoint.runs.tensors import pack
+
+_GREY_LEVELS = 16  # of scikit-learn's digits
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model ready to be written.
+
+    Attributes:
+        model: the model.
+        card: what describes it.
+        example: ``[1, ...]`` an input.
+    """
+
+    model: TaskModel
+    card: Card
+    example: Tensor
+
+
+def export(
+    path: str | Path,
+    task: str,
+    *,
+    client: int | None = None,
+    state: Path | None = None,
+    clients: Sequence[int] | None = None,
+    data: Mapping[str, Any] | None = None,
+    problem: Problem | None = None,
+) -> Exported:
+    """Make one model of a run's backbone and a head of ``task``.
+
+    With ``client``, it is the model with which the run evaluates that client: its head, and
+    its own parts of the backbone, where it has any. Without, it has the shared backbone and the
+    mean of the heads of all clients with the task, weighted by their training examples. Heads
+    are linear, so its outputs are the mean of the clients' outputs.
+
+    Args:
+        path: the run directory.
+        task: name of the task.
+        client: whose model.
+        state: file of the clients' private state; by default the run directory's, where a
+            simulation keeps it. That of a deployed run is on its nodes.
+        clients: on a node with data of its own, its clients' ids, as ``fedjoint client`` got them.
+        data: the settings that replace those of the run's ``data`` there, see
+            :func:`fedjoint.deploy.data.own_data`.
+        problem: the run's own problem, where it did not come from the configuration.
+
+    Raises:
+        UserError: there is no such run, task or client, or no model can be made.
+    """
+    run = RunDir.open(Path(path))
+    run.described(problem)
+    config = run.config()
+    kept = state or run.state
+    if not kept.is_file():  # before the data, which a deployed run's server need not have
+        raise UserError(
+            f"{kept}: no such file: the heads of a deployed run live on its nodes; export there, "
+            "from a copy of the run directory, with --state and the node's state file"
+        )
+    ids = None
+    if data:
+        ids = list(clients or ())
+        config = with_own_data(config.model_dump(), data, ids)
+    described = problem is None and config.problem is None
+    problem = problem or build_problem(config, ids)
+    tasks = {t.name: t for t in problem.tasks}
+    if task not in tasks:
+        raise choose("task", task, tasks)
+    places = {id: place for place, id in enumerate(ids or range(len(problem.data.sizes)))}
+    people = PersonalModels(run, config, problem, kept, places)
+    weights, whose, how = _weights(people, task, client)
+    joint = people.trainer.model
+    joint.load_state_dict(weights)
+    scaling, said = _scaling(config, [places[id] for id in whose], ids) if described else _AS_IS
+    own = problem.backbone
+    source = config.data if described else None
+    backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[task])
+    kind = tasks[task]
+    card = Card(
+        inputs=describe.inputs(source, problem.example),
+        backbone=own.config.model if isinstance(own, Backbone) else None,
+        head=_head(kind.head),
+        target=Target(
+            name=task,
+            kind=kind.kind,  # type: ignore[arg-type]
+            outputs=kind.outputs,
+            classes=describe.classes(source, kind),
+        ),
+        origin=Origin(
+            fedjoint=version("fedjoint"),
+            run=run.path.name,
+            seed=config.seed,
+            round=people.round,
+            strategy=config.strategy.name,
+            method=people.method_name,
+            clients=whose,
+            how=how,
+            scaling=said,
+        ),
+    )
+    return Exported(TaskModel(backbone, head, scaling).eval(), card, problem.example)
+
+
+def write(exported: Exported, folder: Path, formats: Iterable[str] = ("safetensors",)) -> None:
+    """Write a model to ``folder``, which then holds no other.
+
+    Args:
+        exported: the model.
+        folder: made where it is not there.
+        formats: ``safetensors``, ``export`` (``torch.export``) or ``onnx``.
+
+    Raises:
+        UserError: a format is unknown or cannot hold the model, or the folder cannot be written.
+    """
+    makers: dict[str, Callable[[Exported], bytes]] = {
+        "safetensors": lambda e: pack(e.model.state_dict(), {"format": "pt"}),
+        "export": _torch_export,
+        "onnx": _onnx,
+    }
+    contents = {}
+    for name in formats:
+        if name not in makers:
+            raise choose("format", name, makers)
+        contents[FILES[name]] = makers[name](exported)
+    contents[CARD] = (exported.card.model_dump_json(indent=2) + "\n").encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES.values():
+            (folder / name).unlink(missing_ok=True)
+        for name, content in contents.items():
+            write_bytes(folder / name, content)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}; choose another --output") from None
+
+
+def _weights(
+    people: PersonalModels, task: str, client: int | None
+) -> tuple[dict[str, Tensor], list[int], str]:
+    """Return the joint model's tensors, whose they are, and how they were made."""
+    holders = people.holders(task)
+    if not holders:
+        raise UserError(f"no client whose state is here has trained {task!r}")
+    some = ", ".join(map(str, holders[:20])) + (", ..." if len(holders) > 20 else "")
+    if client is None:
+        weights = _mean(people, task, holders, some)
+        how = "the shared backbone and the mean of the clients' heads, by training examples"
+        return weights, holders, how
+    if client in holders:
+        return people.model(client, task).weights, [client], f"the model of client {client}"
+    raise UserError(f"client {client} has not trained {task!r}; those that have are {some}")
+
+
+def _mean(
+    people: PersonalModels, task: str, holders: Sequence[int], some: str
+) -> dict[str, Tensor]:
+    """Average the heads over one backbone."""
+    prefix = f"heads.{task}."
+    head = people.trainer.model.heads[task]
+    if not isinstance(head, nn.Linear) and head.state_dict():
+        raise UserError(
+            f"the head of {task!r} is not linear, so a mean of heads makes no sense; choose one "
+            f"with --client: {some}"
+        )
+    first: dict[str, Tensor] = {}
+    total: dict[str, Tensor] = {}
+    examples = 0
+    for client in holders:
+        own = people.model(client, task)
+        first = first or own.weights
+        for name, tensor in own.weights.items():
+            if name.startswith(prefix):
+                total[name] = total.get(name, 0) + own.examples * tensor.double()
+            # Integers count batches; no output depends on them.
+            elif (
+                name.startswith("backbone.")
+                and tensor.is_floating_point()
+                and not torch.equal(tensor, first[name])
+            ):
+                raise UserError(
+                    f"clients {holders[0]} and {client} have backbones of their own (they differ "
+                    f"in {name!r}; local method {people.method_name}), so a mean of heads makes "
+                    f"no sense; choose a client with --client: {some}"
+                )
+        examples += own.examples
+    return first | {name: (tensor / examples).float() for name, tensor in total.items()}
+
+
+_AS_IS: tuple[None, None] = (None, None)
+
+
+def _scaling(
+    config: Config, places: Sequence[int], ids: Sequence[int] | None
+) -> tuple[tuple[Tensor, Tensor] | None, str | None]:
+    """Return mean and scale of a source's numbers, and what they are in words."""
+    data = config.data
+    if data.source == "digits":
+        size = build_data(data, config.seed)[2].shape[1]
+        scaling = torch.zeros(size), torch.full((size,), float(_GREY_LEVELS))
+        return scaling, f"grey levels from 0 to {_GREY_LEVELS}"
+    if data.source != "csv" or not data.standardise:
+        return _AS_IS
+    raw = build_data(data.model_copy(update={"standardise": False}), config.seed, ids)[1]
+    x = torch.cat([raw.client(place).train.x for place in places])
+    return moments(x), "mean and deviation of the clients' training examples, pooled"
+
+
+def _head(make: Any) -> Literal["linear", "fixed", "own"]:
+    if make is None:
+        return "linear"
+    return "fixed" if make is FixedHead else "own"
+
+
+def _batch(exported: Exported) -> tuple[tuple[Tensor], dict[str, Any]]:
+    """Return arguments and dynamic shapes for tracing; of two rows, as one would be a constant."""
+    return (torch.cat([exported.example] * 2),), {"x": {0: torch.export.Dim("batch")}}
+
+
+def _torch_export(exported: Exported) -> bytes:
+    arguments, shapes = _batch(exported)
+    program = _traced(lambda: torch.export.export(exported.model, arguments, dynamic_shapes=shapes))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _onnx(exported: Exported) -> bytes:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise UserError("--format onnx needs onnx; pip install 'fedjoint[onnx]'") from None
+    arguments, shapes = _batch(exported)
+    program = _traced(
+        lambda: torch.onnx.export(
+            exported.model,
+            arguments,
+            input_names=["x"],
+            output_names=["output"],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
+        )
+    )
+    return program.model_proto.SerializeToString()
+
+
+def _traced(trace: Callable[[], Any]) -> Any:
+    """Call ``trace`` without its chatter.
+
+    Raises:
+        UserError: the model cannot be traced.
+    """
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return trace()
+    except Exception as error:  # a backbone of one's own may fail to trace in any way
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(f"the model cannot be traced ({first}); use --format safetensors") from None
+    finally:
+        logger.setLevel(level)

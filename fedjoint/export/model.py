@@ -1,0 +1,180 @@
+"""A single task's model on its own: backbone and head, and the card that describes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from fedjoint.config.schema import Config, ModelConfig
+from fedjoint.config.section import Section
+from fedjoint.data.config import DataConfig
+from fedjoint.data.describe import Inputs
+from fedjoint.data.synthetic import FixedHead
+from fedjoint.errors import UserError
+from fedjoint.model.joint import build_model
+from fedjoint.model.tasks import Task
+from fedjoint.problem import Backbone
+from fedjoint.runs.tensors import DamagedError, unpack
+
+#: The files of an export: format -> name. The card is always there.
+FILES = {"safetensors": "model.safetensors", "export": "model.pt2", "onnx": "model.onnx"}
+CARD = "model.json"
+
+
+class TaskModel(nn.Module):
+    """Maps a source's own numbers ``[n, ...]`` (or ids) to a task's outputs ``[n, outputs]``.
+
+    The outputs are logits, or a regression's values.
+
+    Args:
+        backbone: inputs to features.
+        head: features to outputs.
+        scaling: mean and scale of the inputs, ``(x - mean) / scale``; None: as they are.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, head: nn.Module, scaling: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.mean: Tensor | None
+        self.scale: Tensor | None
+        self.register_buffer("mean", scaling[0] if scaling else None)
+        self.register_buffer("scale", scaling[1] if scaling else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mean is not None and self.scale is not None:
+            x = (x - self.mean) / self.scale
+        return self.head(self.backbone(x))
+
+
+class Target(Section):
+    """What is predicted.
+
+    Attributes:
+        name: of the task.
+        kind: of the task.
+        outputs: classes, labels or targets.
+        classes: names of the classes, by number, where they have any.
+    """
+
+    name: str
+    kind: Literal["multiclass", "multilabel", "regression"]
+    outputs: int
+    classes: list[str] | None = None
+
+
+class Origin(Section):
+    """Where a model comes from.
+
+    Attributes:
+        fedjoint: version that wrote it.
+        run: name of the run.
+        seed: of the run.
+        round: rounds done.
+        strategy: that merged the backbone.
+        method: that trained it locally.
+        clients: ids of the clients whose private parts are in it.
+        how: what was made of them, in words.
+        scaling: what scales the inputs, in words; None: nothing.
+    """
+
+    fedjoint: str
+    run: str
+    seed: int
+    round: int
+    strategy: str
+    method: str
+    clients: list[int]
+    how: str
+    scaling: str | None
+
+
+class Card(Section):
+    """What ``model.json`` holds.
+
+    Attributes:
+        schema_version: of this description.
+        inputs: what the model reads.
+        backbone: the backbone's settings; None: it is code of the run's own.
+        head: ``linear``, ``fixed`` (:class:`fedjoint.data.synthetic.FixedHead`) or ``own`` code.
+        target: what it predicts.
+        origin: where it comes from.
+    """
+
+    schema_version: Literal[1] = 1
+    inputs: Inputs
+    backbone: ModelConfig | None
+    head: Literal["linear", "fixed", "own"]
+    target: Target
+    origin: Origin
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether fedjoint can rebuild the model from its card and tensors."""
+        return (
+            self.backbone is not None and ":" not in self.backbone.backbone and self.head != "own"
+        )
+
+
+def read_card(folder: Path) -> Card:
+    """Return the card of an export.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another version.
+    """
+    path = folder / CARD
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(
+            f"{path}: {error.strerror}; give a folder that fedjoint export wrote"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {place or 'not a card'}: {first['msg']}; export again") from None
+
+
+def load(folder: Path, card: Card) -> TaskModel:
+    """Rebuild a model from its card and ``model.safetensors``, ready to predict.
+
+    No code that the files name is run.
+
+    Raises:
+        UserError: the backbone or the head is code of the run's own, or a file is damaged.
+    """
+    path = folder / FILES["safetensors"]
+    if not card.rebuilt or card.backbone is None:
+        raise UserError(
+            f"{path}: its backbone or head is code of your own, which predict does not run; "
+            "export with --format onnx"
+        )
+    try:
+        tensors, _ = unpack(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; export with --format safetensors") from None
+    except DamagedError as error:
+        raise UserError(f"{path}: {error}; export again") from None
+    target, inputs = card.target, card.inputs
+    task = Task(
+        target.name, target.kind, target.outputs, head=FixedHead if card.head == "fixed" else None
+    )
+    words = inputs.words
+    data = DataConfig(vocabulary=words.vocabulary) if words else DataConfig()
+    config = Config(model=card.backbone, data=data)
+    example = torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
+    joint = build_model(
+        Backbone(config, inputs.shape), [task], example, norm=card.backbone.norm, seed=0
+    )
+    scaling = (tensors["mean"], tensors["scale"]) if {"mean", "scale"} <= tensors.keys() else None
+    model = TaskModel(joint.backbone, joint.heads[target.name], scaling)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{path}: its tensors do not fit {CARD}; export again") from None
+    return model.eval()

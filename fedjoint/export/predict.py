@@ -1,0 +1,83 @@
+"""Predictions of an exported model on a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedjoint.errors import UserError
+from fedjoint.export.inputs import read_inputs
+from fedjoint.export.model import FILES, Card, Target, load, read_card
+
+_BATCH = 1024
+
+
+def predict(folder: Path, file: Path) -> tuple[list[str], list[list[str]]]:
+    """Return column names, and one row of cells per input in ``file``.
+
+    ``folder`` holds ``model.safetensors``, or ``model.onnx``, which runs in onnxruntime.
+    ``torch.export`` files are for programs of your own: loading one may unpickle what it holds.
+
+    Raises:
+        UserError: the model or the file is missing or malformed, or they do not fit.
+    """
+    card = read_card(folder)
+    run = _runner(folder, card)
+    x = read_inputs(file, card.inputs)
+    try:
+        output = torch.cat([run(part) for part in x.split(_BATCH)])
+    except (RuntimeError, IndexError) as error:  # ids of words that the model does not have
+        first = str(error).partition("\n")[0]
+        raise UserError(f"{file}: the model refuses it: {first}") from None
+    return columns(card.target), rows(card.target, output)
+
+
+def columns(target: Target) -> list[str]:
+    """Return the names of the columns of :func:`rows`."""
+    if target.kind == "multiclass":
+        return [target.name, "probability"]
+    names = [f"{target.name}.{k}" for k in range(target.outputs)]
+    if target.kind == "regression":
+        return [target.name] if target.outputs == 1 else names
+    return names + [f"probability.{k}" for k in range(target.outputs)]
+
+
+def rows(target: Target, output: Tensor) -> list[list[str]]:
+    """Write outputs ``[n, outputs]`` as cells: what is predicted and, of classes, how surely.
+
+    A label is 1 where its probability is above one half, as in the metrics.
+    """
+    if target.kind == "regression":
+        return [[str(value) for value in row] for row in output.numpy()]
+    if target.kind == "multilabel":
+        said, sure = (output > 0).int().tolist(), output.sigmoid().numpy()
+        return [[*map(str, labels), *map(str, p)] for labels, p in zip(said, sure, strict=True)]
+    best, chosen = output.softmax(-1).max(-1)
+    # A class that was declared but never seen has no name.
+    names = target.classes or []
+    names = [*names, *map(str, range(len(names), target.outputs))]
+    return [[names[k], str(p)] for k, p in zip(chosen.tolist(), best.numpy(), strict=True)]
+
+
+def _runner(folder: Path, card: Card) -> Callable[[Tensor], Tensor]:
+    """Return what maps inputs to outputs."""
+    onnx = folder / FILES["onnx"]
+    if onnx.is_file() and not (card.rebuilt and (folder / FILES["safetensors"]).is_file()):
+        return _onnx(onnx)
+    return torch.inference_mode()(load(folder, card).forward)
+
+
+def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(f"{path}: needs onnxruntime; pip install 'fedjoint[onnx]'") from None
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own kinds have no common base
+        first = str(error).partition("\n")[0]
+        raise UserError(f"{path}: {first}; export again") from None
+    return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])

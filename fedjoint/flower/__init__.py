@@ -1,0 +1,1 @@
+"""The only room that touches Flower beyond flwr.app, flwr.clientapp and flwr.serverapp."""

@@ -1,0 +1,45 @@
+"""The Flower ServerApp: runs a scenario on whatever nodes the SuperLink has.
+
+Its run configuration (``[tool.flwr.app.config]``, or ``flwr run --run-config``):
+
+``scenario``: a registered name or a TOML file on the server.
+``set``: settings to override, ``key.path=value``, divided by spaces.
+``run-dir``: continue this run; empty starts a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid.inmemory_grid import InMemoryGrid
+
+from fedjoint._util.logs import log_to
+from fedjoint.config.scenario import scenario_config
+from fedjoint.flower.grid import FleetGrid
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.serve import serve
+
+log = logging.getLogger("fedjoint")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that are left."""
+    settings = context.run_config
+    if settings["run-dir"]:
+        run = RunDir.open(Path(str(settings["run-dir"])))
+        config = run.config()
+    else:
+        config = scenario_config(str(settings["scenario"]), shlex.split(str(settings["set"])))
+        run = RunDir.create(Path(config.output.dir), config.name, config)
+    log_to(run.path / "log.jsonl")
+    log.info("run directory %s", run.path.resolve())
+    nodes: Grid = FleetGrid(grid)  # type: ignore[assignment]
+    deployed = not isinstance(grid, InMemoryGrid)
+    serve(nodes, config, run, wait=config.strategy.timeout, deployed=deployed)

@@ -1,0 +1,1 @@
+"""The joint model: tasks, metrics, backbones, heads and the layout of what is shared."""

@@ -1,0 +1,1 @@
+"""A node: hosts clients and trains the cohorts that the server asks for."""

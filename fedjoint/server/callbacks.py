@@ -1,0 +1,193 @@
+"""What is told how a run goes: the run directory, the heartbeat, a progress bar, your own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fedjoint._util.logs import event
+from fedjoint._util.wording import who
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
+from fedjoint.runs.directory import Checkpoint, RunDir
+from fedjoint.runs.record import RoundRecord
+
+log = logging.getLogger("fedjoint.server")
+
+EVERY = 10.0  # seconds between two signs of life
+
+
+class Callback:
+    """Base class of what follows a run. Override what you need.
+
+    Callbacks run in the server's process, in the order in which they were given; one that raises
+    ends the run. With ``engine = "flower"`` the server is another process: callbacks run in the
+    one that started it, where there are no checkpoints and a run cannot be stopped.
+    """
+
+    def on_run_begin(self, config: Config, path: Path) -> None:
+        """Hear that a run begins, or goes on.
+
+        Args:
+            config: its configuration.
+            path: the run directory.
+        """
+
+    def after_round(self, record: RoundRecord) -> bool | None:
+        """Hear what a round left; return True to have it be the last."""
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Hear that every node has saved its private state, and what is to be saved beside."""
+
+    def on_run_end(self, error: BaseException | None) -> None:
+        """Hear that the run ended, and why where it failed."""
+
+
+class _AfterRound(Callback):
+    def __init__(self, function: Callable[[RoundRecord], bool | None]) -> None:
+        self._function = function
+
+    def after_round(self, record: RoundRecord) -> bool | None:
+        return self._function(record)
+
+
+#: A callback, or a function that is called as ``after_round``.
+AnyCallback = Callback | Callable[[RoundRecord], bool | None]
+
+
+def as_callback(callback: AnyCallback) -> Callback:
+    """Return a callback that is one, or a function called after every round.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(callback, Callback):
+        return callback
+    if not callable(callback):
+        raise UserError(
+            f"callback {callback!r}: give a fedjoint.Callback, or a function of records"
+        )
+    return _AfterRound(callback)
+
+
+@contextmanager
+def followed(
+    callbacks: Sequence[AnyCallback], config: Config, path: Path
+) -> Iterator[Callable[[RoundRecord], None]]:
+    """Tell callbacks of a run whose server is another process; yield what takes its records."""
+    everyone = [as_callback(callback) for callback in callbacks]
+
+    def after_round(record: RoundRecord) -> None:
+        for callback in everyone:
+            callback.after_round(record)
+
+    for callback in everyone:
+        callback.on_run_begin(config, path)
+    failure: BaseException | None = None
+    try:
+        yield after_round
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        for callback in everyone:
+            callback.on_run_end(failure)
+
+
+class Keeper(Callback):
+    """Writes the run directory, as long as no other server has taken the run over.
+
+    Args:
+        run: the directory.
+        generation: how often the run was resumed.
+    """
+
+    def __init__(self, run: RunDir, generation: int) -> None:
+        self._run, self._generation = run, generation
+
+    def after_round(self, record: RoundRecord) -> None:
+        self._check_owner()
+        self._run.append(record)
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._check_owner()
+        self._run.checkpoint(checkpoint)
+
+    def _check_owner(self) -> None:
+        if self._run.generation != self._generation:
+            raise UserError("the run was resumed elsewhere; this server leaves it alone")
+
+
+class Log(Callback):
+    """Logs rounds, failures and checkpoints."""
+
+    def on_run_begin(self, config: Config, path: Path) -> None:
+        self._rounds = config.rounds
+
+    def after_round(self, record: RoundRecord) -> None:
+        number, clients = record.round, record.clients
+        for failure in clients.failed:
+            text = f"round {number}: {who(failure.client, failure.name)}: {failure.reason}"
+            details = {"node": str(failure.node), "name": failure.name}
+            # On a console, the progress bar says so already.
+            event(log, logging.INFO, "failure", text, round=number, **details)
+        text = f"round {number} of {self._rounds}: {clients.trained} of {clients.asked} clients"
+        event(
+            log,
+            logging.INFO,
+            "round",
+            f"{text} trained",
+            round=number,
+            asked=clients.asked,
+            trained=clients.trained,
+            failed=len(clients.failed),
+            kept=record.kept,
+        )
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        number = checkpoint.round
+        event(log, logging.INFO, "checkpoint", f"round {number}: checkpoint", round=number)
+
+
+class Heartbeat(Callback):
+    """Gives a sign of life again and again, in a thread of its own, also within a long round.
+
+    Args:
+        beat: what to do; never done twice at once.
+    """
+
+    def __init__(self, beat: Callable[[], None]):
+        self._beat, self._lock, self._ended = beat, threading.Lock(), threading.Event()
+        self._last = -math.inf
+        self._thread = threading.Thread(target=self._go, daemon=True, name="heartbeat")
+
+    def on_run_begin(self, config: Config, path: Path) -> None:
+        self.beat()
+        self._thread.start()
+
+    def after_round(self, record: RoundRecord) -> None:
+        self.beat(after=1.0)
+
+    def on_run_end(self, error: BaseException | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def beat(self, after: float = 0.0) -> None:
+        """Beat now, unless the last time was less than ``after`` seconds ago."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._last >= after:
+                self._beat()
+                self._last = now
+
+    def _go(self) -> None:
+        while not self._ended.wait(EVERY):
+            try:
+                self.beat()
+            except Exception as error:  # a full disk; the run itself will say so
+                log.warning("no sign of life: %s", error)

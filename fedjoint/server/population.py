@@ -1,0 +1,153 @@
+"""Who there is, who takes part in a round, and which node trains whom."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedjoint.errors import UserError
+
+_SAMPLE, _EVALUATE, _COMPARE = 1, 2, 3
+
+
+@dataclass
+class Asked:
+    """What one node was asked to train.
+
+    Attributes:
+        clients: ``[n]`` int64 ids, block by block.
+        weights: ``[n]`` float64, not normalised.
+        blocks: ``[b]`` int64, numbers of the blocks.
+        sizes: ``[b]`` int64, clients in each.
+        tasks: ``[n, tasks]`` bool, of the clients.
+    """
+
+    clients: np.ndarray
+    weights: np.ndarray
+    blocks: np.ndarray
+    sizes: np.ndarray
+    tasks: np.ndarray
+
+
+@dataclass
+class Population:
+    """The clients that the server knows.
+
+    Clients are divided once into blocks with the same tasks and similar sizes. A block is what
+    a node trains as a whole, and its members never depend on the number of nodes.
+
+    Attributes:
+        ids: ``[clients]`` int64, ascending.
+        sizes: ``[clients]`` int64, training examples.
+        tasks: ``[clients, tasks]`` bool.
+        home: ``[clients]`` int64, number of the node where a client lives; -1: any can play it.
+        block: ``[clients]`` int64, the client's block.
+    """
+
+    ids: np.ndarray
+    sizes: np.ndarray
+    tasks: np.ndarray
+    home: np.ndarray
+    blocks: int = 0
+    block: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.block = divide(self.tasks, self.sizes, self.ids, self.home, self.blocks)
+
+    def sample(self, seed: int, round: int, fraction: float) -> np.ndarray:
+        """Return the positions of the clients that train in ``round``, ascending.
+
+        Clients without examples never train.
+        """
+        return self._draw(np.flatnonzero(self.sizes > 0), seed, round, fraction, _SAMPLE)
+
+    def sample_evaluation(self, seed: int, round: int, fraction: float) -> np.ndarray:
+        """Return the positions of the clients that are evaluated, ascending."""
+        return self._draw(np.flatnonzero(self.tasks.any(1)), seed, round, fraction, _EVALUATE)
+
+    def sample_compared(self, chosen: np.ndarray, seed: int, round: int, most: int) -> np.ndarray:
+        """Return at most ``most`` of the positions ``chosen``, to be compared; ascending."""
+        if len(chosen) <= most:
+            return chosen
+        rng = np.random.default_rng([seed, round, _COMPARE])
+        return np.sort(rng.choice(chosen, most, replace=False, shuffle=False))
+
+    def _draw(
+        self, found: np.ndarray, seed: int, round: int, fraction: float, purpose: int
+    ) -> np.ndarray:
+        if fraction == 1 or not len(found):
+            return found
+        count = max(1, round_half_up(fraction * len(found)))
+        rng = np.random.default_rng([seed, round, purpose])
+        return found[np.sort(rng.choice(len(found), count, replace=False, shuffle=False))]
+
+
+def round_half_up(value: float) -> int:
+    """Round to the nearest whole number, halves upwards."""
+    return math.floor(value + 0.5)
+
+
+def divide(
+    tasks: np.ndarray, sizes: np.ndarray, ids: np.ndarray, home: np.ndarray, blocks: int = 0
+) -> np.ndarray:
+    """Return ``[clients]`` the block of each client.
+
+    Args:
+        tasks: ``[clients, tasks]`` bool; a block's clients have the same ones.
+        sizes: ``[clients]``; a block's clients are of similar size.
+        ids: ``[clients]``.
+        home: ``[clients]``; a block's clients live on the same node.
+        blocks: how many blocks; 0 chooses. There is at least one for each set of tasks.
+    """
+    _, signature = np.unique(np.column_stack([home, tasks]), axis=0, return_inverse=True)
+    signature = signature.reshape(-1)
+    order = np.lexsort((ids, sizes, signature))
+    count = len(ids)
+    wanted = blocks or min(64, max(math.ceil(count / 64), min(4, count)))
+    block = np.zeros(count, np.int64)
+    first = 0
+    for value in range(int(signature.max()) + 1 if count else 0):
+        members = order[signature[order] == value]
+        parts = max(1, min(len(members), round_half_up(wanted * len(members) / count)))
+        bounds = np.linspace(0, len(members), parts + 1).astype(int)
+        for part, (start, stop) in enumerate(itertools.pairwise(bounds)):
+            block[members[start:stop]] = first + part
+        first += parts
+    return block
+
+
+def assign(costs: dict[int, float], nodes: list[int]) -> dict[int, int]:
+    """Assign blocks to nodes, longest processing time first.
+
+    Args:
+        costs: block -> seconds, or anything proportional.
+        nodes: the nodes.
+
+    Returns:
+        block -> node.
+
+    Raises:
+        UserError: there is no node.
+    """
+    if not nodes:
+        raise UserError("no node is connected")
+    loads = [(0.0, node) for node in sorted(nodes)]
+    heapq.heapify(loads)
+    placed = {}
+    for block in sorted(costs, key=lambda b: (-costs[b], b)):
+        load, node = heapq.heappop(loads)
+        placed[block] = node
+        heapq.heappush(loads, (load + costs[block], node))
+    return placed
+
+
+def makespan(costs: dict[int, float], placed: dict[int, int]) -> float:
+    """Return the load of the busiest node."""
+    loads: dict[int, float] = {}
+    for block, node in placed.items():
+        loads[node] = loads.get(node, 0.0) + costs[block]
+    return max(loads.values(), default=0.0)

@@ -1,0 +1,307 @@
+"""Who there is: the nodes of a run, the clients that live there, and who trains what."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedjoint._util.logs import event
+from fedjoint._util.wording import plain
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
+from fedjoint.model.layout import Layout
+from fedjoint.model.tasks import Task
+from fedjoint.protocol import messages
+from fedjoint.protocol.description import About, read
+from fedjoint.server.population import Asked, Population, assign, makespan
+
+log = logging.getLogger("fedjoint.server.roster")
+
+_QUERY = 120.0  # seconds that a deployed node has to say who it is
+_PATIENCE = 10.0  # how many times as long as it took, until it is asked again
+
+
+class Roster:
+    """The nodes and clients of a run, as the nodes describe them.
+
+    Args:
+        config: the run's configuration.
+        tasks: tasks with losses or metrics of their own; the others are what the nodes say.
+        wait: seconds to wait for ``engine.min_nodes`` nodes.
+        deployed: whether nodes have data of their own.
+
+    Attributes:
+        nodes: number -> what the node said of itself, of those here.
+        people: their clients.
+        tasks: all tasks of theirs.
+        layout: of the shared tensors.
+        initial: the first backbone, by name.
+        placed: block of clients -> node.
+        costs: block -> measured seconds.
+        seen: node -> when it was last heard of, seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tasks: tuple[Task, ...] | None,
+        wait: float,
+        deployed: bool = False,
+    ) -> None:
+        self.config, self.given, self.wait = config, tasks or (), wait
+        self.deployed, self.told = deployed, -1
+        self.nodes: dict[int, About] = {}
+        self.left: dict[int, About] = {}
+        self.later: dict[int, float] = {}
+        self.replaced: set[int] = set()
+        self.refused: dict[int, str] = {}
+        self.tasks: tuple[Task, ...] = ()
+        self.layout = Layout({})
+        self.initial: dict[str, np.ndarray] = {}
+        nobody = np.zeros(0, np.int64)
+        self.people = Population(nobody, nobody, np.zeros((0, 0), bool), nobody)
+        self.placed: dict[int, int] = {}
+        self.costs: dict[int, float] = {}
+        self.seen: dict[int, float] = {}
+
+    def discover(self, grid: Grid, request: Mapping[str, Any]) -> None:
+        """Ask new nodes who lives there; forget those that are gone; wait while they are too few.
+
+        Args:
+            grid: reaches the nodes.
+            request: settings of the message that asks.
+
+        Raises:
+            UserError: too few nodes came in time, or those that came cannot take part.
+        """
+        least, end = self.config.engine.min_nodes, time.monotonic() + self.wait
+        while True:
+            present = set(grid.get_node_ids())
+            self._meet(grid, present, request)
+            if len(self.nodes) >= least:
+                return
+            hopeless = not len(self.people.ids) and len(present) >= least
+            if hopeless or time.monotonic() >= end:
+                reasons = "; ".join(f"node {n}: {why}" for n, why in self.refused.items())
+                raise UserError(
+                    f"{len(self.nodes)} of {len(present)} nodes can take part, "
+                    f"engine.min_nodes is {least}: {reasons or 'no other node came'}"
+                )
+            if len(self.nodes) != self.told:  # not every second
+                self.told = len(self.nodes)
+                text = f"waiting for nodes: {self.told} of {least} are here"
+                event(log, logging.INFO, "waiting", text, here=self.told, wanted=least)
+            time.sleep(1.0)
+
+    def _meet(self, grid: Grid, present: set[int], request: Mapping[str, Any]) -> None:
+        gone = [node for node in self.nodes if node not in present]
+        for node in gone:
+            text = f"node {self.nodes[node].name} ({node}) is gone"
+            event(log, logging.WARNING, "gone", text, node=str(node), name=self.nodes[node].name)
+            self.left[node] = self.nodes.pop(node)
+        # Those refused before are asked again, as they may have mended, but no round waits long
+        # for them; one that was away has started anew.
+        self.later = {node: due for node, due in self.later.items() if node in present}
+        new = present - set(self.nodes) - self.replaced
+        if len(self.nodes) >= self.config.engine.min_nodes:
+            new = {node for node in new if self.later.get(node, 0.0) <= time.monotonic()}
+        if not new and not gone:
+            return
+        self._ask(grid, sorted(new), request)
+        if self.nodes:
+            self._know()
+
+    def _ask(self, grid: Grid, new: list[int], request: Mapping[str, Any]) -> None:
+        limit = self.config.strategy.timeout
+        if self.deployed:
+            limit = min(limit, _QUERY)
+        content = messages.pack({**request, "initial": not self.initial})
+        asked = [Message(content, node, messages.QUERY, ttl=limit) for node in new]
+        began, silent, found = time.monotonic(), set(new), {}
+        for reply in grid.send_and_receive(asked, timeout=limit):
+            node = reply.metadata.src_node_id
+            silent.discard(node)
+            try:
+                found[node] = read(reply, initial=not self.initial)
+            except UserError as error:
+                self._refuse(node, str(error), began)
+            except Exception as error:  # whatever a forged reply may provoke
+                self._refuse(node, f"damaged message: {type(error).__name__}: {error}", began)
+        for node in silent:
+            self._refuse(node, f"no answer within {limit:g} s", began)
+        if not self.seen and found:
+            # Not whoever is first: one node that is wrong must not keep the others out.
+            layouts = {_order(found[node].layout): found[node].layout for node in sorted(found)}
+            votes = Counter(_order(found[node].layout) for node in sorted(found))
+            self.layout = layouts[votes.most_common(1)[0][0]]
+        for node in sorted(found):
+            try:
+                self._admit(node, found[node])
+            except UserError as error:
+                self._refuse(node, str(error), began)
+
+    def _refuse(self, node: int, why: str, began: float) -> None:
+        why, now = plain(why), time.monotonic()
+        if self.refused.get(node) != why:
+            text = f"node {node} refused: {why}"
+            event(log, logging.ERROR, "refused", text, node=str(node), reason=why)
+        self.refused[node] = why
+        self.later[node] = now + _PATIENCE * (now - began)
+
+    def _admit(self, node: int, about: About) -> None:
+        if self.deployed:
+            about = replace(about, movable=False)  # data of its own never moves
+        if _order(about.layout) != _order(self.layout):
+            raise UserError(
+                "its backbone differs from the other nodes': give all the same model settings"
+            )
+        known = {
+            name: (kind, outputs) for n in self.nodes.values() for name, kind, outputs in n.tasks
+        }
+        for name, kind, outputs in about.tasks:
+            if known.get(name, (kind, outputs)) != (kind, outputs):
+                raise UserError(
+                    f"task {name!r} is {kind} with {outputs} outputs there, {known[name]} elsewhere"
+                )
+        self._replace(node, about)
+        if not self.initial:
+            self.initial = about.initial
+        self.nodes[node] = about
+        self.seen[node] = time.time()
+        self.refused.pop(node, None)
+        self.left = {n: a for n, a in self.left.items() if n != node and a.name != about.name}
+        text = f"node {about.name} ({node}): {len(about.ids)} clients, device {about.device}"
+        details = {"node": str(node), "name": about.name, "clients": len(about.ids)}
+        event(log, logging.INFO, "joined", text, **details, device=about.device)
+
+    def _replace(self, node: int, about: About) -> None:
+        """Forget the node that ``about`` is, if it was here under another number before."""
+        if about.movable:
+            return
+        before = []
+        for other, known in self.nodes.items():
+            shared = np.intersect1d(known.ids, about.ids)
+            if not len(shared):
+                continue
+            if known.name != about.name:
+                raise UserError(
+                    f"client {shared[0]} lives on node {known.name} already: give every "
+                    "client one id"
+                )
+            before.append(other)
+        for other in before:
+            text = f"node {about.name} ({other}) is back as {node}"
+            event(log, logging.WARNING, "back", text, node=str(node), name=about.name)
+            self.replaced.add(other)
+            del self.nodes[other]
+
+    def name(self, node: int) -> str:
+        """Return what people call a node, or its number where that is not known."""
+        about = self.nodes.get(node) or self.left.get(node)
+        return about.name if about and about.name else str(node)
+
+    def _know(self) -> None:
+        """Rebuild the population from what the nodes said."""
+        movable = [n for n in self.nodes.values() if n.movable]
+        hosts = movable[:1] or [self.nodes[n] for n in sorted(self.nodes)]
+        names: list[str] = []
+        for about in hosts:
+            names += [name for name, _, _ in about.tasks if name not in names]
+        kinds = {name: (kind, outputs) for about in hosts for name, kind, outputs in about.tasks}
+        given = {task.name: task for task in self.given}
+        self.tasks = tuple(given.get(name) or Task(name, *kinds[name]) for name in names)
+        ids, sizes, tasks, home = [], [], [], []
+        for number, about in enumerate(self.nodes.values()):
+            if not any(about is host for host in hosts):
+                continue
+            mask = np.zeros((len(about.ids), len(names)), bool)
+            mask[:, [names.index(name) for name, _, _ in about.tasks]] = about.mask
+            ids.append(about.ids)
+            sizes.append(about.sizes)
+            tasks.append(mask)
+            home.append(np.full(len(about.ids), -1 if movable else number))
+        everyone = np.concatenate(ids)
+        order = np.argsort(everyone, kind="stable")
+        self.people = Population(
+            everyone[order],
+            np.concatenate(sizes)[order],
+            np.concatenate(tasks)[order],
+            np.concatenate(home)[order],
+            self.config.engine.blocks,
+        )
+        self.costs = {}  # the blocks are others now
+        self.place()
+
+    def place(self) -> None:
+        """Give every block a node, by measured costs where any node can train any block."""
+        p = self.people
+        loads = np.bincount(p.block, p.sizes)
+        rate = sum(self.costs.values()) / max(1.0, float(sum(loads[b] for b in self.costs)))
+        costs = {b: self.costs.get(b, (rate or 1.0) * float(loads[b])) for b in range(len(loads))}
+        if (p.home < 0).all():
+            new = assign(costs, list(self.nodes))
+            nodes = set(self.nodes)
+            stays = self.placed.keys() == new.keys() and nodes.issuperset(self.placed.values())
+            # Moving a block costs its data and heads a new home: it has to pay.
+            if not stays or makespan(costs, new) < 0.9 * makespan(costs, self.placed):
+                self.placed = new
+        else:
+            first, hosts = np.unique(p.block, return_index=True)[1], list(self.nodes)
+            self.placed = {int(p.block[i]): hosts[p.home[i]] for i in first}
+
+    def report(self) -> list[dict[str, Any]]:
+        """Return every node met: number, name, state, when last heard of, clients and tasks."""
+        # Copies: another thread may be asking.
+        met = [(n, about, "here") for n, about in list(self.nodes.items())]
+        met += [(n, about, "gone") for n, about in list(self.left.items())]
+        return [
+            {
+                "node": str(node),
+                "name": about.name,
+                "state": state,
+                "last_seen": self.seen.get(node),
+                "clients": len(about.ids),
+                "tasks": [name for name, _, _ in about.tasks],
+                "device": about.device,
+            }
+            for node, about, state in met
+        ] + [
+            {"node": str(node), "name": "", "state": f"refused: {why}"}
+            for node, why in list(self.refused.items())
+        ]
+
+    def split(self, chosen: np.ndarray, weights: np.ndarray) -> dict[int, Asked]:
+        """Divide clients among the nodes, block by block.
+
+        Args:
+            chosen: ``[n]`` positions in ``people``.
+            weights: ``[n]``.
+        """
+        p = self.people
+        order = np.argsort(p.block[chosen], kind="stable")
+        chosen, weights = chosen[order], weights[order]
+        nodes = list(self.nodes)
+        numbers = {node: number for number, node in enumerate(nodes)}
+        seats = np.array([numbers[self.placed[block]] for block in range(len(self.placed))])
+        at = seats[p.block[chosen]]
+        split = {}
+        for number in np.unique(at).tolist():
+            mine = chosen[at == number]
+            blocks, sizes = np.unique(p.block[mine], return_counts=True)
+            split[nodes[number]] = Asked(
+                p.ids[mine], weights[at == number], blocks, sizes, p.tasks[mine]
+            )
+        return split
+
+
+def _order(layout: Layout) -> tuple[Any, ...]:
+    """Return what two layouts have in common if the numbers of their updates mean the same."""
+    return tuple(layout.shapes.items()), layout.buffers

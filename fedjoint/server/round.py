@@ -1,0 +1,270 @@
+"""THE ROUND: plan, send, collect, merge, evaluate, record, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Message
+from torch import Tensor
+
+from fedjoint._util.wording import plain, who
+from fedjoint.errors import UserError
+from fedjoint.protocol import messages
+from fedjoint.protocol.arrays import to_record
+from fedjoint.runs.directory import Checkpoint
+from fedjoint.runs.record import (
+    Failure,
+    Metrics,
+    Participation,
+    RoundRecord,
+    Seconds,
+    Steps,
+    Traffic,
+)
+from fedjoint.server import evaluation
+from fedjoint.server.agreement import diagnose
+from fedjoint.server.collect import Collector
+from fedjoint.server.plan import Plan, plan_evaluation, plan_training
+from fedjoint.server.run import Run
+from fedjoint.server.strategy import checked_merge
+
+log = logging.getLogger("fedjoint.server.round")
+
+_LATE = "no reply within the round's time limit"
+_NAMED = 1000  # most clients that a round's record names
+
+
+class StateLostError(Exception):
+    """A simulated node died, and with it the private state that it had not saved."""
+
+
+def run_round(run: Run, round: int) -> bool:
+    """Run one round, and say whether a callback wants it to be the last.
+
+    Raises:
+        UserError: there are too few nodes or clients, or the strategy cannot broadcast.
+        StateLostError: a node died; the run has to go back to its newest checkpoint.
+    """
+    began = time.perf_counter()
+    run.roster.discover(run.grid, run.request(0))
+    plan = plan_training(run.config, run.roster, round, per_client=run.strategy.per_client)
+    records, bytes_down = run.broadcast(round)
+
+    sent = time.perf_counter()
+    settings = run.request(round) | {"reduce": plan.reduce}
+    replies = run.send(messages.TRAIN, plan.asked, settings, records, plan.compared)
+    collected = _collect(run, plan, replies)
+
+    merging = time.perf_counter()
+    merged = _merge(run, plan, collected)
+    if merged.step is not None:
+        run.backbone = run.backbone + merged.step
+    if merged.kept is None:
+        run.ledger.count(collected.trained, round)
+
+    evaluating = time.perf_counter()
+    evaluated = _evaluate(run, round)
+    diagnostics = merged.diagnostics
+    if run.reference and evaluated.metrics:
+        transfer = run.reference.transfer(round, evaluated.metrics["test"], run.roster.tasks)
+        diagnostics = (diagnostics or {}) | {"transfer": transfer}
+
+    ended, trained = time.perf_counter(), collected.trained
+    objective, losses = collected.losses()
+    record = RoundRecord(
+        round=round,
+        objective=objective,
+        loss=losses,
+        evaluation=evaluated.metrics,
+        spread=evaluated.spread,
+        clients=Participation(
+            asked=plan.clients,
+            trained=len(trained),
+            ids=tuple(trained.tolist()) if plan.clients <= _NAMED else None,
+            failed=_named(run, collected.failed),
+            unevaluated=_named(run, evaluated.failed),
+        ),
+        steps=Steps(collected.work / len(trained) if len(trained) else None, collected.work),
+        kept=merged.kept,
+        fallback=collected.fallback,
+        bytes=Traffic(bytes_down * plan.clients if run.shares else 0, collected.bytes_up),
+        seconds=Seconds(
+            broadcast=sent - began,
+            train=collected.node_seconds,
+            gather=max(0.0, merging - sent - collected.node_seconds),
+            merge=evaluating - merging,
+            evaluate=ended - evaluating,
+            round=ended - began,
+        ),
+        diagnostics=diagnostics,
+    )
+    stops = [callback.after_round(record) for callback in run.callbacks]
+    last = any(stops) or round == run.config.rounds
+    if last or round % run.config.output.checkpoint_every == 0:
+        _checkpoint(run, round)
+    return last
+
+
+def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
+    """Check the replies as they arrive.
+
+    Raises:
+        StateLostError: a node died.
+    """
+    collector = Collector(
+        run.roster.layout,
+        tuple(task.name for task in run.roster.tasks),
+        reduce=plan.reduce,
+        sample=plan.compared,
+        shares=run.shares,
+        compression=run.config.strategy.compression,
+    )
+    silent = dict(plan.asked)
+    for reply in _alive(run, replies):
+        node = reply.metadata.src_node_id
+        if node in plan.asked:
+            if not reply.has_error():
+                run.roster.seen[node] = time.time()
+            collector.add(node, plan.asked[node], reply)
+            silent.pop(node, None)
+    for node in silent:
+        collector.fail(node, _LATE)
+    collector.settle()
+    run.roster.costs |= collector.block_seconds
+    return collector
+
+
+@dataclass(frozen=True)
+class _Merged:
+    """What became of the updates of a round.
+
+    Attributes:
+        step: ``[P + B]`` of the backbone; None where it stays as it is.
+        kept: why it does, where it should not.
+        diagnostics: how much the updates agree.
+    """
+
+    step: Tensor | None = None
+    kept: str | None = None
+    diagnostics: dict[str, Any] | None = None
+
+
+def _merge(run: Run, plan: Plan, collected: Collector) -> _Merged:
+    if not run.shares:
+        return _Merged()
+    try:
+        trained, least = len(collected.trained), run.config.strategy.min_clients
+        if trained < least:
+            raise UserError(f"{trained} clients trained, strategy.min_clients is {least}")
+        updates = collected.updates(run.parameters, plan.round)
+        step = checked_merge(run.strategy, updates)
+    except UserError as error:
+        log.error("round %d: the previous backbone is kept: %s", plan.round, error)
+        return _Merged(kept=str(error))
+    found = diagnose(updates, step, *collected.compared(updates)) if plan.diagnosed else None
+    # Of BatchNorm's statistics, only a mean makes sense.
+    return _Merged(torch.cat([step, collected.mean_buffers(updates.weights)]), None, found)
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """What an evaluation gave; see :class:`fedjoint.runs.record.RoundRecord`."""
+
+    metrics: dict[str, Metrics] | None
+    spread: dict[str, dict[str, float | int]] | None
+    failed: list[Failure]
+
+
+def _evaluate(run: Run, round: int) -> _Evaluated:
+    """Have the clients measure the merged backbone, in rounds in which that is due.
+
+    Raises:
+        UserError: the strategy cannot broadcast.
+        StateLostError: a node died.
+    """
+    asked = plan_evaluation(run.config, run.roster, round)
+    if not asked:
+        return _Evaluated(None, None, [])
+    records, _ = run.broadcast(round)
+    nobody = np.zeros(0, np.int64)
+    replies = run.send(messages.EVALUATE, asked, run.request(round), records, nobody)
+    sums: evaluation.Sums = {}
+    values: list[np.ndarray] = []
+    failed: list[Failure] = []
+    silent = dict(asked)
+    for reply in _alive(run, replies):
+        node = reply.metadata.src_node_id
+        if node not in silent:
+            continue  # nobody asked, or it has replied already
+        share = silent.pop(node)
+        try:
+            found, own, without = evaluation.read(reply, share, run.roster.tasks)
+        except Exception as error:  # whatever a forged reply may provoke
+            failed.append(Failure(None, node, plain(error)))
+            continue
+        failed += without
+        values.append(own)
+        for key, blocks in found.items():
+            sums.setdefault(key, {}).update(blocks)
+    failed += [Failure(None, node, _LATE) for node in silent]
+    for failure in failed:
+        at = who(failure.client, run.roster.name(failure.node))
+        log.error("round %d: %s: evaluation: %s", round, at, failure.reason)
+    if not sums:
+        return _Evaluated(None, None, failed)
+    tasks = run.roster.tasks
+    spread = evaluation.spread(np.concatenate(values), tasks)
+    return _Evaluated(evaluation.pooled(sums, tasks), spread, failed)
+
+
+def _checkpoint(run: Run, round: int) -> None:
+    """Have the nodes save private state, then tell the callbacks; else the one before stays.
+
+    Raises:
+        StateLostError: a node died.
+    """
+    before = dict(run.roster.placed)
+    if run.roster.nodes and all(node.movable for node in run.roster.nodes.values()):
+        run.roster.place()
+    settings = run.request(round) | {"forget": before != run.roster.placed}
+    ledger = to_record({"clients": run.ledger.clients, "rounds": run.ledger.rounds})
+    content = messages.pack(settings, ledger=ledger)
+    asked = [Message(content, node, messages.PERSIST) for node in run.roster.nodes]
+    replies = run.grid.send_and_receive(asked, timeout=run.config.strategy.timeout)
+    for reply in _alive(run, replies):
+        if not reply.has_error():
+            continue
+        node = reply.metadata.src_node_id
+        name, why = run.roster.name(node), reply.error.reason
+        log.error("round %d: node %s did not save: %s", round, name, why)
+        # A deployed node has written after every message; a simulated one has not.
+        known = run.roster.nodes.get(node)
+        if known and known.movable:
+            log.error("round %d: no checkpoint, the one before stays", round)
+            return
+    checkpoint = Checkpoint(round, run.named(), run.strategy.state, run.ledger)
+    for callback in run.callbacks:
+        callback.on_checkpoint(checkpoint)
+    run.durable = round
+
+
+def _alive(run: Run, replies: Iterable[Message]) -> Iterator[Message]:
+    """Yield ``replies``; once all are in, raise a StateLostError where a node died."""
+    dead = []
+    for reply in replies:
+        if reply.has_error() and reply.error.code == messages.NODE_DIED:
+            dead.append(f"node {run.roster.name(reply.metadata.src_node_id)}")
+        yield reply
+    if dead:
+        raise StateLostError(", ".join(dead))
+
+
+def _named(run: Run, failures: Iterable[Failure]) -> tuple[Failure, ...]:
+    """Return ``failures`` with the names of their nodes."""
+    return tuple(replace(failure, name=run.roster.name(failure.node)) for failure in failures)

@@ -1,0 +1,194 @@
+"""A run, from its first round or its newest checkpoint to its end."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedjoint._util.logs import event
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
+from fedjoint.model.tasks import Task
+from fedjoint.protocol.arrays import to_tensor
+from fedjoint.runs.directory import Checkpoint, RunDir
+from fedjoint.runs.record import RoundRecord
+from fedjoint.server.callbacks import AnyCallback, Callback, Heartbeat, Keeper, Log, as_callback
+from fedjoint.server.reference import Reference
+from fedjoint.server.roster import Roster
+from fedjoint.server.round import StateLostError, run_round
+from fedjoint.server.run import Run
+from fedjoint.server.strategy import local_method, make_strategy
+
+log = logging.getLogger("fedjoint.server")
+
+_RETURNS = 3  # times that a run goes back to one and the same checkpoint
+
+
+def serve(
+    grid: Grid,
+    config: Config,
+    run: RunDir,
+    *,
+    tasks: tuple[Task, ...] | None = None,
+    wait: float = 0.0,
+    deployed: bool = False,
+    callbacks: Sequence[AnyCallback] = (),
+) -> dict[str, Tensor]:
+    """Run the rounds that are left, from the newest checkpoint of ``run``.
+
+    Where a simulated node dies with private state that is in no checkpoint, the run goes back to
+    its newest checkpoint by itself: it ends as if nothing had happened.
+
+    Args:
+        grid: reaches the nodes.
+        config: the run's configuration.
+        run: receives metrics, checkpoints and the final backbone.
+        tasks: the tasks, where they have losses or metrics of their own.
+        wait: seconds to wait for ``engine.min_nodes`` nodes, at the start and whenever none
+            is left.
+        deployed: whether nodes have data of their own.
+        callbacks: hear how the run goes.
+
+    Returns:
+        The final backbone, by name.
+
+    Raises:
+        UserError: no node can take part, the run directory is damaged, or no client trained in
+            any round.
+    """
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    roster = Roster(config, tasks, wait, deployed)
+    returns: Counter[int] = Counter()
+    while True:
+        begun = _begin(grid, config, run, roster, callbacks)
+        try:
+            return _serve(begun, run)
+        except StateLostError as error:
+            returns[begun.durable] += 1
+            if returns[begun.durable] > _RETURNS:
+                why = UserError(
+                    f"{error} died, as nodes did {_RETURNS} times before since round "
+                    f"{begun.durable}; they may lack memory: lower engine.workers or "
+                    "engine.cache_clients, and resume the run"
+                )
+                _fail(begun, run, why)
+                raise why from None
+            text = f"{error} died with private state: back to round {begun.durable}"
+            event(log, logging.WARNING, "back", text, round=begun.durable)
+
+
+def _begin(
+    grid: Grid, config: Config, run: RunDir, roster: Roster, callbacks: Sequence[AnyCallback]
+) -> Run:
+    """Return the run as its newest checkpoint left it."""
+    strategy = make_strategy(config)
+    if run.info["status"] != "created":
+        run.bump_generation()
+    saved, generation = run.latest(), run.generation
+    resumed_from = saved.round if saved else 0
+    run.truncate(resumed_from)
+
+    def beat() -> None:
+        if run.generation == generation:
+            run.write_nodes(roster.report())
+
+    reference = config.diagnostics.reference
+    begun = Run(
+        config=config,
+        path=run.path,
+        grid=grid,
+        strategy=strategy,
+        roster=roster,
+        callbacks=[Keeper(run, generation), Heartbeat(beat), Log(), *map(as_callback, callbacks)],
+        reference=Reference(reference, config) if reference else None,
+        generation=generation,
+        resumed_from=resumed_from,
+    )
+    if saved:
+        strategy.state, begun.ledger = dict(saved.state), saved.ledger
+    return begun
+
+
+def _serve(begun: Run, run: RunDir) -> dict[str, Tensor]:
+    """Run the rounds that are left, and close the run directory however that ends."""
+    config, first = begun.config, begun.resumed_from + 1
+    name, options = local_method(begun.strategy, config)
+    run.mark("running", method=name)
+    kind = "resume" if begun.generation else "start"
+    text = f"{kind}: round {first} is next"
+    event(log, logging.INFO, kind, text, round=first, generation=begun.generation)
+    text = f"strategy {config.strategy.name}, local method {name}"
+    details = {"strategy": config.strategy.name, "options": config.strategy.options}
+    event(log, logging.INFO, "method", text, **details, method=name, method_options=options)
+    failure: BaseException | None = None
+    told: list[Callback] = []
+    try:
+        for callback in begun.callbacks:
+            told.append(callback)
+            callback.on_run_begin(config, run.path)
+        begun.roster.discover(begun.grid, begun.request(0))
+        run.write_nodes(begun.roster.report())
+        if begun.reference:
+            begun.reference.check(begun.roster.tasks)
+        begun.backbone = begun.roster.layout.flat(_first_backbone(begun, run.latest()))
+        for round in range(first, config.rounds + 1):
+            if run_round(begun, round):
+                break
+        records = run.records()
+        _check_trained(records)
+    except BaseException as error:
+        failure = error
+        if not isinstance(error, StateLostError):
+            _fail(begun, run, error)
+        raise
+    finally:
+        for callback in told:
+            callback.on_run_end(failure)
+    last = records[-1].round
+    run.finish(last, begun.named(), records)
+    run.mark("done" if last == config.rounds else "stopped")
+    text = "the run is done" if last == config.rounds else f"the run was stopped after round {last}"
+    event(log, logging.INFO, "end", text, status=run.info["status"], round=last)
+    return begun.named()
+
+
+def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
+    """Note that the run failed, unless another server has taken it over."""
+    why = str(error)
+    if not isinstance(error, UserError):
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
+            log.exception("unforeseen")
+    event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
+    if run.generation == begun.generation:
+        run.write_nodes(begun.roster.report())
+        run.mark("failed")
+
+
+def _check_trained(records: Sequence[RoundRecord]) -> None:
+    """Raise a UserError where nobody ever trained: the backbone is the first one."""
+    if any(record.clients.trained for record in records):
+        return
+    reasons = Counter(f.reason for record in records for f in record.clients.failed)
+    ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]
+    raise UserError(
+        f"no client trained in any of {len(records)} rounds; of {reasons.total()} failures "
+        f"{count} say: {why}; fix that and start a new run"
+    )
+
+
+def _first_backbone(begun: Run, saved: Checkpoint | None) -> dict[str, Tensor]:
+    """Return what the first round starts with.
+
+    Raises:
+        UserError: the nodes have another backbone than the checkpoint.
+    """
+    if saved is None:
+        return {n: to_tensor(a) for n, a in begun.roster.initial.items()}
+    if {n: tuple(t.shape) for n, t in saved.backbone.items()} != begun.roster.layout.shapes:
+        raise UserError("the nodes' backbone differs from the checkpoint's: give them its settings")
+    return saved.backbone

@@ -1,0 +1,216 @@
+"""The base of every strategy, which asks a plug-in only to merge."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
+from fedjoint.loading import construct, find
+from fedjoint.server.updates import Updates
+from fedjoint.training.method import Method, make_method
+
+log = logging.getLogger("fedjoint.server.strategy")
+
+
+class JointStrategy:
+    """Base class of every strategy. A plug-in implements :meth:`merge`.
+
+    A strategy carries what a merge needs and nothing else: the round is run by
+    :func:`fedjoint.server.round.run_round`.
+
+    Attributes:
+        per_client: whether :meth:`merge` needs one row per client. Where it only uses
+            ``updates.mean()`` and ``updates.by_task()``, say False: with many clients, the
+            updates are then summed where they are made (rows are means over blocks of clients
+            with the same tasks, for which both stay exact), and memory does not grow with
+            the clients.
+        method: the local method that clients run, by registered name. One other than ``joint`` is
+            part of the strategy: ``local.method`` may not replace it.
+        method_options: options of the local method.
+        omits: in a few words, what of the paper that it is named after is left out.
+        state: what the strategy remembers between rounds, by name; saved in checkpoints. A merge
+            may change it in place: where the merge fails, it is what it was before.
+    """
+
+    per_client: bool = True
+    method: ClassVar[str] = "joint"
+    omits: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        self.method_options: dict[str, float | int | str] = {}
+        self.state: dict[str, Tensor] = {}
+
+    def check_config(self, config: Config, method: Method) -> None:
+        """Refuse, before the first round, what the strategy is not made for.
+
+        Args:
+            config: the run's configuration.
+            method: the local method that clients will run.
+
+        Raises:
+            UserError: the line says what is wrong and how to put it right.
+        """
+
+    def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
+        """Return further tensors for the clients' method (say, a control variate ``[P]``).
+
+        Args:
+            backbone: ``[P]``, the parameters that the clients will receive.
+        """
+        return {}
+
+    def merge(self, updates: Updates) -> Tensor:
+        """Merge the updates of a round into the ``[P]`` step of the backbone.
+
+        ``updates`` is to be read: a merge that writes to it is refused, as what is computed of
+        the round afterwards would be wrong.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """The run that a strategy merges in.
+
+    Attributes:
+        config: its configuration.
+        method: the local method that its clients run.
+    """
+
+    config: Config
+    method: Method
+
+
+# Not an attribute of the strategy: a plug-in may have any of that name.
+_CIRCUMSTANCES = "_JointStrategy__circumstances"
+
+
+def circumstances(strategy: JointStrategy) -> Circumstances | None:
+    """Return the run that ``strategy`` merges in; None where it merges by hand."""
+    return vars(strategy).get(_CIRCUMSTANCES)
+
+
+def local_method(strategy: JointStrategy, config: Config) -> tuple[str, dict[str, Any]]:
+    """Return name and options of the local method that clients run."""
+    local = config.local
+    if local.method:
+        return local.method, local.options
+    return strategy.method, strategy.method_options
+
+
+def make_strategy(config: Config) -> JointStrategy:
+    """Return the configured strategy, once it and the local method are known to be in order.
+
+    Raises:
+        UserError: a name or an option is wrong, of the strategy or of the local method; or the
+            two, or what else is configured, do not go together.
+    """
+    name, local = config.strategy.name, config.local
+    strategy = construct(f"strategy {name}", find("strategies", name), config.strategy.options)
+    if not isinstance(strategy, JointStrategy):
+        raise UserError(f"strategy {name}: {type(strategy).__name__} is no fedjoint.JointStrategy")
+    if not isinstance(getattr(strategy, "state", None), dict):
+        raise UserError(f"strategy {name}: it has no state: call super().__init__() in __init__")
+    check_tensors(f"strategy {name}: state", strategy.state)
+    if local.method and strategy.method != "joint":
+        raise UserError(
+            f"local.method = {local.method!r}: strategy {name} is not itself without its own local "
+            f"method, {strategy.method}; leave local.method out (options of {strategy.method} go "
+            "into strategy.options), or set strategy.name = 'fedavg'"
+        )
+    try:
+        method = make_method(*local_method(strategy, config))
+    except UserError as error:
+        raise UserError(f"{'local.options: ' if local.method else ''}{error}") from None
+    if local.method and method.half_of:
+        raise UserError(
+            f"local.method = {local.method!r} is one half of strategy {method.half_of}: set "
+            f"strategy.name = {method.half_of!r}, and leave local.method out"
+        )
+    strategy.check_config(config, method)
+    vars(strategy)[_CIRCUMSTANCES] = Circumstances(config, method)
+    return strategy
+
+
+def checked_broadcast(strategy: JointStrategy, backbone: Tensor, round: int) -> dict[str, Tensor]:
+    """Return what ``strategy`` broadcasts, which a round cannot do without.
+
+    Args:
+        strategy: the strategy.
+        backbone: ``[P]``, a copy, as a plug-in may change it.
+        round: the round.
+
+    Raises:
+        UserError: it fails, or what it returns or leaves as state is no dict of finite tensors.
+    """
+    try:
+        extra = strategy.broadcast(backbone)
+        if not isinstance(extra, dict):
+            raise UserError(f"it returned {type(extra).__name__}, not a dict of tensors")
+        check_tensors("what it returned", extra)
+        check_tensors("state", strategy.state)
+    except Exception as error:  # a plug-in may raise anything
+        if not isinstance(error, UserError):
+            log.exception("broadcast failed")
+        raise UserError(f"round {round}: {type(strategy).__name__}.broadcast: {error}") from error
+    return extra
+
+
+def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
+    """Return the ``[P]`` float32 step of ``strategy``; where it fails, its state stays as it was.
+
+    Raises:
+        UserError: the merge fails, returns or leaves as state what it may not, or changes the
+            updates.
+    """
+    # Cloned, as a merge may change tensors in place.
+    before = {name: value.clone() for name, value in strategy.state.items()}
+    versions = _versions(updates)
+    try:
+        step = strategy.merge(updates)
+        if not isinstance(step, Tensor) or step.shape != updates.backbone.shape:
+            shape = tuple(step.shape) if isinstance(step, Tensor) else type(step).__name__
+            raise UserError(f"merge returned {shape}, not {tuple(updates.backbone.shape)}")
+        step = step.detach().to(updates.backbone)
+        if not torch.isfinite(step).all():
+            raise UserError("merge returned a step that is not finite")
+        check_tensors("state", strategy.state)
+        for name, version in _versions(updates).items():
+            if version != versions[name]:
+                raise UserError(f"merge changed updates.{name} in place; change a copy of it")
+    except Exception as error:  # a plug-in may raise anything
+        strategy.state = before
+        if not isinstance(error, UserError):
+            log.exception("merge failed")
+        raise UserError(f"{type(strategy).__name__}: {error}") from error
+    return step
+
+
+def check_tensors(what: str, named: Mapping[str, Any]) -> None:
+    """Refuse values that are no tensors, or not finite.
+
+    Args:
+        what: holds them, for the error.
+        named: the values.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name, value in named.items():
+        if not isinstance(value, Tensor):
+            raise UserError(f"{what}[{name!r}] is {type(value).__name__}, not a tensor")
+        if not torch.isfinite(value).all():
+            raise UserError(f"{what}[{name!r}] is not finite")
+
+
+def _versions(updates: Updates) -> dict[str, int]:
+    """Return how often each of the tensors that diagnostics read was written to."""
+    read = ("matrix", "weights", "clients", "tasks")
+    return {name: getattr(updates, name)._version for name in read}

@@ -1,0 +1,99 @@
+"""What a strategy merges: the updates of one round, stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fedjoint.model.layout import Layout
+
+
+@dataclass(frozen=True)
+class Updates:
+    """The updates of one round, one row per client (or per task, see :meth:`by_task`).
+
+    An update is *new backbone minus the backbone received*: adding it is a descent step.
+    Rows are sorted by client id, so a merge never depends on the order of arrival. Only what is
+    learnt is here: BatchNorm's statistics, of which nothing but a mean makes sense, move by the
+    weighted mean whatever the strategy.
+
+    Attributes:
+        matrix: ``[rows, P]`` float32, the stacked updates.
+        weights: ``[rows]`` float32, non-negative, summing to one (by examples, client or task,
+            as the strategy's ``weight_by`` says).
+        examples: ``[rows]`` int64, training examples behind each row.
+        clients: ``[rows]`` int64, client ids (after :meth:`by_task`, the index of the task).
+        tasks: ``[rows, tasks]`` bool, which tasks each row trained.
+        task_names: names of the columns of ``tasks``.
+        steps: ``[rows]`` int64, local optimiser steps taken.
+        backbone: ``[P]`` float32, the backbone that the clients received.
+        layout: names and shapes behind the P parameters.
+        round: the round, from 1.
+        extras: further ``[rows, ...]`` tensors that the local method sent along.
+    """
+
+    matrix: Tensor
+    weights: Tensor
+    examples: Tensor
+    clients: Tensor
+    tasks: Tensor
+    task_names: tuple[str, ...]
+    steps: Tensor
+    backbone: Tensor
+    layout: Layout
+    round: int
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.matrix.shape[0]
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """``[rows, rows]`` float64, the inner products of the updates, computed once."""
+        return (self.matrix @ self.matrix.T).double()
+
+    def inner_products(self, rows: Tensor) -> Tensor:
+        """``[n, n]`` float64, the inner products of the updates at ``rows`` ``[n]``."""
+        # A merge may have left the Gram matrix behind; a few rows of a wide one are cheaper.
+        if "gram" in self.__dict__ or len(rows) == len(self):
+            return self.gram[rows][:, rows]
+        some = self.matrix[rows]
+        return (some @ some.T).double()
+
+    def mean(self) -> Tensor:
+        """``[P]``, the weighted mean of the rows."""
+        return self.weights @ self.matrix
+
+    def by_task(self) -> Updates:
+        """Return one row per task: the weighted mean of the updates that trained the task.
+
+        A client with several tasks counts fully in each of them. A row's weight is the total
+        weight of its clients, renormalised. Tasks that nobody trained this round have no row.
+        """
+        share = self.tasks.T.to(self.weights.dtype) * self.weights
+        total = share.sum(1)
+        present = (total > 0).nonzero().squeeze(1)
+        share, total = share[present], total[present]
+        mean = (share / total[:, None]) @ self.matrix
+        member = self.tasks.T[present].to(torch.int64)
+        return replace(
+            self,
+            matrix=mean,
+            weights=total / total.sum(),
+            examples=member @ self.examples,
+            clients=present,
+            tasks=torch.eye(len(self.task_names), dtype=torch.bool)[present],
+            steps=(member @ self.steps) // member.sum(1),
+            extras={},
+        )
+
+    def combine(self, coefficients: Tensor) -> Tensor:
+        """``[P]``, the combination of the rows with ``coefficients`` of shape ``[rows]``."""
+        return coefficients.to(self.matrix) @ self.matrix
+
+
+Merge = Callable[[Updates], Tensor]

@@ -1,0 +1,64 @@
+"""Local methods: what a client does with a backbone it received."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from fedjoint.loading import construct, find
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tasks import Task
+from fedjoint.training.job import Job
+
+Tensors = dict[str, Tensor]
+
+
+class Method:
+    """Base class of the local methods: train the backbone and the heads together.
+
+    A plug-in overrides :meth:`train`; options are the arguments of its ``__init__``. A job's
+    backbones are P parameters and, after them, the numbers of the shared buffers, if any; what
+    a strategy broadcasts is about the parameters alone (``job.layout.parameters``).
+
+    Attributes:
+        shares: whether clients send updates. If not, they keep their backbones to themselves.
+        half_of: name of the strategy that the method belongs to, where it is of no use under
+            another: what it needs is broadcast there, or what it changes is put right there.
+        pull: what FedNova has to know of the steps on the shared backbone: 0 where they are the
+            optimiser's own, mu where a gradient ``mu * (backbone - received)`` is added, None
+            where they are neither.
+        omits: in a few words, what of the paper that it is named after is left out.
+    """
+
+    shares: bool = True
+    half_of: ClassVar[str] = ""
+    pull: float | None = None
+    omits: ClassVar[str] = ""
+
+    def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
+        """Return one client's fresh private state beyond heads, say a control variate ``[P]``."""
+        return {}
+
+    def train(self, job: Job) -> Tensors:
+        """Train ``job.shared`` and ``job.private`` in place.
+
+        Returns:
+            ``[clients, ...]`` tensors to send beside the updates.
+        """
+        job.descend()
+        return {}
+
+    def personal(self, job: Job) -> tuple[Tensor, Tensors]:
+        """Return the clients' backbones, like ``job.shared``, and the private state to evaluate."""
+        return job.shared, job.private
+
+
+def make_method(name: str, options: Mapping[str, Any]) -> Method:
+    """Return a local method by registered name or reference.
+
+    Raises:
+        UserError: there is none, or an option is wrong.
+    """
+    return construct(f"local method {name}", find("methods", name), options)

@@ -1,0 +1,77 @@
+"""How the clients' own metrics spread, against each client's own evaluation."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedjoint import Task, simulate
+from fedjoint.config.load import check
+from fedjoint.model.metrics import METRICS
+from fedjoint.problem import build_problem
+from fedjoint.runs.record import Steps
+from fedjoint.server.evaluation import spread
+
+ERROR = Task("size", "regression", 1, metric=METRICS["rmse"])
+
+
+def test_spread_of_known_numbers():
+    up = np.array([0.9, 0.1, np.nan, *np.linspace(0.2, 0.8, 9), 0.3])
+    down = np.full(13, np.nan)
+    down[4] = 2.5
+    found = spread(np.stack([up, down], 1), [Task("digit", "multiclass", 10), ERROR])
+    # Twelve clients: the worst tenth is the worst two.
+    known = [0.9, 0.1, *np.linspace(0.2, 0.8, 9), 0.3]
+    assert found["digit"] == {
+        "clients": 12,
+        "std": pytest.approx(np.std(known)),
+        "worst": 0.1,
+        "worst_tenth": pytest.approx(0.15),
+    }
+    assert found["size"] == {"clients": 1, "std": 0.0, "worst": 2.5, "worst_tenth": 2.5}
+    large = np.array([[1.0], [3.0]])
+    assert spread(large, [ERROR])["size"]["worst"] == 3.0  # less is better
+    assert spread(np.full((3, 1), np.nan), [ERROR]) == {}
+
+
+SETTINGS = {
+    "rounds": 2,
+    "data": {"clients": 6, "task_mix": [["digit"], ["digit", "ink"]]},
+    "model": {"hidden": [8]},
+    "engine": {"name": "inline"},
+}
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_a_record_tells_the_spread_of_the_clients(tmp_path, sequential):
+    tree = SETTINGS | {"output": {"dir": str(tmp_path)}, "local": {"sequential": sequential}}
+    config = check(tree)
+    result = simulate(config)
+    problem = build_problem(config)
+    heads, model = result.heads(), problem.model(config)
+    own = {"digit": [], "ink": []}
+    for client in range(6):
+        model.load_state_dict(result.backbone | heads[client], strict=False)
+        model.eval()
+        test = problem.data.client(client).test
+        for task in problem.tasks:
+            if task.name in test.y:
+                with torch.no_grad():
+                    said = model(test.x)[task.name]
+                sums = task.metric_fn.statistics(said, test.y[task.name]).sum(0)
+                own[task.name].append(task.metric_fn.value(sums))
+    found = result.records[-1].spread
+    assert {name: values["clients"] for name, values in found.items()} == {"digit": 6, "ink": 3}
+    for name, values in own.items():
+        assert found[name]["std"] == pytest.approx(np.std(values), abs=1e-6)
+        assert found[name]["worst"] == pytest.approx(min(values), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "times", "more"),
+    [("fedavg", 1, 0), ("ditto", 2, 0), ("apfl", 2, 0), ("fedrep", 1, 10), ("fedbabu", 1, 0)],
+)
+def test_a_record_tells_all_the_gradients_that_a_method_takes(tmp_path, strategy, times, more):
+    tree = {"output": {"dir": str(tmp_path)}, "local": {"steps": 4}, "strategy": {"name": strategy}}
+    each = 4 * times + more
+    for record in simulate(check(SETTINGS | tree)).records:
+        assert record.steps == Steps(mean=each, total=6 * each)

@@ -1,0 +1,185 @@
+"""Models of which is known what they make of a batch."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedjoint import Task
+from fedjoint.config.schema import BalanceConfig
+from fedjoint.model.joint import JointModel
+from fedjoint.training.balance import make_balance
+from fedjoint.training.probe import examine
+
+
+class Module(nn.Module):
+    """A linear layer, and then ``function(self, features)``."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.layer, self.function = nn.Linear(6, 4), function
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x):
+        return self.function(self, self.layer(x))
+
+
+def then(*layers):
+    return lambda: nn.Sequential(nn.Linear(6, 4), *layers)
+
+
+def after(function):
+    return lambda: Module(function)
+
+
+def remembers(self, x):
+    if self.training:
+        self.mean.mul_(0.9).add_(0.1 * x.detach().mean(0))
+    return x - self.mean
+
+
+def bag_of_words():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(30, 4)
+
+        def forward(self, x):
+            return self.table(x).mean(1)
+
+    return Words()
+
+
+APART = {
+    "linear": then(nn.ReLU()),
+    "dropout": then(nn.Dropout(0.5), nn.ReLU()),
+    "layer norm": then(nn.LayerNorm(4)),
+    "group norm": then(nn.GroupNorm(2, 4)),
+    "instance norm": then(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2), nn.Flatten()),
+    "softmax": then(nn.Softmax(1)),
+    "undefined at zero": after(lambda self, x: x / x.norm(dim=1, keepdim=True)),
+}
+
+#: backbone -> words of the reason, fewest examples in training and in evaluation
+TOGETHER = {
+    "statistics": (then(nn.BatchNorm1d(4)), "running statistics", 2, 1),
+    "statistics of pixels": (
+        then(nn.Unflatten(1, (1, 2, 2)), nn.BatchNorm2d(1), nn.Flatten()),
+        "running statistics",
+        1,
+        1,
+    ),
+    "no statistics": (
+        then(nn.BatchNorm1d(4, track_running_stats=False)),
+        "backbone.1 (BatchNorm1d) mixes",
+        2,
+        2,
+    ),
+    "instances' statistics": (
+        then(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten()),
+        "backbone.2.running_mean changes",
+        1,
+        1,
+    ),
+    "mean": (after(lambda self, x: x - x.mean(0)), "training the model mixes", 1, 1),
+    "maximum": (after(lambda self, x: x - x.amax(0)), "training the model mixes", 1, 1),
+    "evaluation": (
+        after(lambda self, x: x if self.training else x - x.mean(0)),
+        "evaluation the model mixes",
+        1,
+        1,
+    ),
+    "deviation": (after(lambda self, x: x / x.std(0)), "training the model mixes", 2, 2),
+    "infinite slope": (
+        after(lambda self, x: x * x.var(0, unbiased=False).sqrt()),
+        "training the model mixes",
+        2,
+        2,
+    ),
+    "memory": (after(remembers), "backbone.mean changes", 1, 1),
+    "squeezed": (after(lambda self, x: x.squeeze(0)), "does not take a batch of one", 2, 2),
+}
+
+
+def examined(backbone, x=None, task=None):
+    torch.manual_seed(0)
+    task = task or Task("a", "multiclass", 3)
+    model = JointModel(backbone(), {task.name: task.make_head(4)})
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    balance = make_balance(BalanceConfig(), [task], [task.name])
+    x = torch.randn(20, 6) if x is None else x
+    torch.manual_seed(7)
+    found = examine(model, balance, x)
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(3)), "random numbers were used up"
+    assert model.training
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+    return found
+
+
+@pytest.mark.parametrize("name", APART)
+def test_models_that_take_examples_one_by_one_are_batched(name):
+    found = examined(APART[name])
+    assert (found.sequential, found.train, found.evaluate) == (None, 1, 1)
+
+
+def test_token_ids_are_taken_from_the_data():
+    assert examined(bag_of_words, torch.randint(30, (20, 5))).sequential is None
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_models_that_mix_examples_are_not(name):
+    backbone, words, train, evaluate = TOGETHER[name]
+    found = examined(backbone)
+    assert words in found.sequential and "\n" not in found.sequential
+    assert (found.train, found.evaluate) == (train, evaluate)
+
+
+def zeros(features):
+    head = nn.Linear(features, 3)
+    nn.init.zeros_(head.weight)
+    return head
+
+
+def test_a_head_of_zeros_hides_nothing():
+    task = Task("a", "multiclass", 3, head=zeros)
+    backbone = after(lambda self, x: x if self.training else x - x.mean(0))
+    assert "evaluation the model mixes" in examined(backbone, task=task).sequential
+
+
+def test_heads_mix_too():
+    task = Task("a", "multiclass", 3, head=lambda k: nn.Sequential(nn.Linear(k, 3), Centred()))
+    assert "mixes" in examined(then(), task=task).sequential
+    norm = Task("a", "regression", 3, head=lambda k: nn.Sequential(nn.Linear(k, 3), Norm()))
+    found = examined(then(), task=norm)
+    assert "heads.a.1 (Norm) keeps running statistics" in found.sequential and found.train == 2
+
+
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+class Norm(nn.BatchNorm1d):
+    def __init__(self):
+        super().__init__(3)
+
+
+def test_losses_mix_too():
+    def ranked(output, y):
+        known = ~y.isnan().any(-1)
+        error = ((output - output.mean(0) - y.nan_to_num()) ** 2).mean(-1)
+        return torch.where(known, error, 0), known
+
+    def unmasked(output, y):
+        return ((output - y.nan_to_num()) ** 2).mean(-1), ~y.isnan().any(-1)
+
+    for loss in (ranked, unmasked):  # the other forgets that padding has no labels
+        task = Task("a", "regression", 2, loss=loss)
+        assert "mixes" in examined(then(), task=task).sequential
+
+
+def test_examples_that_are_all_the_same_tell_nothing():
+    found = examined(then(), torch.ones(20, 6))
+    assert "no two different examples" in found.sequential
+    assert examined(then(nn.BatchNorm1d(4)), torch.ones(20, 6)).train == 2
