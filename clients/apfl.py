@@ -26,7 +26,7 @@ class APFL(Method):
     https://arxiv.org/abs/2003.13461
     """
 
-    pull = 0.0
+    mu = 0.0
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha

@@ -17,7 +17,7 @@ class Babu(Method):
     Classification", ICLR 2022, https://arxiv.org/abs/2106.06042
     """
 
-    pull = 0.0
+    mu = 0.0
 
     def train(self, job: Job) -> Tensors:
         job.descend(trainable=lambda name: not name.startswith("heads."))

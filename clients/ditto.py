@@ -23,7 +23,7 @@ class Ditto(Method):
     2021, https://arxiv.org/abs/2012.04221
     """
 
-    pull = 0.0
+    mu = 0.0
 
     def __init__(self, lam: float) -> None:
         self.lam = lam

@@ -10,4 +10,4 @@ class Joint(Method):
     https://arxiv.org/abs/1912.00818
     """
 
-    pull = 0.0
+    mu = 0.0

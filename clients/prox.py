@@ -17,7 +17,7 @@ class Prox(Method):
     """
 
     def __init__(self, mu: float) -> None:
-        self.mu = self.pull = mu
+        self.mu: float = mu
 
     def train(self, job: Job) -> Tensors:
         received = job.layout.views(job.start)

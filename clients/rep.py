@@ -16,7 +16,7 @@ class Rep(Method):
     Learning", ICML 2021, https://arxiv.org/abs/2102.07078
     """
 
-    pull = 0.0
+    mu = 0.0
 
     def __init__(self, head_steps: int) -> None:
         self.head_steps = head_steps

@@ -1,6 +1,8 @@
 """Federated joint training: many tasks and clients share one backbone, data never moves."""
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 # Before Flower or Ray is imported: no telemetry unless the user asked for it.
 for _name, _value in {
@@ -11,13 +13,27 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-from fedjoint.data.base import Client, Examples  # noqa: E402
-from fedjoint.errors import UserError  # noqa: E402
-from fedjoint.model.tasks import Task  # noqa: E402
-from fedjoint.problem import Problem  # noqa: E402
-from fedjoint.server.strategy import JointStrategy  # noqa: E402
-from fedjoint.server.updates import Updates  # noqa: E402
-from fedjoint.simulation import RunResult, simulate  # noqa: E402
+if TYPE_CHECKING:
+    from fedjoint.data.base import Client, Examples
+    from fedjoint.errors import UserError
+    from fedjoint.model.tasks import Task
+    from fedjoint.problem import Problem
+    from fedjoint.server.strategy import JointStrategy
+    from fedjoint.server.updates import Updates
+    from fedjoint.simulation import RunResult, simulate
+
+# Imported where they are used: servers and nodes start without PyTorch.
+_MODULES = {
+    "Client": "fedjoint.data.base",
+    "Examples": "fedjoint.data.base",
+    "JointStrategy": "fedjoint.server.strategy",
+    "Problem": "fedjoint.problem",
+    "RunResult": "fedjoint.simulation",
+    "Task": "fedjoint.model.tasks",
+    "Updates": "fedjoint.server.updates",
+    "UserError": "fedjoint.errors",
+    "simulate": "fedjoint.simulation",
+}
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,3 +47,10 @@ __all__ = [
     "UserError",
     "simulate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value

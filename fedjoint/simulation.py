@@ -21,7 +21,7 @@ from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
-from fedjoint.server.callbacks import AnyCallback
+from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
 from fedjoint.server.reference import Reference
 from fedjoint.server.serve import serve
 from fedjoint.server.strategy import make_strategy
@@ -77,6 +77,7 @@ def simulate(
         UserError: the configuration, the data or the engine is at fault.
     """
     config = _anchored(config if isinstance(config, Config) else check(config))
+    everyone = [as_callback(callback) for callback in callbacks]
     make_strategy(config)  # a misspelt option is found before any data is read
     own = problem is not None
     if config.diagnostics.reference:
@@ -86,7 +87,7 @@ def simulate(
         make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
         problem.model(config)
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
-    return _execute(config, problem, run, callbacks)
+    return _execute(config, problem, run, everyone)
 
 
 def resume(
@@ -108,7 +109,8 @@ def resume(
     run = RunDir.open(Path(path))
     run.described(problem)
     config = run.config()
-    return _execute(config, _problem(config, problem), run, callbacks)
+    everyone = [as_callback(callback) for callback in callbacks]
+    return _execute(config, _problem(config, problem), run, everyone)
 
 
 def _anchored(config: Config) -> Config:
@@ -136,7 +138,7 @@ def _problem(config: Config, problem: Problem | None) -> Problem | None:
 
 
 def _execute(
-    config: Config, problem: Problem | None, run: RunDir, callbacks: Sequence[AnyCallback]
+    config: Config, problem: Problem | None, run: RunDir, callbacks: Sequence[Callback]
 ) -> RunResult:
     if problem is None:
         from fedjoint.engines.flower import run_flower

@@ -46,10 +46,10 @@ class FedNova(FedAvg):
                 f"local.optimiser.name = {config.local.optimiser.name!r}: set it to 'sgd', or "
                 "take another strategy"
             )
-        if method.pull is None:
+        if method.mu is None:
             raise UserError(
                 f"fednova does not know how gradients add up under local.method = "
-                f"{config.local.method!r}: leave local.method out, take 'prox', or say pull in "
+                f"{config.local.method!r}: leave local.method out, take 'prox', or say mu in "
                 "the method (see fedjoint.training.method.Method)"
             )
 
@@ -66,7 +66,7 @@ class FedNova(FedAvg):
         known = circumstances(self)
         if known is None:
             return updates.steps.to(updates.weights)
-        local, mu = known.config.local, known.method.pull or 0.0
+        local, mu = known.config.local, known.method.mu or 0.0
         scale = scales(local, updates.clients.numpy())
         pull = local.rate(updates.round) * mu * scale
         found = scale * accumulated(steps, local.optimiser.momentum, pull)

@@ -10,8 +10,11 @@ class TaskBalanced(FedAvg):
     """``step = server_lr * mean over tasks t of (weighted mean of the updates that trained t)``.
 
     The mean is over the tasks trained in this round, and plain: weights only count among the
-    clients of one task. It is the federated counterpart of equal
-    loss weights in multi-task learning, and the baseline for the conflict-aware rules.
+    clients of one task, and are split over the tasks of a client that has several. It is the
+    federated counterpart of equal loss weights in multi-task learning, and the baseline for the
+    conflict-aware rules. Tasks that come together on a client share its update, in which each
+    pulls as if it were alone: for pulls that are equal then, too, take ``fedavg`` with
+    ``strategy.weight_by = "task"``.
 
     Args:
         server_lr: factor on the merged update.

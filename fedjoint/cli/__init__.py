@@ -5,40 +5,57 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from importlib import import_module
+from typing import Any
 
+import click
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from fedjoint.cli.compare import bench_command, compare_command, plot_command
-from fedjoint.cli.deploy import (
-    client_command,
-    deploy_command,
-    keys_command,
-    server_command,
-    status_command,
-)
-from fedjoint.cli.export import export_command, predict_command
-from fedjoint.cli.simulate import resume_command, simulate_command
 from fedjoint.errors import UserError
 
+_COMMANDS = {
+    "simulate": "simulate:simulate_command",
+    "resume": "simulate:resume_command",
+    "compare": "compare:compare_command",
+    "bench-strategies": "compare:bench_command",
+    "plot": "compare:plot_command",
+    "keys": "machines:keys_command",
+    "server": "machines:server_command",
+    "client": "machines:client_command",
+    "deploy": "deploy:deploy_command",
+    "status": "deploy:status_command",
+    "export": "export:export_command",
+    "predict": "export:predict_command",
+}
+
+
+class Program(TyperGroup):
+    """Imports a command when it is asked for: servers and nodes start without PyTorch."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.commands = {name: click.Command(name) for name in _COMMANDS}  # names alone
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command by its name; None where there is none."""
+        if name not in _COMMANDS:
+            return None
+        module, _, function = _COMMANDS[name].partition(":")
+        alone = typer.Typer(add_completion=False)
+        alone.command(name)(getattr(import_module(f"fedjoint.cli.{module}"), function))
+        return typer.main.get_command(alone)
+
+
 app = typer.Typer(
-    help="Train many models jointly without moving data.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    cls=Program, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
-app.command("simulate")(simulate_command)
-app.command("resume")(resume_command)
-app.command("compare")(compare_command)
-app.command("bench-strategies")(bench_command)
-app.command("plot")(plot_command)
-app.command("keys")(keys_command)
-app.command("server")(server_command)
-app.command("client")(client_command)
-app.command("deploy")(deploy_command)
-app.command("status")(status_command)
-app.command("export")(export_command)
-app.command("predict")(predict_command)
+
+
+@app.callback()
+def program() -> None:
+    """Train many models jointly without moving data."""
 
 
 def main() -> None:

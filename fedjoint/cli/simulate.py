@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedjoint.cli.common import Live, Scenario, Settings, console
+from fedjoint.cli.common import Scenario, Settings, console
+from fedjoint.cli.live import Live
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
 from fedjoint.experiments.report import show_run

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 
 from fedjoint.config.section import Section
 from fedjoint.data.config import DataConfig
-from fedjoint.protocol.compression import CompressionConfig
 
 
 class OptimiserConfig(Section):
@@ -112,6 +111,13 @@ class ModelConfig(Section):
         return self
 
 
+class CompressionConfig(Section):
+    """What clients send in place of the whole update."""
+
+    name: Literal["none", "topk", "int8"] = "none"
+    fraction: float = Field(0.1, gt=0, le=1, description="topk: share of the parameters sent")
+
+
 class StrategyConfig(Section):
     """Aggregation."""
 
@@ -119,7 +125,9 @@ class StrategyConfig(Section):
         "fedavg", description="registered name, package.module:Class or file.py:Class"
     )
     options: dict[str, Any] = Field(default_factory=dict)
-    weight_by: Literal["examples", "client", "task"] = "examples"
+    weight_by: Literal["examples", "client", "task"] = Field(
+        "examples", description="task: the clients of every task have the same weight together"
+    )
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
     min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")
     timeout: float = Field(3600.0, gt=0, description="seconds to wait for a round's replies")

@@ -7,6 +7,7 @@ import json
 import logging
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from fedjoint.deploy.address import certificate, distrust, free_port, join, parse
 from fedjoint.errors import UserError
-from fedjoint.flower.programs import Connection, program
+from fedjoint.flower.programs import Connection
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -62,7 +63,7 @@ def node_command(
     packed = base64.b64encode(json.dumps(values).encode()).decode()
     if keys and secure and (why := distrust(host, port, keys / "ca.pem")):
         log.error("%s", why)
-    command = [program("flower-supernode"), "--superlink", join(host, port)]
+    command = [sys.executable, "-m", "fedjoint.deploy.supernode", "--superlink", join(host, port)]
     command += ["--port", str(free_port())]
     command += ["--node-config", f'fedjoint="{packed}"']
     if keys and secure:

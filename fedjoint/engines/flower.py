@@ -15,12 +15,12 @@ from fedjoint.deploy.address import free_port, wait_for
 from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder, program
 from fedjoint.runs.directory import RunDir
-from fedjoint.server.callbacks import AnyCallback, followed
+from fedjoint.server.callbacks import Callback, followed
 
 _START = 60.0  # seconds for the SuperLink to start
 
 
-def run_flower(config: Config, run: RunDir, callbacks: Sequence[AnyCallback]) -> dict[str, Tensor]:
+def run_flower(config: Config, run: RunDir, callbacks: Sequence[Callback]) -> dict[str, Tensor]:
     """Run a scenario in Flower's simulation runtime, and return the final backbone.
 
     Args:

@@ -84,9 +84,9 @@ class Arm:
         return [sum(r.bytes.down + r.bytes.up for r in seed.records()) / 1e6 for seed in self.seeds]
 
     @property
-    def steps(self) -> list[int]:
+    def steps(self) -> list[float]:
         """Gradient steps of all clients together, by seed."""
-        return [sum(r.steps.total for r in seed.records()) for seed in self.seeds]
+        return [float(sum(r.steps.total for r in seed.records())) for seed in self.seeds]
 
     @property
     def steps_per_client(self) -> list[float]:

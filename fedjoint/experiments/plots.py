@@ -68,10 +68,11 @@ def task_cosines(records: Sequence[RoundRecord], path: Path) -> str | None:
     Returns:
         Why nothing is drawn; None where it is.
     """
-    found = [r for r in records if (r.diagnostics or {}).get("tasks", {}).get("ids")]
+    found = [(r.round, (r.diagnostics or {}).get("tasks", {})) for r in records]
+    found = [(round, tasks) for round, tasks in found if tasks.get("ids")]
     if not found:
         return "no map of the cosines between tasks: no round has diagnostics"
-    tasks = (found[-1].diagnostics or {})["tasks"]
+    last, tasks = found[-1]
     if len(tasks["ids"]) < 2:
         return "no map of the cosines between tasks: there is one task"
     cosine = [[float("nan") if v is None else v for v in row] for row in tasks["cosine"]]
@@ -79,7 +80,7 @@ def task_cosines(records: Sequence[RoundRecord], path: Path) -> str | None:
     image = axis.imshow(cosine, vmin=-1, vmax=1, cmap="RdBu")
     axis.set_xticks(range(len(cosine)), tasks["ids"], rotation=45, ha="right")
     axis.set_yticks(range(len(cosine)), tasks["ids"])
-    axis.set_title(f"cosine of task updates, round {found[-1].round}", fontsize="small")
+    axis.set_title(f"cosine of task updates, round {last}", fontsize="small")
     figure.colorbar(image)
     _save(figure, path)
     return None

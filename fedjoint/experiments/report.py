@@ -34,12 +34,12 @@ def show_run(result: RunResult, console: Console) -> None:
     title = f"{result.config.name}: after {result.config.rounds} rounds"
     console.print(metrics_table(title, result))
     seconds = sum(record.seconds.round for record in result.records)
-    sent = sum(r.bytes.down + r.bytes.up for r in result.records)
+    sent = sum(record.bytes.down + record.bytes.up for record in result.records)
     failed = sum(len(record.clients.failed) for record in result.records)
     steps = sum(record.steps.total for record in result.records)
     console.print(
-        f"{seconds:.1f} s, {steps:,} gradient steps, {sent / 1e6:.1f} MB sent to train, "
-        f"{failed} failures"
+        f"{seconds:.1f} s, {sent / 1e6:.1f} MB sent to train, {failed} failures, "
+        f"{steps:,} gradient steps"
     )
     kept = [record.kept for record in result.records if record.kept]
     if kept:

@@ -16,7 +16,7 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way
 from fedjoint.loading import find
-from fedjoint.server.strategy import make_strategy
+from fedjoint.server.serve import make_strategy
 
 RATE = "local.optimiser.lr"
 

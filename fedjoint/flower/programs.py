@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedjoint.errors import UserError
-from fedjoint.runs.directory import RunDir
-from fedjoint.runs.record import RoundRecord
+
+if TYPE_CHECKING:
+    from fedjoint.runs.directory import RunDir
+    from fedjoint.runs.record import RoundRecord
 
 _ASK = 10.0  # seconds between two questions to Flower
+_LOOK = 0.2  # seconds between two looks of Flower for a message to answer or a run to start
 
 _APP = """\
 [project]
@@ -82,6 +85,7 @@ class Connection:
         """Return the environment for Flower's programs."""
         # Telemetry is off in os.environ since fedjoint was imported, unless the user has it on.
         own = {"FLWR_HOME": str(self.home.resolve()), "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        own["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = str(_LOOK)
         # Flower's programs start each other by name, also where no shell has put them on the path.
         beside = str(Path(sys.executable).parent)
         own["PATH"] = os.pathsep.join([beside, *filter(None, [os.environ.get("PATH")])])

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from fedjoint.config.section import Section
+from fedjoint.config.schema import CompressionConfig
 from fedjoint.errors import UserError
-
-
-class CompressionConfig(Section):
-    """What clients send in place of the whole update."""
-
-    name: Literal["none", "topk", "int8"] = "none"
-    fraction: float = Field(0.1, gt=0, le=1, description="topk: share of the parameters sent")
 
 
 def compress(

@@ -17,7 +17,7 @@ from fedjoint.errors import UserError
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.record import RoundRecord
 
-log = logging.getLogger("fedjoint.server")
+log = logging.getLogger("fedjoint.server.serve")
 
 EVERY = 10.0  # seconds between two signs of life
 
@@ -77,16 +77,15 @@ def as_callback(callback: AnyCallback) -> Callback:
 
 @contextmanager
 def followed(
-    callbacks: Sequence[AnyCallback], config: Config, path: Path
+    callbacks: Sequence[Callback], config: Config, path: Path
 ) -> Iterator[Callable[[RoundRecord], None]]:
     """Tell callbacks of a run whose server is another process; yield what takes its records."""
-    everyone = [as_callback(callback) for callback in callbacks]
 
     def after_round(record: RoundRecord) -> None:
-        for callback in everyone:
+        for callback in callbacks:
             callback.after_round(record)
 
-    for callback in everyone:
+    for callback in callbacks:
         callback.on_run_begin(config, path)
     failure: BaseException | None = None
     try:
@@ -95,7 +94,7 @@ def followed(
         failure = error
         raise
     finally:
-        for callback in everyone:
+        for callback in callbacks:
             callback.on_run_end(failure)
 
 

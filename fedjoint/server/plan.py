@@ -9,6 +9,7 @@ import numpy as np
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.server.population import Asked, Population
+from fedjoint.server.pull import equal_pull
 from fedjoint.server.roster import Roster
 
 
@@ -78,8 +79,7 @@ def weigh(people: Population, chosen: np.ndarray, by: str) -> np.ndarray:
         return people.sizes[chosen].astype(float)
     if by == "client":
         return np.ones(len(chosen))
-    tasks = people.tasks[chosen]
-    return (tasks / np.maximum(tasks.sum(0), 1)).sum(1)
+    return equal_pull(people.tasks[chosen])
 
 
 def plan_evaluation(config: Config, roster: Roster, round: int) -> dict[int, Asked]:

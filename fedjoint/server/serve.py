@@ -16,14 +16,14 @@ from fedjoint.model.tasks import Task
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.record import RoundRecord
-from fedjoint.server.callbacks import AnyCallback, Callback, Heartbeat, Keeper, Log, as_callback
+from fedjoint.server.callbacks import Callback, Heartbeat, Keeper, Log
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
 from fedjoint.server.round import StateLostError, run_round
 from fedjoint.server.run import Run
 from fedjoint.server.strategy import local_method, make_strategy
 
-log = logging.getLogger("fedjoint.server")
+log = logging.getLogger("fedjoint.server.serve")
 
 _RETURNS = 3  # times that a run goes back to one and the same checkpoint
 
@@ -36,7 +36,7 @@ def serve(
     tasks: tuple[Task, ...] | None = None,
     wait: float = 0.0,
     deployed: bool = False,
-    callbacks: Sequence[AnyCallback] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Tensor]:
     """Run the rounds that are left, from the newest checkpoint of ``run``.
 
@@ -82,7 +82,7 @@ def serve(
 
 
 def _begin(
-    grid: Grid, config: Config, run: RunDir, roster: Roster, callbacks: Sequence[AnyCallback]
+    grid: Grid, config: Config, run: RunDir, roster: Roster, callbacks: Sequence[Callback]
 ) -> Run:
     """Return the run as its newest checkpoint left it."""
     strategy = make_strategy(config)
@@ -103,7 +103,7 @@ def _begin(
         grid=grid,
         strategy=strategy,
         roster=roster,
-        callbacks=[Keeper(run, generation), Heartbeat(beat), Log(), *map(as_callback, callbacks)],
+        callbacks=[Keeper(run, generation), Heartbeat(beat), Log(), *callbacks],
         reference=Reference(reference, config) if reference else None,
         generation=generation,
         resumed_from=resumed_from,

@@ -118,7 +118,7 @@ def make_strategy(config: Config) -> JointStrategy:
         raise UserError(f"strategy {name}: {type(strategy).__name__} is no fedjoint.JointStrategy")
     if not isinstance(getattr(strategy, "state", None), dict):
         raise UserError(f"strategy {name}: it has no state: call super().__init__() in __init__")
-    check_tensors(f"strategy {name}: state", strategy.state)
+    check_tensors(f"strategy {type(strategy).__name__}: state", strategy.state)
     if local.method and strategy.method != "joint":
         raise UserError(
             f"local.method = {local.method!r}: strategy {name} is not itself without its own local "

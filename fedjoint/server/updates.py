@@ -71,10 +71,11 @@ class Updates:
     def by_task(self) -> Updates:
         """Return one row per task: the weighted mean of the updates that trained the task.
 
-        A client with several tasks counts fully in each of them. A row's weight is the total
-        weight of its clients, renormalised. Tasks that nobody trained this round have no row.
+        The weight of a client with several tasks is split evenly over them, in the means and in
+        the weights of the rows, which are what each task's clients have in all: so the weighted
+        mean of the rows is that of the clients. Tasks that nobody trained this round have no row.
         """
-        share = self.tasks.T.to(self.weights.dtype) * self.weights
+        share = self.tasks.T * (self.weights / self.tasks.sum(1).clamp(min=1))
         total = share.sum(1)
         present = (total > 0).nonzero().squeeze(1)
         share, total = share[present], total[present]

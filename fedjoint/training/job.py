@@ -116,7 +116,7 @@ class Job:
             UserError: the client has too few examples for any minibatch.
         """
         data, device = self.cohort.train, self.shared.device
-        if data.sizes.max() < self.least:
+        if 0 < data.sizes.max() < self.least:
             raise UserError(
                 f"it has {data.sizes.max()} training example, and the model learns from no fewer "
                 f"than {self.least} at once: give it more, or use a model that takes examples one "
@@ -170,10 +170,11 @@ class Job:
         return trained, {n: t for n, t in everything.items() if n not in names}
 
     def loss(self, shared: Tensor) -> Tensor:
-        """``[clients]``, the weighted loss of ``shared`` ``[clients, P]`` on the training data."""
-        data = self.cohort.train
-        losses = self.measure({**self.layout.views(shared), **self.private}, data)
-        return (losses * self.weights(self.private)).sum(1)
+        """``[clients]``, what training minimises, of ``shared`` ``[clients, P]`` on its data."""
+        losses = self.measure({**self.layout.views(shared), **self.private}, self.cohort.train)
+        state = {n: t for n, t in self.private.items() if n.startswith("balance.")}
+        weights, known = self.weights(self.private), torch.ones_like(losses)
+        return torch.vmap(self.balance.total)(losses, weights, state, known)
 
     def weights(self, private: Tensors) -> Tensor:
         """``[clients, tasks]``, the weights of the tasks."""

@@ -26,7 +26,7 @@ class Method:
         shares: whether clients send updates. If not, they keep their backbones to themselves.
         half_of: name of the strategy that the method belongs to, where it is of no use under
             another: what it needs is broadcast there, or what it changes is put right there.
-        pull: what FedNova has to know of the steps on the shared backbone: 0 where they are the
+        mu: what FedNova has to know of the steps on the shared backbone: 0 where they are the
             optimiser's own, mu where a gradient ``mu * (backbone - received)`` is added, None
             where they are neither.
         omits: in a few words, what of the paper that it is named after is left out.
@@ -34,7 +34,7 @@ class Method:
 
     shares: bool = True
     half_of: ClassVar[str] = ""
-    pull: float | None = None
+    mu: float | None = None
     omits: ClassVar[str] = ""
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:

@@ -70,12 +70,12 @@ def schedule(
         seed: the run's seed.
         round: the round.
         clients: ``[clients]`` ids.
-        sizes: ``[clients]`` number of training examples, at least one each.
+        sizes: ``[clients]`` number of training examples; without any, a client takes no steps.
         batch_size: examples per step.
         epochs: passes over the data, or None.
         steps: optimiser steps, or None; exactly one of the two is given.
     """
-    count, longest = len(clients), int(sizes.max())
+    count, longest = len(clients), max(1, int(sizes.max()))
     position = np.arange(longest)
     batch_size = min(batch_size, longest)  # beyond it there would be padding alone
 
@@ -95,13 +95,14 @@ def schedule(
         index = np.concatenate(indices, 1)
         mask = np.tile(present.reshape(count, per_epoch, batch_size), (1, epochs or 0, 1))
     else:
-        batch = np.minimum(batch_size, sizes)[:, None, None]
+        own = np.maximum(sizes, 1)[:, None, None]
+        batch = np.minimum(batch_size, own)
         slot = np.arange(batch_size)[None, None, :]
         place = np.arange(steps)[None, :, None] * batch + np.minimum(slot, batch - 1)
-        passes = int((place // sizes[:, None, None]).max()) + 1
+        passes = int((place // own).max()) + 1
         orders = np.stack([shuffled(epoch) for epoch in range(passes)], 1)
-        which, within = np.divmod(place, sizes[:, None, None])
+        which, within = np.divmod(place, own)
         index = orders[np.arange(count)[:, None, None], which, within]
-        mask = np.broadcast_to(slot < batch, index.shape)
+        mask = np.broadcast_to(slot < np.minimum(batch, sizes[:, None, None]), index.shape)
     mask = mask.transpose(1, 0, 2)
     return Schedule(np.where(mask, index.transpose(1, 0, 2), 0), np.ascontiguousarray(mask))

@@ -98,8 +98,11 @@ class _Trial:
             return _words(error)
         if changed:
             return f"{changed[0]} changes in every pass of the model"
+        # Some kernels of GPUs add up in any order.
+        numbers = torch.cat([tensor.flatten() for tensor in found])
+        noise = 1e-5 * float(numbers.nan_to_num(0, 0, 0).abs().max())
         if all(
-            torch.allclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True)
+            torch.allclose(a, b, rtol=1e-3, atol=noise, equal_nan=True)
             for a, b in zip(expected, found, strict=True)
         ):
             return None

@@ -1,10 +1,17 @@
-"""A sign of life goes on while the server is busy, and ends with it."""
+"""Callbacks: what they hear, how they stop a run; the heartbeat goes on in a long round."""
 
 import threading
 from pathlib import Path
 
+import pytest
+import torch
+
+from fedjoint.config.load import check
 from fedjoint.config.schema import Config
-from fedjoint.server import callbacks
+from fedjoint.errors import UserError
+from fedjoint.runs.directory import RunDir
+from fedjoint.server.serve import callbacks
+from fedjoint.simulation import resume, simulate
 
 
 def test_it_beats_until_the_end_whatever_a_beat_raises(monkeypatch, caplog):
@@ -30,3 +37,74 @@ def test_it_beats_until_the_end_whatever_a_beat_raises(monkeypatch, caplog):
     heart.beat(after=600)
     assert len(beats) == count + 1
     assert not any(thread.is_alive() for thread in set(beats[1:-1]))
+
+
+SETTINGS = {
+    "rounds": 4,
+    "data": {"clients": 4, "examples_per_client": 30},
+    "model": {"hidden": [4]},
+    "engine": {"name": "inline"},
+    "output": {"checkpoint_every": 3},
+}
+
+
+class Spy(callbacks.Callback):
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def on_run_begin(self, config, path):
+        self.told.append(("begin", config.rounds, path.exists()))
+
+    def after_round(self, record):
+        self.told.append(("round", record.round))
+
+    def on_checkpoint(self, checkpoint):
+        self.told.append(("checkpoint", checkpoint.round, len(checkpoint.ledger.clients)))
+
+    def on_run_end(self, error):
+        self.told.append(("end", error and type(error).__name__))
+
+
+def configure(tmp_path, **more):
+    output = {"dir": str(tmp_path), **SETTINGS["output"]}
+    return check({**SETTINGS, "output": output, **more})
+
+
+def test_a_callback_hears_how_a_run_goes(tmp_path):
+    spy = Spy()
+    simulate(configure(tmp_path), callbacks=[spy])
+    rounds = [("round", number) for number in (1, 2, 3, 4)]
+    saved = [("checkpoint", number, 4) for number in (3, 4)]
+    told = [("begin", 4, True), *rounds[:3], saved[0], rounds[3], saved[1], ("end", None)]
+    assert spy.told == told
+
+
+def test_a_callback_may_stop_a_run_which_can_go_on(tmp_path):
+    result = simulate(configure(tmp_path), callbacks=[lambda record: record.round == 2])
+    run = RunDir.open(result.path)
+    assert [record.round for record in result.records] == [1, 2]
+    assert run.info["status"] == "stopped" and run.latest().round == 2
+    assert resume(result.path).records[-1].round == 4
+    assert run.info["status"] == "done"
+    whole = simulate(configure(tmp_path))
+    for name, tensor in whole.backbone.items():
+        assert torch.equal(run.backbone().backbone[name], tensor)
+
+
+def test_a_callback_that_raises_ends_the_run(tmp_path):
+    def broken(record):
+        raise IndexError("out of luck")
+
+    spy = Spy()
+    with pytest.raises(IndexError):
+        simulate(configure(tmp_path), callbacks=[broken, spy])
+    assert spy.told == [("begin", 4, True), ("end", "IndexError")]
+    (folder,) = tmp_path.iterdir()
+    assert RunDir.open(folder).info["status"] == "failed"
+
+
+def test_what_is_no_callback_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="callback 3: give a fedjoint"):
+        simulate(configure(tmp_path), callbacks=[3])

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from support.records import make_record
 
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
@@ -163,7 +164,7 @@ def test_a_killed_writers_leftovers_are_removed(saved):
 
 
 @pytest.fixture
-def records(make_record):
+def records():
     failed = (Failure(3, 7, "disk on fire", "b"), Failure(None, 8, "gone"))
     clients = Participation(4, 2, (0, 1), failed, (Failure(None, 8, "gone", "c"),))
     return [
@@ -215,7 +216,7 @@ def test_a_record_damaged_in_the_middle_names_its_line(run, records, spoilt):
     assert "\n" not in str(error.value)
 
 
-def test_numbers_that_are_not_finite_are_null(run, make_record):
+def test_numbers_that_are_not_finite_are_null(run):
     said = {"b": [math.inf, 1.5], "c": {"d": torch.tensor([math.nan, 2.0])}}
     run.append(make_record(1, objective=math.nan, diagnostics=said))
     (text,) = (run.path / "metrics.jsonl").read_text().splitlines()
@@ -224,7 +225,7 @@ def test_numbers_that_are_not_finite_are_null(run, make_record):
     assert tree["diagnostics"] == {"b": [None, 1.5], "c": {"d": [None, 2.0]}}
 
 
-def test_the_end_of_a_run(saved, make_record):
+def test_the_end_of_a_run(saved):
     assert is_whole(saved.backbone(), 20)
     records = [make_record(1, loss={"a": 0.5}), make_record(2, loss={"a": 0.25, "b": math.nan})]
     saved.finish(21, backbone(21), records)

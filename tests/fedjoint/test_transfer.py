@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from support.records import make_record
 
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.model.metrics import METRICS
 from fedjoint.model.tasks import Task
 from fedjoint.runs.directory import RunDir
-from fedjoint.runs.record import Participation, RoundRecord, Seconds, Steps, Traffic
 from fedjoint.server.reference import Reference
 from fedjoint.simulation import simulate
 
@@ -28,22 +28,7 @@ def alone(folder, tests, status="done", own_problem=False, **tables):
     tree = {**TREE, "local": {"method": "independent"}, **tables}
     run = RunDir.create(folder, "alone", check(tree), own_problem=own_problem)
     for round, test in tests.items():
-        run.append(
-            RoundRecord(
-                round=round,
-                objective=None,
-                loss={},
-                evaluation=test and {"test": test},
-                spread=None,
-                clients=Participation(4, 4, None),
-                steps=Steps(None, 0),
-                kept=None,
-                fallback=None,
-                bytes=Traffic(0, 0),
-                seconds=Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
-                diagnostics=None,
-            )
-        )
+        run.append(make_record(round, evaluation=test and {"test": test}))
     run.mark(status)
     return str(run.path)
 

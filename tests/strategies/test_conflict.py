@@ -291,7 +291,7 @@ BY_CLIENT = [FedMGDAPlus, FedHCA2]  # made for clients
 @pytest.mark.parametrize("length", ["own", "mean"])
 @pytest.mark.parametrize("rule", RULES)
 def test_task_level_merges_the_mean_updates_of_tasks(rule, length, draw):
-    updates = draw(7, common=0.5)
+    updates = draw(7, common=0.1)
     by_client = rule(level="client", length=length)
     step = rule(level="task", length=length).merge(updates)
     torch.testing.assert_close(step, by_client.merge(updates.by_task()))

@@ -4,12 +4,12 @@ import json
 import logging
 
 import pytest
-from fedjoint.arms import independent
 
 from fedjoint._util.logs import JsonLines
 from fedjoint.cli.simulate import label
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
+from fedjoint.experiments.ways import independent
 from fedjoint.loading import find, registered
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.strategy import make_strategy
@@ -81,7 +81,7 @@ def test_a_refusal_leaves_nothing_behind(tmp_path):
     ],
 )
 def test_the_method_that_runs_is_told(tmp_path, caplog, strategy, method, runs, options):
-    caplog.set_level(logging.INFO, "fedjoint.server.strategy")
+    caplog.set_level(logging.INFO, "fedjoint.server")
     config = configured(strategy, method)
     tree = config.model_dump()
     tree["local"].pop("epochs")

@@ -256,9 +256,18 @@ class Faulty(JointStrategy):
 """
 
 
-def faulty(folder, second):
+IDLE = """
+from fedjoint.training.method import Method
+
+class Idle(Method):
+    def train(self, job):
+        return {} if job.round == 2 else super().train(job)
+"""
+
+
+def faulty(folder, second, *more):
     (folder / "faulty.py").write_text(FAULTY)
-    settings = [*SETTINGS, "rounds=3", "data.clients=4", f"output.dir={folder / second}"]
+    settings = [*SETTINGS, *more, "rounds=3", "data.clients=4", f"output.dir={folder / second}"]
     config = scenario_config(
         "digits",
         [*settings, f"strategy.options.second={second}", "output.checkpoint_every=1"],
@@ -270,8 +279,16 @@ def faulty(folder, second):
 
 @pytest.fixture(scope="module")
 def skipped(tmp_path_factory):
-    """A run whose backbone stays where it is in round 2."""
+    """A run whose backbone stays where it is in round 2, while heads are trained."""
     return faulty(tmp_path_factory.mktemp("skipped"), "zero")
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory):
+    """A run in which nobody does anything in round 2."""
+    folder = tmp_path_factory.mktemp("idle")
+    (folder / "idle.py").write_text(IDLE)
+    return faulty(folder, "zero", f"local.method={folder / 'idle.py'}:Idle")
 
 
 def assert_same(result, expected):
@@ -295,15 +312,15 @@ def assert_same(result, expected):
         ("number", "state['count'] is int"),
     ],
 )
-def test_a_faulty_merge_keeps_the_backbone_and_the_run_goes_on(tmp_path, skipped, second, words):
+def test_a_faulty_merge_keeps_the_backbone_and_the_run_goes_on(tmp_path, idle, second, words):
     result = faulty(tmp_path, second)
     first, kept, third = (record.kept for record in result.records)
     assert first is None and third is None
     assert kept.startswith("Faulty: ") and words in kept and "\n" not in kept
-    assert_same(result, skipped)
+    assert_same(result, idle)
     # The state is that of before, too.
     assert RunDir(result.path).latest().state["count"].tolist() == [2]
-    assert RunDir(skipped.path).latest().state["count"].tolist() == [3]
+    assert RunDir(idle.path).latest().state["count"].tolist() == [3]
 
 
 @pytest.mark.parametrize("second", ["double", "differentiable"])

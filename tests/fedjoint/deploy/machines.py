@@ -78,19 +78,48 @@ class Site:
             return []
         return [json.loads(line) for line in lines]
 
-    def until(self, what, seconds=240.0):
-        """Wait until ``what()`` is true, and return it."""
-        end = time.monotonic() + seconds
+    def last(self):
+        """Return the newest round."""
+        return self.records()[-1]["round"]
+
+    def trained(self, client, after):
+        """Return the rounds after one in which ``client`` trained."""
+        rounds = [r["round"] for r in self.records() if client in r["clients"]["ids"]]
+        return [round for round in rounds if round > after]
+
+    def without(self, client, after):
+        """Return the records of rounds after one in which ``client`` did not train."""
+        records = [r for r in self.records() if r["round"] > after]
+        return [r for r in records if client not in r["clients"]["ids"]]
+
+    def failures(self, client, after):
+        """Return the failures of rounds without ``client``, as ``node: reason``."""
+        lost = [f for r in self.without(client, after) for f in r["clients"]["failed"]]
+        return [f"{f['name']}: {f['reason']}" for f in lost]
+
+    def told(self):
+        """Return the messages in the run's log."""
+        lines = (self.run / "log.jsonl").read_text("utf-8").split("\n")[:-1]
+        return [json.loads(line)["message"] for line in lines]
+
+    def until(self, what, ending=""):
+        """Wait until ``what()`` is true, and return it.
+
+        The limit is for a wait in vain: a busy machine may take minutes for what takes seconds.
+        Where a program fails meanwhile, other than ``ending``, the wait is in vain at once.
+        """
+        end = time.monotonic() + 600.0
         while not (found := what()):
-            if time.monotonic() > end:
+            failed = [n for n, p in self.processes.items() if n != ending and p.poll()]
+            if failed or time.monotonic() > end:
                 tails = {n: self.log(n)[-1500:] for n in self.processes}
-                raise AssertionError(f"nothing after {seconds} s: {tails}")
-            time.sleep(0.2)
+                raise AssertionError(f"waited in vain; failed: {failed}; {tails}")
+            time.sleep(0.1)
         return found
 
-    def finish(self, name, seconds=240.0):
+    def finish(self, name):
         """Wait for a program to end, and return its exit status."""
-        self.until(lambda: self.processes[name].poll() is not None, seconds)
+        self.until(lambda: self.processes[name].poll() is not None, ending=name)
         return self.processes.pop(name).returncode
 
 

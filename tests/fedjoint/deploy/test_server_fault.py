@@ -13,7 +13,7 @@ from fedjoint.runs.directory import RunDir
 sys.path.insert(0, str(Path(__file__).parent))
 from machines import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_a_killed_server_costs_nothing(tmp_path):
@@ -40,7 +40,7 @@ def test_a_killed_server_costs_nothing(tmp_path):
         site.server()
         site.until(lambda: "Uvicorn running" in site.log("server").rpartition("Starting")[2])
         site.deploy("again", "--resume", site.run)
-        assert site.finish("again", 400) == 0, site.log("again")
+        assert site.finish("again") == 0, site.log("again")
     run = RunDir.open(site.run)
     assert [record.round for record in run.records()] == [1, 2, 3, 4]
     assert all(record.clients.trained == 6 for record in run.records())

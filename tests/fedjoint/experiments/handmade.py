@@ -4,13 +4,14 @@ import io
 from pathlib import Path
 
 from rich.console import Console
+from support.records import make_record
 
 from fedjoint.config.load import check
 from fedjoint.experiments.arms import Arm, Trained
 from fedjoint.model.metrics import METRICS
 from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
-from fedjoint.runs.record import Participation, RoundRecord, Seconds, Steps, Traffic
+from fedjoint.runs.record import Seconds, Steps, Traffic
 from fedjoint.simulation import RunResult
 
 ACCURACY = Task("kind", "multiclass", 3)
@@ -54,19 +55,13 @@ def curve(spread=None, steps=0, **values):
             split, task = name.split("_")
             at[split][task] = series[round // 2 - 1]
         records.append(
-            RoundRecord(
-                round=round,
-                objective=None,
-                loss={},
+            make_record(
+                round,
                 evaluation=None if round % 2 else at,
                 spread=None if round % 2 else spread,
-                clients=Participation(2, 2, (0, 1)),
                 steps=Steps(steps / 2, steps),
-                kept=None,
-                fallback=None,
                 bytes=Traffic(10**6, 5 * 10**5),
-                seconds=Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.5),
-                diagnostics=None,
+                seconds=Seconds(0.1, 0.1, 0.1, 0.1, 0.1, 0.5),
             )
         )
     return RunResult(Path(), check({}), records, {})

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pytest
-from handmade import both, curve
+from handmade import both
+from support.records import make_record
 
 from fedjoint.experiments import plots
 
@@ -52,8 +53,7 @@ def test_conflicts_that_nobody_measured_are_left_out_in_words(tmp_path, drawn):
 def record(ids):
     """Return a round's record with the cosines of these tasks."""
     cosine = [[1.0 if a == b else -0.5 for a in ids] for b in ids]
-    found = curve(test_up=[0.5]).records[0]
-    return replace(found, diagnostics={"tasks": {"ids": ids, "cosine": cosine}})
+    return make_record(1, diagnostics={"tasks": {"ids": ids, "cosine": cosine}})
 
 
 def test_a_map_of_one_cell_is_left_out_in_words(tmp_path, drawn):
@@ -61,7 +61,7 @@ def test_a_map_of_one_cell_is_left_out_in_words(tmp_path, drawn):
     assert plots.task_cosines([record(["a"])], file) == (
         "no map of the cosines between tasks: there is one task"
     )
-    assert "no round has diagnostics" in plots.task_cosines(curve(test_up=[0.5]).records, file)
+    assert "no round has diagnostics" in plots.task_cosines([make_record(1)], file)
     assert not file.exists() and not drawn
     assert plots.task_cosines([record(["a", "b"])], file) is None
     assert file.exists() and drawn[0].axes[0].images[0].get_array().tolist() == [

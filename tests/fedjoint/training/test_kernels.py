@@ -171,6 +171,37 @@ def test_uncertainty_equals_a_plain_loop_with_trained_log_variances():
     torch.testing.assert_close(state["balance.log_variance"][1], s.detach(), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("rule", ["fixed", "uncertainty", "gradnorm", "dwa"])
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+def test_a_backbone_is_judged_by_what_training_minimises(rule, sequential):
+    config = make({"steps": 2, "sequential": sequential}, balance={"name": rule})
+    trainer = Trainer(build_problem(config), config, torch.device("cpu"))
+    received = trainer.layout.flat(trainer.model.state_dict())
+    for part in trainer.chunks(np.arange(4)):
+        ids = np.arange(4)[part]
+        cohort = trainer.cohort(ids, ids)
+        fresh = trainer.fresh(cohort.tasks, Method(), received)
+        private = {n: torch.stack([t] * len(ids)) for n, t in fresh.items()}
+        s, w = torch.tensor([0.7, -1.2]), torch.tensor([0.5, 1.5])
+        weights = torch.ones(2)
+        if rule == "uncertainty":
+            private["balance.log_variance"][:] = s
+            weights = torch.tensor([1, 0.5]) * torch.exp(-s)
+        if rule == "gradnorm":
+            private["balance.weights"][:] = weights = w
+        shared = received.repeat(len(ids), 1)
+        job = trainer.job(cohort, 1, received, {}, shared, private)
+        for row, client in enumerate(ids):
+            data = trainer.problem.data.client(client).train
+            with torch.no_grad():
+                output = trainer.problem.model(config)(data.x)
+            digit = torch.nn.functional.cross_entropy(output["digit"], data.y["digit"])
+            ink = torch.nn.functional.mse_loss(output["ink"], data.y["ink"])
+            expected = weights @ torch.stack([digit, ink])
+            expected += s.sum() / 2 if rule == "uncertainty" else 0
+            torch.testing.assert_close(job.loss(shared)[row], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_batchnorm_falls_back_with_a_reason_and_keeps_its_statistics():
     config = check(
         {

@@ -270,3 +270,18 @@ def test_statistics_that_are_kept_are_evaluated_one_by_one(tmp_path):
     )
     result = simulate(config, problem("statistics", (20, 1, 4)))
     assert result.records[0].clients.unevaluated == ()
+
+
+@SEQUENTIAL
+@pytest.mark.parametrize("layer", ["statistics", "no statistics", "mean"])
+def test_a_client_without_training_data_is_evaluated_with_a_head_that_learnt_nothing(
+    layer, sequential, tmp_path
+):
+    config = settings(
+        local={"epochs": 1, "sequential": sequential},
+        strategy={"name": "fedbabu"},
+        rounds=1,
+        output={"dir": str(tmp_path)},
+    )
+    result = simulate(config, problem(layer, (0, 4, 4), (20, 4, 4)))
+    assert result.records[0].clients.unevaluated == ()

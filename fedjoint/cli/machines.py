@@ -1,0 +1,68 @@
+"""``fedjoint keys``, ``server`` and ``client``, which do without PyTorch."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedjoint.cli.common import client_ids, parts, say
+from fedjoint.deploy.data import own_data
+from fedjoint.deploy.keys import make_keys
+from fedjoint.deploy.node import node_command, run_node
+from fedjoint.deploy.server import run_server
+from fedjoint.errors import UserError
+
+Keys = Annotated[Path | None, typer.Option(help="Folder of keys; see fedjoint keys.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="No encryption and no proof of who is who.")
+]
+Names = Annotated[str, typer.Option(help="Comma-separated.")]
+
+
+def keys_command(
+    folder: Annotated[Path, typer.Argument(help="Folder for the keys.")],
+    hosts: Annotated[
+        list[str], typer.Option("--host", help="Names and addresses of the server; repeatable.")
+    ] = [],  # noqa: B006 (typer's way)
+    nodes: Names = "",
+) -> None:
+    """Make the keys of a deployment, or of more nodes."""
+    names, hosts = parts(nodes), [name for host in hosts for name in parts(host)]
+    if not hosts and not (folder / "server/server.pem").exists():
+        raise UserError("--host: name the server as the nodes will, such as --host joint.example")
+    make_keys(folder, hosts, names)
+    say(f"server: copy {folder / 'server'} and each node's node.pub")
+    for name in names:
+        say(f"node {name}: copy {folder / 'nodes' / name}")
+
+
+def server_command(
+    address: Annotated[str, typer.Option(help="HOST:PORT to listen on.")] = "127.0.0.1:8000",
+    state: Annotated[Path, typer.Option(help="Folder of the server's database.")] = Path("server"),
+    keys: Keys = None,
+    insecure: Insecure = False,
+) -> None:
+    """Run the server: Flower's SuperLink, which knows the nodes of --keys."""
+    sys.exit(run_server(address, state, keys, insecure))
+
+
+def client_command(
+    clients: Annotated[str, typer.Option(help="Ids of the clients that live here, as in 0,1.")],
+    server: Annotated[str, typer.Option(help="HOST:PORT of the server.")] = "127.0.0.1:8000",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Their examples, or a TOML table for data; default: the run's own."),
+    ] = None,
+    tasks: Names = "",
+    state: Annotated[Path, typer.Option(help="Folder for heads and other state.")] = Path("node"),
+    name: Annotated[str, typer.Option(help="What to call this node.")] = socket.gethostname(),
+    keys: Keys = None,
+    insecure: Insecure = False,
+) -> None:
+    """Run a node: Flower's SuperNode, with its clients' data."""
+    ids, own = client_ids(clients), own_data(data, parts(tasks))
+    sys.exit(run_node(lambda: node_command(name, server, state, ids, own, keys, insecure)))

@@ -1,0 +1,71 @@
+"""Every example has its turn, whatever the sizes of the clients, and whoever is drawn beside it."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from fedjoint.training.order import schedule
+
+SIZES = [1, 2, 3, 15, 16, 17, 31, 32, 33, 100]
+
+
+def drawn(clients, sizes, **budget):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return schedule(5, 3, np.array(clients), np.array(sizes), **budget)
+
+
+def batches(found, row):
+    """Return the minibatches of one client, as lists."""
+    pairs = zip(found.index[:, row], found.mask[:, row], strict=True)
+    return [index[mask].tolist() for index, mask in pairs if mask.any()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16, 33, 1000])
+def test_an_epoch_has_every_example_once(batch_size):
+    clients, epochs = [7 * i for i in range(len(SIZES))], 3
+    found = drawn(clients, SIZES, batch_size=batch_size, epochs=epochs)
+    for row, size in enumerate(SIZES):
+        own = batches(found, row)
+        lengths = [batch_size] * (size // batch_size) + [size % batch_size] * (
+            size % batch_size > 0
+        )
+        assert [len(batch) for batch in own] == lengths * epochs
+        assert found.steps[row] == len(own)
+        for epoch in range(epochs):
+            part = own[epoch * len(lengths) : (epoch + 1) * len(lengths)]
+            assert sorted(i for batch in part for i in batch) == list(range(size))
+
+
+@pytest.mark.parametrize("steps", [1, 7, 40])
+@pytest.mark.parametrize("batch_size", [1, 2, 16, 33, 1000])
+def test_steps_take_every_example_before_any_comes_again(batch_size, steps):
+    clients = [7 * i for i in range(len(SIZES))]
+    found = drawn(clients, SIZES, batch_size=batch_size, steps=steps)
+    for row, size in enumerate(SIZES):
+        own = batches(found, row)
+        assert [len(batch) for batch in own] == [min(batch_size, size)] * steps
+        taken = [i for batch in own for i in batch]
+        for start in range(0, len(taken), size):
+            turn = taken[start : start + size]
+            assert len(set(turn)) == len(turn) and set(turn) <= set(range(size))
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 2}, {"steps": 9}], ids=["epochs", "steps"])
+@pytest.mark.parametrize("batch_size", [2, 16, 1000])
+def test_a_client_s_order_is_its_own(batch_size, budget):
+    clients = list(range(len(SIZES)))
+    together = drawn(clients, SIZES, batch_size=batch_size, **budget)
+    for row, size in enumerate(SIZES):
+        alone = drawn([row], [size], batch_size=batch_size, **budget)
+        assert batches(alone, 0) == batches(together, row)
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 2}, {"steps": 9}], ids=["epochs", "steps"])
+@pytest.mark.parametrize("sizes", [[0], [0, 5], [3, 0, 0]])
+def test_a_client_without_examples_takes_no_steps(sizes, budget):
+    found = drawn(list(range(len(sizes))), sizes, batch_size=4, **budget)
+    for row, size in enumerate(sizes):
+        assert bool(batches(found, row)) == bool(size)
+    assert not found.mask[:, np.array(sizes) == 0].any()
