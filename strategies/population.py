@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from fedjoint.strategy import JointStrategy
@@ -15,8 +16,8 @@ class OverPopulation(JointStrategy):
     The state is ``seen``, the ids ``[n]`` of the clients that took part so far, int64.
 
     Args:
-        population: number of clients; 0 takes those seen so far, which is right as soon as
-            every client has taken part, and until then counts the others as absent.
+        population: number of clients; 0 counts those that the nodes have named and that have
+            examples, and those that took part before their nodes went away.
         server_lr: factor on the mean update, above zero.
 
     Raises:
@@ -35,5 +36,12 @@ class OverPopulation(JointStrategy):
 
     @property
     def population(self) -> int:
-        """Number of clients, at least one."""
-        return self.given or max(1, len(self.state.get("seen", ())))
+        """Number of clients, at least one; outside a run, of those seen."""
+        if self.given:
+            return self.given
+        seen = self.state.get("seen", torch.zeros(0, dtype=torch.int64)).numpy()
+        if not hasattr(self, "roster"):
+            return max(1, len(seen))
+        people = self.roster.people
+        gone = np.setdiff1d(seen, people.ids, assume_unique=True)
+        return max(1, int(np.count_nonzero(people.sizes)) + len(gone))
