@@ -18,6 +18,7 @@ from fedjoint.commands.deploy import (
     status_command,
 )
 from fedjoint.commands.export import export_command, predict_command
+from fedjoint.commands.list import list_command
 from fedjoint.commands.simulate import resume_command, simulate_command
 from fedjoint.errors import UserError
 
@@ -32,6 +33,7 @@ app.command("resume")(resume_command)
 app.command("compare")(compare_command)
 app.command("bench-strategies")(bench_command)
 app.command("plot")(plot_command)
+app.command("list")(list_command)
 app.command("keys")(keys_command)
 app.command("server")(server_command)
 app.command("client")(client_command)

@@ -63,6 +63,8 @@ class IFCA(Clustered):
     2020, https://arxiv.org/abs/2006.04088
     """
 
+    omits = "first backbones drawn independently, restarts"
+
     def __init__(self, clusters: int = 2, spread: float = 0.1, seed: int = 0) -> None:
         super().__init__()
         self.clusters = whole("clusters", clusters, least=1)
@@ -128,6 +130,8 @@ class CFL(Clustered):
     Paper: Sattler, Müller and Samek, "Clustered Federated Learning: Model-Agnostic Distributed
     Multi-Task Optimization under Privacy Constraints", 2019, https://arxiv.org/abs/1910.01991
     """
+
+    omits = "absolute thresholds, the tree of splits for latecomers"
 
     def __init__(
         self, still: float = 0.2, moving: float = 0.3, most: int = 8, across: float = 0.0
