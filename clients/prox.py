@@ -16,6 +16,8 @@ class Prox(Method):
     https://arxiv.org/abs/1812.06127
     """
 
+    omits = "less work on slow clients"
+
     def __init__(self, mu: float) -> None:
         self.mu: float = mu
 

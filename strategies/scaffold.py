@@ -22,10 +22,10 @@ class Scaffold(OverPopulation):
     backbone and the controls then agree on one objective, the plain mean of the clients'.
 
     The state holds ``controls``, ``population * c`` of shape ``[P]``, so that c stays the mean
-    of the clients' controls while the population is still being discovered.
+    of the clients' controls when others join, whose control is zero at first.
 
     Args:
-        population: number of clients; 0 takes those seen so far.
+        population: number of clients; 0 counts those that the run knows of.
         server_lr: factor on the mean update.
 
     Raises:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,17 +76,19 @@ class JointStrategy:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@dataclass
 class Circumstances:
     """The run that a strategy merges in.
 
     Attributes:
         config: its configuration.
         method: the local method that its clients run.
+        clients: ``[n]`` int64, ids of the clients with examples that the nodes have named so far.
     """
 
     config: Config
     method: Method
+    clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 # Not an attribute of the strategy: a plug-in may have any of that name.
