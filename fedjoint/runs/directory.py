@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from fedjoint.runs.files import write_bytes, write_csv
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
+from fedjoint.loading import anchored
+from fedjoint.runs.files import write_bytes, write_csv
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import RoundRecord
-from fedjoint.loading import anchored
 from fedjoint.runs.tensors import DamagedError, pack, unpack
 
 log = logging.getLogger(__name__)

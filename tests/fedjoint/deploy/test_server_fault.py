@@ -1,17 +1,12 @@
 """The server of a deployment is killed, and the run resumed."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from support.machines import Site
 
 import fedjoint
 from fedjoint.config.scenario import scenario_config
 from fedjoint.runs.directory import RunDir
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machines import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
