@@ -158,8 +158,11 @@ def _write_tuning(found: Iterable[Tuning], folder: Path) -> None:
 
 def _draw(arms: list[Arm], main: Arm, folder: Path) -> None:
     plots.convergence(arms, folder / "convergence.png")
-    plots.conflict([arm for arm in arms if arm.conflicts()] or arms, folder / "conflict.png")
     last = main.seeds[-1].runs[-1]
-    if why := plots.task_cosines(last.records, folder / "cosine.png"):
+    left_out = [
+        plots.conflict(arms, folder / "conflict.png"),
+        plots.task_cosines(last.records, folder / "cosine.png"),
+    ]
+    for why in filter(None, left_out):
         console.print(why)
     console.print(f"table and plots: {folder}", soft_wrap=True)

@@ -107,14 +107,15 @@ class Arm:
 
         Args:
             task: the task's name.
-            what: ``std``, ``worst`` or ``worst_tenth``, see the run's record. NaN where a record
-                has none, or is of a single client.
+            what: ``std``, ``worst`` or ``worst_tenth``, see
+                :func:`fedjoint.server.evaluation.spread`. NaN where fewer than two clients have
+                the metric.
         """
         found = []
         for seed in self.seeds:
             told = [r.spread for r in seed.of(task).records if r.spread]
             values = told[-1].get(task, {}) if told else {}
-            several = (values.get("clients") or 0) > 1
+            several = values.get("clients", 0) > 1
             found.append(_number(values.get(what) if several else None))
         return found
 

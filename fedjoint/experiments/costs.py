@@ -31,8 +31,8 @@ def budgets(arms: Iterable[Arm]) -> Table:
         [
             arm.name,
             f"{arm.rate:g}",
-            _number(mean(arm.steps_per_client), ",.0f"),
-            _number(mean(arm.steps), ",.0f"),
+            f"{mean(arm.steps_per_client):,.0f}",
+            f"{mean(arm.steps):,.0f}",
             f"{mean(arm.megabytes):,.1f}",
             f"{mean(arm.seconds):,.1f}",
             str(sum(arm.kept)),
@@ -54,7 +54,7 @@ def budgets(arms: Iterable[Arm]) -> Table:
 
 
 def spreads(arms: Sequence[Arm]) -> Iterator[Table]:
-    """Yield tables of each task's spread over its clients; none where no record has it."""
+    """Yield tables of each task's spread over its clients, where two or more have its metric."""
     names, tasks = [arm.name for arm in arms], arms[0].tasks
     for what, title in SPREAD.items():
         values = {t: [mean(arm.spread(t.name, what)) for arm in arms] for t in tasks}

@@ -43,17 +43,23 @@ def convergence(arms: Sequence[Arm], path: Path) -> None:
     _save(figure, path)
 
 
-def conflict(arms: Sequence[Arm], path: Path) -> None:
-    """Draw the share of pairs of clients whose updates conflict, over rounds."""
+def conflict(arms: Sequence[Arm], path: Path) -> str | None:
+    """Draw the share of pairs of clients whose updates conflict, over rounds.
+
+    Returns:
+        Why nothing is drawn; None where it is.
+    """
+    shares = {arm.name: arm.conflicts() for arm in arms}
+    if not any(shares.values()):
+        return "no plot of conflicts: no round has diagnostics"
     figure, axis = plt.subplots(figsize=(6, 3.6))
-    for arm in arms:
-        shares = arm.conflicts()
-        if shares:
-            axis.plot(*zip(*shares, strict=True), label=arm.name)
+    for name, found in shares.items():
+        if found:
+            axis.plot(*zip(*found, strict=True), label=name)
     axis.set(xlabel="round", ylabel="conflicting pairs of clients", ylim=(0, 1))
-    if axis.lines:
-        _legend(figure, axis)
+    _legend(figure, axis)
     _save(figure, path)
+    return None
 
 
 def task_cosines(records: Sequence[RoundRecord], path: Path) -> str | None:

@@ -139,7 +139,7 @@ def tune(
     Ranks, as metrics are of different scales, and R2 has no lower bound. All trials are of one
     seed, which should be none of those that are tested: then no split is both tuned on and
     reported. Of re-splits of one data set it still validates on examples that other seeds test,
-    for every arm alike.
+    for every arm alike. An arm of one run per task has one setting for all of them.
 
     Args:
         way: how to train.

@@ -23,9 +23,8 @@ def _part(pair: Paired, p: float) -> str:
     gain = pair.interval(pair.delta_m())
     if math.isnan(gain.mean):
         return "nobody can tell, as a test metric is undefined." + _worse(pair)
-    wins = pair.interval(pair.won()).mean
-    text = f"{_word(pair, gain.mean, p)}, Delta-m {gain:+.2f} %, better in {wins:.0%} of cases."
-    return text + _worse(pair)
+    wins = f"better in {pair.interval(pair.won()).mean:.0%} of tasks and seeds"
+    return f"{_word(pair, gain.mean, p)}, Delta-m {gain:+.2f} %, {wins}.{_worse(pair)}"
 
 
 def _word(pair: Paired, gain: float, p: float) -> str:

@@ -81,7 +81,7 @@ def test_a_refusal_leaves_nothing_behind(tmp_path):
     ],
 )
 def test_the_method_that_runs_is_told(tmp_path, caplog, strategy, method, runs, options):
-    caplog.set_level(logging.INFO, "fedjoint.server")
+    caplog.set_level(logging.INFO, "fedjoint.server.serve")
     config = configured(strategy, method)
     tree = config.model_dump()
     tree["local"].pop("epochs")

@@ -21,11 +21,11 @@ def test_a_seed_of_one_run_a_task_is_summed_and_each_task_found():
 
 
 def test_the_spread_is_that_of_the_last_evaluation():
-    spread = {"up": {"clients": 3, "std": 0.25, "worst": 0.125, "worst_tenth": None}}
+    spread = {"up": {"clients": 3, "std": 0.25, "worst": 0.125, "worst_tenth": 0.2}}
     found = both("joint", [0.5, 0.5], [1.0, 1.0])
     found.seeds = [Trained((curve(spread, test_up=[0.1, 0.5], test_size=[1, 1]),), 3)] * 2
     assert found.spread("up", "std") == [0.25, 0.25]
-    assert math.isnan(found.spread("up", "worst_tenth")[0])  # undefined
+    assert found.spread("up", "worst_tenth") == [0.2, 0.2]
     assert math.isnan(found.spread("size", "std")[0])  # not told
     assert math.isnan(both("old", [0.5], [1.0]).spread("up", "std")[0])
 

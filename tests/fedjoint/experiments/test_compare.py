@@ -130,7 +130,7 @@ def test_a_part_helps_and_another_hurts():
     found = comparison(shifted("joint", 0.8), around("alone", 0.7), final("per task", *[0.9] * 4))
     data, transfer, whole = verdict(found)
     assert data.startswith("More data for the task (alone to per task): helps, Delta-m +")
-    assert "better in 100% of cases" in data and "Worse" not in data
+    assert "better in 100% of tasks and seeds" in data and "Worse" not in data
     assert transfer.startswith("Transfer across tasks (per task to joint): hurts, Delta-m -")
     assert transfer.endswith("Worse on kind.")
     assert whole.startswith("Both (alone to joint): helps, Delta-m +")

@@ -1,5 +1,7 @@
 """Plots: what they draw, and when they leave a picture out."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pytest
 from handmade import both
@@ -34,6 +36,18 @@ def test_every_arm_has_a_line_of_its_own_in_every_panel(tmp_path, drawn, count):
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [arm.name for arm in arms]
     assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_conflicts_that_nobody_measured_are_left_out_in_words(tmp_path, drawn):
+    arms = [both("a", [0.5], [1.0]), both("b", [0.5], [1.0])]
+    file = tmp_path / "conflict.png"
+    assert plots.conflict(arms, file) == "no plot of conflicts: no round has diagnostics"
+    assert not file.exists() and not drawn
+    records = arms[1].seeds[0].runs[0].records
+    records[0] = replace(records[0], diagnostics={"clients": {"conflicting": 0.25}})
+    assert plots.conflict(arms, file) is None and file.exists()
+    (line,) = drawn[0].axes[0].lines
+    assert (line.get_label(), line.get_xydata().tolist()) == ("b", [[1.0, 0.25]])
 
 
 def record(ids):
