@@ -12,7 +12,6 @@ SETTINGS = [
     "local.epochs=1",
     "evaluate.every=1000",
     "rounds=1000",
-    "output.checkpoint_every=1",
 ]
 
 
