@@ -55,7 +55,9 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
         if "fedjoint" not in context.node_config:
             return answer(message, context)
         with own_log(message, context):
-            return answer(message, context)
+            reply = answer(message, context)
+        reply.content = messages.bundle(reply.content)
+        return reply
 
     app.train()(deployed_or_not)
     app.evaluate()(deployed_or_not)

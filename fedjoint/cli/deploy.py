@@ -6,6 +6,7 @@ import datetime
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from fedjoint.cli.live import Live
 from fedjoint.cli.machines import Insecure, Keys
 from fedjoint.cli.simulate import label
 from fedjoint.config.scenario import scenario_config
-from fedjoint.deploy.address import parse, wait_for
+from fedjoint.deploy.address import listens, parse, wait_for
 from fedjoint.deploy.run import attend, restart, start
 from fedjoint.deploy.server import check_trust, connect, register
 from fedjoint.errors import UserError
@@ -63,7 +64,8 @@ def deploy_command(
     config = run.config()
     try:
         with Live(config.rounds, label(config)) as live:
-            attend(run, number, connection, live.after_round, live.say)
+            there = partial(listens, *parse(server))
+            attend(run, number, connection, live.after_round, live.say, there)
     except KeyboardInterrupt:
         say(
             f"the run goes on, on the server: follow it with fedjoint status {run.path}; stop it "

@@ -50,6 +50,7 @@ def attend(
     connection: Connection,
     on_round: Callable[[RoundRecord], object],
     on_news: Callable[[str], None],
+    there: Callable[[], bool],
 ) -> None:
     """Wait for a run to end.
 
@@ -59,6 +60,7 @@ def attend(
         connection: to the server.
         on_round: gets the records of new rounds.
         on_news: gets what happens to nodes, in lines.
+        there: whether the server accepts connections.
 
     Raises:
         UserError: it fails, or the server goes away.
@@ -71,7 +73,7 @@ def attend(
 
     again = f"fedjoint deploy --resume {run.path}"
     try:
-        status = follow(connection, number, run, on_round, tell)
+        status = follow(connection, number, run, on_round, tell, there)
     except UserError as error:
         raise UserError(f"{error}; once the server is back: {again}") from None
     tell()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fedjoint.runs.directory import RunDir
     from fedjoint.runs.record import RoundRecord
 
-_ASK = 10.0  # seconds between two questions to Flower
+_ASK = 30.0  # seconds between two questions to Flower
 _LOOK = 0.2  # seconds between two looks of Flower for a message to answer or a run to start
 
 _APP = """\
@@ -151,6 +151,7 @@ def follow(
     run: RunDir,
     on_round: Callable[[RoundRecord], object],
     meanwhile: Callable[[], None] = lambda: None,
+    there: Callable[[], bool] = lambda: True,
 ) -> str:
     """Wait for a run to end and return its status.
 
@@ -160,6 +161,7 @@ def follow(
         run: its directory.
         on_round: gets the records of new rounds.
         meanwhile: is called every now and then.
+        there: whether the server still is, at little cost; Flower says why it is not.
 
     Raises:
         UserError: the server does not answer, or knows no such run.
@@ -169,7 +171,7 @@ def follow(
         # The run directory says how far it is; asking Flower costs a process each time.
         ended = run.info["status"] in ("done", "failed")
         status = "running"
-        if ended or time.monotonic() > ask:
+        if ended or time.monotonic() > ask or not there():
             status, ask = connection.status(number), time.monotonic() + _ASK
         if run.written != written:  # reading all of a long run's metrics takes its time
             written, records = run.written, run.records()

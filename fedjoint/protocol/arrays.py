@@ -49,7 +49,7 @@ def to_record(arrays: Mapping[str, Tensor | np.ndarray]) -> ArrayRecord:
     return record
 
 
-def to_arrays(record: ArrayRecord) -> dict[str, np.ndarray]:
+def to_arrays(record: Mapping[str, FlowerArray]) -> dict[str, np.ndarray]:
     """Return the NumPy arrays of a record, by name (maybe read-only)."""
     return {name: array.numpy() for name, array in record.items()}
 

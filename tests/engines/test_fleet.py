@@ -6,6 +6,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
 from fedjoint.flower.grid import FleetGrid
 from fedjoint.flower.identity import be_server, number
+from fedjoint.protocol.messages import pack
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +31,8 @@ class SuperLink:
 
 
 def ask(answer, nodes):
-    messages = [Message(RecordDict(), node, "query") for node in nodes]
-    replies = FleetGrid(SuperLink(answer)).send_and_receive(messages, timeout=0.3)
+    asked = [Message(pack({}), node, "query") for node in nodes]
+    replies = FleetGrid(SuperLink(answer)).send_and_receive(asked, timeout=0.3)
     return [(r.metadata.src_node_id, r.error.reason if r.has_error() else None) for r in replies]
 
 

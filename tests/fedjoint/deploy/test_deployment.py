@@ -1,19 +1,14 @@
 """Keys, a SuperLink and SuperNodes in real processes give the simulation's numbers."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from support.machines import Site
 
 import fedjoint
 from fedjoint.config.load import check, load
 from fedjoint.node.store import StateStore
 from fedjoint.runs.directory import RunDir
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machines import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -3,16 +3,12 @@
 import asyncio
 import http.client
 import socket
-import sys
-from pathlib import Path
 
 import pytest
+from support.machines import Site
 
 from fedjoint.deploy.address import listens
 from fedjoint.deploy.gate import Gate, allowed
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machines import Site
 
 
 def request(path, peer="203.0.113.7", own="192.0.2.1", headers=()):

@@ -1,12 +1,7 @@
 """The network to a node of a deployment is cut, and restored."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machines import Site, Wire
+from support.machines import Site, Wire
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -1,14 +1,9 @@
 """Nodes of a deployment die, return and come late, in real processes."""
 
-import sys
-from pathlib import Path
-
 import pytest
+from support.machines import Site
 
 from fedjoint.node.store import StateStore
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machines import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -17,7 +12,6 @@ SETTINGS = [
     "local.epochs=1",
     "evaluate.every=1000",
     "rounds=1000",
-    "output.checkpoint_every=1",
 ]
 
 

@@ -10,12 +10,14 @@ import time
 import pytest
 from cryptography import x509
 from flwr.app import Context, Message, RecordDict
+from support.records import make_record
 from typer.testing import CliRunner
 
 from clients.app import make_app
 from fedjoint import cli
 from fedjoint._util.logs import log_to
 from fedjoint.cli import deploy as commands
+from fedjoint.cli.live import Live
 from fedjoint.config.load import check
 from fedjoint.deploy import run as runs
 from fedjoint.deploy import server
@@ -26,6 +28,7 @@ from fedjoint.flower.identity import be_server, number
 from fedjoint.flower.programs import Connection
 from fedjoint.protocol import messages
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.record import Failure, Participation
 
 
 @pytest.fixture
@@ -82,16 +85,20 @@ def test_a_run_that_the_server_has_forgotten_is_submitted_again(run, tmp_path):
         runs.restart(run.path, knows(tmp_path, list=UserError("check your network")))
 
 
-def attend(run, connection):
-    said = []
-    run.mark("failed")
-    runs.attend(run, "7", connection, lambda record: None, said.append)
-    return said
+def attend(run, connection, status="failed", there=True):
+    run.mark(status)
+    runs.attend(run, "7", connection, lambda record: None, lambda line: None, lambda: there)
 
 
 def test_a_run_that_the_server_forgets_is_not_waited_for(run, tmp_path):
     with pytest.raises(UserError, match=r"does not know the run 7.*--resume"):
         attend(run, knows(tmp_path, list=LOST))
+
+
+def test_a_server_that_goes_away_is_noticed_at_once(run, tmp_path):
+    away = knows(tmp_path, list=UserError("flwr list failed: check your network"))
+    with pytest.raises(UserError, match=r"check your network; once the server is back: .*--resume"):
+        attend(run, away, "running", there=False)
 
 
 def test_a_run_that_fails_says_the_last_error(run, tmp_path, own_logger):
@@ -140,11 +147,12 @@ def test_status_shows_text_as_it_is_and_says_when_it_is_old(run, monkeypatch):
 
 
 def test_progress_shows_text_as_it_is(capsys):
-    live = commands.Live(3, EVIL)
-    failure = {"client": None, "node": 12, "name": EVIL, "reason": "[/x]"}
-    record = {"round": 1, "objective": None, "evaluation": {"test": {EVIL: 0.5}}, "kept": EVIL}
-    with live:
-        live(record | {"clients": {"failed": [failure]}, "fallback": None})
+    failure = Failure(client=None, node=12, reason="[/x]", name=EVIL)
+    clients = Participation(asked=2, trained=0, ids=(), failed=(failure,))
+    with Live(3, EVIL) as live:
+        live.after_round(
+            make_record(1, evaluation={"test": {EVIL: 0.5}}, kept=EVIL, clients=clients)
+        )
         live.say("[/y]")
     assert "[/x]" in capsys.readouterr().out
 

@@ -3,12 +3,9 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machines import Site
+from support.machines import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
