@@ -9,10 +9,10 @@ from clients.own import own_part
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.training.job import Batch, Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class APFL(Method):
+class APFL(LocalMethod):
     """Train the shared model, and beside it the mixture ``alpha * own + (1 - alpha) * shared``.
 
     On every minibatch the own model takes a step on the mixture's loss, whose gradient is

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Clustered(Method):
+class Clustered(LocalMethod):
     """Train the backbone of one's cluster.
 
     The server broadcasts ``backbones`` ``[K, P]`` and, where it decides who belongs where,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Prox(Method):
+class Prox(LocalMethod):
     """Minimise ``loss + mu / 2 * |backbone - received|^2``.
 
     Args:

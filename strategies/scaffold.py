@@ -8,7 +8,7 @@ from torch import Tensor
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.server.updates import Updates
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 from strategies.population import OverPopulation
 
 
@@ -37,7 +37,7 @@ class Scaffold(OverPopulation):
 
     method = "scaffold"
 
-    def check_config(self, config: Config, method: Method) -> None:
+    def check_config(self, config: Config, method: LocalMethod) -> None:
         if config.local.optimiser.name != "sgd":
             raise UserError(
                 "scaffold needs local.optimiser.name = 'sgd': a control is a mean of gradients, "

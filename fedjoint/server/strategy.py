@@ -15,7 +15,7 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.loading import construct, find
 from fedjoint.server.updates import Updates
-from fedjoint.training.method import Method, make_method
+from fedjoint.training.method import LocalMethod, make_method
 
 log = logging.getLogger("fedjoint.server.strategy")
 
@@ -48,7 +48,7 @@ class JointStrategy:
         self.method_options: dict[str, float | int | str] = {}
         self.state: dict[str, Tensor] = {}
 
-    def check_config(self, config: Config, method: Method) -> None:
+    def check_config(self, config: Config, method: LocalMethod) -> None:
         """Refuse, before the first round, what the strategy is not made for.
 
         Args:
@@ -87,7 +87,7 @@ class Circumstances:
     """
 
     config: Config
-    method: Method
+    method: LocalMethod
     clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 

@@ -126,9 +126,9 @@ def test_a_strategy_in_a_file_runs(tmp_path):
 
 
 METHOD = """
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 
-class Plain(Method):
+class Plain(LocalMethod):
     pass
 """
 
@@ -257,9 +257,9 @@ class Faulty(JointStrategy):
 
 
 IDLE = """
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 
-class Idle(Method):
+class Idle(LocalMethod):
     def train(self, job):
         return {} if job.round == 2 else super().train(job)
 """
