@@ -18,7 +18,7 @@ from fedjoint.errors import UserError
 from fedjoint.layout import Layout
 from fedjoint.records import to_tensor
 from fedjoint.text import plain
-from fedjoint.updates import Updates
+from fedjoint.updates import Updates, inner_products
 
 
 @dataclass
@@ -348,7 +348,7 @@ class Collector:
         found = np.concatenate(ids)
         order = np.argsort(found)
         rows = _stacked(parts, order)
-        return torch.from_numpy(found[order]), (rows @ rows.T).double()
+        return torch.from_numpy(found[order]), inner_products(rows)
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the clients (or blocks) of the rows as they arrived, and what sorts them."""

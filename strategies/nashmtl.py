@@ -7,20 +7,9 @@ from torch import Tensor
 
 from fedjoint.errors import UserError
 from strategies.conflict import ConflictAware
+from strategies.cosines import APART, root, unit
 
 _STEPS, _TOLERANCE = 100, 1e-6  # of Newton's method; of the equation, relative
-
-
-def _without_noise(cosines: Tensor) -> Tensor:
-    """Return ``[rows, rows]``, ``cosines`` with eigenvalues no smaller than their rounding errors.
-
-    Inner products are summed in float32: where updates depend on one another, eigenvalues that
-    should be zero may be anything so small, also negative. Updates that cancel out have no
-    agreement, and positive eigenvalues keep their a finite.
-    """
-    values, vectors = torch.linalg.eigh(cosines)
-    least = values[-1] * len(cosines) * torch.finfo(torch.float32).eps
-    return cosines if values[0] >= least else (vectors * values.clamp(min=least)) @ vectors.T
 
 
 class NashMTL(ConflictAware):
@@ -46,8 +35,10 @@ class NashMTL(ConflictAware):
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
         # With a * length for a, the same equation holds for the cosines.
-        length = gram.diagonal().sqrt()
-        gram = _without_noise(gram / torch.outer(length, length))
+        length, cosines = unit(gram)
+        # Updates that cancel out have no agreement; apart, they keep a finite.
+        directions = root(cosines, APART)
+        gram = directions.T @ directions
         weights = weights.clamp(min=1e-12)
 
         def value(a: Tensor) -> float:
