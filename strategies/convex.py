@@ -34,7 +34,7 @@ def minimise(
     high: np.ndarray,
     each: np.ndarray | float = 1.0,
     iterations: int = 2000,
-    tolerance: float = 1e-12,
+    tolerance: float = 1e-10,
 ) -> np.ndarray:
     """Minimise ``function`` by accelerated projected gradient steps, restarted when it rises.
 
@@ -53,6 +53,7 @@ def minimise(
     """
     x = ahead = start
     momentum, length = 1.0, 1.0
+    lowest, idle = np.inf, 0
     for _ in range(iterations):
         value, gradient = function(ahead)
         length *= 1.2  # let the step grow back, then halve it until the bound below holds
@@ -60,10 +61,14 @@ def minimise(
             new = project(ahead - length * gradient, low, high, each)
             move = new - ahead
             bound = value + gradient @ move + move @ move / (2 * length)
-            if function(new)[0] <= bound + 1e-15 * abs(value) or length < 1e-12:
+            reached = function(new)[0]
+            if reached <= bound + 1e-15 * abs(value) or length < 1e-12:
                 break
             length /= 2
-        if np.abs(new - x).max() <= tolerance and np.abs(move).max() <= tolerance:
+        idle = 0 if reached < lowest - 1e-15 * abs(reached) else idle + 1
+        lowest = min(lowest, reached)
+        still = np.abs(new - x).max() <= tolerance and np.abs(move).max() <= tolerance
+        if still or idle >= 30:  # where the function is flat, momentum has no end
             return new
         if (ahead - new) @ (new - x) > 0:  # the momentum points uphill
             momentum, ahead, x = 1.0, new, new

@@ -76,11 +76,11 @@ class FedMGDAPlus(ConflictAware):
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
         length, cosines = unit(gram)
-        directions, middle = root(cosines).numpy(), weights.numpy()
+        inner, middle = cosines.numpy(), weights.numpy()
 
         def function(x: np.ndarray) -> tuple[float, np.ndarray]:
-            step = directions @ x
-            return step @ step / 2, directions.T @ step
+            slope = inner @ x
+            return x @ slope / 2, slope
 
         low = np.maximum(middle - self.epsilon, 0)
         best = minimise(function, middle, low, np.minimum(middle + self.epsilon, 1))

@@ -42,11 +42,11 @@ class NashMTL(ConflictAware):
         weights = weights.clamp(min=1e-12)
 
         def value(a: Tensor) -> float:
-            return float(a @ gram @ a / 2 - weights @ a.log())
+            return float((directions @ a).square().sum() / 2 - weights @ a.log())
 
         a = weights.sqrt()
         for _ in range(_STEPS):
-            slope = gram @ a - weights / a
+            slope = directions.T @ (directions @ a) - weights / a
             if ((a * slope).abs() <= _TOLERANCE / 100 * weights).all():
                 break
             move = torch.linalg.solve(gram + (weights / a.square()).diag(), slope)
@@ -55,11 +55,11 @@ class NashMTL(ConflictAware):
             factor = 1.0 if longest <= 0 else min(1.0, 0.99 / longest)  # a stays positive
             # The slack is rounding: close to the minimum, values no longer differ.
             before = value(a)
-            slack = 1e-14 * abs(before)
+            slack = 1e-15 * (abs(before) + float(a.sum()))
             while value(a - factor * move) > before - factor * decrement / 4 + slack:
                 factor /= 2
             a = a - factor * move
-        if not ((a * (gram @ a) - weights).abs() <= _TOLERANCE * weights).all():
+        if not ((a * slope).abs() <= _TOLERANCE * weights).all():
             raise UserError(
                 "Nash-MTL found no bargain: lengths or weights of the updates differ too much; "
                 "set strategy.weight_by = 'client', or take another strategy"
