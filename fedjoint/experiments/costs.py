@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from fedjoint.experiments.arms import Arm, mean
@@ -54,15 +55,25 @@ def budgets(arms: Iterable[Arm]) -> Table:
 
 
 def spreads(arms: Sequence[Arm]) -> Iterator[Table]:
-    """Yield tables of each task's spread over its clients, where two or more have its metric."""
+    """Yield tables of each task's spread over its clients, where two or more have its metric.
+
+    Of ten clients or fewer, the worst tenth is the worst one: both have one table then.
+    """
     names, tasks = [arm.name for arm in arms], arms[0].tasks
-    for what, title in SPREAD.items():
-        values = {t: [mean(arm.spread(t.name, what)) for arm in arms] for t in tasks}
-        if all(math.isnan(value) for found in values.values() for value in found):
+    found = {
+        what: np.array([[mean(arm.spread(t.name, what)) for arm in arms] for t in tasks])
+        for what in SPREAD
+    }
+    titles = dict(SPREAD)
+    if np.array_equal(found["worst"], found["worst_tenth"], equal_nan=True):
+        titles["worst"] += ", which is its worst tenth"
+        del titles["worst_tenth"]
+    for what, title in titles.items():
+        if np.isnan(found[what]).all():
             continue
         cells = {
-            f"{task.name}\n{task.metric_fn.name}": [_number(value, ".2f") for value in found]
-            for task, found in values.items()
+            f"{task.name}\n{task.metric_fn.name}": [_number(value, ".2f") for value in values]
+            for task, values in zip(tasks, found[what].tolist(), strict=True)
         }
         yield from side_by_side(f"{title}: test metric, mean over seeds", "arm", names, cells)
 
