@@ -71,7 +71,7 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
     """Log on a deployed node what is asked of it and how that ends.
 
     Raises:
-        UserError: it fails by what a user can mend; the line names the node.
+        UserError: it fails by what a user can fix; the line names the node.
     """
     own = _own(context)
     log_to(Path(own["state"]) / "log.jsonl")
@@ -122,7 +122,7 @@ def make_node(
         places = {client: client for client in ids}
         absent = [client for client in ids if client >= len(problem.data.sizes)]
         if absent:
-            raise UserError(f"client {absent[0]} is not in the run's data; mend --clients")
+            raise UserError(f"client {absent[0]} is not in the run's data; fix --clients")
     store = Path(own["state"]) / f"{Path(request['run']).name}.sqlite"
     return Node(problem, config, store, places, write_through=True, name=own["name"])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Babu(Method):
+class Babu(LocalMethod):
     """Train the backbone under heads that stay as they were made; tune heads to evaluate.
 
     The tuning takes one round's budget, on a copy: it never enters training.

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Clustered(Method):
+class Clustered(LocalMethod):
     """Train the backbone of one's cluster.
 
     The server broadcasts ``backbones`` ``[K, P]`` and, where it decides who belongs where,
-    ``assignment`` ``[ids]``; ids beyond it are in cluster 0. Without an assignment the client
-    joins the cluster whose backbone has the lowest loss on its training data, and sends
-    ``cluster`` ``[clients]``. Clusters differ in their P parameters; buffers are everyone's.
+    ``assignment`` ``[ids]``. Clients without one, those beyond it and those of -1 join the cluster
+    whose backbone has the lowest loss on their training data. Clients send ``cluster``
+    ``[clients]``. Clusters differ in their P parameters; buffers are everyone's.
 
     Papers: Ghosh et al., "An Efficient Framework for Clustered Federated Learning", NeurIPS
     2020, https://arxiv.org/abs/2006.04088; Sattler, Müller and Samek, "Clustered Federated
@@ -29,19 +29,20 @@ class Clustered(Method):
         job.start = self.backbones(job)[cluster]
         job.shared.copy_(job.start)
         job.descend()
-        return {} if "assignment" in job.broadcast else {"cluster": cluster}
+        return {"cluster": cluster}
 
     def cluster(self, job: Job) -> Tensor:
         """Return ``[clients]`` int64, the cluster of each."""
-        if "assignment" in job.broadcast:
-            known = job.broadcast["assignment"]
-            ids = torch.from_numpy(job.cohort.clients).to(known.device)
-            inside = ids < len(known)
-            found = torch.zeros_like(ids)
-            found[inside] = known[ids[inside]]
+        backbones = self.backbones(job)
+        assigned = job.broadcast.get("assignment", torch.zeros(0, dtype=torch.int64))
+        ids = torch.from_numpy(job.cohort.clients).to(assigned.device)
+        inside = ids < len(assigned)
+        found = torch.full_like(ids, -1 if len(backbones) > 1 else 0)
+        found[inside] = assigned[ids[inside]]
+        if (found >= 0).all():
             return found
-        losses = [job.loss(backbone.expand_as(job.shared)) for backbone in self.backbones(job)]
-        return torch.stack(losses).argmin(0)
+        losses = [job.loss(backbone.expand_as(job.shared)) for backbone in backbones]
+        return torch.where(found < 0, torch.stack(losses).argmin(0), found)
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
         return self.backbones(job)[self.cluster(job)], job.private

@@ -8,10 +8,10 @@ from clients.own import own_part
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Ditto(Method):
+class Ditto(LocalMethod):
     """Beside the shared training, minimise ``loss + lam / 2 * |own - received|^2``.
 
     The own backbone is private state ``own.backbone`` ``[P]``, its heads ``own.<name>``.

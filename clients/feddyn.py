@@ -7,10 +7,10 @@ from torch import Tensor
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class FedDyn(Method):
+class FedDyn(LocalMethod):
     """Minimise ``loss - <g_i, backbone> + alpha / 2 * |backbone - received|^2``.
 
     Then ``g_i <- g_i - alpha * update``, private state ``dual`` ``[P]``, of the parameters.

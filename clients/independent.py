@@ -7,10 +7,10 @@ from torch import Tensor
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Independent(Method):
+class Independent(LocalMethod):
     """Every client trains a backbone of its own, from the same start and with the same budget.
 
     It is private state, ``own.backbone`` ``[P]``; nothing is sent.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Prox(Method):
+class Prox(LocalMethod):
     """Minimise ``loss + mu / 2 * |backbone - received|^2``.
 
     Args:
@@ -15,6 +15,8 @@ class Prox(Method):
     Paper: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020,
     https://arxiv.org/abs/1812.06127
     """
+
+    omits = "less work on slow clients"
 
     def __init__(self, mu: float) -> None:
         self.mu: float = mu

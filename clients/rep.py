@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Rep(Method):
+class Rep(LocalMethod):
     """Fit the heads to the frozen backbone, then the backbone to the frozen heads.
 
     Args:

@@ -9,10 +9,10 @@ from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.training.accumulation import accumulated
 from fedjoint.training.job import Job
-from fedjoint.training.method import Method, Tensors
+from fedjoint.training.method import LocalMethod, Tensors
 
 
-class Scaffold(Method):
+class Scaffold(LocalMethod):
     """Add ``c - c_i`` to every gradient; then ``c_i <- c_i - c - update / (rate * sum_k a_k)``.
 
     The server broadcasts its ``control`` c ``[P]``; the client keeps c_i as ``control`` ``[P]``

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
     from fedjoint.simulation import RunResult, resume, simulate
+    from fedjoint.training.job import Job
+    from fedjoint.training.method import LocalMethod
 
 # Imported where they are used: servers and nodes start without PyTorch.
 _MODULES = {
     "Callback": "fedjoint.server.callbacks",
     "Client": "fedjoint.data.base",
     "Examples": "fedjoint.data.base",
+    "Job": "fedjoint.training.job",
     "JointStrategy": "fedjoint.server.strategy",
+    "LocalMethod": "fedjoint.training.method",
     "Metric": "fedjoint.model.metrics",
     "Problem": "fedjoint.problem",
     "RoundRecord": "fedjoint.runs.record",
@@ -47,7 +51,9 @@ __all__ = [
     "Callback",
     "Client",
     "Examples",
+    "Job",
     "JointStrategy",
+    "LocalMethod",
     "Metric",
     "Problem",
     "RoundRecord",

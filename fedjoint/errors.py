@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line saying what is wrong and how to put it right."""
+"""Errors that a user can fix: one line saying what is wrong and how to put it right."""
 
 import difflib
 from collections.abc import Iterable

@@ -83,6 +83,8 @@ class FedHCA2(CAGrad):
     https://arxiv.org/abs/2311.13250
     """
 
+    omits = "weights learnt per client, cross attention of decoders, means of like clients"
+
     def __init__(
         self,
         level: str = "client",

@@ -7,7 +7,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.strategy import JointStrategy, circumstances
 from fedjoint.server.updates import Updates
 from strategies.options import number, whole
 from strategies.seeding import generator
@@ -16,12 +16,17 @@ from strategies.seeding import generator
 class Clustered(JointStrategy):
     """What both share: a state ``backbones`` ``[K, P]``, and how the clusters move.
 
-    Clients train the backbone of their cluster, and an update is *new backbone minus the
-    cluster's*. The global backbone, which clients without a cluster see, moves to the weighted
-    mean of the cluster backbones, by the weight of their clients in this round.
+    Clients train the backbone of their cluster, say which it is (``extras["cluster"]`` ``[rows]``
+    int64), and an update is *new backbone minus the cluster's*. The global backbone moves to the
+    weighted mean of the cluster backbones, by the weight of their clients in this round.
     """
 
     method = "clustered"
+
+    def said(self, updates: Updates) -> Tensor:
+        """Return ``[rows]`` int64, the clusters that the clients say they are in."""
+        # Whatever a client says, it is one of those there are.
+        return updates.extras["cluster"].long().clamp(0, len(self.state["backbones"]) - 1)
 
     def move(self, updates: Updates, cluster: Tensor) -> Tensor:
         """Move every cluster by the weighted mean of its updates; return the ``[P]`` step.
@@ -42,8 +47,8 @@ class Clustered(JointStrategy):
 class IFCA(Clustered):
     """Iterative federated clustering: each client joins the cluster whose loss it finds lowest.
 
-    Clients receive all ``backbones`` ``[K, P]``, train the best one and send its number as
-    ``extras["cluster"]`` ``[rows]`` int64.
+    Clients receive all ``backbones`` ``[K, P]`` and choose anew in every round that they train or
+    are evaluated in: to be absent, or to join late, makes no difference.
 
     Args:
         clusters: K.
@@ -57,6 +62,8 @@ class IFCA(Clustered):
     Paper: Ghosh et al., "An Efficient Framework for Clustered Federated Learning", NeurIPS
     2020, https://arxiv.org/abs/2006.04088
     """
+
+    omits = "first backbones drawn independently, restarts"
 
     def __init__(self, clusters: int = 2, spread: float = 0.1, seed: int = 0) -> None:
         super().__init__()
@@ -77,33 +84,45 @@ class IFCA(Clustered):
 
     def merge(self, updates: Updates) -> Tensor:
         self.broadcast(updates.backbone)
-        return self.move(updates, updates.extras["cluster"].long())
+        return self.move(updates, self.said(updates))
 
 
 class CFL(Clustered):
     """Clustered federated learning: a cluster that stands still while its clients move is split.
 
-    A cluster with weighted mean update m splits when ``|m| < still * mean_i |update_i|``, the
-    mean over its clients in this round, and ``max_i |update_i| > moving * first``, where first
-    is the mean length of all updates in the run's first round. The two parts are those with the
-    least similar most similar pair across them, by cosine: what single linkage leaves when it
-    stops at two. Both start from the old backbone and move by their own clients' updates.
+    Over the last rounds r, a cluster's backbone has come as far as ``|sum_r m_r|``, m_r ``[P]``
+    being the weighted mean of its updates, on a way of ``sum_r l_r``, l_r being their mean length
+    or, if that is more, ``first``, the mean length of all updates in the run's first round. Both
+    sums forget: a round counts ``1 - strategy.fraction`` of the one after it. So they are about
+    one pass over the clients, and about this round alone if everyone trains in it. The cluster
+    splits when
 
-    The paper compares both lengths with absolute thresholds, which have to be found anew for
-    every model and learning rate. Relative ones are the same conditions in units of the updates:
-    the first asks whether the clients cancel out, and the second keeps apart a cluster whose
-    clients have all arrived, and whose updates are noise that cancels out, too. Left out is the
-    paper's bound on the cosines across the split.
+    - it stands still, its clients cancelling out or the learning rate decaying:
+      ``|sum_r m_r| < still * sum_r l_r``;
+    - its clients move: the longest update of this round is longer than ``moving * first``, both
+      over the learning rates of their rounds;
+    - they fall apart: of the two parts with the least similar most similar pair across them (what
+      single linkage leaves when it stops at two), that pair has a cosine of at most ``across``.
 
-    The state holds ``backbones`` ``[K, P]``, ``assignment`` ``[ids]`` int64, the cluster of
-    every client id so far, and ``first``, a number; clients beyond the assignment, or not seen
-    yet, are in cluster 0.
+    Both parts start from the old backbone and move by their own clients' updates. Clients of the
+    cluster that were absent, and those that join the run later, are in no cluster until they are
+    asked next: they then join that of the lowest loss on their training data, and stay.
+
+    The paper compares lengths with absolute thresholds, which have to be found anew for every
+    model and learning rate; relative ones are the same conditions in units of the updates. Its
+    bound gamma on the difference of clients' gradients is ``across = 1 - 2 * gamma^2``. The paper
+    lets everyone train in every round, and has latecomers descend a tree of all splits by
+    the cosines of their updates; the loss needs no old backbones.
+
+    The state holds ``backbones`` ``[K, P]``; ``assignment`` ``[ids]`` int64, the cluster of
+    every client id so far, -1 for none; ``come`` ``[K, P]`` and ``way`` ``[K]``, the two sums;
+    and ``first``, over the learning rate.
 
     Args:
-        still: greatest length of the mean update of a cluster that may split, over the mean
-            length of its updates, in [0, 1].
+        still: greatest distance of a cluster that may split, over its way, in [0, 1].
         moving: least length of its longest update, over the mean length in the first round.
         most: greatest number of clusters.
+        across: greatest cosine of two clients that a split parts, in [-1, 1].
 
     Raises:
         UserError: an option is out of range.
@@ -112,55 +131,83 @@ class CFL(Clustered):
     Multi-Task Optimization under Privacy Constraints", 2019, https://arxiv.org/abs/1910.01991
     """
 
-    def __init__(self, still: float = 0.2, moving: float = 0.3, most: int = 8) -> None:
+    omits = "absolute thresholds, the tree of splits for latecomers"
+
+    def __init__(
+        self, still: float = 0.2, moving: float = 0.3, most: int = 8, across: float = 0.0
+    ) -> None:
         super().__init__()
         self.still = number("still", still, least=0, most=1)
         self.moving = number("moving", moving, least=0)
         self.most = whole("most", most, least=1)
+        self.across = number("across", across, least=-1, most=1)
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
         """Return the ``backbones`` ``[K, P]`` and the ``assignment`` ``[ids]`` of clients."""
         self.state.setdefault("backbones", backbone[None].clone())
         self.state.setdefault("assignment", torch.zeros(0, dtype=torch.int64))
+        self.state.setdefault("come", torch.zeros_like(self.state["backbones"]))
+        self.state.setdefault("way", self.state["come"].new_zeros(len(self.state["come"])))
         return {name: self.state[name] for name in ("backbones", "assignment")}
 
     def merge(self, updates: Updates) -> Tensor:
         self.broadcast(updates.backbone)
-        self.state.setdefault("first", updates.gram.diagonal().sqrt().mean())
-        self.make_room(int(updates.clients.max()) + 1)
+        lengths = updates.gram.diagonal().sqrt()
+        self.state.setdefault("first", lengths.mean() / self.rate(updates.round))
+        self.join(updates.clients, self.said(updates))
         for cluster in range(len(self.state["backbones"])):
             rows = (self.state["assignment"][updates.clients] == cluster).nonzero().squeeze(1)
-            if len(self.state["backbones"]) < self.most and self.must_split(updates, rows):
-                self.split(updates, rows)
+            if len(rows):
+                self.remember(updates, rows, lengths[rows].mean(), cluster)
+                if self.may_split(lengths[rows] / self.rate(updates.round), cluster):
+                    self.split(updates, rows, cluster)
         return self.move(updates, self.state["assignment"][updates.clients])
 
-    def make_room(self, ids: int) -> None:
-        """Lengthen the assignment to ``ids`` entries, new ones in cluster 0."""
-        old = self.state["assignment"]
-        self.state["assignment"] = torch.cat([old, old.new_zeros(max(0, ids - len(old)))])
+    def rate(self, round: int) -> float:
+        """Return the learning rate of ``round``; outside a run, one."""
+        known = circumstances(self)
+        return known.config.local.rate(round) if known else 1.0
 
-    def must_split(self, updates: Updates, rows: Tensor) -> bool:
-        """Say whether the cluster of ``rows`` stands still while its clients move."""
-        if len(rows) < 2:
-            return False
-        gram = updates.gram[rows][:, rows]
-        share = updates.weights[rows].double()
-        share = share / share.sum().clamp(min=1e-12)
-        mean, length = (share @ gram @ share).clamp(min=0).sqrt(), gram.diagonal().sqrt()
-        moving = length.max() > self.moving * self.state["first"]
-        return bool(moving and mean < self.still * length.mean())
+    def join(self, clients: Tensor, said: Tensor) -> None:
+        """Put ``clients`` into the cluster that they said, unless they are in one already."""
+        assignment = self.state["assignment"]
+        room = max(0, int(clients.max()) + 1 - len(assignment))
+        self.state["assignment"] = torch.cat([assignment, assignment.new_full((room,), -1)])
+        known = self.state["assignment"][clients]
+        self.state["assignment"][clients] = torch.where(known < 0, said, known)
 
-    def split(self, updates: Updates, rows: Tensor) -> None:
-        """Put one part of ``rows`` into a new cluster with the old one's backbone."""
+    def remember(self, updates: Updates, rows: Tensor, length: Tensor, cluster: int) -> None:
+        """Add a round to how far ``cluster``, of which ``rows`` are here, has come, and its way."""
+        share = torch.zeros_like(updates.weights)
+        share[rows] = updates.weights[rows] / updates.weights[rows].sum().clamp(min=1e-12)
+        known = circumstances(self)
+        kept = 1 - known.config.strategy.fraction if known else 0.0
+        come, way = self.state["come"], self.state["way"]
+        come[cluster] = kept * come[cluster] + share @ updates.matrix
+        way[cluster] = kept * way[cluster] + max(length, self.state["first"] * self.rate(1))
+
+    def may_split(self, lengths: Tensor, cluster: int) -> bool:
+        """Say whether ``cluster`` stands still while its clients, with ``lengths``, move."""
+        come, way = self.state["come"][cluster].double().norm(), self.state["way"][cluster]
+        moving = lengths.max() > self.moving * self.state["first"]
+        room = len(self.state["backbones"]) < self.most and len(lengths) > 1
+        return bool(room and moving and come < self.still * way)
+
+    def split(self, updates: Updates, rows: Tensor, cluster: int) -> None:
+        """Divide ``cluster``, of which ``rows`` are here, if they fall apart."""
         gram = updates.gram[rows][:, rows]
         length = gram.diagonal().sqrt().clamp(min=1e-30)
-        distance = (1 - gram / torch.outer(length, length)).clamp(min=0).fill_diagonal_(0)
+        cosines = gram / torch.outer(length, length)
+        distance = (1 - cosines).clamp(min=0).fill_diagonal_(0)
         tree = linkage(squareform(distance.cpu().numpy(), checks=False), method="single")
         parts = torch.from_numpy(fcluster(tree, 2, criterion="maxclust"))
-        clients = updates.clients[rows]
-        leaving = clients[parts != parts[0]]  # the part with the first client stays
-        if len(leaving):
-            backbones, assignment = self.state["backbones"], self.state["assignment"]
-            old = backbones[assignment[clients[0]]]
-            self.state["assignment"] = assignment.index_fill(0, leaving, len(backbones))
-            self.state["backbones"] = torch.cat([backbones, old[None]])
+        leaving = parts != parts[0]  # the part with the first client stays
+        if not leaving.any() or cosines[leaving][:, ~leaving].max() > self.across:
+            return
+        assignment, new = self.state["assignment"], len(self.state["backbones"])
+        assignment[assignment == cluster] = -1  # and so are those who are not here
+        assignment[updates.clients[rows]] = torch.where(leaving, new, cluster)
+        for name in ("backbones", "come", "way"):
+            self.state[name] = torch.cat([self.state[name], self.state[name][[cluster]]])
+        for sums in (self.state["come"], self.state["way"]):
+            sums[[cluster, new]] = 0

@@ -19,11 +19,11 @@ class FedDyn(OverPopulation):
     every client counts the same in both sums, whatever its weight.
 
     The state is ``travelled``, ``-population / alpha * h`` of shape ``[P]``: the sum of all
-    updates so far, so that h stays right while the population is still being discovered.
+    updates so far, so that h stays right when others join.
 
     Args:
         alpha: strength of the regularisation, above zero.
-        population: number of clients; 0 takes those seen so far.
+        population: number of clients; 0 counts those that the run knows of.
         server_lr: factor on the step; the paper's is 1.
 
     Raises:

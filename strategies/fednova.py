@@ -10,7 +10,7 @@ from fedjoint.errors import UserError
 from fedjoint.server.strategy import circumstances
 from fedjoint.server.updates import Updates
 from fedjoint.training.accumulation import accumulated, scales
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 from strategies.fedavg import FedAvg
 
 
@@ -37,7 +37,7 @@ class FedNova(FedAvg):
 
     per_client = True
 
-    def check_config(self, config: Config, method: Method) -> None:
+    def check_config(self, config: Config, method: LocalMethod) -> None:
         if not method.shares:
             return
         if config.local.optimiser.name != "sgd":
@@ -50,7 +50,7 @@ class FedNova(FedAvg):
             raise UserError(
                 f"fednova does not know how gradients add up under local.method = "
                 f"{config.local.method!r}: leave local.method out, take 'prox', or say mu in "
-                "the method (see fedjoint.training.method.Method)"
+                "the method (see fedjoint.training.method.LocalMethod)"
             )
 
     def merge(self, updates: Updates) -> Tensor:

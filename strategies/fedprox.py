@@ -18,6 +18,7 @@ class FedProx(FedAvg):
     https://arxiv.org/abs/1812.06127
     """
 
+    omits = "less work on slow clients"
     method = "prox"
 
     def __init__(self, mu: float = 0.01, server_lr: float = 1.0) -> None:

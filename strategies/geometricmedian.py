@@ -27,6 +27,8 @@ class GeometricMedian(JointStrategy):
     Transactions on Signal Processing 2022, https://arxiv.org/abs/1912.13445
     """
 
+    omits = "secure aggregation"
+
     def __init__(self, iterations: int = 200, smoothing: float = 1e-6) -> None:
         super().__init__()
         self.iterations = whole("iterations", iterations, least=1)

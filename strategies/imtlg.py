@@ -28,6 +28,8 @@ class IMTLG(ConflictAware):
     https://openreview.net/forum?id=IMPnRXEWpvr
     """
 
+    omits = "the balance of losses, IMTL-L"
+
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
         length = gram.diagonal().sqrt()
         cosines = gram / torch.outer(length, length)

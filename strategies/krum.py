@@ -103,6 +103,8 @@ class Bulyan(JointStrategy):
     in Byzantium", ICML 2018, https://arxiv.org/abs/1802.07927
     """
 
+    omits = "scores computed anew after every choice"
+
     def __init__(self, malicious: int = 0) -> None:
         super().__init__()
         self.malicious = whole("malicious", malicious, least=0)

@@ -40,6 +40,8 @@ class MaTU(FedAvg):
     Vectors", 2025, https://arxiv.org/abs/2502.06376
     """
 
+    omits = "the masks and factors that give every task a model of its own"
+
     def __init__(self, threshold: float = 0.0, server_lr: float = 1.0) -> None:
         super().__init__(server_lr)
         self.threshold = number("threshold", threshold, least=0, most=1)

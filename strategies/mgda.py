@@ -67,6 +67,8 @@ class FedMGDAPlus(ConflictAware):
     https://arxiv.org/abs/2006.11489
     """
 
+    omits = "a step length of the server's own, which decays"
+
     def __init__(
         self,
         level: str = "client",

@@ -22,6 +22,7 @@ class NormClip(FedAvg):
     https://arxiv.org/abs/1911.07963
     """
 
+    omits = "Gaussian noise"
     per_client = True
 
     def __init__(self, norm: float = 1.0, server_lr: float = 1.0) -> None:

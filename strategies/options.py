@@ -49,3 +49,14 @@ def one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise choose(f"value of option {option}", str(value), allowed)
     return value
+
+
+def switch(option: str, value: bool) -> bool:
+    """Return ``value`` if it is true or false.
+
+    Raises:
+        UserError: it is not; the line names the option.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"option {option} = {value!r}: true or false is allowed")
+    return value

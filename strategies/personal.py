@@ -4,7 +4,7 @@ FedPer needs no entry: heads stay with their client whatever the strategy, so it
 """
 
 from strategies.fedavg import FedAvg
-from strategies.options import number, whole
+from strategies.options import number, switch, whole
 
 
 class FedRep(FedAvg):
@@ -68,7 +68,9 @@ class APFL(FedAvg):
     """Clients predict with ``alpha * own backbone + (1 - alpha) * shared backbone``.
 
     Args:
-        alpha: the share of the own backbone, in [0, 1].
+        alpha: the share of the own backbone, in [0, 1]; if it is adaptive, the first.
+        adaptive: whether every client learns an alpha of its own, which the paper proposes
+            beside its algorithm with a fixed one.
         server_lr: factor on the mean update.
 
     Raises:
@@ -80,6 +82,7 @@ class APFL(FedAvg):
 
     method = "apfl"
 
-    def __init__(self, alpha: float = 0.5, server_lr: float = 1.0) -> None:
+    def __init__(self, alpha: float = 0.5, adaptive: bool = False, server_lr: float = 1.0) -> None:
         super().__init__(server_lr)
         self.method_options["alpha"] = number("alpha", alpha, least=0, most=1)
+        self.method_options["adaptive"] = switch("adaptive", adaptive)

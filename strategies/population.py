@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.strategy import JointStrategy, circumstances
 from fedjoint.server.updates import Updates
 from strategies.options import number, whole
 
@@ -15,8 +16,8 @@ class OverPopulation(JointStrategy):
     The state is ``seen``, the ids ``[n]`` of the clients that took part so far, int64.
 
     Args:
-        population: number of clients; 0 takes those seen so far, which is right as soon as
-            every client has taken part, and until then counts the others as absent.
+        population: number of clients; 0 counts those that the nodes have named and that have
+            examples, and those that took part before their nodes went away.
         server_lr: factor on the mean update, above zero.
 
     Raises:
@@ -35,5 +36,9 @@ class OverPopulation(JointStrategy):
 
     @property
     def population(self) -> int:
-        """Number of clients, at least one."""
-        return self.given or max(1, len(self.state.get("seen", ())))
+        """Number of clients, at least one; outside a run, of those seen."""
+        if self.given:
+            return self.given
+        seen = self.state.get("seen", torch.zeros(0, dtype=torch.int64)).numpy()
+        known = circumstances(self)
+        return max(1, len(seen if known is None else np.union1d(seen, known.clients)))

@@ -121,6 +121,8 @@ class GradVac(PCGrad):
     in Massively Multilingual Models", ICLR 2021, https://arxiv.org/abs/2010.05874
     """
 
+    omits = "targets of each layer's own"
+
     def __init__(
         self,
         level: str = "task",

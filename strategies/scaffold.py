@@ -8,7 +8,7 @@ from torch import Tensor
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.server.updates import Updates
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 from strategies.population import OverPopulation
 
 
@@ -22,10 +22,10 @@ class Scaffold(OverPopulation):
     backbone and the controls then agree on one objective, the plain mean of the clients'.
 
     The state holds ``controls``, ``population * c`` of shape ``[P]``, so that c stays the mean
-    of the clients' controls while the population is still being discovered.
+    of the clients' controls when others join, whose control is zero at first.
 
     Args:
-        population: number of clients; 0 takes those seen so far.
+        population: number of clients; 0 counts those that the run knows of.
         server_lr: factor on the mean update.
 
     Raises:
@@ -37,7 +37,7 @@ class Scaffold(OverPopulation):
 
     method = "scaffold"
 
-    def check_config(self, config: Config, method: Method) -> None:
+    def check_config(self, config: Config, method: LocalMethod) -> None:
         if config.local.optimiser.name != "sgd":
             raise UserError(
                 "scaffold needs local.optimiser.name = 'sgd': a control is a mean of gradients, "

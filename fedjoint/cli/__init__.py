@@ -30,6 +30,10 @@ COMMANDS = {
         "compare:bench_command",
         "Rank strategies on the same data, against training alone and per task.",
     ),
+    "list": (
+        "list:list_command",
+        "List strategies, local methods and scenarios: what each does, its paper, what it omits.",
+    ),
     "plot": ("compare:plot_command", "Draw a run: objective, metrics, conflict."),
     "keys": ("machines:keys_command", "Make the keys of a deployment, or of more nodes."),
     "server": (

@@ -132,6 +132,6 @@ def _check(tasks: Sequence[Task], config: DataConfig) -> None:
             raise choose("task in data.outputs", name, names)
     for task in tasks:
         if config.outputs.get(task.name, task.outputs) != task.outputs:
-            raise UserError(f"task {task.name!r} has {task.outputs} outputs; mend data.outputs")
+            raise UserError(f"task {task.name!r} has {task.outputs} outputs; fix data.outputs")
         if not task.name or "." in task.name or hasattr(nn.ModuleDict(), task.name):
             raise UserError(f"a task cannot be named {task.name!r}; rename its file or column")

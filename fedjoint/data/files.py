@@ -55,7 +55,7 @@ def _decode(path: Path, data: bytes, encoding: str | None) -> str:
         if encoding is None:
             return data.decode("latin-1")
         line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not {encoding}; mend the file, or data.encoding") from None
+        raise UserError(f"{path}:{line}: not {encoding}; fix the file, or data.encoding") from None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -190,7 +190,7 @@ def _numbers(table: Table, name: str) -> np.ndarray:
         row = int(wrong.argmax())
         raise UserError(
             f"{table.places[row]}: feature {name!r} is {table.columns[name][row]!r}, not a finite "
-            "number; mend the row or leave the column out of data.features"
+            "number; fix the row or leave the column out of data.features"
         )
     return x
 

@@ -27,7 +27,7 @@ def own_data(data: Path | None, tasks: Sequence[str]) -> dict[str, Any]:
             raise UserError("--tasks belongs to --data: without it, the run's own data decides")
         return {}
     if not data.exists():
-        raise UserError(f"{data}: no such file or folder; mend --data")
+        raise UserError(f"{data}: no such file or folder; fix --data")
     own: dict[str, Any] = load(data) if data.suffix == ".toml" else {"path": str(data.resolve())}
     if tasks:
         own["task_mix"] = [list(tasks)]

@@ -63,7 +63,7 @@ def node_command(
     packed = base64.b64encode(json.dumps(values).encode()).decode()
     if keys and secure and (why := distrust(host, port, keys / "ca.pem")):
         log.error("%s", why)
-    command = [sys.executable, "-m", "fedjoint.deploy.supernode", "--superlink", join(host, port)]
+    command = [sys.executable, "-m", "fedjoint.flower.supernode", "--superlink", join(host, port)]
     command += ["--port", str(free_port())]
     command += ["--node-config", f'fedjoint="{packed}"']
     if keys and secure:

@@ -65,7 +65,7 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
     if listens(local, port):
         raise UserError(f"someone listens on {address} already: choose another port")
     connection = connect(join(local, port), state, keys, insecure)
-    command = [sys.executable, "-m", "fedjoint.deploy.superlink"]
+    command = [sys.executable, "-m", "fedjoint.flower.superlink"]
     command += ["--host", host, "--port", str(port)]
     command += ["--database", str((state / "superlink.db").resolve())]
     command += ["--disable-runtime-dependency-installation"]

@@ -26,10 +26,8 @@ def convergence(arms: Sequence[Arm], path: Path) -> None:
     """
     tasks = arms[0].tasks
     figure, axes = plt.subplots(1, len(tasks), figsize=(3.6 * len(tasks), 3.6), squeeze=False)
-    colours = plt.get_cmap("tab10" if len(arms) <= 10 else "tab20")
     for axis, task in zip(axes[0], tasks, strict=True):
-        for number, arm in enumerate(arms):
-            colour = colours(number % colours.N)
+        for arm, colour in zip(arms, _colours(len(arms)), strict=True):
             curves = [dict(arm.curve(seed, task.name)) for seed in range(len(arm.seeds))]
             rounds = sorted(set().union(*curves))
             values = [[curve[r] for curve in curves if r in curve] for r in rounds]
@@ -38,7 +36,7 @@ def convergence(arms: Sequence[Arm], path: Path) -> None:
                 low, high = [min(v) for v in values], [max(v) for v in values]
                 axis.fill_between(rounds, low, high, color=colour, alpha=0.12, linewidth=0)
         axis.set(title=task.name, xlabel="round", ylabel=task.metric_fn.name)
-        axis.set_ylim(bottom=max(-1, axis.get_ylim()[0]))
+        _cut(axis)
     _legend(figure, axes[0][0])
     _save(figure, path)
 
@@ -46,16 +44,18 @@ def convergence(arms: Sequence[Arm], path: Path) -> None:
 def conflict(arms: Sequence[Arm], path: Path) -> str | None:
     """Draw the share of pairs of clients whose updates conflict, over rounds.
 
+    An arm has the colour that it has in :func:`convergence`.
+
     Returns:
         Why nothing is drawn; None where it is.
     """
-    shares = {arm.name: arm.conflicts() for arm in arms}
-    if not any(shares.values()):
+    shares = [arm.conflicts() for arm in arms]
+    if not any(shares):
         return "no plot of conflicts: no round has diagnostics"
     figure, axis = plt.subplots(figsize=(6, 3.6))
-    for name, found in shares.items():
+    for arm, found, colour in zip(arms, shares, _colours(len(arms)), strict=True):
         if found:
-            axis.plot(*zip(*found, strict=True), label=name)
+            axis.plot(*zip(*found, strict=True), label=arm.name, color=colour)
     axis.set(xlabel="round", ylabel="conflicting pairs of clients", ylim=(0, 1))
     _legend(figure, axis)
     _save(figure, path)
@@ -97,6 +97,19 @@ def objective(records: Sequence[RoundRecord], path: Path) -> None:
     axis.set(xlabel="round", ylabel="training loss", yscale="log")
     axis.legend(fontsize="small")
     _save(figure, path)
+
+
+def _colours(count: int) -> list[Any]:
+    """Return a colour for each of ``count`` lines; beyond twenty they come again."""
+    palette = plt.get_cmap("tab10" if count <= 10 else "tab20")
+    return [palette(number % palette.N) for number in range(count)]
+
+
+def _cut(axis: Any) -> None:
+    """Show what is above -1: below is where R2 goes for a few rounds, and dwarfs the rest."""
+    top = float(axis.dataLim.y1)
+    if axis.get_ylim()[0] < -1 < top:
+        axis.set_ylim(-1, top + 0.05 * (top + 1))
 
 
 def _legend(figure: Any, axis: Any) -> None:

@@ -22,7 +22,7 @@ from fedjoint.protocol import messages
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.compression import compress
 from fedjoint.runs.ledger import Ledger
-from fedjoint.training.method import Method, make_method
+from fedjoint.training.method import LocalMethod, make_method
 from fedjoint.training.seeding import seeded
 from fedjoint.training.trainer import Trainer
 
@@ -65,7 +65,7 @@ class Node:
         self.places, self.name = clients, name
         self.write_through = write_through
         self.generation = -1
-        self.methods: dict[str, Method] = {}
+        self.methods: dict[str, LocalMethod] = {}
 
     def handle(self, message: Message) -> RecordDict:
         """Answer one message.
@@ -210,7 +210,7 @@ class Node:
         request: Mapping[str, Any],
         received: Tensor,
         broadcast: Mapping[str, Tensor],
-        method: Method,
+        method: LocalMethod,
     ) -> list[_Trained]:
         """Train clients in one job; where that fails, one by one, so that only the bad fail."""
         try:
@@ -235,7 +235,7 @@ class Node:
         request: Mapping[str, Any],
         received: Tensor,
         broadcast: Mapping[str, Tensor],
-        method: Method,
+        method: LocalMethod,
     ) -> _Trained:
         round = int(request["round"])
         cohort = self.trainer.cohort(self._places(clients), clients)
@@ -338,7 +338,7 @@ class Node:
         round: int,
         received: Tensor,
         broadcast: Mapping[str, Tensor],
-        method: Method,
+        method: LocalMethod,
         failed: list[dict[str, Any]],
     ) -> list[tuple[np.ndarray, dict[str, Tensor]]]:
         """Evaluate clients in one job; where that fails, one by one, and note who ``failed``.
@@ -386,7 +386,12 @@ class Node:
         return np.array([self.places[int(c)] for c in clients], np.int64)
 
     def _private(
-        self, clients: np.ndarray, counts: np.ndarray, tasks: Any, received: Tensor, method: Method
+        self,
+        clients: np.ndarray,
+        counts: np.ndarray,
+        tasks: Any,
+        received: Tensor,
+        method: LocalMethod,
     ) -> dict[str, Tensor]:
         return self.state.take(clients, counts, lambda: self.trainer.fresh(tasks, method, received))
 
@@ -397,7 +402,7 @@ class Node:
             self.state.forget()  # it may be of rounds that the run will do again
         self.generation = max(generation, self.generation)
 
-    def _method(self, request: Mapping[str, Any]) -> Method:
+    def _method(self, request: Mapping[str, Any]) -> LocalMethod:
         key = f"{request['method']} {request['method_options']}"
         if key not in self.methods:
             self.methods[key] = make_method(request["method"], request["method_options"])

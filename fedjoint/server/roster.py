@@ -107,7 +107,7 @@ class Roster:
             text = f"node {self.nodes[node].name} ({node}) is gone"
             event(log, logging.WARNING, "gone", text, node=str(node), name=self.nodes[node].name)
             self.left[node] = self.nodes.pop(node)
-        # Those refused before are asked again, as they may have mended, but no round waits long
+        # Those refused before are asked again, as they may have fixed, but no round waits long
         # for them; one that was away has started anew.
         self.later = {node: due for node, due in self.later.items() if node in present}
         new = present - set(self.nodes) - self.replaced

@@ -52,7 +52,7 @@ def run_round(run: Run, round: int) -> bool:
         StateLostError: a node died; the run has to go back to its newest checkpoint.
     """
     began = time.perf_counter()
-    run.roster.discover(run.grid, run.request(0))
+    run.discover()
     plan = plan_training(run.config, run.roster, round, per_client=run.strategy.per_client)
     records, bytes_down = run.broadcast(round)
 

@@ -22,7 +22,13 @@ from fedjoint.server.callbacks import Callback
 from fedjoint.server.population import Asked
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
-from fedjoint.server.strategy import JointStrategy, checked_broadcast, circumstances, local_method
+from fedjoint.server.strategy import (
+    Circumstances,
+    JointStrategy,
+    checked_broadcast,
+    circumstances,
+    local_method,
+)
 
 
 @dataclass
@@ -61,11 +67,26 @@ class Run:
         self.durable = self.resumed_from
 
     @property
+    def circumstances(self) -> Circumstances:
+        """What the strategy may know of the run."""
+        known = circumstances(self.strategy)
+        assert known is not None, "made by make_strategy"
+        return known
+
+    @property
     def shares(self) -> bool:
         """Whether clients send updates."""
-        facts = circumstances(self.strategy)
-        assert facts is not None, "made by make_strategy"
-        return facts.method.shares
+        return self.circumstances.method.shares
+
+    def discover(self) -> None:
+        """Find out who is there.
+
+        Raises:
+            UserError: see :meth:`fedjoint.server.roster.Roster.discover`.
+        """
+        self.roster.discover(self.grid, self.request(0))
+        people = self.roster.people
+        self.circumstances.clients = people.ids[people.sizes > 0]
 
     @property
     def parameters(self) -> Tensor:

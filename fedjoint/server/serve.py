@@ -130,7 +130,7 @@ def _serve(begun: Run, run: RunDir) -> dict[str, Tensor]:
         for callback in begun.callbacks:
             told.append(callback)
             callback.on_run_begin(config, run.path)
-        begun.roster.discover(begun.grid, begun.request(0))
+        begun.discover()
         run.write_nodes(begun.roster.report())
         if begun.reference:
             begun.reference.check(begun.roster.tasks)

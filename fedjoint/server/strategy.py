@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.loading import construct, find
 from fedjoint.server.updates import Updates
-from fedjoint.training.method import Method, make_method
+from fedjoint.training.method import LocalMethod, make_method
 
 log = logging.getLogger("fedjoint.server.strategy")
 
@@ -47,7 +48,7 @@ class JointStrategy:
         self.method_options: dict[str, float | int | str] = {}
         self.state: dict[str, Tensor] = {}
 
-    def check_config(self, config: Config, method: Method) -> None:
+    def check_config(self, config: Config, method: LocalMethod) -> None:
         """Refuse, before the first round, what the strategy is not made for.
 
         Args:
@@ -75,17 +76,19 @@ class JointStrategy:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@dataclass
 class Circumstances:
     """The run that a strategy merges in.
 
     Attributes:
         config: its configuration.
         method: the local method that its clients run.
+        clients: ``[n]`` int64, ids of the clients with examples that the nodes have named so far.
     """
 
     config: Config
-    method: Method
+    method: LocalMethod
+    clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 # Not an attribute of the strategy: a plug-in may have any of that name.

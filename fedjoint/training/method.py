@@ -15,7 +15,7 @@ from fedjoint.training.job import Job
 Tensors = dict[str, Tensor]
 
 
-class Method:
+class LocalMethod:
     """Base class of the local methods: train the backbone and the heads together.
 
     A plug-in overrides :meth:`train`; options are the arguments of its ``__init__``. A job's
@@ -55,7 +55,7 @@ class Method:
         return job.shared, job.private
 
 
-def make_method(name: str, options: Mapping[str, Any]) -> Method:
+def make_method(name: str, options: Mapping[str, Any]) -> LocalMethod:
     """Return a local method by registered name or reference.
 
     Raises:

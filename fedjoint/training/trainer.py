@@ -30,7 +30,7 @@ from fedjoint.training.gradients import (
 )
 from fedjoint.training.job import Job, Tensors
 from fedjoint.training.memory import keep_freed_memory
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 
@@ -125,7 +125,7 @@ class Trainer:
         """Return the rule that weighs ``tasks``."""
         return make_balance(self.config.balance, tasks, [task.name for task in self.problem.tasks])
 
-    def fresh(self, tasks: tuple[Task, ...], method: Method, received: Tensor) -> Tensors:
+    def fresh(self, tasks: tuple[Task, ...], method: LocalMethod, received: Tensor) -> Tensors:
         """Return the private state of a client that never trained, on the device."""
         state = self.model.private([task.name for task in tasks])
         state |= self.balance(tasks).private()

@@ -39,12 +39,23 @@ def test_a_client_joins_the_cluster_of_its_lowest_loss_and_trains_it(world):
         torch.testing.assert_close(found.shared[client], expected, rtol=1e-4, atol=2e-6)
 
 
-def test_an_assignment_decides_and_strangers_are_in_cluster_zero(world):
+def test_an_assignment_decides_and_strangers_choose(world):
     candidates = backbones(world)
-    sent = {"backbones": candidates, "assignment": torch.tensor([3, 1])}
+    chosen = [best(world, client, candidates) for client in world.clients]
+    other = (chosen[0] + 1) % len(candidates)
+    sent = {"backbones": candidates, "assignment": torch.tensor([other, -1])}
     found = world.train(Clustered(), lambda round: sent)[1]
-    assert found.extras == {}
-    for client, cluster in zip(world.clients, [3, 1, 0], strict=True):
+    clusters = [other, *chosen[1:]]
+    assert found.extras["cluster"].tolist() == clusters
+    for client, cluster in zip(world.clients, clusters, strict=True):
         expected = descended(world, client, candidates[cluster])
         torch.testing.assert_close(found.shared[client], expected, rtol=1e-4, atol=2e-6)
-    torch.testing.assert_close(found.personal[0], candidates[[3, 1, 0]])
+    # They are evaluated by the same rule, with the heads that they have by then.
+    assert torch.equal(found.personal[0][0], candidates[other])
+
+
+def test_of_one_cluster_there_is_no_choice(world):
+    candidates = backbones(world, 1)
+    sent = {"backbones": candidates, "assignment": torch.tensor([0, -1])}
+    found = world.train(Clustered(), lambda round: sent)[1]
+    assert found.extras["cluster"].tolist() == [0, 0, 0]

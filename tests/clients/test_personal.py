@@ -1,6 +1,7 @@
 """Methods that personalise, against the papers' loops in plain PyTorch."""
 
 import numpy as np
+import pytest
 import torch
 
 from clients.apfl import APFL
@@ -109,6 +110,41 @@ def test_apfl_trains_a_mixture(world):
             mixed = mixture(world.model(client), own, local, alpha)
             shared, private = found[round].personal
             world.same(mixed, shared[client], private, client)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.3, 1.0])
+def test_apfl_learns_how_much_of_its_own(world, first):
+    """Equation 10: alpha <- alpha - rate <v - w, grad f(mixture)>, in [0, 1], once a round."""
+    found = world.train(APFL(first, adaptive=True))
+    kept = []
+    for client in world.clients:
+        heads, own, alpha = {}, world.model(client, world.received[1]), first
+        for round in world.rounds:
+            rate = 0.2 * 0.5 ** (round - 1)
+            local = world.model(client, world.received[round], heads)
+            for batch, (x, y) in enumerate(world.minibatches(client, round)):
+                mixed = mixture(world.model(client), own, local, alpha)
+                loss = world.loss(mixed, x, y)
+                gradients = torch.autograd.grad(loss, list(mixed.parameters()))
+                apart = [v - w for v, w in zip(own.parameters(), local.parameters(), strict=True)]
+                slope = sum((d * g).sum() for d, g in zip(apart, gradients, strict=True))
+                world.step(world.loss(local, x, y), local.parameters(), round)
+                for v, g in zip(own.parameters(), gradients, strict=True):
+                    v.data -= rate * alpha * g
+                if batch == 0:
+                    alpha = min(max(alpha - rate * slope.item(), 0.0), 1.0)
+            heads = heads_of(local)
+            state = found[round].private
+            assert float(state["alpha"][client]) == pytest.approx(alpha, rel=1e-4, abs=1e-6)
+            world.same(local, found[round].shared[client], state, client)
+            world.same(own, state["own.backbone"][client], state, client, "own.")
+            local = world.model(client, world.evaluated, heads)
+            shared, private = found[round].personal
+            world.same(
+                mixture(world.model(client), own, local, alpha), shared[client], private, client
+            )
+        kept.append(alpha)
+    assert len(set(kept)) > 1  # everyone has learnt one of its own
 
 
 def test_independent_clients_never_hear_of_the_others(world):

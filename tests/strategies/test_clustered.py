@@ -93,18 +93,36 @@ def test_cfl_leaves_those_alone_that_have_arrived(wrap, shrunk, splits):
     assert len(strategy.state["backbones"]) == 1 + splits
 
 
-def test_cfl_tells_the_tasks_of_the_conflict_scenario_apart(tmp_path):
-    settings = [
-        "engine.name=inline",
-        f"output.dir={tmp_path}",
-        "data.synthetic.conflict_degrees=120",
-    ]
-    settings += ["strategy.name=cfl", "rounds=25", "evaluate.every=25", "diagnostics.every=0"]
-    result = simulate(scenario_config("conflict", settings))
-    state = RunDir.open(result.path).latest().state
-    assert state["assignment"].tolist() == [0, 0, 0, 1] * 4
-    # One backbone for both tasks gets to a mean R2 of 0.25 at the best.
-    assert min(result.metrics["test"].values()) > 0.7
+CONFLICT = ["engine.name=inline", "diagnostics.every=0", "data.synthetic.conflict_degrees=120"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        (["rounds=25"], 0.7),
+        (["rounds=40", "strategy.fraction=0.5"], 0.9),
+        # One backbone has 0.2 or less; clusters that IFCA knows from the first round 0.98, 0.86.
+        (["rounds=60", "strategy.fraction=0.25"], 0.9),
+        (["rounds=40", "local.lr_decay=0.9"], 0.5),
+    ],
+    ids=str,
+)
+def test_cfl_tells_the_tasks_of_the_conflict_scenario_apart(tmp_path, settings, least):
+    settings = [*CONFLICT, f"output.dir={tmp_path}", "strategy.name=cfl", *settings]
+    result = simulate(scenario_config("conflict", [*settings, "evaluate.every=100"]))
+    assignment = RunDir.open(result.path).latest().state["assignment"]
+    few = assignment[3::4]
+    many = torch.cat([assignment[at::4] for at in range(3)])
+    assert sorted({*few.tolist()}) + sorted({*many.tolist()}) in ([0, 1], [1, 0])
+    assert min(result.metrics["test"].values()) > least
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.25])
+def test_cfl_leaves_clients_that_agree_together(tmp_path, fraction):
+    settings = [*CONFLICT[:2], "data.synthetic.conflict_degrees=0", f"output.dir={tmp_path}"]
+    settings += ["strategy.name=cfl", "rounds=60", "evaluate.every=60"]
+    result = simulate(scenario_config("conflict", [*settings, f"strategy.fraction={fraction}"]))
+    assert len(RunDir.open(result.path).latest().state["backbones"]) == 1
 
 
 @pytest.mark.parametrize("options", [{"still": 0}, {"moving": 10.0}, {"most": 1}])
@@ -117,7 +135,7 @@ def test_cfl_does_not_split_without_its_conditions(wrap, options):
 
 def test_cfl_parts_have_the_least_similar_nearest_pair(draw):
     updates = draw(7, common=0.0)
-    strategy = CFL(still=1, moving=0)
+    strategy = CFL(still=1, moving=0, across=1)
     strategy.merge(updates)
     cosine = torch.nn.functional.normalize(updates.matrix, dim=1)
     cosine = cosine @ cosine.T
@@ -131,10 +149,74 @@ def test_cfl_parts_have_the_least_similar_nearest_pair(draw):
     assert across(part) == pytest.approx(best, abs=1e-6)
 
 
-def test_cfl_keeps_unseen_clients_in_cluster_zero(wrap):
-    strategy, updates = CFL(), two_camps(wrap)
-    strategy.merge(updates)
-    later = replace(updates, clients=torch.arange(100, 107), matrix=torch.ones(7, 6))
+@pytest.mark.parametrize(("across", "splits"), [(-0.2, False), (-0.15, True)])
+def test_cfl_bounds_the_cosines_across_a_split(wrap, across, splits):
+    # The mean stands still; the nearest pair across the best split is 100 degrees apart.
+    angle = torch.deg2rad(torch.tensor([0.0, 80.0, 180.0, 260.0]))
+    g = torch.stack([angle.cos(), angle.sin()], 1)
+    strategy = CFL(across=across)
+    strategy.merge(replace(wrap(g), weights=torch.full((4,), 1 / 4)))
+    assert len(strategy.state["backbones"]) == 1 + splits
+
+
+def part_of(updates, rows, cluster=0):
+    """The round in which ``rows`` take part alone, and say that they are in ``cluster``."""
+    return replace(
+        updates,
+        matrix=updates.matrix[rows],
+        weights=torch.full((len(rows),), 1 / len(rows)),
+        clients=updates.clients[rows],
+        extras={"cluster": torch.full((len(rows),), cluster)},
+    )
+
+
+def test_cfl_has_the_absent_choose_and_then_stay(wrap):
+    camps = two_camps(wrap)  # client ids are 0, 3, .. 18
+    strategy = CFL()
+    one = replace(camps, matrix=torch.ones(7, 6))
+    strategy.merge(one)  # everyone is in cluster 0
+    strategy.merge(part_of(camps, [0, 1]))
+    sent = strategy.broadcast(camps.backbone)["assignment"]
+    assert sent[camps.clients].tolist() == [0, 1, -1, -1, -1, -1, -1]
+    # One of each camp comes back, and a client that nobody has heard of.
+    later = replace(part_of(camps, [2, 4, 5]), clients=torch.tensor([6, 12, 40]))
+    later = replace(later, extras={"cluster": torch.tensor([0, 1, 1])})
     before = strategy.state["backbones"].clone()
     strategy.merge(later)
-    torch.testing.assert_close(strategy.state["backbones"], before + torch.tensor([[1.0], [0.0]]))
+    assignment = strategy.state["assignment"]
+    assert assignment[[6, 12, 40]].tolist() == [0, 1, 1] and assignment[9] == -1
+    moves = strategy.state["backbones"] - before
+    torch.testing.assert_close(moves[0], later.matrix[0])
+    torch.testing.assert_close(moves[1], later.matrix[1:].mean(0))
+    # What they say afterwards, or of a cluster that there is not, changes nothing.
+    strategy.merge(replace(later, extras={"cluster": torch.tensor([1, 0, 99])}))
+    assert strategy.state["assignment"][[6, 12, 40]].tolist() == [0, 1, 1]
+
+
+def test_cfl_adds_up_rounds_in_which_a_part_trains(wrap):
+    camps = two_camps(wrap)
+    lengths = camps.matrix.norm(dim=1)
+    many, few = [0, 2, 3, 6], [1, 4, 5]
+    tree = {"strategy": {"name": "cfl", "fraction": 0.5}, "local": {"optimiser": {"lr": 0.1}}}
+    strategy = make_strategy(check(tree))
+    strategy.merge(part_of(camps, many))
+    assert len(strategy.state["backbones"]) == 1  # they agree
+    strategy.merge(part_of(camps, few))
+    come = 0.5 * camps.matrix[many].mean(0) + camps.matrix[few].mean(0)
+    way = 0.5 * lengths[many].mean() + lengths[few].mean()
+    torch.testing.assert_close(strategy.state["come"], come[None])
+    torch.testing.assert_close(strategy.state["way"].item(), way.item())
+    assert len(strategy.state["backbones"]) == 1  # it moves, to and fro, but not enough
+
+
+def test_cfl_s_lengths_are_of_their_learning_rates(wrap):
+    first, camps = replace(wrap(torch.ones(7, 6)), round=1), two_camps(wrap)
+    length = first.matrix[0].norm()
+    # In round 21 the rate is a ninth of the first: updates of a tenth have hardly shrunk.
+    late = replace(camps, matrix=0.1 * camps.matrix * length / camps.matrix.norm(dim=1).max())
+    for decay, splits in ((0.9, True), (1.0, False)):
+        tree = {"strategy": {"name": "cfl"}, "local": {"lr_decay": decay}}
+        strategy = make_strategy(check(tree))
+        strategy.merge(first)
+        strategy.merge(replace(late, round=21))
+        assert len(strategy.state["backbones"]) == 1 + splits

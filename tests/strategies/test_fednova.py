@@ -86,8 +86,8 @@ def test_adam_is_refused_by_name(name):
 
 def test_a_method_that_says_nothing_of_its_steps_is_refused(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from fedjoint.training.method import Method\n\n\nclass Mine(Method):\n    pass\n\n\n"
-        "class Plain(Method):\n    mu = 0.0\n"
+        "from fedjoint import LocalMethod\n\n\nclass Mine(LocalMethod):\n    pass\n\n\n"
+        "class Plain(LocalMethod):\n    mu = 0.0\n"
     )
     with pytest.raises(UserError, match="does not know how gradients add up"):
         make_strategy(check(settings(method=f"{tmp_path / 'mine.py'}:Mine")))

@@ -126,9 +126,9 @@ def test_a_strategy_in_a_file_runs(tmp_path):
 
 
 METHOD = """
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 
-class Plain(Method):
+class Plain(LocalMethod):
     pass
 """
 
@@ -257,9 +257,9 @@ class Faulty(JointStrategy):
 
 
 IDLE = """
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 
-class Idle(Method):
+class Idle(LocalMethod):
     def train(self, job):
         return {} if job.round == 2 else super().train(job)
 """
@@ -418,7 +418,7 @@ class Broadcast(FedAvg):
         return {"rate": 1}
     def undefined(self, backbone):
         return {"rate": torch.ones(1) / 0}
-    def mended(self, backbone):
+    def fixed(self, backbone):
         return {}
 """
 
@@ -456,8 +456,8 @@ def test_a_faulty_broadcast_ends_a_run_that_can_be_resumed(tmp_path, second, wor
     (folder,) = (tmp_path / second).iterdir()
     assert RunDir(folder).info["status"] == "failed"
     assert [record.round for record in RunDir(folder).records()] == [1]
-    # The plug-in is mended, and the run goes on.
+    # The plug-in is fixed, and the run goes on.
     text = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(text.replace(f'"{second}"', '"mended"'))
-    found, expected = resume(folder), run("mended", 3)
+    (folder / "config.json").write_text(text.replace(f'"{second}"', '"fixed"'))
+    found, expected = resume(folder), run("fixed", 3)
     assert_same(found, expected)

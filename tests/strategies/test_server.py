@@ -101,7 +101,8 @@ def test_taskbalanced_counts_tasks_alike(wrap):
         (personal.FedRep(3), "rep", {"head_steps": 3}),
         (personal.FedBABU(), "babu", {}),
         (personal.Ditto(2), "ditto", {"lam": 2.0}),
-        (personal.APFL(0.25), "apfl", {"alpha": 0.25}),
+        (personal.APFL(0.25), "apfl", {"alpha": 0.25, "adaptive": False}),
+        (personal.APFL(adaptive=True), "apfl", {"alpha": 0.5, "adaptive": True}),
     ],
     ids=lambda x: type(x).__name__,
 )
@@ -117,6 +118,7 @@ def test_clients_are_told_their_method(strategy, method, options):
         (lambda: FedAvg(float("nan")), "server_lr = nan"),
         (lambda: FedProx(-1), "mu = -1: a number >= 0"),
         (lambda: personal.APFL(2), "alpha = 2: a number >= 0 and <= 1"),
+        (lambda: personal.APFL(adaptive=1), "adaptive = 1: true or false is allowed"),
         (lambda: IFCA(clusters=0), "clusters = 0: a whole number >= 1"),
         (lambda: IFCA(clusters=True), "clusters = True"),
         (lambda: FedMGDAPlus(epsilon=1.5), "epsilon = 1.5"),

@@ -1,4 +1,4 @@
-"""Why a server's certificate is refused, said so that it can be mended."""
+"""Why a server's certificate is refused, said so that it can be fixed."""
 
 import socket
 import ssl

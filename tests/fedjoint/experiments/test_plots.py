@@ -38,6 +38,27 @@ def test_every_arm_has_a_line_of_its_own_in_every_panel(tmp_path, drawn, count):
     assert (tmp_path / "a.png").stat().st_size > 0
 
 
+def test_a_run_that_was_far_below_zero_does_not_hide_the_rest(tmp_path, drawn):
+    arms = [
+        both("wild", [-80.0, -90.0], [1.0, 2.0]),
+        both("sound", [0.8, 0.9], [1.0, 2.0]),
+    ]
+    plots.convergence(arms, tmp_path / "a.png")
+    up, size = drawn[0].axes[:2]
+    assert up.get_ylim() == pytest.approx((-1, 0.9 + 0.05 * 1.9))
+    assert size.get_ylim()[0] > 0
+
+
+def test_an_arm_has_one_colour(tmp_path, drawn):
+    arms = [both(name, [0.5], [1.0]) for name in ("alone", "joint")]
+    records = arms[1].seeds[0].runs[0].records
+    records[0] = replace(records[0], diagnostics={"clients": {"conflicting": 0.25}})
+    plots.convergence(arms, tmp_path / "a.png")
+    plots.conflict(arms, tmp_path / "b.png")
+    convergence, conflict = (figure.axes[0].lines for figure in drawn)
+    assert convergence[1].get_color() == conflict[0].get_color() != convergence[0].get_color()
+
+
 def test_conflicts_that_nobody_measured_are_left_out_in_words(tmp_path, drawn):
     arms = [both("a", [0.5], [1.0]), both("b", [0.5], [1.0])]
     file = tmp_path / "conflict.png"

@@ -10,7 +10,7 @@ import torch
 from fedjoint.config.load import check
 from fedjoint.problem import build_problem
 from fedjoint.training import replay
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer
 
@@ -67,11 +67,11 @@ def train(config):
     for part in trainer.chunks(clients):
         ids = clients[part]
         cohort = trainer.cohort(ids, ids)
-        fresh = trainer.fresh(cohort.tasks, Method(), received)
+        fresh = trainer.fresh(cohort.tasks, LocalMethod(), received)
         private = {n: torch.stack([t] * len(ids)) for n, t in fresh.items()}
         shared = received.expand(len(ids), -1).clone()
         job = trainer.job(cohort, 2, received, {}, shared, private)
-        Method().train(job)
+        LocalMethod().train(job)
         backbones.append(job.shared)
         states.append(private)
         losses.append(job.losses)
@@ -180,7 +180,7 @@ def test_a_backbone_is_judged_by_what_training_minimises(rule, sequential):
     for part in trainer.chunks(np.arange(4)):
         ids = np.arange(4)[part]
         cohort = trainer.cohort(ids, ids)
-        fresh = trainer.fresh(cohort.tasks, Method(), received)
+        fresh = trainer.fresh(cohort.tasks, LocalMethod(), received)
         private = {n: torch.stack([t] * len(ids)) for n, t in fresh.items()}
         s, w = torch.tensor([0.7, -1.2]), torch.tensor([0.5, 1.5])
         weights = torch.ones(2)
@@ -217,10 +217,10 @@ def test_batchnorm_falls_back_with_a_reason_and_keeps_its_statistics():
     ids = np.array([1])
     cohort = trainer.cohort(ids, ids)
     private = {
-        n: t[None].clone() for n, t in trainer.fresh(cohort.tasks, Method(), received).items()
+        n: t[None].clone() for n, t in trainer.fresh(cohort.tasks, LocalMethod(), received).items()
     }
     job = trainer.job(cohort, 1, received, {}, received[None].clone(), private)
-    Method().train(job)
+    LocalMethod().train(job)
     model = copy.deepcopy(trainer.problem.model(config))
     data = trainer.problem.data.client(1).train
     drawn = schedule(0, 1, ids, np.array([len(data)]), batch_size=16, epochs=1)

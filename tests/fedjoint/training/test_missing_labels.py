@@ -13,7 +13,7 @@ from fedjoint.config.load import check
 from fedjoint.config.schema import BalanceConfig
 from fedjoint.training import replay
 from fedjoint.training.balance import make_balance
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer
 
@@ -77,7 +77,7 @@ def train(config, problem):
     for at in trainer.chunks(np.arange(3)):
         ids = np.arange(3)[at]
         cohort = trainer.cohort(ids, ids)
-        fresh = trainer.fresh(cohort.tasks, Method(), received)
+        fresh = trainer.fresh(cohort.tasks, LocalMethod(), received)
         private = {n: torch.stack([t] * len(ids)) for n, t in fresh.items()}
         shared, losses = received.repeat(len(ids), 1), []
         for round in range(1, ROUNDS + 1):
@@ -356,7 +356,7 @@ def test_uncertainty_finds_the_variance_of_the_labels_that_are_there(sequential)
     received = trainer.layout.flat(trainer.model.state_dict())
     ids = np.array([0])
     cohort = trainer.cohort(ids, ids)
-    fresh = trainer.fresh(cohort.tasks, Method(), received)
+    fresh = trainer.fresh(cohort.tasks, LocalMethod(), received)
     private = {n: t[None].clone() + (n == "balance.log_variance") for n, t in fresh.items()}
     trainer.job(cohort, 1, received, {}, received[None].clone(), private).descend()
     assert float(torch.exp(-private["balance.log_variance"])) == pytest.approx(1, abs=1e-4)

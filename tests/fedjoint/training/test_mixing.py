@@ -13,7 +13,7 @@ from fedjoint import Client, Examples, Problem, Task
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.simulation import simulate
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 from fedjoint.training.order import schedule
 from fedjoint.training.trainer import Trainer
 
@@ -94,7 +94,7 @@ def trained(config, problem):
     for at in trainer.chunks(np.arange(len(problem.data.sizes))):
         ids = np.arange(len(problem.data.sizes))[at]
         cohort = trainer.cohort(ids, ids)
-        fresh = trainer.fresh(cohort.tasks, Method(), received)
+        fresh = trainer.fresh(cohort.tasks, LocalMethod(), received)
         private = {n: torch.stack([t] * len(ids)) for n, t in fresh.items()}
         job = trainer.job(cohort, 1, received, {}, received.repeat(len(ids), 1), private)
         job.descend()

@@ -88,9 +88,9 @@ def test_simulate_and_plot(tmp_path):
 
 
 FAILS = """
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 
-class Fails(Method):
+class Fails(LocalMethod):
     def train(self, job):
         if job.cohort.clients[0] == 2:
             raise OSError("disk on fire")

@@ -8,7 +8,7 @@ import pytest
 from support.machines import Site
 
 from fedjoint.deploy.address import listens
-from fedjoint.deploy.gate import Gate, allowed
+from fedjoint.flower.gate import Gate, allowed
 
 
 def request(path, peer="203.0.113.7", own="192.0.2.1", headers=()):

@@ -15,8 +15,8 @@ from fedjoint.cli import main
 from fedjoint.config.load import check
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
+from fedjoint.export import predict as predicting
 from fedjoint.export.export import export, write
-from fedjoint.export.export import predict as predicting
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
 from fedjoint.runs.directory import RunDir

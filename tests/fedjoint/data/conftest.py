@@ -15,7 +15,7 @@ from fedjoint.model.tasks import Task
 @pytest.fixture
 def shared_text() -> Path:
     """The folder of real text tasks, kept outside the repository."""
-    root = os.environ.get("FEDJOINT_DATA") or Path(__file__).parents[3] / "shared" / "data"
+    root = os.environ.get("FEDJOINT_DATA") or Path(__file__).parents[4] / "shared" / "data"
     folder = Path(root) / "text"
     if not folder.is_dir():
         pytest.skip(f"no {folder}: set FEDJOINT_DATA to the folder with the text tasks")

@@ -1,4 +1,4 @@
-"""Flower's SuperLink behind our gate: ``python -m fedjoint.deploy.superlink``, same options."""
+"""Flower's SuperLink behind our gate: ``python -m fedjoint.flower.superlink``, same options."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flwr.superlink import extensions
 from flwr.superlink.cli import flower_superlink
 from starlette.middleware import Middleware
 
-from fedjoint.deploy.gate import Gate
+from fedjoint.flower.gate import Gate
 
 
 def main() -> None:

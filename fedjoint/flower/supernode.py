@@ -1,4 +1,4 @@
-"""Flower's SuperNode, quick to act: ``python -m fedjoint.deploy.supernode``, same options."""
+"""Flower's SuperNode, quick to act: ``python -m fedjoint.flower.supernode``, same options."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main() -> None:
 def _start_superexec(command: Sequence[str]) -> None:
     """Start our SuperExec in place of Flower's, with the options in ``command``."""
     # Not as a module: its apps would import that, and with it this fedjoint, too.
-    code = "from fedjoint.deploy.superexec import main; main()"
+    code = "from fedjoint.flower.superexec import main; main()"
     subprocess.Popen([sys.executable, "-P", "-c", code, *command[1:]])
 
 

@@ -158,7 +158,7 @@ def test_natural_clients_of_a_table(tmp_path):
     [
         ({"task_mix": [["digits"]]}, "unknown task in data.task_mix 'digits'.*mean 'digit'"),
         ({"by": "parities"}, "unknown data.by 'parities'.*did you mean 'parity'"),
-        ({"outputs": {"digit": 9}}, "task 'digit' has 10 outputs; mend data.outputs"),
+        ({"outputs": {"digit": 9}}, "task 'digit' has 10 outputs; fix data.outputs"),
         ({"outputs": {"digits": 10}}, "unknown task in data.outputs 'digits'"),
         ({"clients": 1000}, "1797 examples do not give 1000 clients 8 each"),
         (

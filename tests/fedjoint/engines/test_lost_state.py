@@ -12,12 +12,12 @@ METHOD = """
 import os
 from pathlib import Path
 
-from fedjoint.training.method import Method
+from fedjoint.training.method import LocalMethod
 
 FOLDER = Path(__file__).parent
 
 
-class Dying(Method):
+class Dying(LocalMethod):
     '''Kills its process in round 4, for the first ``times`` times that it gets there.'''
 
     def __init__(self, times: int) -> None:

@@ -22,7 +22,7 @@ import multiprocessing
 from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec
 import apps
-from fedjoint.deploy import superexec
+from fedjoint.flower import superexec
 
 spec = ExecutionSpec(TaskType.CLIENT_APP, "127.0.0.1:1", "token", True, None, False, 1, False, 5)
 executor = superexec.Copies()

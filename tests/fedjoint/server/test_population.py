@@ -170,7 +170,8 @@ def test_a_million_clients_cost_a_few_numbers_each(tmp_path, traced):
     record, made, after = one_round(many, tmp_path)
     assert record.clients.asked == record.clients.trained == 1000
     assert record.evaluation["test"]["task0"] is not None
-    assert 1000 <= len(made) <= 1100  # no other client's data was ever made
+    # 1,000 are trained, 100 evaluated, and the model is tried on one: no other's data is made.
+    assert 1000 <= len(made) <= 1101
     # Ids, sizes, tasks, home and block, at the server and the node; while dividing them into
     # blocks, sorted copies. One Python object per client, even a number in a list, is more.
     kept, peak = (after - before) / (many - few)

@@ -19,7 +19,7 @@ from fedjoint.runs.directory import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 SETTINGS = ["rounds=2", "data.clients=6", "local.epochs=1"]
 
 

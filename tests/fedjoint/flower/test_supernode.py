@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from flwr.supercore import heartbeat
 from flwr.supernode import fleet_http_connection, start_client_internal
 
-from fedjoint.deploy import supernode
+from fedjoint.flower import supernode
 
 
 def test_it_looks_often_at_first_and_every_three_seconds_later():
@@ -55,5 +55,5 @@ def run(code):
 
 def test_servers_and_nodes_start_without_pytorch():
     heavy = "[m for m in ('torch', 'ray', 'scipy', 'sklearn', 'matplotlib') if m in sys.modules]"
-    for module in ("cli.machines", "deploy.superlink", "deploy.supernode", "deploy.superexec"):
+    for module in ("cli.machines", "flower.superlink", "flower.supernode", "flower.superexec"):
         assert run(f"import sys, fedjoint.cli, fedjoint.{module}; print(*{heavy})") == []

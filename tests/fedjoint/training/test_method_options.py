@@ -33,9 +33,10 @@ def test_they_are_what_a_strategy_would_say(tmp_path):
     assert any(not torch.equal(own.backbone[n], t) for n, t in none.backbone.items())
 
 
-def test_they_make_the_clients_models_after_the_run(tmp_path):
-    alpha = 0.25
-    config = check(tree(tmp_path, local={"method": "apfl", "options": {"alpha": alpha}}))
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_they_make_the_clients_models_after_the_run(tmp_path, adaptive):
+    options = {"alpha": 0.25, "adaptive": adaptive}
+    config = check(tree(tmp_path, local={"method": "apfl", "options": options}))
     result = simulate(config)
     run = RunDir.open(result.path)
     places = {client: client for client in range(4)}
@@ -45,6 +46,8 @@ def test_they_make_the_clients_models_after_the_run(tmp_path):
     layout = models.trainer.layout
     own = layout.views(result.heads()[client]["own.backbone"])
     found = models.model(client, task).weights
+    alpha = result.heads()[client].get("alpha", torch.tensor(0.25))
+    assert (alpha == 0.25) != adaptive
     for name, shared in result.backbone.items():
         torch.testing.assert_close(found[name], alpha * own[name] + (1 - alpha) * shared)
 

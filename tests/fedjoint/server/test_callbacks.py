@@ -10,7 +10,7 @@ from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.runs.directory import RunDir
-from fedjoint.server.serve import callbacks
+from fedjoint.server import callbacks
 from fedjoint.simulation import resume, simulate
 
 
