@@ -1,4 +1,4 @@
-"""What inner products say of updates: lengths and cosines, and how sure they are."""
+"""What inner products say of updates: lengths, distances and cosines, and how surely."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ ROUNDING = 2 * torch.finfo(torch.float32).eps
 #: Where a rule has no limit as updates become dependent, eigenvalues of their cosines are no
 #: smaller. Its root, 3e-4, is far above the rounding of updates, and below what training tells.
 APART = torch.finfo(torch.float32).eps
+
+
+def squared_distances(gram: Tensor) -> Tensor:
+    """Return ``[rows, rows]``, the squared distances of updates with these inner products."""
+    square = gram.diagonal()
+    return (square[:, None] + square - 2 * gram).clamp(min=0).fill_diagonal_(0)
 
 
 def unit(gram: Tensor) -> tuple[Tensor, Tensor]:

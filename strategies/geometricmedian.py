@@ -3,8 +3,14 @@
 import torch
 from torch import Tensor
 
+<<<<<<< ours
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
+=======
+from fedjoint.strategy import JointStrategy
+from fedjoint.updates import Updates
+from strategies.cosines import squared_distances
+>>>>>>> theirs
 from strategies.options import number, whole
 
 
@@ -59,8 +65,6 @@ class GeometricMedian(JointStrategy):
 
 def _radii(gram: Tensor, weights: Tensor) -> Tensor:
     """Return ``[rows]``, the radius around each update within which more than half weighs."""
-    square = gram.diagonal()
-    distance = (square[:, None] + square - 2 * gram).clamp(min=0).fill_diagonal_(0).sqrt()
-    near, order = distance.sort(dim=1)
+    near, order = squared_distances(gram).sqrt().sort(dim=1)
     enough = weights[order].cumsum(1) > weights.sum() / 2
     return near.gather(1, enough.int().argmax(1, keepdim=True)).squeeze(1)

@@ -9,6 +9,7 @@ from fedjoint.errors import UserError
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 from strategies.columns import by_columns, median
+from strategies.cosines import squared_distances
 from strategies.options import whole
 
 
@@ -33,8 +34,7 @@ def krum_scores(gram: Tensor, malicious: int) -> Tensor:
         UserError: f is above zero, and there are fewer than ``2 * f + 3`` updates.
     """
     enough("krum", len(gram), malicious, 2 * malicious + 3)
-    square = gram.diagonal()
-    distance = (square[:, None] + square - 2 * gram).clamp(min=0).fill_diagonal_(torch.inf)
+    distance = squared_distances(gram).fill_diagonal_(torch.inf)
     nearest = min(max(1, len(gram) - malicious - 2), len(gram) - 1)
     return distance.sort().values[:, :nearest].sum(1)
 

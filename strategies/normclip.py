@@ -34,8 +34,9 @@ class NormClip(FedAvg):
         self.norm = number("norm", norm, above=0)
 
     def merge(self, updates: Updates) -> Tensor:
-        rows = updates.matrix.cpu().numpy()
-        # In float64, which holds the square of any float32.
-        square = np.einsum("ip,ip->i", rows, rows, dtype=np.float64)
-        share = self.norm / torch.from_numpy(square).sqrt().clamp(self.norm)
-        return self.step(updates.combine(updates.weights.cpu() * share))
+        length = torch.linalg.vector_norm(updates.matrix, dim=1)
+        if not length.isfinite().all():  # squares of what was sent are too large for float32
+            rows = updates.matrix.cpu().numpy()
+            square = np.einsum("ip,ip->i", rows, rows, dtype=np.float64)
+            length = torch.from_numpy(square).sqrt().to(updates.weights.device)
+        return self.step(updates.combine(updates.weights * self.norm / length.clamp(self.norm)))

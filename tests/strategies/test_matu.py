@@ -45,8 +45,7 @@ def test_matu_of_one_task_is_the_mean(draw):
 
 
 def test_tasks_that_cancel_out_elect_no_sign(wrap):
-    # Half of the coordinates are alike and half opposed: similarity is zero, so nothing is
-    # mixed, and where three sum to zero only rounding could tell a sign.
+    # Nothing is mixed at this threshold, and the three sum to zero, but for rounding.
     random = torch.Generator().manual_seed(0)
     v = torch.randn(400, generator=random)
     matrix = torch.stack([v, 0.1 * v, -1.1 * v])
