@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from torch import Tensor
 
@@ -16,13 +14,19 @@ class Adaptive(FedAvg):
 
     ``step = server_lr * m / (sqrt(v) + tau)``.
 
-    All terms are ``[P]``, zero at first; the state holds ``m`` and ``v``. Subclasses give the
-    rule for v in :meth:`second_moment`.
+    All terms are ``[P]``; at first, m is zero and v is ``tau^2``, the least that the paper
+    allows. The state holds ``m`` and ``v``. Subclasses give the rule for v in
+    :meth:`second_moment`.
+
+    Flower's rules of these names start v at zero, and its FedAdam multiplies the step by a
+    correction for that, ``sqrt(1 - beta2^(n + 1)) / (1 - beta1^(n + 1))`` in round n, which the
+    paper does not have.
 
     Args:
         server_lr: length of the step.
         beta1: share of the last m that is kept, in [0, 1).
-        tau: added to sqrt(v), above zero: the larger, the less the step adapts.
+        tau: added to sqrt(v), and its first value, above zero: the larger, the less the step
+            adapts.
 
     Raises:
         UserError: an option is out of range.
@@ -41,8 +45,8 @@ class Adaptive(FedAvg):
         raise NotImplementedError
 
     def step(self, mean: Tensor) -> Tensor:
-        zero = torch.zeros_like(mean)
-        m, v = self.state.get("m", zero), self.state.get("v", zero)
+        m = self.state.get("m", torch.zeros_like(mean))
+        v = self.state.get("v", torch.full_like(mean, self.tau**2))
         self.state["m"] = m = self.beta1 * m + (1 - self.beta1) * mean
         self.state["v"] = v = self.second_moment(v, mean.square())
         return self.server_lr * m / (v.sqrt() + self.tau)
@@ -53,7 +57,7 @@ class FedAdagrad(Adaptive):
 
     Args:
         server_lr: length of the step.
-        tau: added to sqrt(v), above zero.
+        tau: added to sqrt(v), and its first value, above zero.
 
     Paper: as :class:`Adaptive`.
     """
@@ -72,7 +76,7 @@ class FedYogi(Adaptive):
         server_lr: length of the step.
         beta1: share of the last m that is kept, in [0, 1).
         beta2: one minus how fast v follows the squared mean, in [0, 1).
-        tau: added to sqrt(v), above zero.
+        tau: added to sqrt(v), and its first value, above zero.
 
     Paper: as :class:`Adaptive`.
     """
@@ -92,17 +96,13 @@ class FedYogi(Adaptive):
 
 
 class FedAdam(Adaptive):
-    """Adam on the server: ``v <- beta2 * v + (1 - beta2) * mean^2``, with a corrected length.
-
-    The step is multiplied by ``sqrt(1 - beta2^(n + 1)) / (1 - beta1^(n + 1))`` in the n-th
-    merge (from 1), since m and v start at zero; the exponent is Flower's. The state holds
-    ``merges``, n, too.
+    """Adam on the server: ``v <- beta2 * v + (1 - beta2) * mean^2``.
 
     Args:
         server_lr: length of the step.
         beta1: share of the last m that is kept, in [0, 1).
         beta2: share of the last v that is kept, in [0, 1).
-        tau: added to sqrt(v), above zero.
+        tau: added to sqrt(v), and its first value, above zero.
 
     Paper: as :class:`Adaptive`.
     """
@@ -119,9 +119,3 @@ class FedAdam(Adaptive):
 
     def second_moment(self, v: Tensor, square: Tensor) -> Tensor:
         return self.beta2 * v + (1 - self.beta2) * square
-
-    def step(self, mean: Tensor) -> Tensor:
-        self.state["merges"] = self.state.get("merges", torch.tensor(0)) + 1
-        power = int(self.state["merges"]) + 1
-        correction = sqrt(1 - self.beta2**power) / (1 - self.beta1**power)
-        return correction * super().step(mean)

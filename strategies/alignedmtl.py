@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from strategies.conflict import ConflictAware
+from strategies.cosines import ROUNDING, root, unit
 from strategies.options import one_of
 
 
@@ -13,10 +14,10 @@ class AlignedMTL(ConflictAware):
     """Independent component alignment.
 
     With the singular values of the stacked updates ``[rows, P]`` written ``U S V^T``, the
-    step is ``weights @ (s U V^T)``, s being a mean of the singular values above noise: the
-    nearest system of updates with a condition number of one. In coefficients,
-    ``c = s * U S^-1 U^T weights``, and U and S^2 are the eigenvectors and eigenvalues of the
-    inner products.
+    step is ``weights @ (s U V^T)``, s being a mean of the singular values: the nearest system
+    of updates with a condition number of one. Singular values that the rounding of float32
+    entries may make up, relative to the longest update's, count as zero. In coefficients,
+    ``c = s * U S^-1 U^T weights``.
 
     Args:
         level: ``task`` or ``client``.
@@ -45,9 +46,9 @@ class AlignedMTL(ConflictAware):
         self.scale = one_of("scale", scale, ("min", "median", "rmse"))
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
-        values, u = torch.linalg.eigh(gram)
-        # The Gram matrix was summed in float32: smaller eigenvalues are noise.
-        kept = values > values[-1] * len(gram) * torch.finfo(torch.float32).eps
-        s, u = values[kept].sqrt(), u[:, kept]
+        length, cosines = unit(gram)
+        _, s, ut = torch.linalg.svd(root(cosines) * length)
+        kept = s > ROUNDING * len(gram) ** 0.5 * s[0]
+        s, u = s[kept], ut[kept].T
         scales = {"min": s.min(), "median": s.median(), "rmse": s.square().mean().sqrt()}
         return scales[self.scale] * u @ (u.T @ weights / s)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from strategies.conflict import ConflictAware
 from strategies.convex import minimise
+from strategies.cosines import APART, root, unit
 from strategies.options import number
 
 
@@ -17,7 +18,8 @@ class CAGrad(ConflictAware):
     ``step = argmax_d min_i <update_i, d>`` over ``|d - mean| <= radius * |mean|``, where mean is
     the weighted mean ``[P]``. By duality ``step = mean + radius * |mean| / |g| * g``, where
     ``g = sum_i x_i * update_i`` and x are the convex weights that minimise
-    ``<g, mean> + radius * |mean| * |g|``.
+    ``<g, mean> + radius * |mean| * |g|``. Where updates oppose each other so that g is zero, the
+    step is the nearest to the mean that points against none of them.
 
     Args:
         level: ``task`` or ``client``.
@@ -44,22 +46,25 @@ class CAGrad(ConflictAware):
         self.radius = number("radius", radius, least=0, below=1)
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
-        inner, start = gram.numpy(), weights.numpy()
-        with_mean = inner @ start
-        reach = self.radius * np.sqrt(max(start @ with_mean, 0))
-        if reach == 0:
+        length, cosines = unit(gram)
+        # In units of the shortest update, x_i * length_i is of order one whatever the lengths.
+        share = (length.min() / length).numpy()
+        start = weights.numpy() / share
+        with_mean = cosines.numpy() @ start
+        size = np.sqrt(max(start @ with_mean, 0))  # of the mean
+        if self.radius == 0 or size == 0:
             return weights
-
-        def length(x: np.ndarray, slope: np.ndarray) -> float:
-            return np.sqrt(max(x @ slope, 0) + 1e-16)  # smooth where g vanishes
+        # Apart, as g = 0 is a kink of the dual, at which the step has no limit.
+        directions = root(cosines, APART).numpy()
 
         def function(x: np.ndarray) -> tuple[float, np.ndarray]:
-            slope = inner @ x
-            size = length(x, slope)
-            return x @ with_mean + reach * size, with_mean + reach * slope / size
+            g = directions @ x
+            slope = with_mean / size + self.radius * directions.T @ g / np.linalg.norm(g)
+            return x @ slope, slope
 
-        x = minimise(function, start, np.zeros_like(start), np.ones_like(start))
-        return weights + torch.from_numpy(reach / length(x, inner @ x) * x)
+        x = minimise(function, start, np.zeros_like(share), 1 / share, share)
+        factor = self.radius * size / np.linalg.norm(directions @ x)
+        return weights + torch.from_numpy(factor * x * share)
 
 
 class FedHCA2(CAGrad):

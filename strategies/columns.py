@@ -34,4 +34,4 @@ def by_columns(
 def median(sorted_rows: Tensor) -> Tensor:
     """Return the median over the last axis of sorted values; the midpoint of the middle two."""
     n = sorted_rows.shape[-1]
-    return (sorted_rows[..., (n - 1) // 2] + sorted_rows[..., n // 2]) / 2
+    return sorted_rows[..., (n - 1) // 2] / 2 + sorted_rows[..., n // 2] / 2  # no overflow

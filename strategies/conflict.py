@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
+from strategies.cosines import ROUNDING
 from strategies.options import number, one_of
 
 
@@ -84,6 +85,6 @@ class ConflictAware(JointStrategy):
 def _ratio(first: Tensor, second: Tensor, gram: Tensor) -> Tensor:
     """Return the length of one combination of updates over that of another, 0 if that is 0."""
     square, other = first @ gram @ first, second @ gram @ second
-    # What cancels out leaves rounding errors of inner products in float32, and no direction.
-    noise = torch.finfo(torch.float32).eps * second.abs() @ gram.abs() @ second.abs()
+    # What cancels out leaves the rounding errors of the updates, and no direction.
+    noise = (ROUNDING * second.abs() @ gram.diagonal().sqrt()).square()
     return (square.clamp(min=0) / other).sqrt() if other > noise else torch.zeros_like(other)

@@ -1,4 +1,4 @@
-"""Minimise a convex function over weights: within bounds, summing to one."""
+"""Minimise a convex function over weights: within bounds, with a weighted sum of one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from scipy.optimize import brentq
 Function = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
-def project(point: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the nearest x to ``point`` ``[n]`` with low <= x <= high and sum(x) = 1.
+def project(
+    point: np.ndarray, low: np.ndarray, high: np.ndarray, each: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """Return the nearest x to ``point`` ``[n]`` with low <= x <= high and sum(each * x) = 1.
 
-    It is ``clip(point - shift, low, high)`` for one number shift. The bounds must allow a sum
-    of one.
+    It is ``clip(point - shift * each, low, high)`` for one number shift. The bounds must allow
+    a sum of one.
     """
-    least, most = (point - high).min() - 1, (point - low).max() + 1
-    shift = brentq(lambda t: np.clip(point - t, low, high).sum() - 1, least, most, xtol=1e-15)
-    return np.clip(point - shift, low, high)
+
+    def beyond(shift: float) -> float:
+        return (each * np.clip(point - shift * each, low, high)).sum() - 1
+
+    least, most = ((point - high) / each).min() - 1, ((point - low) / each).max() + 1
+    shift = brentq(beyond, least, most, xtol=1e-15, maxiter=1000)
+    return np.clip(point - shift * each, low, high)
 
 
 def minimise(
@@ -26,8 +32,9 @@ def minimise(
     start: np.ndarray,
     low: np.ndarray,
     high: np.ndarray,
+    each: np.ndarray | float = 1.0,
     iterations: int = 2000,
-    tolerance: float = 1e-12,
+    tolerance: float = 1e-10,
 ) -> np.ndarray:
     """Minimise ``function`` by accelerated projected gradient steps, restarted when it rises.
 
@@ -36,6 +43,7 @@ def minimise(
         start: ``[n]``, where to begin, within the bounds.
         low: ``[n]`` lower bounds.
         high: ``[n]`` upper bounds.
+        each: ``[n]`` or a number, above zero: ``sum(each * x) = 1``.
         iterations: at most so many steps.
         tolerance: stop once a step moves no weight by more than this.
 
@@ -45,17 +53,22 @@ def minimise(
     """
     x = ahead = start
     momentum, length = 1.0, 1.0
+    lowest, idle = np.inf, 0
     for _ in range(iterations):
         value, gradient = function(ahead)
         length *= 1.2  # let the step grow back, then halve it until the bound below holds
         while True:
-            new = project(ahead - length * gradient, low, high)
+            new = project(ahead - length * gradient, low, high, each)
             move = new - ahead
             bound = value + gradient @ move + move @ move / (2 * length)
-            if function(new)[0] <= bound + 1e-15 * abs(value) or length < 1e-12:
+            reached = function(new)[0]
+            if reached <= bound + 1e-15 * abs(value) or length < 1e-12:
                 break
             length /= 2
-        if np.abs(new - x).max() <= tolerance and np.abs(move).max() <= tolerance:
+        idle = 0 if reached < lowest - 1e-15 * abs(reached) else idle + 1
+        lowest = min(lowest, reached)
+        still = np.abs(new - x).max() <= tolerance and np.abs(move).max() <= tolerance
+        if still or idle >= 30:  # where the function is flat, momentum has no end
             return new
         if (ahead - new) @ (new - x) > 0:  # the momentum points uphill
             momentum, ahead, x = 1.0, new, new

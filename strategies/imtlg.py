@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from strategies.conflict import ConflictAware
+from strategies.cosines import ROUNDING, unit
 
 
 class IMTLG(ConflictAware):
@@ -13,8 +14,9 @@ class IMTLG(ConflictAware):
 
     Coefficients c that sum to one make ``<step, update_i> / |update_i|`` the same for all i:
     ``c`` is a multiple of ``pinv(gram) @ lengths``, with ``gram`` ``[rows, rows]`` the inner
-    products and ``lengths`` ``[rows]``. Weights play no part. Where only the zero step has
-    equal projections, the step is zero.
+    products and ``lengths`` ``[rows]``. Weights play no part. The step is zero where only the
+    zero step has equal projections, and where coefficients sum to zero. Updates that depend on
+    one another up to the rounding of their float32 entries count as dependent.
 
     Where unequal lengths make the one step of that kind point against every update, the
     coefficients sum to minus one here: its opposite, which helps every client alike.
@@ -31,12 +33,18 @@ class IMTLG(ConflictAware):
     omits = "the balance of losses, IMTL-L"
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
-        length = gram.diagonal().sqrt()
-        cosines = gram / torch.outer(length, length)
-        # The Gram matrix was summed in float32: smaller eigenvalues are noise.
-        accuracy = len(gram) * torch.finfo(torch.float32).eps
-        inverse = torch.linalg.pinv(cosines, rtol=accuracy, hermitian=True)
-        c = inverse.sum(1) / length
-        total = c.sum()
-        # A positive multiple of c, which has a projection of one onto every update.
-        return c / total.abs() if total.abs() > accuracy * c.abs().sum() else 0 * c
+        length, cosines = unit(gram)
+        values, vectors = torch.linalg.eigh(cosines)
+        # Rounding moves the singular values of the unit updates, roots of these, by no more.
+        noise = ROUNDING**2 * len(gram)
+        kept = values > noise
+        ones = vectors.sum(0)  # the projections wanted, in the basis of the eigenvectors
+        # The step d with projections nearest to one. Dependent updates, moved as far as
+        # rounding may have, change them by |d| times that; what is missing beyond has no cure.
+        square = (ones[kept].square() / values[kept]).sum()
+        missing = ones[~kept].square().sum()
+        c = vectors[:, kept] @ (ones[kept] / values[kept]) / length
+        total, doubt = c.sum().abs(), (noise / values[kept].min()).sqrt()
+        if missing > noise * square or total <= doubt * c.abs().sum():
+            return torch.zeros_like(c)
+        return c / total  # a positive multiple: nobody's projection is negative

@@ -42,6 +42,10 @@ def krum_scores(gram: Tensor, malicious: int) -> Tensor:
 class MultiKrum(JointStrategy):
     """The weighted mean of the ``select`` updates with the lowest :func:`krum_scores`.
 
+    Breakdown point: ``malicious`` clients, which may send anything. Every update that is kept is
+    then no further from one of the others' than ``sqrt(rows - malicious - 2)`` times the
+    greatest distance between those.
+
     Args:
         malicious: number f of clients that may send anything; if any, a round needs
             ``2 * f + 3`` clients and ``select + f``.
@@ -71,6 +75,8 @@ class MultiKrum(JointStrategy):
 class Krum(MultiKrum):
     """The one update with the lowest :func:`krum_scores`; weights play no part.
 
+    Breakdown point: as :class:`MultiKrum`.
+
     Args:
         malicious: number f of clients that may send anything; if any, a round needs
             ``2 * f + 3`` clients.
@@ -91,6 +97,9 @@ class Bulyan(JointStrategy):
     Of the ``theta = rows - 2 * f`` updates with the lowest :func:`krum_scores`, ``step[p]`` is
     the mean of the ``theta - 2 * f`` values nearest to their median. Each client counts once.
     The scores are computed once, as in Flower, and not anew after every choice.
+
+    Breakdown point: ``malicious`` clients, which may send anything. ``step[p]`` is then no
+    further from what the others sent than those values are from one another.
 
     Args:
         malicious: number f of clients that may send anything; if any, a round needs

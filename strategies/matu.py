@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.server.updates import Updates
+from fedjoint.server.updates import Updates, inner_products
+from strategies.cosines import ROUNDING
 from strategies.fedavg import FedAvg
 from strategies.options import number
 
@@ -20,7 +21,8 @@ class MaTU(FedAvg):
     2. Transfer: ``u_t`` is the mean of the v_s, weighted by S_ts where that exceeds
        ``threshold`` (task t itself counts with weight one).
     3. Unification: coordinate by coordinate, the sign of ``sum_t u_t`` is elected, and the
-       largest ``|u_t|`` among the tasks of that sign is its magnitude.
+       largest ``|u_t|`` among the tasks of that sign is its magnitude. Where the sum is zero up
+       to the rounding of float32, so is the result.
     4. Rescaling: task t would multiply the unified vector z, masked to the coordinates where it
        agrees with u_t, by ``|u_t|_1 / |masked z|_1``. The step is z times the mean of these
        factors over tasks by weight.
@@ -49,8 +51,12 @@ class MaTU(FedAvg):
     def merge(self, updates: Updates) -> Tensor:
         tasks = updates.by_task()
         vectors = self.transfer(tasks.matrix)
-        sign = vectors.sum(0).sign()
-        unified = torch.zeros_like(sign)
+        total = vectors.sum(0)
+        unified, lengths = torch.zeros_like(total), torch.zeros_like(total)
+        for vector in vectors:
+            lengths += vector.abs()
+        # What cancels out leaves the rounding errors of the vectors, and elects no sign.
+        sign = total.sign() * (total.abs() > ROUNDING * lengths)
         for vector in vectors:  # one task at a time: P numbers of memory, not tasks * P
             unified = torch.maximum(unified, vector * sign)
         factors = [_factor(vector, sign, unified) for vector in vectors]
@@ -58,11 +64,10 @@ class MaTU(FedAvg):
 
     def transfer(self, vectors: Tensor) -> Tensor:
         """Mix every row of ``vectors`` ``[tasks, P]`` with those of a similar direction."""
-        signs = vectors.sign()
-        similarity = signs @ signs.T / max(1, vectors.shape[1])
+        similarity = inner_products(vectors.sign()) / max(1, vectors.shape[1])
         share = similarity * (similarity > self.threshold)
         share = share.fill_diagonal_(1.0)
-        return (share / share.sum(1, keepdim=True)) @ vectors
+        return (share / share.sum(1, keepdim=True)).to(vectors) @ vectors
 
 
 def _factor(vector: Tensor, sign: Tensor, unified: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ from strategies.columns import by_columns, median
 class Median(JointStrategy):
     """``step[p] = median over i of update_i[p]``, each client counting once.
 
+    Breakdown point: as long as fewer than half of the clients send something else, every
+    ``step[p]`` lies among what the others sent.
+
     Paper: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
     Rates", ICML 2018, https://arxiv.org/abs/1803.01498
     """

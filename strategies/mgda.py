@@ -9,13 +9,8 @@ from torch import Tensor
 
 from strategies.conflict import ConflictAware
 from strategies.convex import minimise
+from strategies.cosines import root, unit
 from strategies.options import number
-
-
-def root(gram: Tensor) -> Tensor:
-    """Return ``[rows, rows]`` R with ``R.T @ R = gram``, for a positive semidefinite gram."""
-    values, vectors = torch.linalg.eigh(gram)
-    return values.clamp(min=0).sqrt()[:, None] * vectors.T
 
 
 class MGDA(ConflictAware):
@@ -26,7 +21,8 @@ class MGDA(ConflictAware):
     no part.
 
     Solved exactly: ``x >= 0`` that minimises ``|sum_i x_i * update_i|^2 + (sum_i x_i - 1)^2``
-    is a multiple of c, and non-negative least squares finds it with an active set.
+    is a multiple of c, and non-negative least squares finds it with an active set. Lengths are
+    in units of the shortest update, as the step is no longer than that.
 
     Args:
         level: ``task`` or ``client``.
@@ -40,10 +36,11 @@ class MGDA(ConflictAware):
     """
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
-        n = len(gram)
-        system = np.vstack([root(gram).numpy(), np.ones((1, n))])
-        x, _ = nnls(system, np.append(np.zeros(n), 1.0))
-        return torch.from_numpy(x / x.sum())
+        length, cosines = unit(gram)
+        share = (length.min() / length).numpy()  # per unit of x_i * length_i
+        system = np.vstack([root(cosines).numpy(), share])
+        x, _ = nnls(system, np.append(np.zeros(len(share)), 1.0))
+        return torch.from_numpy(x * share / (x @ share))
 
 
 class FedMGDAPlus(ConflictAware):
@@ -80,12 +77,11 @@ class FedMGDAPlus(ConflictAware):
         self.epsilon = number("epsilon", epsilon, above=0, most=1)
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
-        length = gram.diagonal().sqrt()
-        cosines = (gram / torch.outer(length, length)).numpy()
-        middle = weights.numpy()
+        length, cosines = unit(gram)
+        inner, middle = cosines.numpy(), weights.numpy()
 
         def function(x: np.ndarray) -> tuple[float, np.ndarray]:
-            slope = cosines @ x
+            slope = inner @ x
             return x @ slope / 2, slope
 
         low = np.maximum(middle - self.epsilon, 0)

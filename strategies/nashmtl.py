@@ -7,20 +7,9 @@ from torch import Tensor
 
 from fedjoint.errors import UserError
 from strategies.conflict import ConflictAware
+from strategies.cosines import APART, root, unit
 
 _STEPS, _TOLERANCE = 100, 1e-6  # of Newton's method; of the equation, relative
-
-
-def _without_noise(cosines: Tensor) -> Tensor:
-    """Return ``[rows, rows]``, ``cosines`` with eigenvalues no smaller than their rounding errors.
-
-    Inner products are summed in float32: where updates depend on one another, eigenvalues that
-    should be zero may be anything so small, also negative. Updates that cancel out have no
-    agreement, and positive eigenvalues keep their a finite.
-    """
-    values, vectors = torch.linalg.eigh(cosines)
-    least = values[-1] * len(cosines) * torch.finfo(torch.float32).eps
-    return cosines if values[0] >= least else (vectors * values.clamp(min=least)) @ vectors.T
 
 
 class NashMTL(ConflictAware):
@@ -46,16 +35,18 @@ class NashMTL(ConflictAware):
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
         # With a * length for a, the same equation holds for the cosines.
-        length = gram.diagonal().sqrt()
-        gram = _without_noise(gram / torch.outer(length, length))
+        length, cosines = unit(gram)
+        # Updates that cancel out have no agreement; apart, they keep a finite.
+        directions = root(cosines, APART)
+        gram = directions.T @ directions
         weights = weights.clamp(min=1e-12)
 
         def value(a: Tensor) -> float:
-            return float(a @ gram @ a / 2 - weights @ a.log())
+            return float((directions @ a).square().sum() / 2 - weights @ a.log())
 
         a = weights.sqrt()
         for _ in range(_STEPS):
-            slope = gram @ a - weights / a
+            slope = directions.T @ (directions @ a) - weights / a
             if ((a * slope).abs() <= _TOLERANCE / 100 * weights).all():
                 break
             move = torch.linalg.solve(gram + (weights / a.square()).diag(), slope)
@@ -64,11 +55,11 @@ class NashMTL(ConflictAware):
             factor = 1.0 if longest <= 0 else min(1.0, 0.99 / longest)  # a stays positive
             # The slack is rounding: close to the minimum, values no longer differ.
             before = value(a)
-            slack = 1e-14 * abs(before)
+            slack = 1e-15 * (abs(before) + float(a.sum()))
             while value(a - factor * move) > before - factor * decrement / 4 + slack:
                 factor /= 2
             a = a - factor * move
-        if not ((a * (gram @ a) - weights).abs() <= _TOLERANCE * weights).all():
+        if not ((a * slope).abs() <= _TOLERANCE * weights).all():
             raise UserError(
                 "Nash-MTL found no bargain: lengths or weights of the updates differ too much; "
                 "set strategy.weight_by = 'client', or take another strategy"

@@ -1,5 +1,6 @@
 """Averaging of updates of bounded length."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +11,9 @@ from strategies.options import number
 
 class NormClip(FedAvg):
     """``step = server_lr * sum_i weights_i * min(1, norm / |update_i|) * update_i``.
+
+    Whatever a client sends, it moves the step by at most ``server_lr * weights_i * norm``. It is
+    still a mean: there is no number of clients whose influence is removed.
 
     Args:
         norm: the greatest length of an update ``[P]``, above zero; longer ones are scaled down.
@@ -30,5 +34,8 @@ class NormClip(FedAvg):
         self.norm = number("norm", norm, above=0)
 
     def merge(self, updates: Updates) -> Tensor:
-        length = torch.linalg.vector_norm(updates.matrix, dim=1)
-        return self.step(updates.combine(updates.weights * self.norm / length.clamp(self.norm)))
+        rows = updates.matrix.cpu().numpy()
+        # In float64, which holds the square of any float32.
+        square = np.einsum("ip,ip->i", rows, rows, dtype=np.float64)
+        share = self.norm / torch.from_numpy(square).sqrt().clamp(self.norm)
+        return self.step(updates.combine(updates.weights.cpu() * share))

@@ -8,47 +8,51 @@ from torch import Tensor
 
 from fedjoint.server.updates import Updates
 from strategies.conflict import ConflictAware
+from strategies.cosines import ROUNDING, unit
 from strategies.options import number, whole
 from strategies.seeding import generator
 
 
 def raise_cosines(
-    gram: np.ndarray, targets: np.ndarray, order: np.ndarray
+    cosines: np.ndarray, targets: np.ndarray, order: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Raise the cosine of every update with every other to a target, one pair at a time.
 
-    Row i starts as update i. For j in ``order[i]``, if the cosine phi of row i with update j is
-    below the target t, ``a_ij * update_j`` is added to row i to make it t, with
-    ``a_ij = |row_i| / |update_j| * (t * sqrt(1 - phi^2) / sqrt(1 - t^2) - phi)``. A target of
-    zero is the projection onto the plane normal to update j.
+    Row i starts as update i, of length one. For j in ``order[i]``, if the cosine phi of row i
+    with update j is below the target t, ``a_ij * update_j`` is added to row i to make it t, with
+    ``a_ij = |row_i| * (t * sqrt(1 - phi^2) / sqrt(1 - t^2) - phi)``. A target of zero is the
+    projection onto the plane normal to update j. A row that has cancelled out stays as it is.
 
     Args:
-        gram: ``[rows, rows]`` inner products of the updates.
+        cosines: ``[rows, rows]``, of the updates.
         targets: ``[rows, rows]`` target cosines, below one.
         order: ``[rows, rows]`` permutations, one per row.
 
     Returns:
-        ``[rows, rows]``, the rows as combinations of the updates; and ``[rows, rows]``, the
-        cosines phi met on the way (one on the diagonal).
+        ``[rows, rows]``, the rows as combinations of the updates, all of length one; and
+        ``[rows, rows]``, the cosines phi met on the way (one on the diagonal), which are the
+        targets where a row had cancelled out.
     """
-    n = len(gram)
-    combination, cosines = np.eye(n), np.eye(n)
-    inner, square = gram.copy(), gram.diagonal().copy()  # row i with the updates; with itself
-    length = np.sqrt(gram.diagonal())
+    n = len(cosines)
+    combination, met = np.eye(n), targets.copy()
+    np.fill_diagonal(met, 1)
+    inner, square = cosines.copy(), np.ones(n)  # row i with the updates; with itself
+    added = np.ones(n)  # lengths that made up row i
     for j in order.T:  # all rows advance together: row i meets update j[i]
-        i = np.flatnonzero(j != np.arange(n))
+        # What is left of a row that has cancelled out is rounding, with no direction.
+        i = np.flatnonzero((j != np.arange(n)) & (square > (ROUNDING * added) ** 2))
         j = j[i]
-        own = np.sqrt(square[i].clip(min=1e-30))
-        phi = (inner[i, j] / (own * length[j])).clip(-1, 1)
-        cosines[i, j] = phi
-        low = phi < targets[i, j]
-        i, j, phi, own, target = i[low], j[low], phi[low], own[low], targets[i, j][low]
+        own, target = np.sqrt(square[i]), targets[i, j]
+        met[i, j] = phi = (inner[i, j] / own).clip(-1, 1)
+        low = phi < target
+        i, j, phi, own, target = i[low], j[low], phi[low], own[low], target[low]
         # The part of row i normal to update j has length own * sqrt(1 - phi^2).
-        a = own / length[j] * (target * np.sqrt((1 - phi**2) / (1 - target**2)) - phi)
-        square[i] += 2 * a * inner[i, j] + a**2 * gram[j, j]
-        inner[i] += a[:, None] * gram[j]
+        a = own * (target * np.sqrt((1 - phi**2) / (1 - target**2)) - phi)
+        square[i] += 2 * a * inner[i, j] + a**2
+        inner[i] += a[:, None] * cosines[j]
         combination[i, j] += a
-    return combination, cosines
+        added[i] += np.abs(a)
+    return combination, met
 
 
 class PCGrad(ConflictAware):
@@ -92,10 +96,10 @@ class PCGrad(ConflictAware):
         return np.stack([generator(self, self.seed, round, int(i)).permutation(by_id) for i in ids])
 
     def solve(self, gram: Tensor, weights: Tensor, rows: Updates, moved: Tensor) -> Tensor:
-        n = len(gram)
+        length, cosines = unit(gram)
         order = self.order(rows.round, rows.clients.cpu()[moved].numpy())
-        combination, _ = raise_cosines(gram.numpy(), np.zeros((n, n)), order)
-        return weights @ torch.from_numpy(combination)
+        combination, _ = raise_cosines(cosines.numpy(), np.zeros(cosines.shape), order)
+        return weights * length @ torch.from_numpy(combination) / length
 
 
 class GradVac(PCGrad):
@@ -139,15 +143,16 @@ class GradVac(PCGrad):
         index = self.remember(ids)
         pairs = index[:, None], index
         targets = self.state["targets"][pairs]
-        combination, cosines = raise_cosines(
+        length, cosines = unit(gram)
+        combination, met = raise_cosines(
             # A target of one could only be reached by an update of infinite length.
-            gram.numpy(),
+            cosines.numpy(),
             targets.clamp(max=1 - 1e-6).numpy(),
             self.order(rows.round, ids.numpy()),
         )
-        moved_targets = targets + self.beta * (torch.from_numpy(cosines) - targets)
+        moved_targets = targets + self.beta * (torch.from_numpy(met) - targets)
         self.state["targets"] = self.state["targets"].index_put(pairs, moved_targets)
-        return weights @ torch.from_numpy(combination)
+        return weights * length @ torch.from_numpy(combination) / length
 
     def remember(self, ids: Tensor) -> Tensor:
         """Make room for ``ids`` in the state; return where they are in it."""

@@ -20,7 +20,7 @@ from fedjoint.protocol.checks import MOST, counts, shaped
 from fedjoint.protocol.compression import CompressionConfig, decode, expect
 from fedjoint.runs.record import Failure
 from fedjoint.server.population import Asked
-from fedjoint.server.updates import Updates
+from fedjoint.server.updates import Updates, inner_products
 
 
 @dataclass
@@ -336,7 +336,7 @@ class Collector:
         found = np.concatenate(ids)
         order = np.argsort(found)
         rows = _stacked(parts, order)
-        return torch.from_numpy(found[order]), (rows @ rows.T).double()
+        return torch.from_numpy(found[order]), inner_products(rows)
 
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the clients (or blocks) of the rows as they arrived, and what sorts them."""

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedjoint.model.layout import Layout
+
+BLOCK = 1 << 20  # float64 numbers worked on at a time
+
+
+def _columns(matrix: Tensor) -> Iterator[np.ndarray]:
+    """Yield blocks of columns of ``matrix`` in float64; each is overwritten by the next."""
+    rows, size = matrix.shape
+    width = max(1, BLOCK // max(1, rows))
+    room = np.empty((rows, min(width, size)))
+    for columns in matrix.split(width, dim=1):
+        block = room[:, : columns.shape[1]]
+        block[...] = columns.cpu().numpy()
+        yield block
+
+
+def inner_products(matrix: Tensor) -> Tensor:
+    """Return ``[rows, rows]`` float64, the inner products of the rows of ``matrix`` ``[rows, P]``.
+
+    In float64, products of float32 numbers are exact, and none overflows: only sums are rounded.
+    The result is symmetric to the bit.
+    """
+    gram = np.zeros((len(matrix), len(matrix)))
+    for block in _columns(matrix):
+        gram += block @ block.T  # NumPy computes one half of such a product, and mirrors it
+    return torch.from_numpy(gram).to(matrix.device)
 
 
 @dataclass(frozen=True)
@@ -53,16 +79,15 @@ class Updates:
 
     @cached_property
     def gram(self) -> Tensor:
-        """``[rows, rows]`` float64, the inner products of the updates, computed once."""
-        return (self.matrix @ self.matrix.T).double()
+        """``[rows, rows]`` float64, the :func:`inner_products` of the updates, computed once."""
+        return inner_products(self.matrix)
 
     def inner_products(self, rows: Tensor) -> Tensor:
         """``[n, n]`` float64, the inner products of the updates at ``rows`` ``[n]``."""
         # A merge may have left the Gram matrix behind; a few rows of a wide one are cheaper.
         if "gram" in self.__dict__ or len(rows) == len(self):
             return self.gram[rows][:, rows]
-        some = self.matrix[rows]
-        return (some @ some.T).double()
+        return inner_products(self.matrix[rows])
 
     def mean(self) -> Tensor:
         """``[P]``, the weighted mean of the rows."""
@@ -93,8 +118,16 @@ class Updates:
         )
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        """``[P]``, the combination of the rows with ``coefficients`` of shape ``[rows]``."""
-        return coefficients.to(self.matrix) @ self.matrix
+        """``[P]`` float32, the combination of the rows with ``coefficients`` ``[rows]``.
+
+        Float64 coefficients are summed in float64: where large terms cancel out, or a factor
+        is too small for float32, what remains is right. It takes a few times as long.
+        """
+        if coefficients.dtype != torch.float64:
+            return coefficients.to(self.matrix) @ self.matrix
+        c = coefficients.cpu().numpy()
+        parts = [torch.from_numpy(c @ block).float() for block in _columns(self.matrix)]
+        return torch.cat(parts).to(self.matrix.device)
 
 
 Merge = Callable[[Updates], Tensor]

@@ -199,6 +199,7 @@ def test_large_tensors_are_counted():
 @every
 def test_no_second_copy_of_the_updates(build, draw, monkeypatch):
     monkeypatch.setattr("strategies.columns.BLOCK", 2000)
+    monkeypatch.setattr("fedjoint.server.updates.BLOCK", 2000)
     updates = draw(40, size=2000, common=0.5)
     strategy = build()
     with Largest(40 * 2000 // 2) as largest:

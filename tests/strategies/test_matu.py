@@ -42,3 +42,17 @@ def test_matu_of_one_task_is_the_mean(draw):
     updates = draw(4)
     updates = replace(updates, tasks=torch.tensor([[True, False, False]] * 4))
     torch.testing.assert_close(MaTU().merge(updates), updates.mean())
+
+
+def test_tasks_that_cancel_out_elect_no_sign(wrap):
+    # Half of the coordinates are alike and half opposed: similarity is zero, so nothing is
+    # mixed, and where three sum to zero only rounding could tell a sign.
+    random = torch.Generator().manual_seed(0)
+    v = torch.randn(400, generator=random)
+    matrix = torch.stack([v, 0.1 * v, -1.1 * v])
+    updates = replace(
+        wrap(matrix),
+        tasks=torch.eye(3, dtype=torch.bool),
+        weights=torch.full((3,), 1 / 3),
+    )
+    assert not MaTU(threshold=1.0).merge(updates).any()

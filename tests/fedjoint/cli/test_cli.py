@@ -56,10 +56,13 @@ def run(*arguments, cwd):
         (["resume", "nowhere"], ["nowhere", "run directory"]),
     ],
 )
-def test_one_clear_line(tmp_path, arguments, words):
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
+def test_one_clear_line(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fedjoint", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")
     assert all(word in lines[0] for word in words), lines[0]
     assert not list(tmp_path.iterdir())

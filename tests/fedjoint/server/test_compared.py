@@ -53,7 +53,7 @@ def run(monkeypatch, tmp_path):
 
 
 def diagnostics(result):
-    return [record["diagnostics"] for record in result.records]
+    return [record.diagnostics for record in result.records]
 
 
 def test_sums_are_diagnosed_like_rows(run):

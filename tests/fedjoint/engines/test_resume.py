@@ -1,0 +1,79 @@
+"""A run that is stopped or killed goes on as if nothing had happened."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support.small import config, same
+
+from fedjoint.errors import UserError
+from fedjoint.problem import build_problem
+from fedjoint.runs.directory import RunDir
+from fedjoint.simulation import resume, simulate
+
+
+def test_a_problem_from_python_is_not_replaced_on_resume(tmp_path):
+    made = config(tmp_path)
+    path = simulate(made, build_problem(made)).path
+    with pytest.raises(UserError, match="passed from Python"):
+        resume(path)
+    assert resume(path, build_problem(made)).records[-1].round == 4
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto"])
+def test_resumed_equals_uninterrupted(tmp_path, strategy):
+    settings = {"strategy": {"name": strategy, "fraction": 0.6}, "rounds": 6}
+    whole = simulate(config(tmp_path, **settings))
+
+    class Stop(Exception):
+        pass
+
+    def stop(record):
+        if record.round == 5:
+            raise Stop
+
+    with pytest.raises(Stop):
+        simulate(config(tmp_path / "cut", **settings), callbacks=[stop])
+    (cut,) = (tmp_path / "cut").iterdir()
+    resumed = resume(cut)
+    assert same(whole.backbone, resumed.backbone)
+    assert [r.round for r in resumed.records] == [1, 2, 3, 4, 5, 6]
+    assert [r.objective for r in resumed.records] == [r.objective for r in whole.records]
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_instant_leaves_a_resumable_run(tmp_path):
+    settings = {"rounds": 60, "output": {"dir": str(tmp_path / "whole"), "checkpoint_every": 1}}
+    whole = simulate(config(tmp_path, **settings))
+    settings["output"]["dir"] = str(tmp_path / "cut")
+    (tmp_path / "c.json").write_text(
+        json.dumps(config(tmp_path, **settings).model_dump(mode="json"))
+    )
+    first = (
+        "import json, fedjoint.simulation as s;"
+        f"s.simulate(json.load(open({str(tmp_path / 'c.json')!r})))"
+    )
+    again = "import sys, fedjoint.simulation as s; s.resume(*sys.argv[1:])"
+
+    def killed(after, code, *arguments):
+        """Run ``code`` in a process that is killed once a round is written; return its run."""
+        process = subprocess.Popen([sys.executable, "-c", code, *arguments])
+        written = 0
+        while written < after:
+            assert process.poll() is None
+            time.sleep(0.001)
+            for metrics in (tmp_path / "cut").glob("*/metrics.jsonl"):
+                written = metrics.read_bytes().count(b"\n")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        (cut,) = (tmp_path / "cut").iterdir()
+        return cut
+
+    cut = killed(5, first)
+    killed(20, again, str(cut))
+    resumed = resume(cut)
+    assert same(whole.backbone, resumed.backbone)
+    assert len(RunDir.open(cut).records()) == 60

@@ -1,0 +1,21 @@
+"""Runs of a few clients and rounds."""
+
+import torch
+
+from fedjoint.config.load import check
+
+
+def config(tmp_path, **more):
+    tree = {
+        "rounds": 4,
+        "data": {"clients": 7},
+        "model": {"hidden": [16, 8]},
+        "local": {"epochs": 1, "optimiser": {"lr": 0.05, "momentum": 0.5}},
+        "engine": {"name": "inline"},
+        "output": {"dir": str(tmp_path), "checkpoint_every": 2},
+    }
+    return check({**tree, **more})
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
