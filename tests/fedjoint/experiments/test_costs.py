@@ -19,12 +19,12 @@ def arms(worst_tenth):
 
 
 def printed(tables):
-    """Return the text of each table."""
+    """Return the words of each table."""
     texts = []
     for table in tables:
         file = io.StringIO()
         Console(file=file, width=200).print(table)
-        texts.append(file.getvalue())
+        texts.append(" ".join(file.getvalue().split()))
     return texts
 
 
