@@ -3,14 +3,9 @@
 import torch
 from torch import Tensor
 
-<<<<<<< ours
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-=======
-from fedjoint.strategy import JointStrategy
-from fedjoint.updates import Updates
 from strategies.cosines import squared_distances
->>>>>>> theirs
 from strategies.options import number, whole
 
 
