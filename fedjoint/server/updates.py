@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -128,6 +128,3 @@ class Updates:
         c = coefficients.cpu().numpy()
         parts = [torch.from_numpy(c @ block).float() for block in _columns(self.matrix)]
         return torch.cat(parts).to(self.matrix.device)
-
-
-Merge = Callable[[Updates], Tensor]
