@@ -64,9 +64,9 @@ def serve(
     roster = Roster(config, tasks, wait, deployed)
     returns: Counter[int] = Counter()
     while True:
-        begun = _begin(grid, config, run, roster, callbacks)
+        begun, saved = _begin(grid, config, run, roster, callbacks)
         try:
-            return _serve(begun, run)
+            return _serve(begun, run, saved)
         except StateLostError as error:
             returns[begun.durable] += 1
             if returns[begun.durable] > _RETURNS:
@@ -83,8 +83,8 @@ def serve(
 
 def _begin(
     grid: Grid, config: Config, run: RunDir, roster: Roster, callbacks: Sequence[Callback]
-) -> Run:
-    """Return the run as its newest checkpoint left it."""
+) -> tuple[Run, Checkpoint | None]:
+    """Return the run as its newest checkpoint left it, and that checkpoint, if there is one."""
     strategy = make_strategy(config)
     if run.info["status"] != "created":
         run.bump_generation()
@@ -110,10 +110,10 @@ def _begin(
     )
     if saved:
         strategy.state, begun.ledger = dict(saved.state), saved.ledger
-    return begun
+    return begun, saved
 
 
-def _serve(begun: Run, run: RunDir) -> dict[str, Tensor]:
+def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tensor]:
     """Run the rounds that are left, and close the run directory however that ends."""
     config, first = begun.config, begun.resumed_from + 1
     name, options = local_method(begun.strategy, config)
@@ -134,7 +134,7 @@ def _serve(begun: Run, run: RunDir) -> dict[str, Tensor]:
         run.write_nodes(begun.roster.report())
         if begun.reference:
             begun.reference.check(begun.roster.tasks)
-        begun.backbone = begun.roster.layout.flat(_first_backbone(begun, run.latest()))
+        begun.backbone = begun.roster.layout.flat(_first_backbone(begun, saved))
         for round in range(first, config.rounds + 1):
             if run_round(begun, round):
                 break
