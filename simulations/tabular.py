@@ -20,10 +20,10 @@ from fedjoint.data.assign import assign, task_matrix
 from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.federation import PartitionedFederation
-from fedjoint.data.streams import Purpose, stream
 from fedjoint.model.backbones import mlp
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
+from fedjoint.randomness import Purpose, generator
 
 TASKS = (
     Task("malignant", "multiclass", 2),
@@ -70,7 +70,7 @@ def problem(config: Config) -> Problem:
     holds = task_matrix(data.task_mix, dataset.task_names, data.clients)
     clinics = PartitionedFederation(
         dataset,
-        assign(dataset, holds, data, stream(config.seed, Purpose.PARTITION)),
+        assign(dataset, holds, data, generator(config.seed, Purpose.PARTITION)),
         holds,
         seed=config.seed,
         valid_fraction=data.valid_fraction,

@@ -14,9 +14,9 @@ from fedjoint.data.base import Federation
 from fedjoint.data.config import DataConfig
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.federation import DrawnFederation, PartitionedFederation
-from fedjoint.data.streams import Purpose, stream
 from fedjoint.errors import UserError, choose
 from fedjoint.model.tasks import Task
+from fedjoint.randomness import Purpose, generator
 
 _LOADERS = {
     "digits": lambda config: digits.load(),
@@ -87,7 +87,7 @@ def _federation(
             test_fraction=test,
             standardise=standardise,
         )
-    parts = assign(dataset, holds, config, stream(seed, Purpose.PARTITION))
+    parts = assign(dataset, holds, config, generator(seed, Purpose.PARTITION))
     return PartitionedFederation(
         dataset,
         [part[:most] for part in parts],

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from fedjoint.data.base import Client, Examples
 from fedjoint.data.config import SyntheticConfig
 from fedjoint.data.split import split_sizes
-from fedjoint.data.streams import Purpose, stream
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
+from fedjoint.randomness import Purpose, generator
 
 
 class FixedHead(nn.Module):
@@ -53,7 +53,7 @@ def tasks(config: SyntheticConfig) -> tuple[Task, ...]:
 
 def directions(config: SyntheticConfig, seed: int) -> np.ndarray:
     """Return ``[tasks, inputs]`` float64, the unit vectors ``w_k``."""
-    rng = stream(seed, Purpose.PROBLEM)
+    rng = generator(seed, Purpose.PROBLEM)
     plane = np.linalg.qr(rng.standard_normal((config.inputs, 2)))[0]
     angle = np.deg2rad(np.linspace(0, config.conflict_degrees, config.tasks))
     return np.stack([np.cos(angle), np.sin(angle)], 1) @ plane.T
@@ -94,7 +94,7 @@ class SyntheticFederation:
 
     def client(self, index: int) -> Client:
         """Return the data of client ``index``."""
-        rng = stream(self._seed, Purpose.DRAW, index)
+        rng = generator(self._seed, Purpose.EXAMPLES, index)
         own = np.flatnonzero(self.tasks[index])
         parts = []
         for count in self._counts:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from fedjoint.training.trace import trace
 
@@ -89,9 +90,15 @@ def _trace(
     devices = [tensor.device for tensor in tensors if tensor.device.type == "cuda"][:1]
     try:
         # Tracing runs the program once, which must not use up random numbers.
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), _disable_current_modes():
             graph = trace(flat, tensors)
     except Exception as error:  # whatever a model may do that cannot be written down
         log.info("a batched program is not traced: %s", error)
         return None
-    return lambda values: _formed(graph(*values), forms[-1])
+
+    def replay(values: list[Tensor]) -> Values:
+        # Random operations find the clients' numbers themselves; the others need no mode.
+        with _disable_current_modes():
+            return _formed(graph(*values), forms[-1])
+
+    return replay

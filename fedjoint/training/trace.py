@@ -1,7 +1,7 @@
 """Notes of the tensor operations that a program runs, without those that compute nothing.
 
 ``make_fx`` takes the same notes, but imitates every tensor by a fake one: it takes several times as
-long.
+long. Random operations draw every client's own numbers (see :mod:`fedjoint.training.draws`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor, fx
 from torch.func import functionalize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+
+from fedjoint.training.draws import as_clients_draw, is_random
 
 _ops = torch.ops.aten
 
@@ -41,7 +43,7 @@ def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> fx
     with recorder:
         results = functionalize(program)(*tensors)
     recorder.graph.output([recorder.node(tensor) for tensor in results])
-    _strip(recorder.graph)
+    _simplify(recorder.graph)
     return fx.GraphModule(recorder.constants, recorder.graph)
 
 
@@ -87,11 +89,13 @@ class _Recorder(TorchDispatchMode):
         return result
 
 
-def _strip(graph: fx.Graph) -> None:
-    """Leave out of a graph without mutations what computes nothing."""
+def _simplify(graph: fx.Graph) -> None:
+    """Leave out what computes nothing, and have clients draw random numbers of their own."""
     for node in graph.nodes:
         if node.op == "call_function" and (same := _repeated(node)) is not None:
             node.replace_all_uses_with(same)
+        elif node.op == "call_function" and is_random(node.target):
+            node.target = as_clients_draw(node.target)
     graph.eliminate_dead_code()
 
 
