@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_breast_cancer
 
+import fedjoint
 from fedjoint.config.schema import Config
 from fedjoint.data.assign import assign, task_matrix
 from fedjoint.data.base import Examples
@@ -24,6 +25,8 @@ from fedjoint.model.backbones import mlp
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 from fedjoint.randomness import Purpose, generator
+
+from ._script import progress, script, show
 
 TASKS = (
     Task("malignant", "multiclass", 2),
@@ -102,3 +105,9 @@ def load() -> Dataset:
 def _target(values: np.ndarray, scale: tuple[float, float]) -> torch.Tensor:
     mean, deviation = scale
     return torch.from_numpy((values[:, None] - mean) / deviation).float()
+
+
+if __name__ == "__main__":
+    with script(config()) as settings:
+        result = fedjoint.simulate(settings, callbacks=[progress])
+        show(result)

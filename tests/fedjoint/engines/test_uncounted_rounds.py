@@ -9,7 +9,7 @@ from support.messages import settings
 
 from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
-from fedjoint.flower.identity import number
+from fedjoint.flower.compat import number
 from fedjoint.loading import load_object
 from fedjoint.node.node import Node
 from fedjoint.protocol.requests import TRAIN

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedjoint.config.load import check
 from fedjoint.data.base import Examples
-from fedjoint.flower.identity import be_server, number
+from fedjoint.flower.compat import be_server, number
 from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
 from fedjoint.protocol.evaluation import EvaluateReply

@@ -10,7 +10,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from support.messages import settings
 
 from fedjoint.errors import UserError
-from fedjoint.flower.identity import be_server, number
+from fedjoint.flower.compat import be_server, number
 from fedjoint.protocol import wire
 from fedjoint.protocol.requests import TRAIN
 
