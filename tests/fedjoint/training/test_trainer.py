@@ -58,12 +58,12 @@ from fedjoint.training.memory import keep_freed_memory
 if {keep}:
     keep_freed_memory()
 faults = []
-for _ in range(200):
+for _ in range(40):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(4 << 20)  # 16 MiB, 4,096 pages
+    torch.ones(16 << 20)  # 64 MiB, 16,384 pages
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(min(faults))  # a busy system may take pages away at any time, but not at all times
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (int(done.stdout) < 500) is keep
+    assert (int(done.stdout) < 1000) is keep
