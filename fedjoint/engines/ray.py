@@ -20,7 +20,7 @@ from fedjoint.errors import UserError
 from fedjoint.flower.compat import number
 from fedjoint.loading import from_files
 from fedjoint.protocol.arrays import to_arrays
-from fedjoint.protocol.messages import NODE_DIED
+from fedjoint.protocol.wire import NODE_DIED
 
 #: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.
 _INLINE = 1 << 20

@@ -186,7 +186,7 @@ def test_opposed_tasks_hurt_one_another_and_equal_ones_do_not(tmp_path, degrees)
     settings += ["rounds=15", "evaluate.every=15", "data.clients=8", "data.task_mix=[]"]
     settings += ["data.examples_per_client=48", "data.synthetic.noise=0.5"]
     config = scenario_config("conflict", [*settings, f"data.synthetic.conflict_degrees={degrees}"])
-    found = compare(config, 4)
+    found = compare(config, 6)
     assert list(found.arms) == ["alone", "per task", "joint", "centralised"]
     assert found.overlap == 0.0  # every seed draws its own data
     data, transfer, whole = verdict(found)
