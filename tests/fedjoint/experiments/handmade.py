@@ -39,7 +39,9 @@ def digits(tmp_path, **more):
 def two_tasks(tmp_path, **more):
     """Return ``digits`` with two tasks: five clients have the one, two have the other."""
     mix = [["digit"], ["digit"], ["ink"]]
-    return digits(tmp_path, **{"data": {"clients": 7, "test_fraction": 0.6, "task_mix": mix}, **more})
+    return digits(
+        tmp_path, **{"data": {"clients": 7, "test_fraction": 0.6, "task_mix": mix}, **more}
+    )
 
 
 def curve(spread=None, steps=0, **values):
