@@ -24,13 +24,13 @@ CLIENTS, STRATEGIES, make, optimum = (
 RULES = ["Scaffold", "FedDyn"]
 
 
-def configure(folder, strategy, engine="inline", rounds=60, **more):
+def configure(folder, strategy, engine="inline", rounds=40, **more):
     options = {"alpha": 0.5} if "feddyn" in strategy.lower() else {}
     return check(
         {
             "rounds": rounds,
             "problem": f"{HERE}:make",
-            "local": {"steps": 5, "optimiser": {"lr": 0.1}},
+            "local": {"steps": 5, "optimiser": {"lr": 0.2}},
             "strategy": {"name": strategy, "options": options, **more},
             "evaluate": {"every": rounds},
             "engine": {"name": engine, "workers": 2},
@@ -56,8 +56,8 @@ def kept(records):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_refused_merge(tmp_path, refusing, rule):
-    # All 59 rounds of the one are rounds 1 to 19 and 21 to 60 of the other.
-    plain = simulate(configure(tmp_path, rule.lower(), rounds=59))
+    # All 39 rounds of the one are rounds 1 to 19 and 21 to 40 of the other.
+    plain = simulate(configure(tmp_path, rule.lower(), rounds=39))
     result = simulate(configure(tmp_path, refusing(rule)))
     assert kept(result.records) == [20] and not kept(plain.records)
     assert distance(plain.backbone) < 1e-4
