@@ -12,10 +12,10 @@ from fedjoint.config.schema import Config, ModelConfig
 from fedjoint.data.base import Federation
 from fedjoint.data.build import build_data
 from fedjoint.errors import UserError, choose
-from fedjoint.loading import load_object
 from fedjoint.model.backbones import TextBackbone, cnn, mlp
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.tasks import Task
+from fedjoint.registry import load_object
 
 
 @dataclass(frozen=True)

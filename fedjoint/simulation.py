@@ -16,9 +16,9 @@ from fedjoint.engines.inline import InlineGrid
 from fedjoint.engines.local import simulated_context
 from fedjoint.engines.session import ray_workers
 from fedjoint.errors import UserError
-from fedjoint.loading import anchored, load_object
 from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem
+from fedjoint.registry import anchored, load_object
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
 from fedjoint.server.callbacks import AnyCallback, Callback, as_callback

@@ -18,9 +18,9 @@ from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
 from fedjoint.flower.identity import number
-from fedjoint.loading import from_files
 from fedjoint.protocol.arrays import to_arrays
 from fedjoint.protocol.messages import NODE_DIED
+from fedjoint.registry import from_files
 
 #: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.
 _INLINE = 1 << 20

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from fedjoint.options import Positive
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies.cosines import ROUNDING
-from strategies.options import number, one_of
+from strategies._cosines import ROUNDING
+
+Level = Literal["task", "client"]
+Length = Literal["own", "mean"]
 
 
 class ConflictAware(JointStrategy):
@@ -31,16 +36,18 @@ class ConflictAware(JointStrategy):
             task nothing is left to weigh. ``client`` weighs the updates of clients.
         server_lr: factor on the step, above zero.
         length: ``own``: as the rule leaves it; ``mean``: ``|sum_i weights_i * update_i|``.
-
-    Raises:
-        UserError: an option is out of range.
     """
 
-    def __init__(self, level: str = "task", server_lr: float = 1.0, length: str = "own") -> None:
+    def __init__(
+        self,
+        level: Level = "task",
+        server_lr: Positive = 1.0,
+        length: Length = "own",
+    ) -> None:
         super().__init__()
-        self.level = one_of("level", level, ("task", "client"))
-        self.server_lr = number("server_lr", server_lr, above=0)
-        self.length = one_of("length", length, ("own", "mean"))
+        self.level = level
+        self.server_lr = server_lr
+        self.length = length
         self.per_client = level == "client"
 
     def merge(self, updates: Updates) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedjoint.errors import UserError
-from fedjoint.loading import find, registered
+from fedjoint.registry import find, registered
 
 _MARKUP = re.compile(r":\w+:`~?(?:\w+\.)*(\w+)`|`+")
 

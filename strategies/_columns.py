@@ -31,7 +31,7 @@ def by_columns(
     return torch.cat(found).to(matrix.device)
 
 
-def median(sorted_rows: Tensor) -> Tensor:
+def middle(sorted_rows: Tensor) -> Tensor:
     """Return the median over the last axis of sorted values; the midpoint of the middle two."""
     n = sorted_rows.shape[-1]
     return sorted_rows[..., (n - 1) // 2] / 2 + sorted_rows[..., n // 2] / 2  # no overflow

@@ -1,90 +1,22 @@
-"""IFCA and CFL: one backbone per cluster of clients."""
+"""CFL: a cluster that stands still while its clients move is split.
+
+The clients' half is :mod:`clients.clustered`.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from fedjoint.server.strategy import JointStrategy, circumstances
+from fedjoint.options import Count, NotNegative, UpToOne
+from fedjoint.server.strategy import circumstances
 from fedjoint.server.updates import Updates
-from strategies.options import number, whole
-from strategies.seeding import generator
-
-
-class Clustered(JointStrategy):
-    """What both share: a state ``backbones`` ``[K, P]``, and how the clusters move.
-
-    Clients train the backbone of their cluster, say which it is (``extras["cluster"]`` ``[rows]``
-    int64), and an update is *new backbone minus the cluster's*. The global backbone moves to the
-    weighted mean of the cluster backbones, by the weight of their clients in this round.
-    """
-
-    method = "clustered"
-
-    def said(self, updates: Updates) -> Tensor:
-        """Return ``[rows]`` int64, the clusters that the clients say they are in."""
-        # Whatever a client says, it is one of those there are.
-        return updates.extras["cluster"].long().clamp(0, len(self.state["backbones"]) - 1)
-
-    def move(self, updates: Updates, cluster: Tensor) -> Tensor:
-        """Move every cluster by the weighted mean of its updates; return the ``[P]`` step.
-
-        Args:
-            updates: the round's updates.
-            cluster: ``[rows]`` int64, the cluster of each row.
-        """
-        backbones = self.state["backbones"]
-        member = torch.nn.functional.one_hot(cluster, len(backbones)).T.to(updates.weights)
-        share = member * updates.weights
-        total = share.sum(1)
-        moves = (share / total.clamp(min=1e-12)[:, None]) @ updates.matrix
-        self.state["backbones"] = backbones + moves
-        return total @ self.state["backbones"] / total.sum() - updates.backbone
-
-
-class IFCA(Clustered):
-    """Iterative federated clustering: each client joins the cluster whose loss it finds lowest.
-
-    Clients receive all ``backbones`` ``[K, P]`` and choose anew in every round that they train or
-    are evaluated in: to be absent, or to join late, makes no difference.
-
-    Args:
-        clusters: K.
-        spread: standard deviation of the Gaussian noise that sets the first backbones apart, in
-            units of the root mean square parameter; the first one gets none.
-        seed: of the noise, with the run's own.
-
-    Raises:
-        UserError: an option is out of range.
-
-    Paper: Ghosh et al., "An Efficient Framework for Clustered Federated Learning", NeurIPS
-    2020, https://arxiv.org/abs/2006.04088
-    """
-
-    omits = "first backbones drawn independently, restarts"
-
-    def __init__(self, clusters: int = 2, spread: float = 0.1, seed: int = 0) -> None:
-        super().__init__()
-        self.clusters = whole("clusters", clusters, least=1)
-        self.spread = number("spread", spread, least=0)
-        self.seed = whole("seed", seed, least=0)
-
-    def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
-        """Return the ``backbones`` ``[K, P]`` for clients to choose from."""
-        if "backbones" not in self.state:
-            noise = torch.zeros(self.clusters, len(backbone)).to(backbone)
-            for cluster in range(1, self.clusters):
-                drawn = generator(self, self.seed, cluster).standard_normal(len(backbone))
-                noise[cluster] = torch.from_numpy(drawn)
-            size = backbone.square().mean().sqrt()
-            self.state["backbones"] = backbone + self.spread * size * noise
-        return {"backbones": self.state["backbones"]}
-
-    def merge(self, updates: Updates) -> Tensor:
-        self.broadcast(updates.backbone)
-        return self.move(updates, self.said(updates))
+from strategies._clustered import Clustered
 
 
 class CFL(Clustered):
@@ -124,9 +56,6 @@ class CFL(Clustered):
         most: greatest number of clusters.
         across: greatest cosine of two clients that a split parts, in [-1, 1].
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Sattler, Müller and Samek, "Clustered Federated Learning: Model-Agnostic Distributed
     Multi-Task Optimization under Privacy Constraints", 2019, https://arxiv.org/abs/1910.01991
     """
@@ -134,13 +63,17 @@ class CFL(Clustered):
     omits = "absolute thresholds, the tree of splits for latecomers"
 
     def __init__(
-        self, still: float = 0.2, moving: float = 0.3, most: int = 8, across: float = 0.0
+        self,
+        still: UpToOne = 0.2,
+        moving: NotNegative = 0.3,
+        most: Count = 8,
+        across: Annotated[float, Field(ge=-1, le=1)] = 0.0,
     ) -> None:
         super().__init__()
-        self.still = number("still", still, least=0, most=1)
-        self.moving = number("moving", moving, least=0)
-        self.most = whole("most", most, least=1)
-        self.across = number("across", across, least=-1, most=1)
+        self.still = still
+        self.moving = moving
+        self.most = most
+        self.across = across
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
         """Return the ``backbones`` ``[K, P]`` and the ``assignment`` ``[ids]`` of clients."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fedjoint.options import Positive, Whole
 from fedjoint.server.strategy import JointStrategy, circumstances
 from fedjoint.server.updates import Updates
-from strategies.options import number, whole
 
 
 class OverPopulation(JointStrategy):
@@ -19,15 +19,12 @@ class OverPopulation(JointStrategy):
         population: number of clients; 0 counts those that the nodes have named and that have
             examples, and those that took part before their nodes went away.
         server_lr: factor on the mean update, above zero.
-
-    Raises:
-        UserError: an option is out of range.
     """
 
-    def __init__(self, population: int = 0, server_lr: float = 1.0) -> None:
+    def __init__(self, population: Whole = 0, server_lr: Positive = 1.0) -> None:
         super().__init__()
-        self.given = whole("population", population, least=0)
-        self.server_lr = number("server_lr", server_lr, above=0)
+        self.given = population
+        self.server_lr = server_lr
 
     def see(self, updates: Updates) -> None:
         """Remember the clients behind ``updates``."""
