@@ -16,9 +16,9 @@ from flwr.clientapp import ClientApp
 
 from fedjoint._util.logs import event, log_to
 from fedjoint.config.load import check
-from fedjoint.deploy.data import with_own_data
 from fedjoint.errors import UserError
 from fedjoint.node.node import Node
+from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Problem, build_problem
 from fedjoint.protocol import messages
 from fedjoint.runs.directory import RunDir

@@ -1,1 +1,1 @@
-"""What every room may use: logs, wording, processes."""
+"""What every room may use: logs, wording, processes, ports."""

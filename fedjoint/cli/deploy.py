@@ -12,13 +12,14 @@ from typing import Annotated
 
 import typer
 
+from fedjoint._util.net import listens, wait_for
 from fedjoint._util.wording import plain
 from fedjoint.cli.common import Settings, console, say
 from fedjoint.cli.live import Live
 from fedjoint.cli.machines import Insecure, Keys
 from fedjoint.cli.simulate import label
 from fedjoint.config.scenario import scenario_config
-from fedjoint.deploy.address import listens, parse, wait_for
+from fedjoint.deploy.address import parse
 from fedjoint.deploy.run import attend, restart, start
 from fedjoint.deploy.server import check_trust, connect, register
 from fedjoint.errors import UserError

@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from fedjoint.cli.common import client_ids, console, parts
-from fedjoint.deploy.data import own_data
 from fedjoint.errors import UserError
 from fedjoint.export.export import export, write
 from fedjoint.export.predict import predict
+from fedjoint.node.own_data import own_data
 from fedjoint.runs.files import write_bytes
 
 

@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from fedjoint.cli.common import client_ids, parts, say
-from fedjoint.deploy.data import own_data
 from fedjoint.deploy.keys import make_keys
 from fedjoint.deploy.node import node_command, run_node
 from fedjoint.deploy.server import run_server
 from fedjoint.errors import UserError
+from fedjoint.node.own_data import own_data
 
 Keys = Annotated[Path | None, typer.Option(help="Folder of keys; see fedjoint keys.")]
 Insecure = Annotated[

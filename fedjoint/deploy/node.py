@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjoint.deploy.address import certificate, distrust, free_port, join, parse
+from fedjoint._util.net import free_port
+from fedjoint.deploy.address import certificate, distrust, join, parse
 from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection
 
@@ -39,7 +40,7 @@ def node_command(
         server: ``host:port``.
         state: the node's folder, where heads and private state stay.
         clients: ids of the clients that live here.
-        data: see :func:`fedjoint.deploy.data.own_data`.
+        data: see :func:`fedjoint.node.own_data.own_data`.
         keys: the node's folder of those made by ``fedjoint keys``.
         insecure: connect unencrypted, beyond the loopback too.
 

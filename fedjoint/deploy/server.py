@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fedjoint.deploy.address import certificate, distrust, join, listens, parse, wait_for
+from fedjoint._util.net import listens, wait_for
+from fedjoint.deploy.address import certificate, distrust, join, parse
 from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection
 

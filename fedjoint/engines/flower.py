@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from fedjoint._util import processes
+from fedjoint._util.net import free_port, wait_for
 from fedjoint.config.schema import Config
-from fedjoint.deploy.address import free_port, wait_for
 from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder, program
 from fedjoint.runs.directory import RunDir

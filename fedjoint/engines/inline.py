@@ -9,7 +9,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from fedjoint.engines.local import LocalGrid
-from fedjoint.flower.identity import number
+from fedjoint.flower.compat import number
 
 
 class InlineGrid(LocalGrid):

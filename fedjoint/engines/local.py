@@ -7,9 +7,8 @@ from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from fedjoint.flower.identity import be_server
+from fedjoint.flower.compat import Run, be_server, empty_run
 
 
 class LocalGrid(Grid):
@@ -24,7 +23,7 @@ class LocalGrid(Grid):
     @property
     def run(self) -> Run:
         """The run of this grid."""
-        return Run.create_empty(1)
+        return empty_run()
 
     def create_message(
         self,

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
-from fedjoint.flower.identity import number
+from fedjoint.flower.compat import number
 from fedjoint.protocol.arrays import to_arrays
 from fedjoint.protocol.messages import NODE_DIED
 from fedjoint.registry import from_files

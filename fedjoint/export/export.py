@@ -20,10 +20,10 @@ from fedjoint.data import describe
 from fedjoint.data.build import build_data
 from fedjoint.data.split import moments
 from fedjoint.data.synthetic import FixedHead
-from fedjoint.deploy.data import with_own_data
 from fedjoint.errors import UserError, choose
 from fedjoint.export.model import CARD, FILES, Card, Origin, Target, TaskModel
 from fedjoint.export.personal import PersonalModels
+from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.files import write_bytes
@@ -72,7 +72,7 @@ def export(
             simulation keeps it. That of a deployed run is on its nodes.
         clients: on a node with data of its own, its clients' ids, as ``fedjoint client`` got them.
         data: the settings that replace those of the run's ``data`` there, see
-            :func:`fedjoint.deploy.data.own_data`.
+            :func:`fedjoint.node.own_data.own_data`.
         problem: the run's own problem, where it did not come from the configuration.
 
     Raises:

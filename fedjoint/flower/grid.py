@@ -12,6 +12,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fedjoint._util.wording import plain
+from fedjoint.flower.compat import sent_by
 from fedjoint.protocol.messages import bundle
 
 _FIRST, _MOST = 0.05, 2.0  # seconds between two looks for replies
@@ -67,7 +68,7 @@ class FleetGrid:
 
 def _named(reply: Message, node: int) -> Message:
     """Return a reply with its source: the SuperLink replies in its own name for a lost node."""
-    reply.metadata.__dict__["_src_node_id"] = node
+    sent_by(reply, node)
     if reply.has_error():
         code, said = reply.error.code, str(reply.error.reason)
         # Flower wraps what the app raised: <class 'ValueError'>:<'the text'>

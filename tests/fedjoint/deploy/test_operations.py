@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 from clients.app import make_app
 from fedjoint import cli
 from fedjoint._util.logs import log_to
+from fedjoint._util.net import free_port
 from fedjoint.cli import deploy as commands
 from fedjoint.cli.live import Live
 from fedjoint.config.load import check
 from fedjoint.deploy import run as runs
 from fedjoint.deploy import server
-from fedjoint.deploy.address import free_port
 from fedjoint.deploy.news import News
 from fedjoint.errors import UserError
-from fedjoint.flower.identity import be_server, number
+from fedjoint.flower.compat import be_server, number
 from fedjoint.flower.programs import Connection
 from fedjoint.protocol import messages
 from fedjoint.runs.directory import RunDir

@@ -1,4 +1,4 @@
-"""Addresses, keys and settings, without any process."""
+"""Addresses and keys, without any process."""
 
 import datetime
 import ssl
@@ -8,7 +8,6 @@ import pytest
 from cryptography import x509
 
 from fedjoint.deploy.address import certificate, is_loopback, parse
-from fedjoint.deploy.data import own_data
 from fedjoint.deploy.keys import make_keys
 from fedjoint.deploy.node import node_command
 from fedjoint.errors import UserError
@@ -97,17 +96,6 @@ def test_a_server_gets_another_name_and_keeps_its_key_and_names(tmp_path):
 def test_a_node_name_is_no_path(tmp_path):
     with pytest.raises(UserError, match=r"\.\./evil"):
         make_keys(tmp_path, ["h"], ["../evil"])
-
-
-def test_own_data(tmp_path):
-    assert own_data(None, []) == {}
-    with pytest.raises(UserError, match="--tasks belongs to --data"):
-        own_data(None, ["digit"])
-    with pytest.raises(UserError, match="no such file"):
-        own_data(tmp_path / "none.csv", [])
-    table = tmp_path / "own.toml"
-    table.write_text('path = "x.csv"\nclients = 2\n')
-    assert own_data(table, ["a"]) == {"path": "x.csv", "clients": 2, "task_mix": [["a"]]}
 
 
 @pytest.mark.parametrize("clients", [[], [1, 1], [-1]])

@@ -148,7 +148,7 @@ def test_a_bad_merge_is_reported_and_the_backbone_kept(tmp_path, kind, words):
 def test_a_message_of_another_version_is_refused():
     from flwr.app import ConfigRecord, Message
 
-    from fedjoint.flower.identity import be_server, number
+    from fedjoint.flower.compat import be_server, number
 
     be_server()
     content = RecordDict({"config": ConfigRecord({"schema": 0, "json": "{}"})})

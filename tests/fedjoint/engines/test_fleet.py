@@ -4,8 +4,8 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
+from fedjoint.flower.compat import be_server, number
 from fedjoint.flower.grid import FleetGrid
-from fedjoint.flower.identity import be_server, number
 from fedjoint.protocol.messages import pack
 
 

@@ -8,7 +8,7 @@ from flwr.app import Message
 
 from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
-from fedjoint.flower.identity import number
+from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
 from fedjoint.protocol.messages import TRAIN, settings
 from fedjoint.registry import load_object

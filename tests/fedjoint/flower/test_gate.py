@@ -7,7 +7,7 @@ import socket
 import pytest
 from support.machines import Site
 
-from fedjoint.deploy.address import listens
+from fedjoint._util.net import listens
 from fedjoint.flower.gate import Gate, allowed
 
 

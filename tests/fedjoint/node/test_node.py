@@ -10,7 +10,7 @@ from flwr.app import Message
 
 from fedjoint.config.load import check
 from fedjoint.data.base import Examples
-from fedjoint.flower.identity import be_server, number
+from fedjoint.flower.compat import be_server, number
 from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
 from fedjoint.protocol import messages

@@ -9,7 +9,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from fedjoint.errors import UserError
-from fedjoint.flower.identity import be_server, number
+from fedjoint.flower.compat import be_server, number
 from fedjoint.protocol import messages
 
 LARGE = np.arange(1 << 18, dtype=np.float32).reshape(512, -1)

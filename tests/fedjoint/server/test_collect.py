@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedjoint.flower.identity import be_server, number
+from fedjoint.flower.compat import be_server, number
 from fedjoint.model.layout import Layout
 from fedjoint.protocol import messages
 from fedjoint.protocol.arrays import to_record

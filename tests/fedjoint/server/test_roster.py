@@ -13,7 +13,7 @@ from fedjoint._util.logs import JsonLines
 from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
 from fedjoint.errors import UserError
-from fedjoint.flower.identity import number
+from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
 from fedjoint.protocol import messages

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from fedjoint._util import processes
-from fedjoint.deploy.address import free_port, listens, parse
+from fedjoint._util.net import free_port, listens
+from fedjoint.deploy.address import parse
 
 PROGRAM = str(Path(sys.executable).with_name("fedjoint"))
 

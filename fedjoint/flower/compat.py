@@ -1,4 +1,4 @@
-"""Messages of our own engines: who sends them, and what they are numbered."""
+"""Flower's own classes without a public name, and what its runtimes do to messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import itertools
 from collections.abc import Iterable
 
 from flwr.app import Message
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = ["Run", "be_server", "empty_run", "number", "sent_by"]
 
 _numbers = itertools.count(1)
 
@@ -16,9 +19,19 @@ def be_server(run_id: int = 1) -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 0, 0
 
 
+def empty_run() -> Run:
+    """Return a run of which Flower knows nothing but the id."""
+    return Run.create_empty(1)
+
+
 def number(messages: Iterable[Message]) -> list[Message]:
     """Give every message an id, as a SuperLink does."""
     numbered = list(messages)
     for message in numbered:
         message.metadata.__dict__["_message_id"] = str(next(_numbers))
     return numbered
+
+
+def sent_by(message: Message, node: int) -> None:
+    """Make ``node`` the source of a message."""
+    message.metadata.__dict__["_src_node_id"] = node
