@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from math import isfinite
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -82,17 +83,22 @@ def options_of(make: Callable[..., Any]) -> list[Option]:
     ]
 
 
-def construct(what: str, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Call ``make(**options)`` once the options fit its signature and its annotations.
+def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> Any:
+    """Call ``make(*given, **options)`` once the options fit its signature and its annotations.
 
     Args:
         what: is made, for errors.
-        make: a class or a function; what else it takes is bound with :func:`functools.partial`.
+        make: a class or a function.
         options: option -> value.
+        given: what it takes before its options.
 
     Raises:
-        UserError: an option is unknown or missing, or its value is not allowed.
+        UserError: it is no class or function, an option is unknown or missing, or its value is
+            not allowed.
     """
+    if not callable(make):
+        raise UserError(f"{what}: {type(make).__name__} is no class or function; name another")
+    make = partial(make, *given)
     takes = {option.name: option for option in options_of(make)}
     for name in options:
         if name not in takes:
@@ -114,7 +120,7 @@ def allowed_words(annotation: Any) -> str:
         return " or ".join(map(str, inside))
     if origin in (Union, UnionType):
         return " or ".join(map(allowed_words, inside))
-    if base is list or origin is list:
+    if base is list or origin in (list, Sequence):
         return f"a list{_each(inside)}"
     if base is dict or origin is dict:
         return f"a table{_each(inside[1:])}"
@@ -146,15 +152,22 @@ def _checked(option: Option, value: Any) -> Any:
     if get_origin(base) is Literal and value not in get_args(base):
         raise choose(f"value of option {option.name}", str(value), map(str, get_args(base)))
     try:
+        adapter = _adapter(option.annotation)
+    except (PydanticUserError, TypeError):
+        return value  # of a type that only the plug-in itself can check
+    try:
         # Strict: to Python, true is also the number one, and a text may spell a number.
-        value = TypeAdapter(option.annotation).validate_python(value, strict=True)
+        value = adapter.validate_python(value, strict=True)
     except ValidationError as error:
         raise _refused(option, value, error) from None
-    except PydanticUserError:
-        return value  # of a type that only the plug-in itself can check
     if isinstance(value, float) and not isfinite(value):
         raise UserError(f"option {option.name} = {value!r}: it must be finite")
     return value
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
 
 
 def _refused(option: Option, value: Any, error: ValidationError) -> UserError:
@@ -170,7 +183,7 @@ def _refused(option: Option, value: Any, error: ValidationError) -> UserError:
 
 def _hints(make: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations of what ``make`` takes; none where they cannot be read."""
-    make = getattr(make, "func", make)  # of a partial
+    make = make.func if isinstance(make, partial) else make
     try:
         return get_type_hints(
             make.__init__ if inspect.isclass(make) else make,  # type: ignore[misc]

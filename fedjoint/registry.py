@@ -22,6 +22,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.metadata import EntryPoints, entry_points
+from inspect import ismodule
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,6 +53,13 @@ KINDS = {
     "strategies": Kind("strategy", "strategies"),
     "methods": Kind("local method", "clients", besides=("app",)),
     "scenarios": Kind("scenario", "simulations", member="config"),
+    "sources": Kind("data source", "fedjoint.data.sources"),
+    "backbones": Kind("backbone", "fedjoint.model.backbones"),
+    "metrics": Kind("metric", "fedjoint.model.metrics"),
+    "balances": Kind("balance", "fedjoint.training.balances"),
+    "compressions": Kind("compression", "fedjoint.protocol.compressions"),
+    "engines": Kind("engine", "fedjoint.engines", besides=("base", "local")),
+    "callbacks": Kind("callback"),
 }
 
 _files: list[ModuleType] = []
@@ -70,14 +78,15 @@ def find(kind: str, name: str) -> Any:
     """
     if ":" in name:
         return load_object(name)
-    if name in _builtins(kind):
+    place = f"{KINDS[kind].package}.{name}"
+    if (_may_be_builtin(kind, name) and place in sys.modules) or name in _builtins(kind):
         return _builtin(kind, name)
     for point in _points(kind).select(name=name):
         try:
             return point.load()
         except Exception as error:  # whatever another package raises
             raise UserError(f"{KINDS[kind].one} {name!r} ({point.value}): {error}") from error
-    raise choose(KINDS[kind].one, name, [*registered(kind), "file.py:Name"])
+    raise choose(KINDS[kind].one, name, registered(kind))
 
 
 def load_object(reference: str) -> Any:
@@ -119,8 +128,12 @@ def _builtins(kind: str) -> set[str]:
     return {
         module.name
         for module in pkgutil.iter_modules(places or [])
-        if not (module.ispkg or module.name[0] == "_" or module.name in KINDS[kind].besides)
+        if not module.ispkg and _may_be_builtin(kind, module.name)
     }
+
+
+def _may_be_builtin(kind: str, name: str) -> bool:
+    return not name.startswith("_") and name not in KINDS[kind].besides
 
 
 def _builtin(kind: str, name: str) -> Any:
@@ -130,9 +143,8 @@ def _builtin(kind: str, name: str) -> Any:
     except Exception as error:  # a file that its author is still at
         raise UserError(f"{one} {name!r}: cannot import {place}: {error}") from error
     member = KINDS[kind].member or name
-    names = [
-        n for n in (member, *vars(module)) if hasattr(module, n) and _plain(n) == _plain(member)
-    ]
+    found = [n for n in vars(module) if _plain(n) == _plain(member)]
+    names = [n for n in found if not ismodule(getattr(module, n))]
     if not names:
         raise UserError(f"{one} {name!r}: {module.__file__} has no {member}; name it as the file")
     return getattr(module, member if member in names else names[0])

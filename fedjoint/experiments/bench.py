@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from fedjoint.config.schema import Config
-from fedjoint.engines.session import session
+from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, Way, mean
 from fedjoint.experiments.entries import entry_configs
@@ -182,7 +182,7 @@ def bench_strategies(
     tuner = Tuner(search, first, config.seed + seeds, on_run)
     tuner.check(references + ways)
     compared, arms = {}, {}
-    with session(config.engine):
+    with make_engine(config.engine).session():
         for way, made in references:
             try:
                 compared[way.name] = trained(way, made, seeds, tuner, on_run)

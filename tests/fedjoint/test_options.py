@@ -71,10 +71,12 @@ def test_what_is_bound_before_is_no_option():
     def build(place, width: Count = 3):
         return place, width
 
-    assert construct("it", partial(build, "here"), {"width": 5}) == ("here", 5)
+    assert construct("it", build, {"width": 5}, "here") == ("here", 5)
     assert [option.name for option in options_of(partial(build, "here"))] == ["width"]
+    with pytest.raises(UserError, match="it: int is no class or function"):
+        construct("it", 3, {})
     with pytest.raises(UserError, match="allowed are width"):
-        construct("it", partial(build, "here"), {"place": "there"})
+        construct("it", build, {"place": "there"}, "here")
 
 
 def test_an_annotation_that_cannot_be_checked_is_left_to_the_plug_in():

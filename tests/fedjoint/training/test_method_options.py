@@ -16,7 +16,7 @@ def tree(folder, **tables):
     return {
         "rounds": 2,
         "data": {"clients": 4},
-        "model": {"hidden": [8]},
+        "model": {"backbone": {"options": {"hidden": [8]}}},
         "engine": {"name": "inline"},
         "output": {"dir": str(folder)},
         **tables,

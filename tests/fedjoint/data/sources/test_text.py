@@ -3,16 +3,24 @@ import zlib
 
 import numpy as np
 import pytest
+from support.plugins import plugin
 
+from fedjoint.config.data import DataConfig
 from fedjoint.data import text
-from fedjoint.data.build import build_data
-from fedjoint.data.config import DataConfig
+from fedjoint.data.build import build_data, make_source
 from fedjoint.errors import UserError
 
 
 def config(path, **settings):
     places = [str(p) for p in path] if isinstance(path, list) else str(path)
-    return DataConfig(source="text", path=places, **settings)
+    known = ("encoding", "max_length", "vocabulary")
+    options = {name: settings.pop(name) for name in known if name in settings}
+    return DataConfig(source=plugin("text", path=places, **options), **settings)
+
+
+def load(path, **settings):
+    data = config(path, **settings)
+    return make_source(data.source).load(data)
 
 
 def test_words_are_hashed_alone_and_padded():
@@ -29,7 +37,7 @@ def test_files_are_tasks_and_miss_each_other_s_labels(tmp_path):
     (tmp_path / "mood.all").write_text("1 fine day\n0 awful\n1 \n")
     (tmp_path / "topic.train.txt").write_text("0 what is it\n")
     (tmp_path / "topic.test.txt").write_text("2 who\n1 where\n")
-    dataset = text.load(config(tmp_path))
+    dataset = load(tmp_path)
     assert [(task.name, task.outputs) for task in dataset.tasks] == [("mood", 2), ("topic", 3)]
     y = dataset.examples.y
     assert y["mood"].tolist() == [1, 0, 1, -1, -1, -1]
@@ -41,7 +49,7 @@ def test_a_sentence_is_kept_once_with_its_first_label(tmp_path):
     (tmp_path / "a.train").write_text("1 so it is\n0 no\n1 So  it is\n0 so it is\n2 no\n")
     (tmp_path / "a.test").write_text("0 well\n1 NO\n")
     (tmp_path / "b.all").write_text("1 no\n0 yes\n")
-    dataset = text.load(config([tmp_path / n for n in ("a.train", "a.test", "b.all")]))
+    dataset = load([tmp_path / n for n in ("a.train", "a.test", "b.all")])
     assert dataset.origin.tolist() == [0, 0, 0, 1, 1]
     assert dataset.examples.y["a"].tolist() == [1, 0, 0, -1, -1]
     assert dataset.tasks[0].outputs == 3
@@ -68,7 +76,7 @@ def test_no_sentence_is_in_two_splits_or_with_two_clients(tmp_path, drawn):
 def test_latin_1_is_detected_and_its_odd_line_ends_are_words(tmp_path):
     file = tmp_path / "a.txt"
     file.write_bytes("0 caf\u00e9 one\u0085two\n1 b\n".encode("latin-1"))
-    dataset = text.load(config(file))
+    dataset = load(file)
     assert len(dataset.examples) == 2
     assert dataset.examples.x[0, 0] == text.encode(["caf\u00e9"], 1, 4096)[0, 0]
 
@@ -78,7 +86,7 @@ def test_windows_lines_and_byte_order_mark(tmp_path):
     file.write_bytes(b"\xef\xbb\xbf0 one\r\n1 two\r\n")
     plain = tmp_path / "b.txt"
     plain.write_bytes(b"0 one\n1 two\n")
-    x, y = (text.load(config(f)).examples.x for f in (file, plain))
+    x, y = (load(f).examples.x for f in (file, plain))
     assert x.equal(y)
 
 
@@ -87,7 +95,7 @@ def test_utf_16_is_detected_by_its_mark(tmp_path, mark):
     file = tmp_path / "a.txt"
     kind = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
     file.write_bytes(mark + "0 caf\u00e9\n1 two\n".encode(kind))
-    x = text.load(config(file)).examples.x
+    x = load(file).examples.x
     assert x.equal(text.encode(["caf\u00e9", "two"], 40, 4096))
 
 
@@ -111,19 +119,19 @@ def test_malformed_files(tmp_path, content, settings, message):
     file = tmp_path / "a.txt"
     file.write_bytes(content)
     with pytest.raises(UserError, match=message):
-        text.load(config(file, **settings))
+        load(file, **settings)
 
 
 def test_missing_file_and_empty_folder(tmp_path):
     with pytest.raises(UserError, match=r"none\.txt: no such file or folder; set data\.path"):
-        text.load(config(tmp_path / "none.txt"))
+        load(tmp_path / "none.txt")
     with pytest.raises(UserError, match="the folder has no files"):
-        text.load(config(tmp_path))
+        load(tmp_path)
 
 
 def test_real_tasks(shared_text):
     names = ["TREC.train.all", "TREC.test.all", "mpqa.all", "rt-polarity.all"]
-    dataset = text.load(config([shared_text / name for name in names]))
+    dataset = load([shared_text / name for name in names])
     # MPQA has 10,606 lines, TREC 5,952.
     assert np.bincount(dataset.origin).tolist() == [5869, 8241, 10662]
     assert [(t.name, t.outputs) for t in dataset.tasks] == [

@@ -16,16 +16,71 @@ and at 180 degrees, where they oppose, as much as if the backbone had learned no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from fedjoint.config.data import DataConfig
+from fedjoint.data.assign import task_matrix
 from fedjoint.data.base import Client, Examples
-from fedjoint.data.config import SyntheticConfig
+from fedjoint.data.divide import check_tasks, task_mix
+from fedjoint.data.source import Built, Source
 from fedjoint.data.split import split_sizes
 from fedjoint.data.streams import Purpose, stream
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
+from fedjoint.options import Count, NotNegative
+
+_EXAMPLES = 64  # of a client, unless data.examples_per_client says otherwise
+
+
+class Synthetic(Source):
+    """Regression tasks that conflict by a known angle, generated for each client.
+
+    Args:
+        tasks: number of tasks, named task0, task1, ...
+        inputs: number of features.
+        conflict_degrees: angle between the first and the last task.
+        noise: standard deviation on y.
+        learned_heads: linear heads, which can undo a conflict, in place of fixed ones.
+    """
+
+    generated = True
+
+    def __init__(
+        self,
+        tasks: Count = 2,
+        inputs: Annotated[int, Field(ge=2)] = 16,
+        conflict_degrees: Annotated[float, Field(ge=0, le=180)] = 90.0,
+        noise: NotNegative = 0.1,
+        learned_heads: bool = False,
+    ) -> None:
+        self.tasks = tasks
+        self.features = inputs
+        self.conflict_degrees = conflict_degrees
+        self.noise = noise
+        self.learned_heads = learned_heads
+
+    def build(self, data: DataConfig, seed: int, ids: Sequence[int] | None = None) -> Built:
+        own = tasks(self)
+        check_tasks(own, data)
+        names = [task.name for task in own]
+        federation = SyntheticFederation(
+            self,
+            task_matrix(task_mix(data, names, self.mix), names, data.clients),
+            examples=data.examples_per_client or _EXAMPLES,
+            seed=seed,
+            valid_fraction=data.valid_fraction,
+            test_fraction=data.test_fraction,
+        )
+        return list(own), federation, torch.zeros(1, self.features)
+
+    def mix(self, names: Sequence[str]) -> Sequence[Sequence[str]]:
+        return [[name] for name in names]
 
 
 class FixedHead(nn.Module):
@@ -38,24 +93,26 @@ class FixedHead(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         if features < 2:
-            raise UserError("fixed heads need two features or more; widen model.hidden's last")
+            raise UserError(
+                "fixed heads need two features or more; widen the last layer of the backbone"
+            )
 
     def forward(self, features: Tensor) -> Tensor:
         even, odd = features[..., 0::2], features[..., 1::2]
         return even.mean(-1, keepdim=True) - odd.mean(-1, keepdim=True)
 
 
-def tasks(config: SyntheticConfig) -> tuple[Task, ...]:
+def tasks(source: Synthetic) -> tuple[Task, ...]:
     """Return the tasks ``task0``, ``task1``, ..."""
-    head = None if config.learned_heads else FixedHead
-    return tuple(Task(f"task{k}", "regression", 1, head=head) for k in range(config.tasks))
+    head = None if source.learned_heads else FixedHead
+    return tuple(Task(f"task{k}", "regression", 1, head=head) for k in range(source.tasks))
 
 
-def directions(config: SyntheticConfig, seed: int) -> np.ndarray:
+def directions(source: Synthetic, seed: int) -> np.ndarray:
     """Return ``[tasks, inputs]`` float64, the unit vectors ``w_k``."""
     rng = stream(seed, Purpose.PROBLEM)
-    plane = np.linalg.qr(rng.standard_normal((config.inputs, 2)))[0]
-    angle = np.deg2rad(np.linspace(0, config.conflict_degrees, config.tasks))
+    plane = np.linalg.qr(rng.standard_normal((source.features, 2)))[0]
+    angle = np.deg2rad(np.linspace(0, source.conflict_degrees, source.tasks))
     return np.stack([np.cos(angle), np.sin(angle)], 1) @ plane.T
 
 
@@ -65,7 +122,7 @@ class SyntheticFederation:
     Memory per client: ``sizes`` and ``tasks``.
 
     Args:
-        config: the tasks.
+        source: the tasks.
         holds: ``[clients, tasks]`` bool, which client has which task.
         examples: examples of each client, splits together.
         seed: decides the tasks and, with the client, its examples.
@@ -75,7 +132,7 @@ class SyntheticFederation:
 
     def __init__(
         self,
-        config: SyntheticConfig,
+        source: Synthetic,
         holds: np.ndarray,
         *,
         examples: int,
@@ -83,13 +140,13 @@ class SyntheticFederation:
         valid_fraction: float,
         test_fraction: float,
     ) -> None:
-        self.task_names = tuple(task.name for task in tasks(config))
+        self.task_names = tuple(task.name for task in tasks(source))
         self.tasks = holds
         counts = split_sizes(np.array(examples), valid_fraction, test_fraction)
         self._counts = [int(count) for count in counts]
         self.sizes = np.full(len(holds), self._counts[0], np.int64)
-        self._directions = directions(config, seed)
-        self._noise = config.noise
+        self._directions = directions(source, seed)
+        self._noise = source.noise
         self._seed = seed
 
     def client(self, index: int) -> Client:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fedjoint.data import tabular
-from fedjoint.data.config import DataConfig
+from fedjoint.config.data import DataConfig
+from fedjoint.data.sources.csv import Csv
 from fedjoint.errors import UserError
 
 TEXT = """name,age,city,sick,dose,tags
@@ -16,8 +16,9 @@ TARGETS = {"sick": "multiclass", "dose": "regression", "tags": "multilabel"}
 def load(tmp_path, text=TEXT, **settings):
     file = tmp_path / "t.csv"
     file.write_text(text)
-    values = {"targets": TARGETS, "source": "csv", "path": str(file)} | settings
-    return tabular.load(DataConfig.model_validate(values))
+    own = {key: settings.pop(key) for key in ("partition", "by", "outputs") if key in settings}
+    options = {"targets": TARGETS, "path": str(file)} | settings
+    return Csv(**options).load(DataConfig.model_validate(own))
 
 
 def test_columns_become_features_and_labels(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import scipy.ndimage
 from sklearn.datasets import load_digits
 
-from fedjoint.data import digits
+from fedjoint.data.sources import digits
 
 DATASET = digits.load()
 IMAGES, DIGIT = load_digits().images, load_digits().target

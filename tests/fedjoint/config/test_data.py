@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from fedjoint.data.config import DataConfig
+from fedjoint.config.data import DataConfig, SourceConfig
 
 
 @pytest.mark.parametrize(
@@ -16,23 +16,19 @@ from fedjoint.data.config import DataConfig
         ({"min_examples": -1}, "greater than or equal to 0"),
         ({"examples_per_client": 0}, "greater than or equal to 1"),
         ({"partition": "random"}, "'iid', 'dirichlet'"),
-        ({"source": "text"}, "needs path"),
-        ({"path": "x"}, "path does not belong to source = 'digits'"),
-        ({"source": "csv", "path": "x"}, "needs targets"),
-        ({"targets": {"a": "regression"}}, "belong to source = 'csv' or 'hub'"),
-        ({"features": ["a"]}, "features belong to source = 'csv'"),
-        ({"source": "hub", "targets": {"a": "multiclass"}}, "needs hub.name"),
-        ({"source": "csv", "path": "x", "targets": {"a": "ordinal"}}, "'multiclass'"),
-        ({"partition": "natural"}, "needs client_column"),
         ({"partition": "one_task", "task_mix": [["digit"]]}, "leave out task_mix"),
         ({"task_mix": [[]]}, "one or more different tasks"),
         ({"task_mix": [["digit", "digit"]]}, "one or more different tasks"),
         ({"outputs": {"digit": 0}}, "outputs must be positive"),
-        ({"synthetic": {"conflict_degrees": 181}}, "less than or equal to 180"),
-        ({"synthetic": {"noise": -1}}, "greater than or equal to 0"),
         ({"shard_per_client": 2}, "Extra inputs"),
+        ({"source": {"options": 3}}, "valid dictionary"),
     ],
 )
 def test_refuses_what_cannot_be(settings, message):
     with pytest.raises(ValidationError, match=message):
         DataConfig.model_validate(settings)
+
+
+def test_a_source_may_be_named_alone():
+    assert DataConfig.model_validate({"source": "hub"}).source == SourceConfig(name="hub")
+    assert DataConfig().source == SourceConfig(name="digits", options={})

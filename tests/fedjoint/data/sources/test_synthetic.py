@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedjoint.data import synthetic
-from fedjoint.data.config import SyntheticConfig
+from fedjoint.data.sources import synthetic
 from fedjoint.errors import UserError
 
 
@@ -15,7 +14,7 @@ def build(config, holds, examples=64, seed=0):
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 180])
 def test_tasks_are_rotated_by_the_angle(degrees):
-    w = synthetic.directions(SyntheticConfig(tasks=3, conflict_degrees=degrees), seed=4)
+    w = synthetic.directions(synthetic.Synthetic(tasks=3, conflict_degrees=degrees), seed=4)
     cosine = w @ w.T
     np.testing.assert_allclose(np.diag(cosine), 1)
     np.testing.assert_allclose(cosine[0, 2], np.cos(np.deg2rad(degrees)), atol=1e-12)
@@ -24,7 +23,7 @@ def test_tasks_are_rotated_by_the_angle(degrees):
 
 @pytest.mark.parametrize("degrees", [0, 60, 120, 180])
 def test_closed_form_against_least_squares(degrees):
-    config = SyntheticConfig(inputs=5, conflict_degrees=degrees, noise=0.3)
+    config = synthetic.Synthetic(inputs=5, conflict_degrees=degrees, noise=0.3)
     federation = build(config, np.eye(2, dtype=bool), examples=40_000)
     clients = [federation.client(i).train for i in (0, 1)]
     x = [c.x.double().numpy() for c in clients]
@@ -40,7 +39,7 @@ def test_closed_form_against_least_squares(degrees):
 
 @pytest.mark.parametrize("degrees", [0, 60, 90, 180])
 def test_gradients_of_a_linear_backbone_differ_by_the_angle(degrees):
-    config = SyntheticConfig(inputs=4, conflict_degrees=degrees, noise=0)
+    config = synthetic.Synthetic(inputs=4, conflict_degrees=degrees, noise=0)
     federation = build(config, np.eye(2, dtype=bool), examples=40_000)
     head = synthetic.tasks(config)[0].make_head(6)
     gradients = []
@@ -55,7 +54,7 @@ def test_gradients_of_a_linear_backbone_differ_by_the_angle(degrees):
 
 def test_fixed_heads_have_nothing_to_learn():
     fixed, learned = (
-        synthetic.tasks(SyntheticConfig(learned_heads=flag))[0].make_head(3)
+        synthetic.tasks(synthetic.Synthetic(learned_heads=flag))[0].make_head(3)
         for flag in (False, True)
     )
     assert not list(fixed.parameters()) and list(learned.parameters())
@@ -65,7 +64,7 @@ def test_fixed_heads_have_nothing_to_learn():
 
 
 def test_clients_are_made_alike_whatever_the_population():
-    config = SyntheticConfig(tasks=3)
+    config = synthetic.Synthetic(tasks=3)
     few = build(config, np.ones((2, 3), bool)).client(1)
     many = build(config, np.ones((1_000_000, 3), bool)).client(1)
     other = build(config, np.ones((2, 3), bool), seed=1).client(1)
@@ -74,7 +73,7 @@ def test_clients_are_made_alike_whatever_the_population():
 
 
 def test_client_shapes_and_tasks():
-    federation = build(SyntheticConfig(tasks=3), np.array([[True, False, True]]))
+    federation = build(synthetic.Synthetic(tasks=3), np.array([[True, False, True]]))
     client = federation.client(0)
     assert list(client.train.y) == ["task0", "task2"]
     assert client.train.x.shape == (46, 16) and client.train.y["task2"].shape == (46, 1)

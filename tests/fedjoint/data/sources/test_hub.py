@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedjoint.data import hub
-from fedjoint.data.config import DataConfig
+from fedjoint.config.data import DataConfig
+from fedjoint.data.sources.hub import Hub
 from fedjoint.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 3, 2), np.uint8)
@@ -49,9 +49,9 @@ def fake(monkeypatch):
 
 
 def load(name="some/set", input="image", targets=None, **settings):
-    values = {"source": "hub", "hub": {"name": name, "input": input}} | settings
-    values["targets"] = targets or {"label": "multiclass", "flags": "multilabel"}
-    return hub.load(DataConfig.model_validate(values))
+    own = {key: settings.pop(key) for key in ("partition", "outputs") if key in settings}
+    targets = targets or {"label": "multiclass", "flags": "multilabel"}
+    return Hub(name, targets, input=input, **settings).load(DataConfig.model_validate(own))
 
 
 def test_images_and_labels():

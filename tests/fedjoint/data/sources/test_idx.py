@@ -4,8 +4,9 @@ import struct
 import numpy as np
 import pytest
 
-from fedjoint.data import idx
-from fedjoint.data.config import DataConfig
+from fedjoint.config.data import DataConfig
+from fedjoint.data.idx import read_idx
+from fedjoint.data.sources.idx import Idx
 from fedjoint.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 5, 4), np.uint8)
@@ -17,8 +18,8 @@ def encoded(array, code=8, magic=b"\0\0"):
     return head + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
-def config(path, **settings):
-    return DataConfig(source="idx", path=path, **settings)
+def load(path, **settings):
+    return Idx(path).load(DataConfig(**settings))
 
 
 def write(folder, images=None, labels=None):
@@ -32,7 +33,7 @@ def write(folder, images=None, labels=None):
 @pytest.mark.parametrize("folder", [True, False])
 def test_round_trip(tmp_path, compress, folder):
     paths = write(tmp_path, compress(encoded(IMAGES)), compress(encoded(LABELS)))
-    dataset = idx.load(config(str(tmp_path) if folder else paths))
+    dataset = load(str(tmp_path) if folder else paths)
     np.testing.assert_allclose(dataset.examples.x.numpy()[:, 0], IMAGES / 255.0, rtol=1e-6)
     assert dataset.examples.y["label"].tolist() == LABELS.tolist()
     assert dataset.tasks[0].outputs == 3
@@ -43,12 +44,12 @@ def test_types(tmp_path, code, kind):
     array = (IMAGES.astype(int) - 128).astype(kind)
     file = tmp_path / "x"
     file.write_bytes(encoded(array, code))
-    np.testing.assert_array_equal(idx.read_idx(file), array)
+    np.testing.assert_array_equal(read_idx(file), array)
 
 
 def test_pairs_are_joined(tmp_path):
     paths = write(tmp_path)
-    dataset = idx.load(config(paths + paths))
+    dataset = load(paths + paths)
     assert dataset.examples.y["label"].tolist() == [*LABELS, *LABELS]
 
 
@@ -69,21 +70,21 @@ def test_pairs_are_joined(tmp_path):
 )
 def test_malformed_files(tmp_path, images, labels, message):
     with pytest.raises(UserError, match=message):
-        idx.load(config(write(tmp_path, images, labels)))
+        load(write(tmp_path, images, labels))
 
 
 def test_class_count_mismatch_names_the_item(tmp_path):
     with pytest.raises(UserError, match=r"labels-idx1-ubyte: item 2: label '2'.*= 2 allows 0 to 1"):
-        idx.load(config(write(tmp_path), outputs={"label": 2}))
+        load(write(tmp_path), outputs={"label": 2})
 
 
 def test_unpaired_files(tmp_path):
     paths = write(tmp_path)
     with pytest.raises(UserError, match="lists 1 files; list images and labels"):
-        idx.load(config(paths[:1]))
+        load(paths[:1])
     (tmp_path / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(UserError, match="its labels, train-labels-idx1-ubyte, are not beside it"):
-        idx.load(config(str(tmp_path)))
+        load(str(tmp_path))
     with pytest.raises(UserError, match="no file with 'images' in its name"):
         (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "data")
-        idx.load(config(str(tmp_path)))
+        load(str(tmp_path))
