@@ -13,6 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import fedjoint
+
+from ._script import progress, script, show
+
 
 def config() -> dict[str, Any]:
     """Return the scenario with a right angle."""
@@ -32,3 +36,9 @@ def config() -> dict[str, Any]:
         # Fast enough that 40 rounds converge: what is left to see are the rules' optima.
         "local": {"steps": 8, "batch_size": 16, "optimiser": {"lr": 0.2}},
     }
+
+
+if __name__ == "__main__":
+    with script(config()) as settings:
+        result = fedjoint.simulate(settings, callbacks=[progress])
+        show(result)

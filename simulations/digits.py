@@ -1,11 +1,18 @@
 """Handwritten digits: 20 clients, skewed labels, and not everyone learns the same.
 
-fedjoint simulate digits
+    fedjoint simulate digits
+    python -m simulations.digits --rounds 5
+
+The second is this file as a script, which shows the Python API.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import fedjoint
+
+from ._script import progress, script, show
 
 
 def config() -> dict[str, Any]:
@@ -29,3 +36,9 @@ def config() -> dict[str, Any]:
         # Few clients have the rarer tasks: weighing by task lets each pull alike.
         "strategy": {"name": "fedavgm", "weight_by": "task"},
     }
+
+
+if __name__ == "__main__":
+    with script(config()) as settings:
+        result = fedjoint.simulate(settings, callbacks=[progress])
+        show(result)

@@ -17,6 +17,8 @@ from sklearn.datasets import load_breast_cancer
 
 import fedjoint
 
+from ._script import progress, script, show
+
 TASKS = (
     fedjoint.Task("malignant", "multiclass", 2),
     fedjoint.Task("texture", "regression", 1),
@@ -78,3 +80,9 @@ class Patients(fedjoint.Source):
 def _target(values: np.ndarray, scale: tuple[float, float]) -> torch.Tensor:
     mean, deviation = scale
     return torch.from_numpy((values[:, None] - mean) / deviation).float()
+
+
+if __name__ == "__main__":
+    with script(config()) as settings:
+        result = fedjoint.simulate(settings, callbacks=[progress])
+        show(result)

@@ -15,7 +15,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import fedjoint
 from fedjoint.errors import UserError
+
+from ._script import progress, script, show
 
 FILES = ("TREC.train.all", "TREC.test.all", "mpqa.all", "rt-polarity.all")
 
@@ -55,3 +58,9 @@ def _files() -> list[Path]:
                 + ", ".join(FILES)
             )
     return paths
+
+
+if __name__ == "__main__":
+    with script(config()) as settings:
+        result = fedjoint.simulate(settings, callbacks=[progress])
+        show(result)

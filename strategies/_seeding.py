@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fedjoint import randomness
+from fedjoint.randomness import Purpose
 from fedjoint.server.strategy import JointStrategy, circumstances
 
 
@@ -18,4 +20,4 @@ def generator(strategy: JointStrategy, *key: int) -> np.random.Generator:
             and where they matter the round and the client.
     """
     known = circumstances(strategy)
-    return np.random.default_rng([known.config.seed if known else 0, *key])
+    return randomness.generator(known.config.seed if known else 0, Purpose.MERGE, *key)

@@ -34,6 +34,10 @@ COMMANDS = {
         "list:list_command",
         "List strategies, local methods and scenarios: what each does, its paper, what it omits.",
     ),
+    "doctor": (
+        "doctor:doctor_command",
+        "Check this machine (versions, Ray, GPUs, ports, disk, data), and say what cures it.",
+    ),
     "plot": ("compare:plot_command", "Draw a run: objective, metrics, conflict."),
     "keys": ("machines:keys_command", "Make the keys of a deployment, or of more nodes."),
     "server": (

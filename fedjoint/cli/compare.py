@@ -126,9 +126,7 @@ def bench_command(
 def plot_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Draw a run: objective, metrics, conflict."""
     opened = RunDir.open(run)
-    records = opened.records()
-    plots.objective(records, run / "objective.png")
-    if why := plots.task_cosines(records, run / "cosine.png"):
+    if why := plots.of_run(opened.records(), run):
         console.print(why)
     console.print(f"plots: {run}/*.png", soft_wrap=True)
 

@@ -31,11 +31,26 @@ def scenario_config(scenario: str, settings: Sequence[str], **flags: Any) -> Con
     else:
         error = choose("scenario", scenario, registered("scenarios"))
         raise UserError(f"{error}; or give a TOML file")
-    tree = override(tree, [])
+    return changed(tree, settings, scenario, **flags)
+
+
+def changed(tree: Mapping[str, Any], settings: Sequence[str], source: str, **flags: Any) -> Config:
+    """Return the configuration of a tree of settings, with flags and settings applied.
+
+    Args:
+        tree: of a scenario.
+        settings: ``key.path=value`` texts.
+        source: where the tree is from, for errors.
+        flags: ``table__key=value``; None is left out.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    own = override(tree, [])
     for flag, value in flags.items():
         if value is not None:
-            put(tree, flag.split("__"), value, scenario)
-    return check(override(tree, settings), scenario)
+            put(own, flag.split("__"), value, source)
+    return check(override(own, settings), source)
 
 
 def _made(name: str, make: Any) -> Mapping[str, Any]:

@@ -13,9 +13,9 @@ from fedjoint.data.assign import assign, task_matrix
 from fedjoint.data.base import Federation
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.federation import DrawnFederation, PartitionedFederation
-from fedjoint.data.streams import Purpose, stream
 from fedjoint.errors import UserError, choose
 from fedjoint.model.tasks import Task
+from fedjoint.randomness import Purpose, generator
 
 Names = Sequence[str]
 
@@ -116,7 +116,7 @@ def _federation(
             test_fraction=test,
             standardise=standardise,
         )
-    parts = assign(dataset, holds, data, stream(seed, Purpose.PARTITION))
+    parts = assign(dataset, holds, data, generator(seed, Purpose.PARTITION))
     return PartitionedFederation(
         dataset,
         [part[:most] for part in parts],

@@ -10,8 +10,8 @@ import torch
 from fedjoint.data.base import Client, Examples
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.split import split, split_sizes, standardised
-from fedjoint.data.streams import Purpose, stream
 from fedjoint.errors import UserError
+from fedjoint.randomness import Purpose, generator
 
 
 class PartitionedFederation:
@@ -138,7 +138,7 @@ class DrawnFederation:
     def client(self, index: int) -> Client:
         """Return the data of client ``index``."""
         row = self.tasks[index]
-        rng = stream(self._seed, Purpose.DRAW, index)
+        rng = generator(self._seed, Purpose.EXAMPLES, index)
         names = _names(self.task_names, row)
         pools = zip(self._pools[row.tobytes()], self._counts, strict=True)
         parts = [rng.choice(pool, count, replace=False) for pool, count in pools]

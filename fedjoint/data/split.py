@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.data.base import Client, Examples
-from fedjoint.data.streams import Purpose, stream
+from fedjoint.randomness import Purpose, generator
 
 
 def split_sizes(
@@ -27,7 +27,7 @@ def split(
     index: np.ndarray, seed: int, client: int, valid_fraction: float, test_fraction: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shuffle ``index`` by (seed, client) and cut it into training, validation and test."""
-    shuffled = stream(seed, Purpose.SPLIT, client).permutation(index)
+    shuffled = generator(seed, Purpose.SPLIT, client).permutation(index)
     train, valid, _ = split_sizes(np.array(len(index)), valid_fraction, test_fraction)
     first, second, third = np.split(shuffled, [int(train), int(train + valid)])
     return first, second, third

@@ -99,6 +99,16 @@ def objective(records: Sequence[RoundRecord], path: Path) -> None:
     _save(figure, path)
 
 
+def of_run(records: Sequence[RoundRecord], folder: Path) -> str | None:
+    """Draw a run: its objective, and the cosines between its tasks where it has any.
+
+    Returns:
+        What is not drawn, and why; None where all is.
+    """
+    objective(records, folder / "objective.png")
+    return task_cosines(records, folder / "cosine.png")
+
+
 def _colours(count: int) -> list[Any]:
     """Return a colour for each of ``count`` lines; beyond twenty they come again."""
     palette = plt.get_cmap("tab10" if count <= 10 else "tab20")

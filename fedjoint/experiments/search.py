@@ -15,6 +15,7 @@ from fedjoint.config.load import check, put
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way
+from fedjoint.randomness import Purpose, generator
 from fedjoint.registry import find
 from fedjoint.server.serve import make_strategy
 
@@ -83,7 +84,7 @@ class Search:
             seed: decides the orders.
         """
         count = self.trials - 1
-        rng = np.random.default_rng([seed, count])
+        rng = generator(seed, Purpose.SEARCH, count)
         levels = {key: (rng.permutation(count) + 0.5) / count for key in keys}
         if len(keys) == 1:
             levels = {key: np.sort(found) for key, found in levels.items()}

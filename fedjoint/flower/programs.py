@@ -38,8 +38,6 @@ serverapp = "fedjoint.flower.server_app:app"
 clientapp = "clients.app:app"
 
 [tool.flwr.app.config]
-scenario = ""
-set = ""
 run-dir = ""
 """
 

@@ -3,14 +3,13 @@
 Its run configuration (``[tool.flwr.app.config]``, or ``flwr run --run-config``):
 
 ``scenario``: a registered name or a TOML file on the server.
-``set``: settings to override, ``key.path=value``, divided by spaces.
 ``run-dir``: continue this run; empty starts a new one.
+any key of the configuration, such as ``rounds`` or ``strategy.name``: in place of the scenario's.
 """
 
 from __future__ import annotations
 
 import logging
-import shlex
 from pathlib import Path
 
 from flwr.app import Context
@@ -20,6 +19,7 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from fedjoint._util.logs import log_to
 from fedjoint.config.scenario import scenario_config
 from fedjoint.flower.grid import FleetGrid
+from fedjoint.flower.run_config import run_to_resume, settings
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.serve import serve
 
@@ -31,12 +31,12 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds that are left."""
-    settings = context.run_config
-    if settings["run-dir"]:
-        run = RunDir.open(Path(str(settings["run-dir"])))
+    values = context.run_config
+    if path := run_to_resume(values):
+        run = RunDir.open(Path(path))
         config = run.config()
     else:
-        config = scenario_config(str(settings["scenario"]), shlex.split(str(settings["set"])))
+        config = scenario_config(str(values["scenario"]), settings(values))
         run = RunDir.create(Path(config.output.dir), config.name, config)
     log_to(run.path / "log.jsonl")
     log.info("run directory %s", run.path.resolve())

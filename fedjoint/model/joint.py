@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
+from fedjoint.randomness import Purpose, derive, seeded
 
 
 class JointModel(nn.Module):
@@ -84,8 +84,7 @@ def build_model(
     Raises:
         UserError: the backbone cannot be built, or does not take such inputs.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(torch.device("cpu"), int(derive(seed, Purpose.BACKBONE))):
         try:
             body = backbone()
             body.eval()
@@ -100,10 +99,10 @@ def build_model(
             raise UserError(
                 f"the backbone does not take inputs of {inputs}: {why}; set model.backbone"
             ) from error
-        body.train()
-        heads = {}
-        for task in tasks:
-            # By name: a machine that lacks other tasks makes the same head.
-            torch.manual_seed(zlib.crc32(f"{seed} {task.name}".encode()))
+    body.train()
+    heads = {}
+    for task in tasks:
+        # By name: a machine that lacks other tasks makes the same head.
+        with seeded(torch.device("cpu"), int(derive(seed, Purpose.HEAD, task.name))):
             heads[task.name] = task.make_head(features)
-        return JointModel(body, heads, norm)
+    return JointModel(body, heads, norm)

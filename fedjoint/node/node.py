@@ -21,14 +21,14 @@ from fedjoint.problem import Problem
 from fedjoint.protocol import messages
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.compression import compress
+from fedjoint.randomness import Purpose, derive
 from fedjoint.runs.ledger import Ledger
+from fedjoint.training.draws import Drawing
+from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, make_method
-from fedjoint.training.seeding import seeded
 from fedjoint.training.trainer import Trainer
 
 log = logging.getLogger("fedjoint.node.node")
-
-_EVALUATION = 1  # random numbers of an evaluation, beside those of training
 
 
 def best_device() -> torch.device:
@@ -64,6 +64,8 @@ class Node:
         self.state = PrivateState(self.store, config.engine.cache_clients, self.trainer.device)
         self.places, self.name = clients, name
         self.write_through = write_through
+        self.training = Drawing(self.trainer.device)
+        self.evaluation = Drawing(self.trainer.device)
         self.generation = -1
         self.methods: dict[str, LocalMethod] = {}
 
@@ -239,12 +241,15 @@ class Node:
     ) -> _Trained:
         round = int(request["round"])
         cohort = self.trainer.cohort(self._places(clients), clients)
-        shared = received.expand(len(clients), -1).clone()
-        private = self._private(clients, counts, cohort.tasks, received, method)
-        job = self.trainer.job(cohort, round, received, broadcast, shared, private)
-        # Whatever draws random numbers (dropout) draws them by seed, round and client.
-        with seeded(self.trainer.device, self._seed(round, clients)):
-            extras = method.train(job)
+
+        def train() -> tuple[Job, dict[str, Tensor]]:
+            shared = received.expand(len(clients), -1).clone()
+            private = self._private(clients, counts, cohort.tasks, received, method)
+            job = self.trainer.job(cohort, round, received, broadcast, shared, private)
+            return job, method.train(job)
+
+        job, extras = self.training.run(self._seeds(Purpose.TRAINING, round, clients), train)
+        private = job.private
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
         good = torch.isfinite(torch.linalg.vector_norm(job.shared, dim=1))
         mask = good.cpu().numpy()
@@ -348,12 +353,16 @@ class Node:
         """
         try:
             cohort = self.trainer.cohort(self._places(clients), clients)
-            private = self._private(clients, counts, cohort.tasks, received, method)
-            shared = received.expand(len(clients), -1)
-            job = self.trainer.job(cohort, round, received, broadcast, shared, private)
-            # A method may train to evaluate, and draw random numbers as it does.
-            with seeded(self.trainer.device, self._seed(round, clients, _EVALUATION)):
-                return [(clients, self.trainer.evaluate(cohort, *method.personal(job)))]
+
+            def evaluate() -> dict[str, Tensor]:
+                private = self._private(clients, counts, cohort.tasks, received, method)
+                shared = received.expand(len(clients), -1)
+                job = self.trainer.job(cohort, round, received, broadcast, shared, private)
+                # A method may train to evaluate, and draw random numbers as it does.
+                return self.trainer.evaluate(cohort, *method.personal(job))
+
+            seeds = self._seeds(Purpose.PERSONALISATION, round, clients)
+            return [(clients, self.evaluation.run(seeds, evaluate))]
         except Exception as error:  # a client's data or model may raise anything
             if not isinstance(error, UserError):
                 log.exception("round %s: evaluation failed", round)
@@ -367,8 +376,8 @@ class Node:
             for done in self._evaluate_chunk(clients[i : i + 1], counts[i : i + 1], *rest)
         ]
 
-    def _seed(self, round: int, clients: np.ndarray, *purpose: int) -> int:
-        return hash((self.config.seed, round, int(clients[0]), *purpose)) % 2**63
+    def _seeds(self, purpose: Purpose, round: int, clients: np.ndarray) -> list[int]:
+        return derive(self.config.seed, purpose, round, clients).tolist()
 
     @property
     def _learnt(self) -> int:

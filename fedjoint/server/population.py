@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedjoint.errors import UserError
-
-_SAMPLE, _EVALUATE, _COMPARE = 1, 2, 3
+from fedjoint.randomness import Purpose, generator
 
 
 @dataclass
@@ -63,26 +62,30 @@ class Population:
 
         Clients without examples never train.
         """
-        return self._draw(np.flatnonzero(self.sizes > 0), seed, round, fraction, _SAMPLE)
+        return self._draw(
+            np.flatnonzero(self.sizes > 0), seed, round, fraction, Purpose.PARTICIPATION
+        )
 
     def sample_evaluation(self, seed: int, round: int, fraction: float) -> np.ndarray:
         """Return the positions of the clients that are evaluated, ascending."""
-        return self._draw(np.flatnonzero(self.tasks.any(1)), seed, round, fraction, _EVALUATE)
+        return self._draw(
+            np.flatnonzero(self.tasks.any(1)), seed, round, fraction, Purpose.EVALUATION
+        )
 
     def sample_compared(self, chosen: np.ndarray, seed: int, round: int, most: int) -> np.ndarray:
         """Return at most ``most`` of the positions ``chosen``, to be compared; ascending."""
         if len(chosen) <= most:
             return chosen
-        rng = np.random.default_rng([seed, round, _COMPARE])
+        rng = generator(seed, Purpose.COMPARISON, round)
         return np.sort(rng.choice(chosen, most, replace=False, shuffle=False))
 
     def _draw(
-        self, found: np.ndarray, seed: int, round: int, fraction: float, purpose: int
+        self, found: np.ndarray, seed: int, round: int, fraction: float, purpose: Purpose
     ) -> np.ndarray:
         if fraction == 1 or not len(found):
             return found
         count = max(1, round_half_up(fraction * len(found)))
-        rng = np.random.default_rng([seed, round, purpose])
+        rng = generator(seed, purpose, round)
         return found[np.sort(rng.choice(len(found), count, replace=False, shuffle=False))]
 
 

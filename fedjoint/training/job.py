@@ -15,8 +15,8 @@ from fedjoint.model.layout import Layout
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.gradients import Gradients, Kernel, Measure
+from fedjoint.training.minibatches import schedule
 from fedjoint.training.optimisers import Optimiser
-from fedjoint.training.order import schedule
 
 Tensors = dict[str, Tensor]
 
@@ -124,7 +124,7 @@ class Job:
             )
         budget = {**self.budget, "epochs": None, "steps": steps} if steps else self.budget
         drawn = schedule(
-            self.seed + (stream << 32), self.round, self.cohort.clients, data.sizes, **budget
+            self.seed, self.round, self.cohort.clients, data.sizes, stream=stream, **budget
         )
         padding = data.x.shape[1] - 1
         index = np.where(drawn.mask, drawn.index, padding)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint.model.joint import JointModel
+from fedjoint.randomness import seeded
 from fedjoint.training.balance import Balance
 from fedjoint.training.gradients import Kernel, make_kernel
-from fedjoint.training.seeding import seeded
 
 #: Most examples in a trial.
 _MOST = 8

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor, fx
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import _disable_current_modes
+
+from fedjoint.training.draws import as_clients_draw, is_random
 
 log = logging.getLogger("fedjoint.training")
 
@@ -99,13 +102,19 @@ def _trace(
     devices = [tensor.device for tensor in tensors if tensor.device.type == "cuda"][:1]
     try:
         # Tracing runs the program once, which must not use up random numbers.
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), _disable_current_modes():
             graph = make_fx(functionalize(flat))(*tensors)
         _strip(graph)
     except Exception as error:  # whatever a model may do that cannot be written down
         log.info("a batched program is not traced: %s", error)
         return None
-    return lambda values: _formed(graph(*values), forms[-1])
+
+    def replay(values: list[Tensor]) -> Values:
+        # Random operations find the clients' numbers themselves; the others need no mode.
+        with _disable_current_modes():
+            return _formed(graph(*values), forms[-1])
+
+    return replay
 
 
 def _strip(module: fx.GraphModule) -> None:
@@ -113,6 +122,8 @@ def _strip(module: fx.GraphModule) -> None:
     for node in module.graph.nodes:
         if node.op == "call_function" and (same := _repeated(node)) is not None:
             node.replace_all_uses_with(same)
+        elif node.op == "call_function" and is_random(node.target):
+            node.target = as_clients_draw(node.target)
     module.graph.eliminate_dead_code()
     module.recompile()
 

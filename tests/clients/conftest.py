@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fedjoint.config.load import check
 from fedjoint.problem import build_problem
-from fedjoint.training.order import schedule
+from fedjoint.training.minibatches import schedule
 from fedjoint.training.trainer import Trainer
 
 RATE, DECAY = 0.2, 0.5
@@ -123,13 +123,14 @@ class World:
         """Yield the client's minibatches of a round."""
         data, local = self.problem.data.client(client).train, self.config.local
         drawn = schedule(
-            self.config.seed + (stream << 32),
+            self.config.seed,
             round,
             np.array([client]),
             np.array([len(data)]),
             batch_size=local.batch_size,
             epochs=None if steps else local.epochs,
             steps=steps,
+            stream=stream,
         )
         for index, mask in zip(drawn.index[:, 0], drawn.mask[:, 0], strict=True):
             at = torch.from_numpy(index[mask])

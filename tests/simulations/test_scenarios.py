@@ -1,5 +1,8 @@
 """Every scenario is complete; the text and the tabular one hold the data they say."""
 
+import runpy
+import sys
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
@@ -45,6 +48,29 @@ def test_a_scenario_trains_every_task(name, sentences, tmp_path):
     tasks = [task.name for task in build_problem(config).tasks]
     assert list(result.metrics["test"]) == tasks and len(tasks) > 1
     assert all(result.records[-1].loss[task] > 0 for task in tasks)
+
+
+@pytest.mark.parametrize("name", ["digits", "conflict", "tabular", "text"])
+def test_a_scenario_is_a_script(name, sentences, tmp_path, monkeypatch, capsys):
+    settings = ["data.clients=12", "data.min_examples=1", f"output.dir={tmp_path / 'runs'}"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    monkeypatch.setattr(sys, "argv", [name, "--rounds", "2", "--engine", "inline", *words])
+    monkeypatch.delitem(sys.modules, f"simulations.{name}", raising=False)  # as in a new process
+    values = runpy.run_module(f"simulations.{name}", run_name="__main__")
+    assert [record.round for record in values["result"].records] == [1, 2]
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "objective.png").stat().st_size > 1000
+    shown = capsys.readouterr().out
+    assert f"{name}: after 2 rounds" in shown and shown.count("round 2: objective") == 1
+
+
+def test_a_mistake_in_a_script_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["digits", "--set", "ronds=2"])
+    monkeypatch.delitem(sys.modules, "simulations.digits", raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_module("simulations.digits", run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "did you mean 'rounds'" in line
 
 
 def test_text_has_a_task_per_kind_of_sentence(sentences):

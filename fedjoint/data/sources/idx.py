@@ -52,7 +52,7 @@ class Idx(Source):
                     f"{images} has {len(pixels)} images, but {labels} has {len(classes)} labels"
                 )
             if not pixels.size:
-                raise UserError(f"{images}: the file has no images; check data.path")
+                raise UserError(f"{images}: the file has no images; check data.source.options.path")
             if inputs and pixels.shape[1:] != inputs[0].shape[1:]:
                 raise UserError(
                     f"{images}: shape {pixels.shape[1:]} differs from {inputs[0].shape[1:]}"
@@ -83,7 +83,9 @@ def _pairs(path: str | list[str]) -> list[tuple[Path, Path]]:
                 raise UserError(f"{file}: its labels, {name}, are not beside it; list both files")
         pairs = [(file, by_name[name]) for file, name in zip(images, names, strict=True)]
     elif len(found) % 2:
-        raise UserError(f"data.path lists {len(found)} files; list images and labels, alternating")
+        raise UserError(
+            f"data.source.options.path lists {len(found)} files; list images and labels, alternating"
+        )
     else:
         pairs = list(zip(found[::2], found[1::2], strict=True))
     if not pairs:

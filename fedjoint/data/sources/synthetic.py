@@ -30,10 +30,10 @@ from fedjoint.data.base import Client, Examples
 from fedjoint.data.divide import check_tasks, task_mix
 from fedjoint.data.source import Built, Source
 from fedjoint.data.split import split_sizes
-from fedjoint.data.streams import Purpose, stream
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.options import Count, NotNegative
+from fedjoint.randomness import Purpose, generator
 
 _EXAMPLES = 64  # of a client, unless data.examples_per_client says otherwise
 
@@ -110,7 +110,7 @@ def tasks(source: Synthetic) -> tuple[Task, ...]:
 
 def directions(source: Synthetic, seed: int) -> np.ndarray:
     """Return ``[tasks, inputs]`` float64, the unit vectors ``w_k``."""
-    rng = stream(seed, Purpose.PROBLEM)
+    rng = generator(seed, Purpose.PROBLEM)
     plane = np.linalg.qr(rng.standard_normal((source.features, 2)))[0]
     angle = np.deg2rad(np.linspace(0, source.conflict_degrees, source.tasks))
     return np.stack([np.cos(angle), np.sin(angle)], 1) @ plane.T
@@ -151,7 +151,7 @@ class SyntheticFederation:
 
     def client(self, index: int) -> Client:
         """Return the data of client ``index``."""
-        rng = stream(self._seed, Purpose.DRAW, index)
+        rng = generator(self._seed, Purpose.EXAMPLES, index)
         own = np.flatnonzero(self.tasks[index])
         parts = []
         for count in self._counts:

@@ -1,7 +1,6 @@
 """Flower's own simulation gives the numbers of ours."""
 
 import math
-import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import fedjoint
 from fedjoint._util import processes
 from fedjoint.config.scenario import scenario_config
 from fedjoint.engines.flower import superlink
+from fedjoint.errors import UserError
 from fedjoint.runs.directory import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -45,15 +45,16 @@ def test_engine_flower(tmp_path):
 
 
 def test_the_repository_is_a_flower_app(tmp_path):
-    settings = {
-        "scenario": "digits",
-        "set": shlex.join([*SETTINGS, f"output.dir={tmp_path / 'runs'}"]),
-    }
+    words = " ".join([*SETTINGS, "strategy.name='fedavgm'", f"output.dir='{tmp_path / 'runs'}'"])
     with superlink(tmp_path / "link") as connection:
-        number, status = connection.submit(REPOSITORY, settings, 2), ""
-        while not (status := connection.status(number)).startswith("finished"):
+        run = ("run", str(REPOSITORY), connection.name)
+        with pytest.raises(UserError, match="Invalid run configuration"):
+            connection.call(*run, "--run-config", "ruonds=5")
+        workers = ("--federation-config", "num-supernodes=2 client-resources-num-cpus=1")
+        number = connection.call(*run, "--run-config", words, *workers)["run-id"]
+        while not (status := connection.status(str(number))).startswith("finished"):
             time.sleep(1.0)
-        assert status == "finished:completed"
+        assert status == "finished:completed", (tmp_path / "link/superlink.log").read_text()
     (folder,) = (tmp_path / "runs").iterdir()
     assert_same(inline(tmp_path / "inline"), RunDir.open(folder).backbone().backbone)
 

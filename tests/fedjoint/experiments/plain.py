@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from fedjoint.training.order import schedule
+from fedjoint.training.minibatches import schedule
 
 
 def train(model, config, data, client, round, steps=None):

@@ -17,7 +17,7 @@ from fedjoint.experiments.per_task import PER_TASK, OneTask, by_task
 from fedjoint.experiments.ways import ALONE, JOINT, independent
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
-from fedjoint.training.order import schedule
+from fedjoint.training.minibatches import schedule
 
 # Alone
 

@@ -2,12 +2,14 @@
 
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import Message
 from support.plugins import plugin
+from torch import nn
 
 from fedjoint.config.load import check
 from fedjoint.data.base import Examples
@@ -201,3 +203,23 @@ def test_clients_that_trained_and_others_are_evaluated_together(compression):
     apart = [evaluate(node, clients)[0] for clients in ([0, 1], [2, 3])]
     for name, sums in together.items():
         np.testing.assert_array_equal(sums, apart[0][name] + apart[1][name])
+
+
+def with_dropout():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Dropout(0.5))
+
+
+@pytest.mark.parametrize("compression", ["none", "topk"])
+def test_what_a_client_draws_does_not_depend_on_who_trains_beside_it(problem, compression):
+    config = configure(compression)
+    problem = replace(problem, backbone=with_dropout)
+    alone = Node(problem, config, None)
+    alone.trainer.chunk = 1
+    for clients in ([0, 1, 2, 3], [0, 2], [1, 3]):
+        node = Node(problem, config, None)
+        LEDGERS.pop(alone, None)
+        alone.state.forget()
+        for round in (1, 2):
+            found, expected = (updates(train(n, clients, round)) for n in (node, alone))
+            torch.testing.assert_close(found.matrix, expected.matrix)
+            assert not torch.equal(found.matrix[0], found.matrix[1])

@@ -12,7 +12,7 @@ from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.simulation import simulate
 from fedjoint.training.cohort import gather
-from fedjoint.training.order import schedule
+from fedjoint.training.minibatches import schedule
 
 
 class Direction(nn.Module):

@@ -11,7 +11,7 @@ from fedjoint.config.load import check
 from fedjoint.problem import build_problem
 from fedjoint.training import replay
 from fedjoint.training.method import LocalMethod
-from fedjoint.training.order import schedule
+from fedjoint.training.minibatches import schedule
 from fedjoint.training.trainer import Trainer
 
 OPTIMISERS = {
@@ -267,6 +267,6 @@ def test_compiled_equals_batched():
 
 def test_mixed_precision_is_near_and_not_the_same():
     full, mixed = (train(make({"steps": 3, "precision": p})) for p in ("float32", "bfloat16"))
-    moved = (full[0] - full[3].layout.flat(full[3].model.state_dict())).abs().max()
-    apart = (mixed[0] - full[0]).abs().max()
-    assert 0 < apart < 0.05 * moved
+    moved = (full[0] - full[3].layout.flat(full[3].model.state_dict())).norm()
+    apart = (mixed[0] - full[0]).norm()
+    assert 0 < apart < 0.1 * moved

@@ -14,7 +14,7 @@ from fedjoint.config.schema import BalanceConfig
 from fedjoint.training import replay
 from fedjoint.training.balance import make_balance
 from fedjoint.training.method import LocalMethod
-from fedjoint.training.order import schedule
+from fedjoint.training.minibatches import schedule
 from fedjoint.training.trainer import Trainer
 
 SEQUENTIAL = pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
@@ -243,7 +243,7 @@ def plain_loop(config, problem, client, optimiser, rule):
     return {**model.state_dict(), **rule.state()}, torch.stack(told), gaps
 
 
-SGD = {"name": "sgd", "lr": 0.2}
+SGD = {"name": "sgd", "lr": 0.1}
 RULES = {
     "fixed": (Plain, {}),
     "weighted": (Weighted, {"weights": {"kind": 0.5, "size": 2.0}}),
@@ -262,7 +262,7 @@ def test_a_rule_equals_a_plain_loop_where_labels_are_missing(name, sequential, b
     rounds_without = 0
     for client, (found, losses) in enumerate(train(config, problem)):
         expected, told, gaps = plain_loop(
-            config, problem, client, lambda p: torch.optim.SGD(p, lr=0.2), rule(config)
+            config, problem, client, lambda p: torch.optim.SGD(p, lr=0.1), rule(config)
         )
         assert not all(there[1] for there in gaps) and any(there[1] for there in gaps)
         rounds_without += int(told.isnan().any(1).sum())

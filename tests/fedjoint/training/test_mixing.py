@@ -14,7 +14,7 @@ from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.simulation import simulate
 from fedjoint.training.method import LocalMethod
-from fedjoint.training.order import schedule
+from fedjoint.training.minibatches import schedule
 from fedjoint.training.trainer import Trainer
 
 CPU = torch.device("cpu")

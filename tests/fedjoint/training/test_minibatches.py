@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fedjoint.training.order import schedule
+from fedjoint.training.minibatches import schedule
 
 SIZES = [1, 2, 3, 15, 16, 17, 31, 32, 33, 100]
 

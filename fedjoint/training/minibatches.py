@@ -1,9 +1,4 @@
-"""Minibatch order: a pure function of (seed, round, client), for many clients at once.
-
-Keys come from SplitMix64, a counter-based generator (Steele et al., "Fast Splittable
-Pseudorandom Number Generators", OOPSLA 2014), so the order of one client never depends on
-which clients are drawn beside it, and a whole cohort is drawn in a few array operations.
-"""
+"""Minibatch order: a pure function of (seed, round, client), for many clients at once."""
 
 from __future__ import annotations
 
@@ -11,24 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(z: np.ndarray) -> np.ndarray:
-    z = z + _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def keys(seed: int, round: int, clients: np.ndarray, stream: int, count: int) -> np.ndarray:
-    """Return ``[clients, count]`` uint64 keys, uniform and independent of one another."""
-    with np.errstate(over="ignore"):
-        base = _mix(np.asarray([seed % 2**64], np.uint64))
-        base = _mix(base ^ np.uint64(round))
-        base = _mix(base ^ np.uint64(stream))
-        base = _mix(base ^ clients.astype(np.uint64))
-        return _mix(base[:, None] + _GOLDEN * np.arange(count, dtype=np.uint64))
+from fedjoint.randomness import Purpose, derive
 
 
 @dataclass(frozen=True)
@@ -58,6 +36,7 @@ def schedule(
     batch_size: int,
     epochs: int | None = None,
     steps: int | None = None,
+    stream: int = 0,
 ) -> Schedule:
     """Draw the minibatches of ``clients`` for one round.
 
@@ -74,13 +53,14 @@ def schedule(
         batch_size: examples per step.
         epochs: passes over the data, or None.
         steps: optimiser steps, or None; exactly one of the two is given.
+        stream: another number gives another, independent order.
     """
     count, longest = len(clients), max(1, int(sizes.max()))
     position = np.arange(longest)
     batch_size = min(batch_size, longest)  # beyond it there would be padding alone
 
     def shuffled(epoch: int) -> np.ndarray:
-        drawn = keys(seed, round, clients, epoch, longest)
+        drawn = derive(seed, Purpose.MINIBATCHES, stream, round, epoch, clients[:, None], position)
         # Positions past the end of a client's data sort last.
         return np.argsort(np.where(position < sizes[:, None], drawn, np.uint64(2**64 - 1)), axis=1)
 

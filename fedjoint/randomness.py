@@ -1,0 +1,107 @@
+"""Every seed of the project: a number for each (seed, purpose, key), whatever else is drawn.
+
+Nothing here depends on a worker, on the order of calls or on global state, so a run gives the
+same numbers however its clients are divided, and drawing for one purpose never moves another.
+
+Numbers are mixed by SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
+Generators", OOPSLA 2014, https://doi.org/10.1145/2714064.2660195), one round for each part of the
+key. It works on whole arrays: a cohort's minibatches are drawn in a few operations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Purpose(IntEnum):
+    """What random numbers are for. The values are part of what a seed means: never reuse one."""
+
+    PARTITION = 0  #: which examples a client gets
+    SPLIT = 1  #: (client) its training, validation and test examples
+    EXAMPLES = 2  #: (client) examples that are drawn or made for it
+    PROBLEM = 3  #: what a synthetic problem is
+    BACKBONE = 4  #: initial weights of the backbone
+    HEAD = 5  #: (task name) initial weights of a head
+    PARTICIPATION = 6  #: (round) who trains
+    EVALUATION = 7  #: (round) who is evaluated
+    COMPARISON = 8  #: (round) whose updates are compared
+    MINIBATCHES = 9  #: (stream, round, epoch, client, example) the order of examples
+    TRAINING = 10  #: (round, client) what PyTorch draws in training, such as dropout
+    PERSONALISATION = 11  #: (round, client) what PyTorch draws before an evaluation
+    MERGE = 12  #: (the strategy's own seed, ...) what a strategy draws
+    SEARCH = 13  #: (trials) which settings are tried
+
+
+def derive(seed: int, purpose: Purpose, *key: int | str | np.ndarray) -> np.ndarray:
+    """Return uint64 numbers that look independent for any two different arguments.
+
+    Args:
+        seed: the run's.
+        purpose: what the numbers are for.
+        key: tells the numbers of one purpose apart; arrays of whole numbers are broadcast against
+            one another, and give the result its shape.
+    """
+    with np.errstate(over="ignore"):
+        state = _mix(_number(seed))
+        for part in (int(purpose), *key):
+            state = _mix(state ^ _number(part))
+    return state
+
+
+def generator(seed: int, purpose: Purpose, *key: int | str) -> np.random.Generator:
+    """Return NumPy's generator for (seed, purpose, key); see :func:`derive`."""
+    return np.random.default_rng(int(derive(seed, purpose, *key)))
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Draw from ``seed`` whatever draws from PyTorch meanwhile; go on afterwards as before.
+
+    As ``torch.random.fork_rng`` and ``torch.manual_seed``, but for one device, and without the
+    stack trace that the latter takes where there is no GPU, which costs more than all else.
+
+    Args:
+        device: the CPU, or the GPU in use beside it.
+        seed: 0 <= seed < 2**64.
+    """
+    generators = default_generators(device)
+    before = [each.get_state() for each in generators]
+    try:
+        for each in generators:
+            each.manual_seed(seed)
+        yield
+    finally:
+        for each, state in zip(generators, before, strict=True):
+            each.set_state(state)
+
+
+def default_generators(device: torch.device) -> list[torch.Generator]:
+    """Return the generators that PyTorch draws from: the CPU's, and that of a GPU ``device``."""
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[index])
+    return generators
+
+
+def _number(part: int | str | np.ndarray) -> np.ndarray:
+    if isinstance(part, np.ndarray):
+        return part.astype(np.uint64)
+    if isinstance(part, str):
+        part = int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "little")
+    return np.asarray(part % 2**64, np.uint64)
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    z = z + _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,149 @@
+"""What PyTorch draws in a batched program of many clients: each draws its own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fedjoint.errors import UserError
+from fedjoint.randomness import default_generators, seeded
+
+T = TypeVar("T")
+
+
+class _Draws:
+    """The state of PyTorch's generators for each of some clients."""
+
+    def __init__(self, device: torch.device, seeds: Sequence[int]) -> None:
+        self._generators = default_generators(device)
+        self._states = [
+            [each.manual_seed(seed).get_state() for each in self._generators] for seed in seeds
+        ]
+
+    def __call__(self, operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run ``operation`` on every client's part, drawing from the client's own state.
+
+        Raises:
+            UserError: nothing in it has a row for each client.
+        """
+        results = []
+        for client, states in enumerate(self._states):
+            part = _Part(client, len(self._states))
+            mine, named = part.of(args), {name: part.of(value) for name, value in kwargs.items()}
+            if not part.divided:
+                raise UserError(f"{operation} draws random numbers that are no client's own")
+            for generator, state in zip(self._generators, states, strict=True):
+                generator.set_state(state)
+            results.append(operation(*mine, **named))
+            self._states[client] = [each.get_state() for each in self._generators]
+        if operation._schema.is_mutable:
+            return args[0]
+        if isinstance(results[0], tuple):
+            return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
+        return torch.stack(results)
+
+
+class _Part:
+    """Takes one client's rows out of an operation's arguments."""
+
+    def __init__(self, client: int, count: int) -> None:
+        self.client, self.count, self.divided = client, count, False
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.ndim and len(value) == self.count:
+            self.divided = True
+            return value[self.client]
+        if isinstance(value, tuple):
+            return tuple(self.of(each) for each in value)
+        if isinstance(value, list) and value and value[0] == self.count:  # the size of a result
+            self.divided = True
+            return value[1:]
+        return value
+
+
+#: The draws in force, for programs that run from a trace.
+_current: list[_Draws] = []
+
+
+class _Mode(TorchDispatchMode):
+    def __init__(self, draws: _Draws) -> None:
+        super().__init__()
+        self._draws = draws
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if is_random(func):
+            return self._draws(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
+def is_random(operation: Any) -> bool:
+    """Whether ``operation`` draws from PyTorch's generators."""
+    return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
+
+
+def as_clients_draw(operation: Any) -> Callable[..., Any]:
+    """Return ``operation``, a random one of a trace, such that each client draws its own."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return _current[-1](operation, args, kwargs) if _current else operation(*args, **kwargs)
+
+    return run
+
+
+class Drawing:
+    """Has every client draw from PyTorch as if it trained alone, seeded by its own seed.
+
+    Args:
+        device: where clients train.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._needed = device, False
+
+    def run(self, seeds: Sequence[int], act: Callable[[], T]) -> T:
+        """Return what ``act`` returns.
+
+        Drawing for each client takes time, so it is done only once a call has drawn at all; that
+        call is repeated.
+
+        Args:
+            seeds: one for each client.
+            act: trains the clients, from the same state at every call. Its random operations take
+                the rows of their arguments, or the first size of their result, to be the clients'.
+
+        Raises:
+            UserError: the rows of a random operation are not the clients'.
+        """
+        if len(seeds) == 1:
+            with seeded(self._device, seeds[0]):
+                return act()
+        if not self._needed:
+            generators = default_generators(self._device)
+            with seeded(self._device, 0):
+                before = [each.get_state() for each in generators]
+                result = act()
+                after = [each.get_state() for each in generators]
+            if all(map(torch.equal, before, after)):
+                return result
+            self._needed = True
+        with _own_draws(self._device, seeds):
+            return act()
+
+
+@contextmanager
+def _own_draws(device: torch.device, seeds: Sequence[int]) -> Iterator[None]:
+    with seeded(device, 0):
+        draws = _Draws(device, seeds)
+        _current.append(draws)
+        try:
+            with _Mode(draws):
+                yield
+        finally:
+            _current.pop()
