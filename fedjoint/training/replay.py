@@ -2,8 +2,8 @@
 
 ``vmap`` and ``grad`` decide anew at every call which operations to run, which takes longer than
 running them where models are small. What they decide depends on the shapes alone, so it is
-written down once per shape, without the operations that compute nothing, and run from the notes.
-The others are the same, on the same operands: so are the results, bit for bit.
+written down once per shape (see :mod:`fedjoint.training.trace`) and run from the notes: the same
+operations on the same operands, so the results are the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
-from torch.func import functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from fedjoint.training.draws import as_clients_draw, is_random
+from fedjoint.training.trace import trace
 
 log = logging.getLogger("fedjoint.training")
 
@@ -28,18 +26,8 @@ Values = tuple[Tensor | Tensors, ...]
 Form = tuple[tuple[str, ...] | None, ...]
 Program = Callable[..., Any]
 
-#: Calls with the same shapes before the program is traced, which takes as long as some 50 calls.
-CALLS = 24
-
-_ops = torch.ops.aten
-
-#: These return their first argument, where it already is as asked for.
-_RESHAPES = (
-    _ops.detach.default,
-    _ops.expand.default,
-    _ops.view.default,
-    _ops._unsafe_view.default,
-)
+#: Calls with the same shapes before the program is traced, which takes as long as some 10 calls.
+CALLS = 8
 
 
 def replayed(program: Program) -> Program:
@@ -103,8 +91,7 @@ def _trace(
     try:
         # Tracing runs the program once, which must not use up random numbers.
         with torch.random.fork_rng(devices), _disable_current_modes():
-            graph = make_fx(functionalize(flat))(*tensors)
-        _strip(graph)
+            graph = trace(flat, tensors)
     except Exception as error:  # whatever a model may do that cannot be written down
         log.info("a batched program is not traced: %s", error)
         return None
@@ -115,28 +102,3 @@ def _trace(
             return _formed(graph(*values), forms[-1])
 
     return replay
-
-
-def _strip(module: fx.GraphModule) -> None:
-    """Leave out of a graph without mutations what computes nothing."""
-    for node in module.graph.nodes:
-        if node.op == "call_function" and (same := _repeated(node)) is not None:
-            node.replace_all_uses_with(same)
-        elif node.op == "call_function" and is_random(node.target):
-            node.target = as_clients_draw(node.target)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-
-
-def _repeated(node: fx.Node) -> fx.Node | None:
-    """Return the node whose value ``node`` has again, if there is one."""
-    first, *rest = node.args
-    if not isinstance(first, fx.Node):
-        return None
-    now, before = node.meta.get("tensor_meta"), first.meta.get("tensor_meta")
-    if node.target in _RESHAPES:
-        return first if now and before and now.shape == before.shape else None
-    if node.target == _ops.mul.Scalar:
-        return first if rest == [1] and now and before and now.dtype == before.dtype else None
-    twice = node.target == first.target == _ops.transpose.int
-    return first.args[0] if twice and list(first.args[1:]) == rest else None  # type: ignore[return-value]
