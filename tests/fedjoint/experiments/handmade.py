@@ -22,8 +22,13 @@ def digits(tmp_path, **more):
     """Return the configuration of a few rounds of a few clients."""
     tree = {
         "rounds": 3,
+<<<<<<< HEAD
         "data": {"clients": 7},
         "model": {"backbone": {"options": {"hidden": [16, 8]}}},
+=======
+        "data": {"clients": 7, "test_fraction": 0.6},
+        "model": {"hidden": [16, 8]},
+>>>>>>> main
         "local": {
             "epochs": 2,
             "optimiser": {"lr": 0.05, "momentum": 0.5, "weight_decay": 0.01},
@@ -38,7 +43,9 @@ def digits(tmp_path, **more):
 def two_tasks(tmp_path, **more):
     """Return ``digits`` with two tasks: five clients have the one, two have the other."""
     mix = [["digit"], ["digit"], ["ink"]]
-    return digits(tmp_path, **{"data": {"clients": 7, "task_mix": mix}, **more})
+    return digits(
+        tmp_path, **{"data": {"clients": 7, "test_fraction": 0.6, "task_mix": mix}, **more}
+    )
 
 
 def curve(spread=None, steps=0, **values):
