@@ -5,14 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from fedjoint.options import Positive, UpToOne
-from fedjoint.server.updates import Updates, inner_products
-from strategies._cosines import ROUNDING
-=======
 from fedjoint.server.updates import Updates, rough_inner_products
-from strategies.cosines import ROUNDING
->>>>>>> main
+from strategies._cosines import ROUNDING
 from strategies.fedavg import FedAvg
 
 

@@ -22,13 +22,8 @@ def digits(tmp_path, **more):
     """Return the configuration of a few rounds of a few clients."""
     tree = {
         "rounds": 3,
-<<<<<<< HEAD
-        "data": {"clients": 7},
-        "model": {"backbone": {"options": {"hidden": [16, 8]}}},
-=======
         "data": {"clients": 7, "test_fraction": 0.6},
-        "model": {"hidden": [16, 8]},
->>>>>>> main
+        "model": {"backbone": {"options": {"hidden": [16, 8]}}},
         "local": {
             "epochs": 2,
             "optimiser": {"lr": 0.05, "momentum": 0.5, "weight_decay": 0.01},

@@ -183,19 +183,12 @@ def test_a_correction_for_overlap_takes_a_claim_back():
 def test_opposed_tasks_hurt_one_another_and_equal_ones_do_not(tmp_path, degrees):
     # Little to train on: alone, a client cannot even out the noise. Enough to test on.
     settings = ["engine.name=inline", f"output.dir={tmp_path}", "diagnostics.every=0"]
-<<<<<<< HEAD
-    settings += ["rounds=15", "evaluate.every=15", "data.clients=8", "data.task_mix=[]"]
-    settings += ["data.examples_per_client=48", "data.source.options.noise=0.5"]
-    settings += [f"data.source.options.conflict_degrees={degrees}"]
-    config = scenario_config("conflict", settings)
-    found = compare(config, 6)
-=======
     settings += ["rounds=8", "evaluate.every=8", "data.clients=8", "data.task_mix=[]"]
     settings += ["data.examples_per_client=64", "data.test_fraction=0.5"]
-    settings += ["data.synthetic.noise=0.5"]
-    config = scenario_config("conflict", [*settings, f"data.synthetic.conflict_degrees={degrees}"])
+    settings += ["data.source.options.noise=0.5"]
+    settings += [f"data.source.options.conflict_degrees={degrees}"]
+    config = scenario_config("conflict", settings)
     found = compare(config, 4)
->>>>>>> main
     assert list(found.arms) == ["alone", "per task", "joint", "centralised"]
     assert found.overlap == 0.0  # every seed draws its own data
     data, transfer, whole = verdict(found)

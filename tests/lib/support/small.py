@@ -8,13 +8,8 @@ from fedjoint.config.load import check
 def config(tmp_path, **more):
     tree = {
         "rounds": 4,
-<<<<<<< HEAD
-        "data": {"clients": 7},
-        "model": {"backbone": {"options": {"hidden": [16, 8]}}},
-=======
         "data": {"clients": 7, "test_fraction": 0.6},
-        "model": {"hidden": [16, 8]},
->>>>>>> main
+        "model": {"backbone": {"options": {"hidden": [16, 8]}}},
         "local": {"epochs": 1, "optimiser": {"lr": 0.05, "momentum": 0.5}},
         "engine": {"name": "inline"},
         "output": {"dir": str(tmp_path), "checkpoint_every": 2},
