@@ -17,7 +17,7 @@ from fedjoint.model.layout import Layout
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.checks import MOST, shaped
-from fedjoint.protocol.compression import decode, expect
+from fedjoint.protocol.compression import decode
 from fedjoint.protocol.reports import ClientFailure, ClientReports
 from fedjoint.protocol.requests import Asked, Number
 
@@ -170,9 +170,8 @@ class _Received:
         updates, compression = wire.arrays(self.message, "updates"), self.terms.compression
         if compression.name != "none":
             payload = {n.removeprefix("payload."): to_tensor(a) for n, a in updates.items()}
-            expect(payload, count, size, compression)
             rows = np.zeros((len(self.good), size), np.float32)
-            rows[self.good] = decode(payload, size).numpy()
+            rows[self.good] = decode(payload, count, size, compression).numpy()
         else:
             rows = shaped(updates, "updates", (len(self.used), size), "f")
         return _finite("an update", rows, self.used)

@@ -240,8 +240,8 @@ def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logg
         return app(message, context)
 
     assert settings(ask(config))["name"] == "west"
-    few = config | {"data": config["data"] | {"source": "csv"}}
-    with pytest.raises(UserError, match=r"^node west: config"):
+    few = config | {"data": config["data"] | {"source": {"name": "csv"}}}
+    with pytest.raises(UserError, match=r"^node west: data source csv needs the option path"):
         ask(few)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     done, failed = (line for line in lines if line.get("event") == "query")

@@ -10,9 +10,9 @@ from support.messages import settings
 from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
 from fedjoint.flower.compat import number
-from fedjoint.loading import load_object
 from fedjoint.node.node import Node
 from fedjoint.protocol.requests import TRAIN
+from fedjoint.registry import load_object
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.serve import serve
 from fedjoint.simulation import resume, simulate
