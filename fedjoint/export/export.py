@@ -112,7 +112,7 @@ def export(
         head=_head(kind.head),
         target=Target(
             name=task,
-            kind=kind.kind,  # type: ignore[arg-type]
+            kind=kind.kind,
             outputs=kind.outputs,
             classes=describe.classes(source, kind),
         ),

@@ -12,12 +12,13 @@ from flwr.app import Message
 from torch import Tensor
 
 from fedjoint._util.wording import plain
+from fedjoint.config.schema import CompressionConfig
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.protocol import messages
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.checks import MOST, counts, shaped
-from fedjoint.protocol.compression import CompressionConfig, decode, expect
+from fedjoint.protocol.compression import decode, expect
 from fedjoint.runs.record import Failure
 from fedjoint.server.population import Asked
 from fedjoint.server.updates import Updates, inner_products
