@@ -1,13 +1,17 @@
-"""APFL's local method: a mixture of an own and the shared model."""
+"""APFL's local method: a mixture of an own and the shared model.
+
+The server's half is :mod:`strategies.apfl`.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from clients.own import own_part
+from clients._own import own_part
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
+from fedjoint.options import UpToOne
 from fedjoint.training.job import Batch, Job
 from fedjoint.training.method import LocalMethod, Tensors
 
@@ -34,7 +38,7 @@ class APFL(LocalMethod):
 
     mu = 0.0
 
-    def __init__(self, alpha: float, adaptive: bool = False) -> None:
+    def __init__(self, alpha: UpToOne, adaptive: bool = False) -> None:
         self.alpha, self.adaptive = alpha, adaptive
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:

@@ -1,4 +1,7 @@
-"""FedBABU's local method: only the body learns."""
+"""FedBABU's local method: only the body learns.
+
+The server's half is :mod:`strategies.fedbabu`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The local method of cluster-wise backbones (IFCA, CFL)."""
+"""The local method of cluster-wise backbones (IFCA, CFL).
+
+The server's half is :mod:`strategies.ifca` or :mod:`strategies.cfl`.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,16 @@
-"""Ditto's local method: a model of one's own, held near the shared one."""
+"""Ditto's local method: a model of one's own, held near the shared one.
+
+The server's half is :mod:`strategies.ditto`.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from clients.own import own_part
+from clients._own import own_part
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
+from fedjoint.options import NotNegative
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, Tensors
 
@@ -25,7 +29,7 @@ class Ditto(LocalMethod):
 
     mu = 0.0
 
-    def __init__(self, lam: float) -> None:
+    def __init__(self, lam: NotNegative) -> None:
         self.lam = lam
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:

@@ -1,4 +1,7 @@
-"""FedDyn's local method: a regulariser that learns."""
+"""FedDyn's local method: a regulariser that learns.
+
+The server's half is :mod:`strategies.feddyn`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from torch import Tensor
 
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
+from fedjoint.options import Positive
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, Tensors
 
@@ -24,7 +28,7 @@ class FedDyn(LocalMethod):
 
     half_of = "feddyn"
 
-    def __init__(self, alpha: float) -> None:
+    def __init__(self, alpha: Positive) -> None:
         self.alpha = alpha
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:

@@ -1,7 +1,11 @@
-"""FedProx's local method."""
+"""FedProx's local method.
+
+The server's half is :mod:`strategies.fedprox`.
+"""
 
 from __future__ import annotations
 
+from fedjoint.options import NotNegative
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, Tensors
 
@@ -18,7 +22,7 @@ class Prox(LocalMethod):
 
     omits = "less work on slow clients"
 
-    def __init__(self, mu: float) -> None:
+    def __init__(self, mu: NotNegative) -> None:
         self.mu: float = mu
 
     def train(self, job: Job) -> Tensors:

@@ -1,7 +1,11 @@
-"""FedRep's local method: heads first, then the backbone."""
+"""FedRep's local method: heads first, then the backbone.
+
+The server's half is :mod:`strategies.fedrep`.
+"""
 
 from __future__ import annotations
 
+from fedjoint.options import Count
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, Tensors
 
@@ -18,7 +22,7 @@ class Rep(LocalMethod):
 
     mu = 0.0
 
-    def __init__(self, head_steps: int) -> None:
+    def __init__(self, head_steps: Count) -> None:
         self.head_steps = head_steps
 
     def train(self, job: Job) -> Tensors:

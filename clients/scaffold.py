@@ -1,4 +1,7 @@
-"""SCAFFOLD's local method: control variates."""
+"""SCAFFOLD's local method: control variates.
+
+The server's half is :mod:`strategies.scaffold`.
+"""
 
 from __future__ import annotations
 

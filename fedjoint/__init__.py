@@ -14,31 +14,47 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 if TYPE_CHECKING:
+    from fedjoint.config.data import DataConfig
+    from fedjoint.config.schema import Config
     from fedjoint.data.base import Client, Examples
+    from fedjoint.data.dataset import Dataset
+    from fedjoint.data.source import Source
+    from fedjoint.engines.base import Engine
     from fedjoint.errors import UserError
-    from fedjoint.model.metrics import Metric
+    from fedjoint.model.inputs import Inputs
+    from fedjoint.model.metric import Metric
     from fedjoint.model.tasks import Task
     from fedjoint.problem import Problem
+    from fedjoint.protocol.compression import Compression
     from fedjoint.runs.record import RoundRecord
     from fedjoint.server.callbacks import Callback
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
     from fedjoint.simulation import RunResult, resume, simulate
+    from fedjoint.training.balance import Balance
     from fedjoint.training.job import Job
     from fedjoint.training.method import LocalMethod
 
 # Imported where they are used: servers and nodes start without PyTorch.
 _MODULES = {
+    "Balance": "fedjoint.training.balance",
     "Callback": "fedjoint.server.callbacks",
     "Client": "fedjoint.data.base",
+    "Compression": "fedjoint.protocol.compression",
+    "Config": "fedjoint.config.schema",
+    "DataConfig": "fedjoint.config.data",
+    "Dataset": "fedjoint.data.dataset",
+    "Engine": "fedjoint.engines.base",
     "Examples": "fedjoint.data.base",
+    "Inputs": "fedjoint.model.inputs",
     "Job": "fedjoint.training.job",
     "JointStrategy": "fedjoint.server.strategy",
     "LocalMethod": "fedjoint.training.method",
-    "Metric": "fedjoint.model.metrics",
+    "Metric": "fedjoint.model.metric",
     "Problem": "fedjoint.problem",
     "RoundRecord": "fedjoint.runs.record",
     "RunResult": "fedjoint.simulation",
+    "Source": "fedjoint.data.source",
     "Task": "fedjoint.model.tasks",
     "Updates": "fedjoint.server.updates",
     "UserError": "fedjoint.errors",
@@ -48,9 +64,16 @@ _MODULES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "Balance",
     "Callback",
     "Client",
+    "Compression",
+    "Config",
+    "DataConfig",
+    "Dataset",
+    "Engine",
     "Examples",
+    "Inputs",
     "Job",
     "JointStrategy",
     "LocalMethod",
@@ -58,6 +81,7 @@ __all__ = [
     "Problem",
     "RoundRecord",
     "RunResult",
+    "Source",
     "Task",
     "Updates",
     "UserError",

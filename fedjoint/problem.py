@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor, nn
 
-from fedjoint.config.schema import Config, ModelConfig
+from fedjoint.config.schema import BackboneConfig, Config
+from fedjoint.config.section import Plugin
 from fedjoint.data.base import Federation
-from fedjoint.data.build import build_data
+from fedjoint.data.build import make_source
 from fedjoint.errors import UserError, choose
-from fedjoint.loading import load_object
-from fedjoint.model.backbones import TextBackbone, cnn, mlp
+from fedjoint.model.inputs import Inputs
 from fedjoint.model.joint import JointModel, build_model
+from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
+from fedjoint.options import construct
+from fedjoint.registry import find, load_object
 
 
 @dataclass(frozen=True)
@@ -70,39 +73,49 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         ids: the clients' ids, where ``config.data`` is that of a few of the clients.
 
     Raises:
-        UserError: the data or the backbone cannot be had.
+        UserError: the data or the backbone cannot be had, or a metric names no task.
     """
     if config.problem:
         problem = load_object(config.problem)(config)
         if not isinstance(problem, Problem):
             raise UserError(f"problem = {config.problem!r} must return a fedjoint.Problem")
-        return problem
-    tasks, data, example = build_data(config.data, config.seed, ids)
-    return Problem(tasks, Backbone(config, tuple(example.shape[1:])), data, example)
+    else:
+        source = make_source(config.data.source)
+        tasks, data, example = source.build(config.data, config.seed, ids)
+        backbone = Backbone(config.model.backbone, source.inputs(example))
+        problem = Problem(tasks, backbone, data, example)
+    return replace(problem, tasks=with_metrics(problem.tasks, config.metrics))
+
+
+def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, Plugin]) -> list[Task]:
+    """Return ``tasks`` with the metrics that are named for some of them.
+
+    Args:
+        tasks: the tasks.
+        metrics: task -> its metric.
+
+    Raises:
+        UserError: there is no such task or metric, or an option is wrong.
+    """
+    for name in metrics:
+        if name not in [task.name for task in tasks]:
+            raise choose("task in metrics", name, [task.name for task in tasks])
+    made = {name: make_metric(metric.name, metric.options) for name, metric in metrics.items()}
+    return [replace(task, metric=made.get(task.name, task.metric)) for task in tasks]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """The backbone that ``config.model`` names, for inputs of ``shape``."""
+    """Builds the backbone that is named, for ``inputs``."""
 
-    config: Config
-    shape: tuple[int, ...]
+    config: BackboneConfig
+    inputs: Inputs
 
     def __call__(self) -> nn.Module:
-        model: ModelConfig = self.config.model
-        if ":" in model.backbone:
-            return load_object(model.backbone)(model)
-        if model.backbone == "mlp":
-            return mlp(_product(self.shape), model.hidden)
-        if model.backbone == "cnn":
-            return cnn(self.shape, model.hidden, model.batch_norm)
-        if model.backbone == "text":
-            return TextBackbone(self.config.data.vocabulary, model.embedding, model.hidden[-1])
-        raise choose("model.backbone", model.backbone, ["mlp", "cnn", "text", "module:function"])
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+        name = self.config.name
+        made = construct(
+            f"backbone {name}", find("backbones", name), self.config.options, self.inputs
+        )
+        if not isinstance(made, nn.Module):
+            raise UserError(f"backbone {name}: {type(made).__name__} is no torch.nn.Module")
+        return made

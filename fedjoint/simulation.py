@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,18 @@ from torch import Tensor
 
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
-from fedjoint.engines.inline import InlineGrid
-from fedjoint.engines.local import simulated_context
-from fedjoint.engines.session import ray_workers
+from fedjoint.config.section import Plugin, Section
+from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
-from fedjoint.loading import anchored, load_object
 from fedjoint.node.store import StateStore
-from fedjoint.problem import Problem, build_problem
+from fedjoint.problem import Problem, build_problem, with_metrics
+from fedjoint.registry import anchored
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
-from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
+from fedjoint.server.callbacks import AnyCallback, as_callback
+from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
-from fedjoint.server.serve import serve
-from fedjoint.server.strategy import make_strategy
 from fedjoint.training.balance import make_balance
-
-#: Returns the ClientApp that hosts a problem's clients; named, as the library imports no client.
-CLIENT_APP = "clients.app:make_app"
 
 
 @dataclass(frozen=True)
@@ -78,16 +72,17 @@ def simulate(
     """
     config = _anchored(config if isinstance(config, Config) else check(config))
     everyone = [as_callback(callback) for callback in callbacks]
-    make_strategy(config)  # a misspelt option is found before any data is read
-    own = problem is not None
+    check_plugins(config)
+    engine, own = make_engine(config.engine), problem is not None
     if config.diagnostics.reference:
         Reference(config.diagnostics.reference, config, own)
-    problem = _problem(config, problem)
-    if problem:  # what every node would stumble over is found before there is a run
-        make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
-        problem.model(config)
+    problem = _problem(config, problem, engine)
+    # What every node would stumble over is found before there is a run.
+    make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
+    problem.model(config)
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
-    return _execute(config, problem, run, everyone)
+    backbone = engine.execute(config, problem, run, everyone)
+    return RunResult(run.path, config, run.records(), backbone)
 
 
 def resume(
@@ -110,55 +105,43 @@ def resume(
     run.described(problem)
     config = run.config()
     everyone = [as_callback(callback) for callback in callbacks]
-    return _execute(config, _problem(config, problem), run, everyone)
-
-
-def _anchored(config: Config) -> Config:
-    """Return ``config`` with the files that nodes load named by their whole paths.
-
-    They are on this machine, and the run may be resumed from another folder.
-    """
-    local, model, problem = config.local, config.model, config.problem
-    if local.method:
-        local = local.model_copy(update={"method": anchored(local.method)})
-    model = model.model_copy(update={"backbone": anchored(model.backbone)})
-    found = {"local": local, "model": model, "problem": problem and anchored(problem)}
-    return config.model_copy(update=found)
-
-
-def _problem(config: Config, problem: Problem | None) -> Problem | None:
-    if config.engine.name == "flower":
-        if problem is not None:
-            raise UserError(
-                "engine 'flower' starts processes of its own: name your problem in the config "
-                "(problem = 'module:function') instead of passing it"
-            )
-        return None
-    return problem or build_problem(config)
-
-
-def _execute(
-    config: Config, problem: Problem | None, run: RunDir, callbacks: Sequence[Callback]
-) -> RunResult:
-    if problem is None:
-        from fedjoint.engines.flower import run_flower
-
-        backbone = run_flower(config, run, callbacks)
-        return RunResult(run.path, config, run.records(), backbone)
-    make_app = partial(_make_app, problem)
-    tasks = tuple(problem.tasks)
-    if config.engine.name == "inline":
-        grid = InlineGrid(make_app(), simulated_context(1, 1), config.engine.threads)
-        backbone = serve(grid, config, run, tasks=tasks, callbacks=callbacks)
-    else:
-        from fedjoint.engines.ray import RayGrid
-
-        with ray_workers(config.engine) as workers:
-            nodes = RayGrid(workers, make_app)
-            backbone = serve(nodes, config, run, tasks=tasks, callbacks=callbacks)
+    engine = make_engine(config.engine)
+    backbone = engine.execute(config, _problem(config, problem, engine), run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 
 
-def _make_app(problem: Problem) -> Any:
-    make: Callable[..., Any] = load_object(CLIENT_APP)
-    return make(problem, write_through=False)
+def _anchored(config: Config) -> Config:
+    """Return ``config`` with the files that it names by their whole paths.
+
+    They are on this machine, and the run may be resumed from another folder.
+    """
+    local, problem = config.local, config.problem
+    if local.method:
+        local = local.model_copy(update={"method": anchored(local.method)})
+    update = {"local": local, "problem": problem and anchored(problem)}
+    return _with_anchors(config).model_copy(update=update)
+
+
+def _with_anchors(value: Any) -> Any:
+    """Return part of a configuration with the files of its plug-ins by their whole paths."""
+    if isinstance(value, list):
+        return [_with_anchors(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_anchors(item) for key, item in value.items()}
+    if not isinstance(value, Section):
+        return value
+    update = {name: _with_anchors(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, Plugin):
+        update |= {"name": anchored(value.name), "options": value.options}
+    return value.model_copy(update=update)
+
+
+def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem:
+    if problem is None:
+        return build_problem(config)
+    if engine.apart:
+        raise UserError(
+            f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
+            "config (problem = 'module:function') instead of passing it"
+        )
+    return replace(problem, tasks=with_metrics(problem.tasks, config.metrics))

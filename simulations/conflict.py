@@ -1,11 +1,12 @@
 """Two regression tasks that pull one backbone apart by a known angle.
 
-    fedjoint simulate conflict --set data.synthetic.conflict_degrees=120
+    fedjoint simulate conflict --set data.source.options.conflict_degrees=120
 
 Three clients in four have ``task0``, the others ``task1``: a rule that follows the many sacrifices
-``task1``. The heads are fixed, so the best backbone is known (see :mod:`fedjoint.data.synthetic`).
-One backbone for both tasks has a mean R2 of at most ``(1 + cos(angle)) / 2 / (1 + noise^2)``, with
-the tasks equally weighed; one backbone each reaches ``1 / (1 + noise^2)`` at any angle.
+``task1``. The heads are fixed, so the best backbone is known (see
+:mod:`fedjoint.data.sources.synthetic`). One backbone for both tasks has a mean R2 of at most
+``(1 + cos(angle)) / 2 / (1 + noise^2)``, with the tasks equally weighed; one backbone each reaches
+``1 / (1 + noise^2)`` at any angle.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ def config() -> dict[str, Any]:
         "name": "conflict",
         "rounds": 40,
         "data": {
-            "source": "synthetic",
+            "source": {
+                "name": "synthetic",
+                "options": {"tasks": 2, "inputs": 16, "conflict_degrees": 90.0, "noise": 0.1},
+            },
             "clients": 16,
             "examples_per_client": 128,
             "task_mix": [["task0"], ["task0"], ["task0"], ["task1"]],
-            "synthetic": {"tasks": 2, "inputs": 16, "conflict_degrees": 90.0, "noise": 0.1},
         },
-        "model": {"backbone": "mlp", "hidden": [32]},
+        "model": {"backbone": {"name": "mlp", "options": {"hidden": [32]}}},
         # Fast enough that 40 rounds converge: what is left to see are the rules' optima.
         "local": {"steps": 8, "batch_size": 16, "optimiser": {"lr": 0.2}},
     }

@@ -20,8 +20,13 @@ def config() -> dict[str, Any]:
     return {
         "name": "digits",
         "rounds": 60,
-        "data": {"source": "digits", "clients": 20, "partition": "dirichlet", "alpha": 0.5},
-        "model": {"backbone": "mlp", "hidden": [128, 64]},
+        "data": {
+            "source": {"name": "digits"},
+            "clients": 20,
+            "partition": "dirichlet",
+            "alpha": 0.5,
+        },
+        "model": {"backbone": {"name": "mlp", "options": {"hidden": [128, 64]}}},
         "local": {
             "epochs": 2,
             "batch_size": 16,

@@ -16,22 +16,13 @@ import torch
 from sklearn.datasets import load_breast_cancer
 
 import fedjoint
-from fedjoint.config.schema import Config
-from fedjoint.data.assign import assign, task_matrix
-from fedjoint.data.base import Examples
-from fedjoint.data.dataset import Dataset
-from fedjoint.data.federation import PartitionedFederation
-from fedjoint.model.backbones import mlp
-from fedjoint.model.tasks import Task
-from fedjoint.problem import Problem
-from fedjoint.randomness import Purpose, generator
 
 from ._script import progress, script, show
 
 TASKS = (
-    Task("malignant", "multiclass", 2),
-    Task("texture", "regression", 1),
-    Task("concavity", "regression", 1),
+    fedjoint.Task("malignant", "multiclass", 2),
+    fedjoint.Task("texture", "regression", 1),
+    fedjoint.Task("concavity", "regression", 1),
 )
 
 # Mean and standard deviation over all patients: constants, so that clinics scale alike.
@@ -44,8 +35,8 @@ def config() -> dict[str, Any]:
     return {
         "name": "tabular",
         "rounds": 40,
-        "problem": "simulations.tabular:problem",
         "data": {
+            "source": {"name": "simulations.tabular:Patients"},
             "clients": 12,
             "task_mix": [
                 ["malignant"],
@@ -57,7 +48,7 @@ def config() -> dict[str, Any]:
             "alpha": 1.0,
             "by": "malignant",
         },
-        "model": {"backbone": "mlp", "hidden": [32, 16]},
+        "model": {"backbone": {"name": "mlp", "options": {"hidden": [32, 16]}}},
         "local": {
             "epochs": 2,
             "batch_size": 8,
@@ -67,39 +58,23 @@ def config() -> dict[str, Any]:
     }
 
 
-def problem(config: Config) -> Problem:
-    """Return the tasks, the backbone, and the patients divided among the clinics."""
-    data, dataset = config.data, load()
-    holds = task_matrix(data.task_mix, dataset.task_names, data.clients)
-    clinics = PartitionedFederation(
-        dataset,
-        assign(dataset, holds, data, generator(config.seed, Purpose.PARTITION)),
-        holds,
-        seed=config.seed,
-        valid_fraction=data.valid_fraction,
-        test_fraction=data.test_fraction,
-        standardise=True,
-    )
-    x = dataset.examples.x
+class Patients(fedjoint.Source):
+    """The patients and their tumours."""
 
-    def backbone() -> torch.nn.Module:
-        return mlp(x.shape[1], config.model.hidden)
+    standardise = True
 
-    return Problem(dataset.tasks, backbone, clinics, x[:1])
-
-
-def load() -> Dataset:
-    """Load the patients; ``x`` is ``[569, 20]`` float32."""
-    found = load_breast_cancer()
-    values = dict(zip(found.feature_names, found.data.astype(np.float32).T, strict=True))
-    inputs = [name for name in found.feature_names if not name.startswith("worst")]
-    y = {
-        "malignant": torch.from_numpy((found.target == 0).astype(np.int64)),
-        "texture": _target(values["worst texture"], TEXTURE),
-        "concavity": _target(values["worst concavity"], CONCAVITY),
-    }
-    x = torch.from_numpy(np.stack([values[name] for name in inputs], 1))
-    return Dataset(TASKS, Examples(x, y))
+    def load(self, data: fedjoint.DataConfig) -> fedjoint.Dataset:
+        """Load the patients; ``x`` is ``[569, 20]`` float32."""
+        found = load_breast_cancer()
+        values = dict(zip(found.feature_names, found.data.astype(np.float32).T, strict=True))
+        inputs = [name for name in found.feature_names if not name.startswith("worst")]
+        y = {
+            "malignant": torch.from_numpy((found.target == 0).astype(np.int64)),
+            "texture": _target(values["worst texture"], TEXTURE),
+            "concavity": _target(values["worst concavity"], CONCAVITY),
+        }
+        x = torch.from_numpy(np.stack([values[name] for name in inputs], 1))
+        return fedjoint.Dataset(TASKS, fedjoint.Examples(x, y))
 
 
 def _target(values: np.ndarray, scale: tuple[float, float]) -> torch.Tensor:

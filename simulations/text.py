@@ -33,14 +33,15 @@ def config() -> dict[str, Any]:
         "name": "text",
         "rounds": 20,
         "data": {
-            "source": "text",
-            "path": [str(path) for path in _files()],
+            "source": {
+                "name": "text",
+                "options": {"path": [str(path) for path in _files()], "max_length": 32},
+            },
             "clients": 24,
             "task_mix": [["TREC"], ["mpqa"], ["rt-polarity"]],
             "partition": "iid",
-            "max_length": 32,
         },
-        "model": {"backbone": "text", "embedding": 16, "hidden": [32]},
+        "model": {"backbone": {"name": "text", "options": {"embedding": 16, "hidden": [32]}}},
         "local": {"epochs": 1, "batch_size": 32, "optimiser": {"name": "adam", "lr": 0.003}},
         # Most words are rare: only an adaptive step moves their embeddings far enough.
         "strategy": {"name": "fedadam", "options": {"server_lr": 0.3}, "weight_by": "task"},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from strategies.conflict import ConflictAware
-from strategies.cosines import ROUNDING, root, unit
-from strategies.options import one_of
+from fedjoint.options import Positive
+from strategies._conflict import ConflictAware, Length, Level
+from strategies._cosines import ROUNDING, root, unit
 
 
 class AlignedMTL(ConflictAware):
@@ -22,14 +24,11 @@ class AlignedMTL(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
 
         scale: s, as in the official code: ``min``, which the paper's convergence needs,
             ``median`` (of an even number, the lower one) or ``rmse``, the root mean square. It
             only matters with ``length="own"``.
-
-    Raises:
-        UserError: an option is out of range.
 
     Paper: Senushkin et al., "Independent Component Alignment for Multi-Task Learning", CVPR
     2023, https://arxiv.org/abs/2305.19000
@@ -37,13 +36,13 @@ class AlignedMTL(ConflictAware):
 
     def __init__(
         self,
-        level: str = "task",
-        server_lr: float = 1.0,
-        length: str = "own",
-        scale: str = "min",
+        level: Level = "task",
+        server_lr: Positive = 1.0,
+        length: Length = "own",
+        scale: Literal["min", "median", "rmse"] = "min",
     ) -> None:
         super().__init__(level, server_lr, length)
-        self.scale = one_of("scale", scale, ("min", "median", "rmse"))
+        self.scale = scale
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
         length, cosines = unit(gram)

@@ -1,4 +1,4 @@
-"""CAGrad, and the rule by which FedHCA2 merges encoders."""
+"""CAGrad: the best worst case within a ball around the mean."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from strategies.conflict import ConflictAware
-from strategies.convex import minimise
-from strategies.cosines import APART, root, unit
-from strategies.options import number
+from fedjoint.options import BelowOne, Positive
+from strategies._conflict import ConflictAware, Length, Level
+from strategies._convex import minimise
+from strategies._cosines import APART, root, unit
 
 
 class CAGrad(ConflictAware):
@@ -24,12 +24,9 @@ class CAGrad(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
         radius: the paper's c, in [0, 1): 0 is the mean; it converges to a minimum of the mean
             loss whatever the value.
-
-    Raises:
-        UserError: an option is out of range.
 
     Paper: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021,
     https://arxiv.org/abs/2110.14048
@@ -37,13 +34,13 @@ class CAGrad(ConflictAware):
 
     def __init__(
         self,
-        level: str = "task",
-        server_lr: float = 1.0,
-        length: str = "own",
-        radius: float = 0.5,
+        level: Level = "task",
+        server_lr: Positive = 1.0,
+        length: Length = "own",
+        radius: BelowOne = 0.5,
     ) -> None:
         super().__init__(level, server_lr, length)
-        self.radius = number("radius", radius, least=0, below=1)
+        self.radius = radius
 
     def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
         length, cosines = unit(gram)
@@ -65,40 +62,3 @@ class CAGrad(ConflictAware):
         x = minimise(function, start, np.zeros_like(share), 1 / share, share)
         factor = self.radius * size / np.linalg.norm(directions @ x)
         return weights + torch.from_numpy(factor * x * share)
-
-
-class FedHCA2(CAGrad):
-    """The conflict-averse merge of encoders in FedHCA2: CAGrad around the plain mean, rescaled.
-
-    ``step = CAGrad(equal weights) / (1 + radius^2)``. Kept of the paper: this common step. Left
-    out, since they give every client a backbone of its own or merge heads, which never travel
-    here: the learnt per-client weights of the step, the mean over clients of the same tasks,
-    and the cross attention between decoders.
-
-    Args:
-        level: ``client``, as in the paper, or ``task``.
-        server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
-        radius: the paper's c, in [0, 1).
-
-    Raises:
-        UserError: an option is out of range.
-
-    Paper: Lu et al., "FedHCA2: Towards Hetero-Client Federated Multi-Task Learning", CVPR 2024,
-    https://arxiv.org/abs/2311.13250
-    """
-
-    omits = "weights learnt per client, cross attention of decoders, means of like clients"
-
-    def __init__(
-        self,
-        level: str = "client",
-        server_lr: float = 1.0,
-        length: str = "own",
-        radius: float = 0.4,
-    ) -> None:
-        super().__init__(level, server_lr, length, radius)
-
-    def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
-        equal = torch.full_like(weights, 1 / len(weights))
-        return super().coefficients(gram, equal) / (1 + self.radius**2)

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from fedjoint.options import Positive
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies.options import number
 
 
 class FedAvg(JointStrategy):
@@ -16,18 +16,15 @@ class FedAvg(JointStrategy):
     Args:
         server_lr: factor on the mean update, above zero; 1 is plain averaging.
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: McMahan et al., "Communication-Efficient Learning of Deep Networks from
     Decentralized Data", AISTATS 2017, https://arxiv.org/abs/1602.05629
     """
 
     per_client = False
 
-    def __init__(self, server_lr: float = 1.0) -> None:
+    def __init__(self, server_lr: Positive = 1.0) -> None:
         super().__init__()
-        self.server_lr = number("server_lr", server_lr, above=0)
+        self.server_lr = server_lr
 
     def merge(self, updates: Updates) -> Tensor:
         return self.step(updates.mean())

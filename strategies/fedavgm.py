@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from fedjoint.options import BelowOne, Positive
 from strategies.fedavg import FedAvg
-from strategies.options import number
 
 
 class FedAvgM(FedAvg):
@@ -16,16 +16,13 @@ class FedAvgM(FedAvg):
         server_lr: length of the step.
         momentum: share of the last m that is kept, in [0, 1).
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for
     Federated Visual Classification", 2019, https://arxiv.org/abs/1909.06335
     """
 
-    def __init__(self, server_lr: float = 1.0, momentum: float = 0.9) -> None:
+    def __init__(self, server_lr: Positive = 1.0, momentum: BelowOne = 0.9) -> None:
         super().__init__(server_lr)
-        self.momentum = number("momentum", momentum, least=0, below=1)
+        self.momentum = momentum
 
     def step(self, mean: Tensor) -> Tensor:
         last = self.state.get("momentum", torch.zeros_like(mean))

@@ -1,13 +1,16 @@
-"""FedDyn: dynamic regularisation, so that local and global optima agree."""
+"""FedDyn: dynamic regularisation, so that local and global optima agree.
+
+The clients' half is :mod:`clients.feddyn`.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from fedjoint.options import Positive, Whole
 from fedjoint.server.updates import Updates
-from strategies.options import number
-from strategies.population import OverPopulation
+from strategies._population import OverPopulation
 
 
 class FedDyn(OverPopulation):
@@ -26,18 +29,17 @@ class FedDyn(OverPopulation):
         population: number of clients; 0 counts those that the run knows of.
         server_lr: factor on the step; the paper's is 1.
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021,
     https://arxiv.org/abs/2111.04263
     """
 
     method = "feddyn"
 
-    def __init__(self, alpha: float = 0.01, population: int = 0, server_lr: float = 1.0) -> None:
+    def __init__(
+        self, alpha: Positive = 0.01, population: Whole = 0, server_lr: Positive = 1.0
+    ) -> None:
         super().__init__(population, server_lr)
-        self.method_options["alpha"] = number("alpha", alpha, above=0)
+        self.method_options["alpha"] = alpha
 
     def merge(self, updates: Updates) -> Tensor:
         self.see(updates)

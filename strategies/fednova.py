@@ -28,9 +28,6 @@ class FedNova(FedAvg):
     Args:
         server_lr: factor on the merged update.
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous
     Federated Optimization", NeurIPS 2020, https://arxiv.org/abs/2007.07481
     """

@@ -1,7 +1,10 @@
-"""FedProx: local training stays near the backbone it received."""
+"""FedProx: local training stays near the backbone it received.
 
+The clients' half is :mod:`clients.prox`.
+"""
+
+from fedjoint.options import NotNegative, Positive
 from strategies.fedavg import FedAvg
-from strategies.options import number
 
 
 class FedProx(FedAvg):
@@ -11,9 +14,6 @@ class FedProx(FedAvg):
         mu: strength of the pull towards the received backbone, not negative.
         server_lr: factor on the mean update.
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020,
     https://arxiv.org/abs/1812.06127
     """
@@ -21,6 +21,6 @@ class FedProx(FedAvg):
     omits = "less work on slow clients"
     method = "prox"
 
-    def __init__(self, mu: float = 0.01, server_lr: float = 1.0) -> None:
+    def __init__(self, mu: NotNegative = 0.01, server_lr: Positive = 1.0) -> None:
         super().__init__(server_lr)
-        self.method_options["mu"] = number("mu", mu, least=0)
+        self.method_options["mu"] = mu

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from fedjoint.options import Count, Positive
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies.cosines import squared_distances
-from strategies.options import number, whole
+from strategies._cosines import squared_distances
 
 
 class GeometricMedian(JointStrategy):
@@ -27,19 +27,16 @@ class GeometricMedian(JointStrategy):
         iterations: at most so many; they stop early once the coefficients settle.
         smoothing: distances below this share of the scale count as equal.
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Pillutla, Kakade and Harchaoui, "Robust Aggregation for Federated Learning", IEEE
     Transactions on Signal Processing 2022, https://arxiv.org/abs/1912.13445
     """
 
     omits = "secure aggregation"
 
-    def __init__(self, iterations: int = 200, smoothing: float = 1e-6) -> None:
+    def __init__(self, iterations: Count = 200, smoothing: Positive = 1e-6) -> None:
         super().__init__()
-        self.iterations = whole("iterations", iterations, least=1)
-        self.smoothing = number("smoothing", smoothing, above=0)
+        self.iterations = iterations
+        self.smoothing = smoothing
 
     def merge(self, updates: Updates) -> Tensor:
         gram, weights = updates.gram, updates.weights.double()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.options import Positive, UpToOne
 from fedjoint.server.updates import Updates, inner_products
-from strategies.cosines import ROUNDING
+from strategies._cosines import ROUNDING
 from strategies.fedavg import FedAvg
-from strategies.options import number
 
 
 class MaTU(FedAvg):
@@ -35,18 +35,15 @@ class MaTU(FedAvg):
         threshold: least similarity at which tasks share, in [0, 1].
         server_lr: factor on the merged update.
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Tsouvalas, Ozcelebi and Meratnia, "Many-Task Federated Fine-Tuning via Unified Task
     Vectors", 2025, https://arxiv.org/abs/2502.06376
     """
 
     omits = "the masks and factors that give every task a model of its own"
 
-    def __init__(self, threshold: float = 0.0, server_lr: float = 1.0) -> None:
+    def __init__(self, threshold: UpToOne = 0.0, server_lr: Positive = 1.0) -> None:
         super().__init__(server_lr)
-        self.threshold = number("threshold", threshold, least=0, most=1)
+        self.threshold = threshold
 
     def merge(self, updates: Updates) -> Tensor:
         tasks = updates.by_task()

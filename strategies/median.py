@@ -4,7 +4,7 @@ from torch import Tensor
 
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies.columns import by_columns, median
+from strategies._columns import by_columns, middle
 
 
 class Median(JointStrategy):
@@ -18,4 +18,4 @@ class Median(JointStrategy):
     """
 
     def merge(self, updates: Updates) -> Tensor:
-        return by_columns(updates.matrix, median)
+        return by_columns(updates.matrix, middle)

@@ -1,4 +1,4 @@
-"""MGDA and FedMGDA+: the shortest convex combination of the updates."""
+"""MGDA: the shortest convex combination of the updates."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from strategies.conflict import ConflictAware
-from strategies.convex import minimise
-from strategies.cosines import root, unit
-from strategies.options import number
+from strategies._conflict import ConflictAware
+from strategies._cosines import root, unit
 
 
 class MGDA(ConflictAware):
@@ -27,7 +25,7 @@ class MGDA(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
 
     Papers: Desideri, "Multiple-gradient descent algorithm (MGDA) for multiobjective
     optimization", 2012, https://doi.org/10.1016/j.crma.2012.03.014; Sener and Koltun,
@@ -41,49 +39,3 @@ class MGDA(ConflictAware):
         system = np.vstack([root(cosines).numpy(), share])
         x, _ = nnls(system, np.append(np.zeros(len(share)), 1.0))
         return torch.from_numpy(x * share / (x @ share))
-
-
-class FedMGDAPlus(ConflictAware):
-    """MGDA on updates of unit length, with weights near the clients' own.
-
-    ``c_i = length * lambda_i / |update_i|`` with
-    ``lambda = argmin |sum_i lambda_i * update_i / |update_i||^2`` over convex weights with
-    ``|lambda_i - weights_i| <= epsilon``. The paper leaves the length to the server's step
-    size; here it is the weighted mean of ``|update_i|``.
-
-    Args:
-        level: ``client``, as in the paper, or ``task``.
-        server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
-        epsilon: in (0, 1]: near 0 averages the directions, 1 lets the weights move freely.
-
-    Raises:
-        UserError: an option is out of range.
-
-    Paper: Hu et al., "Federated Learning Meets Multi-objective Optimization", 2020,
-    https://arxiv.org/abs/2006.11489
-    """
-
-    omits = "a step length of the server's own, which decays"
-
-    def __init__(
-        self,
-        level: str = "client",
-        server_lr: float = 1.0,
-        length: str = "own",
-        epsilon: float = 0.1,
-    ) -> None:
-        super().__init__(level, server_lr, length)
-        self.epsilon = number("epsilon", epsilon, above=0, most=1)
-
-    def coefficients(self, gram: Tensor, weights: Tensor) -> Tensor:
-        length, cosines = unit(gram)
-        inner, middle = cosines.numpy(), weights.numpy()
-
-        def function(x: np.ndarray) -> tuple[float, np.ndarray]:
-            slope = inner @ x
-            return x @ slope / 2, slope
-
-        low = np.maximum(middle - self.epsilon, 0)
-        best = minimise(function, middle, low, np.minimum(middle + self.epsilon, 1))
-        return weights @ length * torch.from_numpy(best) / length

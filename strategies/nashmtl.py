@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
-from strategies.conflict import ConflictAware
-from strategies.cosines import APART, root, unit
+from strategies._conflict import ConflictAware
+from strategies._cosines import APART, root, unit
 
 _STEPS, _TOLERANCE = 100, 1e-6  # of Newton's method; of the equation, relative
 
@@ -24,10 +24,10 @@ class NashMTL(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies.conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
 
     Raises:
-        UserError: an option is out of range, or the equation cannot be met in a round.
+        UserError: the equation cannot be met in a round.
 
     Paper: Navon et al., "Multi-Task Learning as a Bargaining Game", ICML 2022,
     https://arxiv.org/abs/2202.01017

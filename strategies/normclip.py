@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint.options import Positive
 from fedjoint.server.updates import Updates
 from strategies.fedavg import FedAvg
-from strategies.options import number
 
 
 class NormClip(FedAvg):
@@ -19,9 +19,6 @@ class NormClip(FedAvg):
         norm: the greatest length of an update ``[P]``, above zero; longer ones are scaled down.
         server_lr: factor on the mean of the clipped updates.
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Sun et al., "Can You Really Backdoor Federated Learning?", 2019,
     https://arxiv.org/abs/1911.07963
     """
@@ -29,9 +26,9 @@ class NormClip(FedAvg):
     omits = "Gaussian noise"
     per_client = True
 
-    def __init__(self, norm: float = 1.0, server_lr: float = 1.0) -> None:
+    def __init__(self, norm: Positive = 1.0, server_lr: Positive = 1.0) -> None:
         super().__init__(server_lr)
-        self.norm = number("norm", norm, above=0)
+        self.norm = norm
 
     def merge(self, updates: Updates) -> Tensor:
         length = torch.linalg.vector_norm(updates.matrix, dim=1)

@@ -1,4 +1,7 @@
-"""Scaffold: control variates against the drift of local training."""
+"""Scaffold: control variates against the drift of local training.
+
+The clients' half is :mod:`clients.scaffold`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod
-from strategies.population import OverPopulation
+from strategies._population import OverPopulation
 
 
 class Scaffold(OverPopulation):
@@ -27,9 +30,6 @@ class Scaffold(OverPopulation):
     Args:
         population: number of clients; 0 counts those that the run knows of.
         server_lr: factor on the mean update.
-
-    Raises:
-        UserError: an option is out of range.
 
     Paper: Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated
     Learning", ICML 2020, https://arxiv.org/abs/1910.06378

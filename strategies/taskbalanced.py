@@ -18,9 +18,6 @@ class TaskBalanced(FedAvg):
 
     Args:
         server_lr: factor on the merged update.
-
-    Raises:
-        UserError: an option is out of range.
     """
 
     def merge(self, updates: Updates) -> Tensor:

@@ -1,13 +1,14 @@
 """The coordinate-wise trimmed mean."""
 
 from decimal import Decimal
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies.columns import by_columns
-from strategies.options import number
+from strategies._columns import by_columns
 
 
 class TrimmedMean(JointStrategy):
@@ -22,16 +23,13 @@ class TrimmedMean(JointStrategy):
     Args:
         beta: share left out at either end, in [0, 0.5).
 
-    Raises:
-        UserError: an option is out of range.
-
     Paper: Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
     Rates", ICML 2018, https://arxiv.org/abs/1803.01498
     """
 
-    def __init__(self, beta: float = 0.2) -> None:
+    def __init__(self, beta: Annotated[float, Field(ge=0, lt=0.5)] = 0.2) -> None:
         super().__init__()
-        self.beta = number("beta", beta, least=0, below=0.5)
+        self.beta = beta
 
     def merge(self, updates: Updates) -> Tensor:
         n = len(updates)

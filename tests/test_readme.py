@@ -36,7 +36,7 @@ def test_own_strategy_in_a_file(tmp_path):
 
 
 def test_every_strategy_is_listed():
-    from fedjoint.loading import registered
+    from fedjoint.registry import registered
 
     listed = set(re.findall(r"`(\w+)`", TEXT))
     assert [name for name in registered("strategies") if name not in listed] == []

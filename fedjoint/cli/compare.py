@@ -13,12 +13,12 @@ from rich.status import Status
 from fedjoint.cli.common import Scenario, Settings, console
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
-from fedjoint.entries import split_entries
 from fedjoint.errors import UserError
 from fedjoint.experiments import plots
 from fedjoint.experiments.arms import Arm, OnRun
 from fedjoint.experiments.bench import bench_strategies
 from fedjoint.experiments.compare import compare
+from fedjoint.experiments.entries import split_entries
 from fedjoint.experiments.search import Search, read_search
 from fedjoint.experiments.show_bench import show_bench
 from fedjoint.experiments.show_compare import show_compare

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedjoint.catalogue import catalogue
+from fedjoint.cli.catalogue import catalogue
 from fedjoint.cli.common import console
 from fedjoint.errors import choose
 

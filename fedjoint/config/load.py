@@ -7,11 +7,12 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fedjoint.config.schema import Config
+from fedjoint.config.section import Plugin
 from fedjoint.errors import UserError
 
 
@@ -66,7 +67,9 @@ def put(tree: dict[str, Any], keys: Sequence[str], value: Any, source: str) -> N
         UserError: one of the tables is none.
     """
     *tables, last = keys
-    for table in tables:
+    for table, inner in zip(tables, keys[1:], strict=True):
+        if isinstance(tree.get(table), str) and inner in Plugin.model_fields:
+            tree[table] = {"name": tree[table]}  # a name alone is short for that
         tree = tree.setdefault(table, {})
         if not isinstance(tree, dict):
             raise UserError(f"{source}: {table} = {tree!r}: write it as a table")
@@ -106,5 +109,8 @@ def _explain(error: ValidationError) -> str:
 def _fields(place: list[str]) -> list[str]:
     model: Any = Config
     for part in place:
-        model = model.model_fields[part].annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model = model.model_fields[part].annotation
+        else:  # a list or a table of them
+            model = get_args(model)[-1]
     return list(model.model_fields)

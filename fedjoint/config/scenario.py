@@ -9,7 +9,7 @@ from typing import Any
 from fedjoint.config.load import check, load, override, put
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError, choose
-from fedjoint.loading import find, registered
+from fedjoint.registry import find, registered
 
 
 def scenario_config(scenario: str, settings: Sequence[str], **flags: Any) -> Config:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from fedjoint.config.section import Section
-from fedjoint.data.config import DataConfig
+from fedjoint.config.data import DataConfig
+from fedjoint.config.section import Plugin, Section
 
 
 class OptimiserConfig(Section):
@@ -73,58 +72,45 @@ class LocalConfig(Section):
         return self.optimiser.lr * self.lr_decay ** (round - 1)
 
 
-class BalanceConfig(Section):
+class BalanceConfig(Plugin):
     """How the losses of several tasks on one client are weighted."""
 
-    name: Literal["fixed", "uncertainty", "gradnorm", "dwa"] = "fixed"
-    weights: dict[str, float] = Field({}, description="task -> weight (fixed only; default 1)")
-    alpha: float = Field(1.5, ge=0, description="GradNorm's restoring force")
-    lr: float = Field(0.025, gt=0, description="GradNorm's learning rate of the weights")
-    temperature: float = Field(2.0, gt=0, description="DWA's temperature")
+    name: str = Field("fixed", description="see fedjoint list balances, or file.py:Class")
 
-    @model_validator(mode="after")
-    def _fixed_only(self) -> BalanceConfig:
-        if self.weights and self.name != "fixed":
-            raise ValueError("weights belong to name = 'fixed'")
-        if not all(0 <= w < math.inf for w in self.weights.values()):
-            raise ValueError("weights must be finite and not negative")
-        return self
+
+class BackboneConfig(Plugin):
+    """The architecture of the backbone."""
+
+    name: str = Field(
+        "mlp", description="see fedjoint list backbones, or file.py:function, (inputs) -> module"
+    )
 
 
 class ModelConfig(Section):
     """The backbone."""
 
-    backbone: str = Field(
-        "mlp", description="mlp, cnn, text, or package.module:function (config) -> module"
-    )
-    hidden: list[int] = Field([128, 64], description="layer widths (mlp), channels (cnn), features")
-    embedding: int = Field(32, ge=1, description="size of a word embedding (text)")
-    batch_norm: bool = Field(False, description="put BatchNorm into the cnn")
+    backbone: BackboneConfig = BackboneConfig()
     norm: Literal["shared", "local"] = Field(
         "shared", description="send BatchNorm parameters and buffers, or keep them (FedBN)"
     )
 
+
+class CompressionConfig(Plugin):
+    """What clients send in place of the whole update."""
+
+    name: str = Field("none", description="none, see fedjoint list compressions, or file.py:Class")
+
     @model_validator(mode="after")
-    def _widths(self) -> ModelConfig:
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError("hidden needs one or more positive widths")
+    def _none_alone(self) -> CompressionConfig:
+        if self.name == "none" and self.options:
+            raise ValueError("options belong to a compression: set its name")
         return self
 
 
-class CompressionConfig(Section):
-    """What clients send in place of the whole update."""
-
-    name: Literal["none", "topk", "int8"] = "none"
-    fraction: float = Field(0.1, gt=0, le=1, description="topk: share of the parameters sent")
-
-
-class StrategyConfig(Section):
+class StrategyConfig(Plugin):
     """Aggregation."""
 
-    name: str = Field(
-        "fedavg", description="registered name, package.module:Class or file.py:Class"
-    )
-    options: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field("fedavg", description="see fedjoint list strategies, or file.py:Class")
     weight_by: Literal["examples", "client", "task"] = Field(
         "examples", description="task: the clients of every task have the same weight together"
     )
@@ -154,10 +140,10 @@ class DiagnosticsConfig(Section):
     )
 
 
-class EngineConfig(Section):
+class EngineConfig(Plugin):
     """What executes the rounds."""
 
-    name: Literal["ray", "inline", "flower"] = "ray"
+    name: str = Field("ray", description="see fedjoint list engines, or file.py:Class")
     workers: int = Field(0, ge=0, description="workers; 0: one per GPU share, else per CPU core")
     min_nodes: int = Field(1, ge=1, description="nodes without which no round starts (deployed)")
     blocks: int = Field(0, ge=0, description="blocks of clients; 0: 4 to 64, by their number")
@@ -187,6 +173,10 @@ class Config(Section):
     problem: str | None = Field(
         None, description="package.module:function or file.py:function, (config) -> Problem"
     )
+    metrics: dict[str, Plugin] = Field(
+        {},
+        description="task -> its metric, see fedjoint list metrics; default: by the kind of task",
+    )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     local: LocalConfig = LocalConfig(epochs=1)
@@ -195,4 +185,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     engine: EngineConfig = EngineConfig()
+    callbacks: list[Plugin] = Field(
+        [], description="what follows the run on its server: file.py:Class or file.py:function"
+    )
     output: OutputConfig = OutputConfig()

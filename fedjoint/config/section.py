@@ -1,8 +1,10 @@
-"""The base of every table of the configuration."""
+"""The bases of the configuration's tables."""
+
+from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -18,3 +20,19 @@ class Section(BaseModel):
         if isinstance(value, bool) and field.annotation is not bool:
             raise ValueError("true and false are for switches, which this is not")
         return value
+
+
+class Plugin(Section):
+    """A plug-in and its options, ``{name = "topk", options = {fraction = 0.1}}``; or its name."""
+
+    name: str = Field(
+        description="built-in or registered name, package.module:Name or file.py:Name"
+    )
+    options: dict[str, Any] = Field(
+        {}, description="its options; fedjoint show NAME tells which there are"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value

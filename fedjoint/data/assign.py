@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedjoint.config.data import DataConfig
 from fedjoint.data import partition
-from fedjoint.data.config import DataConfig
 from fedjoint.data.dataset import Dataset, is_known
 from fedjoint.errors import choose
 

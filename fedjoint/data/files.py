@@ -1,4 +1,4 @@
-"""Finding and reading the files of ``data.path``."""
+"""Finding and reading the files of ``data.source.options.path``."""
 
 import codecs
 from collections.abc import Sequence
@@ -20,12 +20,16 @@ def find(path: str | Sequence[str]) -> list[Path]:
         if place.is_dir():
             inside = sorted(f for f in place.iterdir() if f.is_file() and f.name[0] != ".")
             if not inside:
-                raise UserError(f"{place}: the folder has no files; set data.path to the data")
+                raise UserError(
+                    f"{place}: the folder has no files; set data.source.options.path to the data"
+                )
             found += inside
         elif place.exists():
             found.append(place)
         else:
-            raise UserError(f"{place}: no such file or folder; set data.path to the data")
+            raise UserError(
+                f"{place}: no such file or folder; set data.source.options.path to the data"
+            )
     return found
 
 
@@ -67,4 +71,4 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check data.path") from None
+        raise UserError(f"{path}: {error.strerror}; check data.source.options.path") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 
 Where = Callable[[int], str]  # position of an example -> file:line
+
+#: column or file -> kind of task
+Targets = dict[str, Literal["multiclass", "multilabel", "regression"]]
 
 
 def read_labels(

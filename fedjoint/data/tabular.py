@@ -10,14 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from fedjoint.data.base import Examples
-from fedjoint.data.config import DataConfig
-from fedjoint.data.dataset import Dataset
-from fedjoint.data.files import find, read_text
-from fedjoint.data.labels import read_labels
-from fedjoint.errors import UserError, choose
+from fedjoint.data.files import read_text
+from fedjoint.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -34,66 +29,8 @@ class Table:
 
     def numbers(self, name: str) -> np.ndarray:
         """Return a column as ``[n]`` float32, NaN where a cell is no number."""
-        found = [_number(cell) for cell in self.columns[name]]
+        found = [number(cell) for cell in self.columns[name]]
         return np.array([np.nan if number is None else number for number in found], np.float32)
-
-
-def load(config: DataConfig) -> Dataset:
-    """Load one task per column of ``data.targets``; ``x`` is ``[n, features]`` float32.
-
-    Several files are joined; they need the same columns. Targets are used as they are: scale
-    regression targets to about unit size beforehand.
-
-    Raises:
-        UserError: a file or a column is missing, a row is malformed, a feature is no finite
-            number, or a label is wrong (see :func:`fedjoint.data.labels.read_labels`).
-    """
-    table = read(config)
-    x = np.stack([_numbers(table, name) for name in feature_columns(table, config)], 1)
-    labels = {
-        name: read_labels(
-            name, kind, table.columns[name], table.places.__getitem__, config.outputs.get(name)
-        )
-        for name, kind in config.targets.items()
-    }
-    owner = config.owner_column
-    skewed_by_column = config.by in table.columns and config.by not in config.targets
-    return Dataset(
-        tuple(task for task, _ in labels.values()),
-        Examples(torch.from_numpy(x), {name: y for name, (_, y) in labels.items()}),
-        owner=np.array(table.columns[owner]) if owner else None,
-        strata=np.unique(table.columns[config.by], return_inverse=True)[1]
-        if skewed_by_column and config.by
-        else None,
-    )
-
-
-def read(config: DataConfig) -> Table:
-    """Read and join the files of ``data.path``, which have the columns that ``config`` names.
-
-    Raises:
-        UserError: a file or a column is missing, or a row is malformed or names no client.
-    """
-    table = _join([read_table(path, config.encoding) for path in find(config.path or "")])
-    for name in [*config.targets, *config.features, config.client_column, config.by]:
-        if name is not None and name not in table.columns:
-            raise choose("column", name, table.columns)
-    for row, owner in enumerate(table.columns.get(config.owner_column or "", [])):
-        if not owner.strip():
-            raise UserError(
-                f"{table.places[row]}: client_column {config.owner_column!r} is empty; name the "
-                "row's client or leave the row out"
-            )
-    return table
-
-
-def feature_columns(table: Table, config: DataConfig) -> list[str]:
-    """Return the columns that are features: those named, or every other one of numbers.
-
-    Raises:
-        UserError: none is named, and no other column's first cell that is not empty is a number.
-    """
-    return config.features or _numeric(table, {*config.targets, config.client_column})
 
 
 def cell(value: Any) -> str:
@@ -157,7 +94,7 @@ def _parquet(path: Path) -> Table:
     return Table(columns, [f"{path}: row {i}" for i in range(table.num_rows)])
 
 
-def _join(tables: Sequence[Table]) -> Table:
+def join(tables: Sequence[Table]) -> Table:
     first = tables[0]
     for table in tables:
         odd = set(table.columns) ^ set(first.columns)
@@ -170,32 +107,7 @@ def _join(tables: Sequence[Table]) -> Table:
     return Table(columns, [place for table in tables for place in table.places])
 
 
-def _numeric(table: Table, taken: set[str | None]) -> list[str]:
-    """Return the columns that are not ``taken`` and whose first filled cell is a number."""
-    begins = {
-        name: next((cell for cell in cells if cell.strip()), "")
-        for name, cells in table.columns.items()
-        if name not in taken
-    }
-    names = [name for name, first in begins.items() if _number(first) is not None]
-    if not names:
-        raise UserError(f"{table.places[0]}: no column of numbers is left; set data.features")
-    return names
-
-
-def _numbers(table: Table, name: str) -> np.ndarray:
-    x = table.numbers(name)
-    wrong = ~np.isfinite(x)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise UserError(
-            f"{table.places[row]}: feature {name!r} is {table.columns[name][row]!r}, not a finite "
-            "number; fix the row or leave the column out of data.features"
-        )
-    return x
-
-
-def _number(cell: str) -> float | None:
+def number(cell: str) -> float | None:
     try:
         return float(cell)
     except ValueError:

@@ -11,7 +11,7 @@ from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
-from fedjoint.server.strategy import make_strategy
+from fedjoint.server.plugins import check_plugins
 
 _NUMBER = "flower-run"  # a file of its own, as the ServerApp writes run.json
 
@@ -22,7 +22,7 @@ def start(config: Config, connection: Connection) -> tuple[RunDir, str]:
     Raises:
         UserError: a setting is wrong, or the server refuses the run.
     """
-    make_strategy(config)  # a misspelt option is found before any node is bothered
+    check_plugins(config)
     run = RunDir.create(Path(config.output.dir), config.name, config)
     return run, _submit(run, connection)
 

@@ -12,39 +12,40 @@ from torch import Tensor
 from fedjoint._util import processes
 from fedjoint._util.net import free_port, wait_for
 from fedjoint.config.schema import Config
+from fedjoint.engines.base import Engine
 from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder, program
+from fedjoint.problem import Problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.callbacks import Callback, followed
 
 _START = 60.0  # seconds for the SuperLink to start
 
 
-def run_flower(config: Config, run: RunDir, callbacks: Sequence[Callback]) -> dict[str, Tensor]:
-    """Run a scenario in Flower's simulation runtime, and return the final backbone.
+class Flower(Engine):
+    """Flower's own simulation, ``engine.workers`` nodes (default 2)."""
 
-    Args:
-        config: the run's configuration; ``engine.workers`` simulated nodes (default 2).
-        run: its directory.
-        callbacks: hear how the run goes.
+    apart = True
 
-    Raises:
-        UserError: Flower cannot start, or the run fails.
-    """
-    folder = run.path / "flower"
-    try:
-        with superlink(folder) as connection:
-            app = make_app_folder(folder / "app")
-            settings = {"run-dir": str(run.path.resolve())}
-            number = connection.submit(app, settings, config.engine.workers or 2)
-            with followed(callbacks, config, run.path) as on_round:
-                status = follow(connection, number, run, on_round)
-                if not status.endswith("completed"):
-                    raise UserError(f"Flower's simulation {status}; see {folder / 'superlink.log'}")
-    except BaseException:
-        run.mark("failed")
-        raise
-    return run.backbone().backbone
+    def execute(
+        self, config: Config, problem: Problem, run: RunDir, callbacks: Sequence[Callback]
+    ) -> dict[str, Tensor]:
+        """Run a scenario in Flower's simulation runtime, which builds its own ``problem``."""
+        folder = run.path / "flower"
+        try:
+            with superlink(folder) as connection:
+                app = make_app_folder(folder / "app")
+                settings = {"run-dir": str(run.path.resolve())}
+                number = connection.submit(app, settings, config.engine.workers or 2)
+                with followed(callbacks, config, run.path) as on_round:
+                    status = follow(connection, number, run, on_round)
+                    if not status.endswith("completed"):
+                        log = folder / "superlink.log"
+                        raise UserError(f"Flower's simulation {status}; see {log}")
+        except BaseException:
+            run.mark("failed")
+            raise
+        return run.backbone().backbone
 
 
 @contextmanager

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 
-from fedjoint.engines.local import LocalGrid
+from fedjoint.engines.base import Engine, MakeApp
+from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.flower.compat import number
+
+
+class Inline(Engine):
+    """One node, in this process: for a debugger, and for what is too small for workers."""
+
+    @contextmanager
+    def grid(self, make_app: MakeApp) -> Iterator[Grid]:
+        yield InlineGrid(make_app(), simulated_context(1, 1), self.config.threads)
 
 
 class InlineGrid(LocalGrid):

@@ -4,26 +4,63 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import torch
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedjoint.config.schema import EngineConfig
+from fedjoint.engines.base import Engine, MakeApp
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
 from fedjoint.flower.compat import number
-from fedjoint.loading import from_files
 from fedjoint.protocol.arrays import to_arrays
 from fedjoint.protocol.messages import NODE_DIED
+from fedjoint.registry import from_files
 
 #: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.
 _INLINE = 1 << 20
+
+
+_kept: list[Workers] = []
+
+
+class Ray(Engine):
+    """Workers on all cores and GPUs of this machine, or of a Ray cluster; a node each."""
+
+    @contextmanager
+    def grid(self, make_app: MakeApp) -> Iterator[Grid]:
+        with self._workers() as workers:
+            yield RayGrid(workers, make_app)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Keep the workers up for the runs inside: most of a short run is their start."""
+        with self._workers() as workers:
+            _kept.append(workers)
+            try:
+                yield
+            finally:
+                _kept.remove(workers)
+
+    @contextmanager
+    def _workers(self) -> Iterator[Workers]:
+        """Yield the session's workers where they are of this configuration, else new ones."""
+        for kept in _kept:
+            if kept.config == self.config:
+                yield kept
+                return
+        workers = Workers(self.config)
+        try:
+            yield workers
+        finally:
+            workers.close()
 
 
 class Worker:
@@ -38,7 +75,7 @@ class Worker:
         torch.set_num_threads(threads)
         self.context = context
 
-    def host(self, make_app: Callable[[], ClientApp]) -> None:
+    def host(self, make_app: MakeApp) -> None:
         """Make the app; problems may be large, and Ray shares what is passed here."""
         self.app = make_app()
 
@@ -79,7 +116,7 @@ class Workers:
             )
         self.actors = {node: self._start_actor(node) for node in range(1, self.count + 1)}
 
-    def host(self, make_app: Callable[[], ClientApp]) -> None:
+    def host(self, make_app: MakeApp) -> None:
         """Have every worker make the app of the next run.
 
         Raises:
@@ -127,7 +164,7 @@ class RayGrid(LocalGrid):
         make_app: returns the ClientApp; pickled to the workers.
     """
 
-    def __init__(self, workers: Workers, make_app: Callable[[], ClientApp]):
+    def __init__(self, workers: Workers, make_app: MakeApp):
         super().__init__()
         self.workers = workers
         workers.host(make_app)

@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from fedjoint.config.schema import Config
-from fedjoint.engines.session import session
-from fedjoint.entries import entry_configs
+from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, Way, mean
+from fedjoint.experiments.entries import entry_configs
 from fedjoint.experiments.intervals import columns, holm, interval, p_value
 from fedjoint.experiments.paired import Paired, overall
 from fedjoint.experiments.per_task import PER_TASK
@@ -158,7 +158,7 @@ def bench_strategies(
     Args:
         config: everything but the strategy.
         strategies: names, with options where they are wanted, see
-            :func:`fedjoint.entries.entry_configs`.
+            :func:`fedjoint.experiments.entries.entry_configs`.
         seeds: how many.
         per_task: the strategy, named in the same way, that merges the updates of one task's
             clients in the per-task arm; by default ``config``'s own.
@@ -182,7 +182,7 @@ def bench_strategies(
     tuner = Tuner(search, first, config.seed + seeds, on_run)
     tuner.check(references + ways)
     compared, arms = {}, {}
-    with session(config.engine):
+    with make_engine(config.engine).session():
         for way, made in references:
             try:
                 compared[way.name] = trained(way, made, seeds, tuner, on_run)

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from fedjoint.config.schema import Config
-from fedjoint.engines.session import session
+from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, mean, sign
 from fedjoint.experiments.centralised import CENTRALISED, CENTRALISED_PER_TASK
@@ -176,7 +176,7 @@ def compare(
     tuner = Tuner(search, first, config.seed + seeds, on_run)
     tuner.check([(way, config) for way in federated + pooled])
     arms = {}
-    with session(config.engine):
+    with make_engine(config.engine).session():
         for way in federated:
             try:
                 arms[way.name] = trained(way, config, seeds, tuner, on_run)

@@ -52,7 +52,7 @@ def by_task(config: Config, problem: Problem) -> Iterator[tuple[Config, Problem]
     """Yield, for each task, a run of the clients that have it, with ``config``'s settings.
 
     ``strategy.min_clients`` is lowered to the clients that the task has in a round, and weights
-    of losses are those of the task.
+    of losses and metrics are those of the task.
 
     Raises:
         UserError: no client has a training example of a task.
@@ -67,12 +67,15 @@ def by_task(config: Config, problem: Problem) -> Iterator[tuple[Config, Problem]
 def _settings(config: Config, task: Task, data: Federation) -> Config:
     in_a_round = max(1, round_half_up(config.strategy.fraction * int((data.sizes > 0).sum())))
     least = min(config.strategy.min_clients, in_a_round)
-    weights = {name: w for name, w in config.balance.weights.items() if name == task.name}
+    options = dict(config.balance.options)
+    if "weights" in options:  # by task; nobody here has the others
+        options["weights"] = {n: w for n, w in options["weights"].items() if n == task.name}
     return config.model_copy(
         update={
             "name": f"{config.name}-{task.name}",
             "strategy": config.strategy.model_copy(update={"min_clients": least}),
-            "balance": config.balance.model_copy(update={"weights": weights}),
+            "metrics": {n: m for n, m in config.metrics.items() if n == task.name},
+            "balance": config.balance.model_copy(update={"options": options}),
         }
     )
 

@@ -15,8 +15,8 @@ from fedjoint.config.load import check, put
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way
-from fedjoint.loading import find
 from fedjoint.randomness import Purpose, generator
+from fedjoint.registry import find
 from fedjoint.server.strategy import make_strategy
 
 RATE = "local.optimiser.lr"

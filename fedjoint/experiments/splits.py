@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedjoint.config.schema import Config
+from fedjoint.data.build import make_source
 from fedjoint.problem import Problem
 
 
@@ -13,7 +14,7 @@ def overlap(config: Config, problem: Problem) -> float:
         config: the run of the first seed.
         problem: its problem. Every client's data are made.
     """
-    if config.problem is None and config.data.source == "synthetic":
+    if config.problem is None and make_source(config.data.source).generated:
         return 0.0
     clients = range(len(problem.data.sizes))
     tested = sum(len(problem.data.client(index).test) for index in clients)

@@ -15,11 +15,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fedjoint.config.schema import Config
-from fedjoint.data import describe
-from fedjoint.data.build import build_data
-from fedjoint.data.split import moments
-from fedjoint.data.synthetic import FixedHead
+from fedjoint.data.build import make_source
+from fedjoint.data.source import Source
+from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
 from fedjoint.export.model import CARD, FILES, Card, Origin, Target, TaskModel
 from fedjoint.export.personal import PersonalModels
@@ -28,8 +26,6 @@ from fedjoint.problem import Backbone, Problem, build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.files import write_bytes
 from fedjoint.runs.tensors import pack
-
-_GREY_LEVELS = 16  # of scikit-learn's digits
 
 
 @dataclass(frozen=True)
@@ -101,20 +97,19 @@ def export(
     weights, whose, how = _weights(people, task, client)
     joint = people.trainer.model
     joint.load_state_dict(weights)
-    scaling, said = _scaling(config, [places[id] for id in whose], ids) if described else _AS_IS
-    own = problem.backbone
-    source = config.data if described else None
+    source = make_source(config.data.source) if described else Source()
+    scaling = source.scaling(config.data, config.seed, [places[id] for id in whose], ids)
     backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[task])
     kind = tasks[task]
     card = Card(
-        inputs=describe.inputs(source, problem.example),
-        backbone=own.config.model if isinstance(own, Backbone) else None,
+        inputs=source.inputs(problem.example),
+        backbone=config.model if isinstance(problem.backbone, Backbone) else None,
         head=_head(kind.head),
         target=Target(
             name=task,
             kind=kind.kind,
             outputs=kind.outputs,
-            classes=describe.classes(source, kind),
+            classes=source.class_names(kind) if kind.kind == "multiclass" else None,
         ),
         origin=Origin(
             fedjoint=version("fedjoint"),
@@ -125,10 +120,11 @@ def export(
             method=people.method_name,
             clients=whose,
             how=how,
-            scaling=said,
+            scaling=scaling.words if scaling else None,
         ),
     )
-    return Exported(TaskModel(backbone, head, scaling).eval(), card, problem.example)
+    numbers = (scaling.mean, scaling.scale) if scaling else None
+    return Exported(TaskModel(backbone, head, numbers).eval(), card, problem.example)
 
 
 def write(exported: Exported, folder: Path, formats: Iterable[str] = ("safetensors",)) -> None:
@@ -213,25 +209,6 @@ def _mean(
                 )
         examples += own.examples
     return first | {name: (tensor / examples).float() for name, tensor in total.items()}
-
-
-_AS_IS: tuple[None, None] = (None, None)
-
-
-def _scaling(
-    config: Config, places: Sequence[int], ids: Sequence[int] | None
-) -> tuple[tuple[Tensor, Tensor] | None, str | None]:
-    """Return mean and scale of a source's numbers, and what they are in words."""
-    data = config.data
-    if data.source == "digits":
-        size = build_data(data, config.seed)[2].shape[1]
-        scaling = torch.zeros(size), torch.full((size,), float(_GREY_LEVELS))
-        return scaling, f"grey levels from 0 to {_GREY_LEVELS}"
-    if data.source != "csv" or not data.standardise:
-        return _AS_IS
-    raw = build_data(data.model_copy(update={"standardise": False}), config.seed, ids)[1]
-    x = torch.cat([raw.client(place).train.x for place in places])
-    return moments(x), "mean and deviation of the clients' training examples, pooled"
 
 
 def _head(make: Any) -> Literal["linear", "fixed", "own"]:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.data.describe import Inputs
 from fedjoint.data.files import read_text
 from fedjoint.data.idx import read_idx
 from fedjoint.data.tabular import read_table
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
+from fedjoint.model.inputs import Inputs
 
 
 def read_inputs(path: Path, inputs: Inputs) -> Tensor:

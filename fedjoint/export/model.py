@@ -9,12 +9,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fedjoint.config.schema import Config, ModelConfig
+from fedjoint.config.schema import ModelConfig
 from fedjoint.config.section import Section
-from fedjoint.data.config import DataConfig
-from fedjoint.data.describe import Inputs
-from fedjoint.data.synthetic import FixedHead
+from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError
+from fedjoint.model.inputs import Inputs
 from fedjoint.model.joint import build_model
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Backbone
@@ -101,12 +100,12 @@ class Card(Section):
         schema_version: of this description.
         inputs: what the model reads.
         backbone: the backbone's settings; None: it is code of the run's own.
-        head: ``linear``, ``fixed`` (:class:`fedjoint.data.synthetic.FixedHead`) or ``own`` code.
+        head: ``linear``, ``fixed`` (``FixedHead`` of the synthetic data) or ``own`` code.
         target: what it predicts.
         origin: where it comes from.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     inputs: Inputs
     backbone: ModelConfig | None
     head: Literal["linear", "fixed", "own"]
@@ -116,9 +115,9 @@ class Card(Section):
     @property
     def rebuilt(self) -> bool:
         """Whether fedjoint can rebuild the model from its card and tensors."""
-        return (
-            self.backbone is not None and ":" not in self.backbone.backbone and self.head != "own"
-        )
+        if self.backbone is None or self.head == "own":
+            return False
+        return ":" not in self.backbone.backbone.name
 
 
 def read_card(folder: Path) -> Card:
@@ -164,13 +163,9 @@ def load(folder: Path, card: Card) -> TaskModel:
     task = Task(
         target.name, target.kind, target.outputs, head=FixedHead if card.head == "fixed" else None
     )
-    words = inputs.words
-    data = DataConfig(vocabulary=words.vocabulary) if words else DataConfig()
-    config = Config(model=card.backbone, data=data)
     example = torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
-    joint = build_model(
-        Backbone(config, inputs.shape), [task], example, norm=card.backbone.norm, seed=0
-    )
+    backbone = Backbone(card.backbone.backbone, inputs)
+    joint = build_model(backbone, [task], example, norm=card.backbone.norm, seed=0)
     scaling = (tensors["mean"], tensors["scale"]) if {"mean", "scale"} <= tensors.keys() else None
     model = TaskModel(joint.backbone, joint.heads[target.name], scaling)
     try:

@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedjoint.errors import choose
-from fedjoint.model.metrics import METRICS, Metric
+from fedjoint.model.metric import Metric, make_metric
+from fedjoint.model.metrics.accuracy import accuracy
+from fedjoint.model.metrics.micro_f1 import micro_f1
+from fedjoint.model.metrics.r2 import r2
 
 
 def multiclass_loss(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,10 +40,10 @@ def regression_loss(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # kind -> default loss, default metric
-KINDS: dict[str, tuple[Loss, str]] = {
-    "multiclass": (multiclass_loss, "accuracy"),
-    "multilabel": (multilabel_loss, "micro_f1"),
-    "regression": (regression_loss, "r2"),
+KINDS: dict[str, tuple[Loss, Metric]] = {
+    "multiclass": (multiclass_loss, accuracy),
+    "multilabel": (multilabel_loss, micro_f1),
+    "regression": (regression_loss, r2),
 }
 
 
@@ -57,10 +60,10 @@ class Task:
         head: builds the head from the number of features; by default one linear layer.
         loss: per-example loss ``(output, y) -> (loss [n], known [n] bool)``, zero where a label
             is missing; by default the kind's. It runs under ``torch.func.vmap``.
-        metric: what is reported; by default accuracy, micro F1 or R2.
+        metric: what is reported, or its registered name; by default accuracy, micro F1 or R2.
 
     Raises:
-        UserError: the kind is unknown, or ``outputs`` is too small.
+        UserError: the kind or the metric is unknown, or ``outputs`` is too small.
     """
 
     name: str
@@ -68,7 +71,7 @@ class Task:
     outputs: int
     head: Callable[[int], nn.Module] | None = None
     loss: Loss | None = None
-    metric: Metric | None = None
+    metric: Metric | str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -80,6 +83,9 @@ class Task:
                 str(self.outputs),
                 [f"{least} or more"],
             )
+
+        if isinstance(self.metric, str):
+            object.__setattr__(self, "metric", make_metric(self.metric, {}))
 
     def make_head(self, features: int) -> nn.Module:
         """Build a fresh head for ``features`` inputs."""
@@ -93,7 +99,7 @@ class Task:
     @property
     def metric_fn(self) -> Metric:
         """The metric in use."""
-        return self.metric or METRICS[KINDS[self.kind][1]]
+        return self.metric if isinstance(self.metric, Metric) else KINDS[self.kind][1]
 
     def missing(self, n: int) -> Tensor:
         """Return ``n`` missing labels of this task's shape and dtype."""

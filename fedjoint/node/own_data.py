@@ -28,7 +28,8 @@ def own_data(data: Path | None, tasks: Sequence[str]) -> dict[str, Any]:
         return {}
     if not data.exists():
         raise UserError(f"{data}: no such file or folder; fix --data")
-    own: dict[str, Any] = load(data) if data.suffix == ".toml" else {"path": str(data.resolve())}
+    file = {"source": {"options": {"path": str(data.resolve())}}}
+    own: dict[str, Any] = load(data) if data.suffix == ".toml" else file
     if tasks:
         own["task_mix"] = [list(tasks)]
     return own
@@ -39,8 +40,9 @@ def with_own_data(
 ) -> Config:
     """Return a run's configuration as it is on a node.
 
-    A file of several clients is divided by the run's ``client_column`` where the run's partition
-    is natural, and evenly where it is not.
+    Options of the source are added to those of the run's, where it is the same source. A file of
+    several clients is divided by the run's ``client_column`` where the run's partition is natural,
+    and evenly where it is not.
 
     Args:
         settings: the run's.
@@ -52,4 +54,13 @@ def with_own_data(
     """
     if own and settings["data"]["partition"] != "natural":
         own = {"partition": "iid", "clients": len(clients), **own}
-    return check({**settings, "data": {**settings["data"], **own}}, "config for this node")
+    data = {**settings["data"], **own, "source": _source(settings["data"]["source"], own)}
+    return check({**settings, "data": data}, "config for this node")
+
+
+def _source(run: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
+    """Return the run's source with a node's own options, or the node's own source."""
+    source = own.get("source", {})
+    if not isinstance(source, Mapping) or source.get("name", run["name"]) != run["name"]:
+        return source
+    return {**run, "options": {**run["options"], **source.get("options", {})}}

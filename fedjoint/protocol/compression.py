@@ -1,20 +1,79 @@
-"""Compressed updates: top-k with error feedback, and 8-bit quantisation."""
+"""Compressed updates: what every way of compression shares, error feedback and its checks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedjoint.config.schema import CompressionConfig
 from fedjoint.errors import UserError
+from fedjoint.options import construct
+from fedjoint.registry import find
+
+Payload = dict[str, Tensor]
+
+
+class Compression:
+    """Base class of the ways to compress updates. A plug-in implements all three methods.
+
+    Options are the arguments of ``__init__``. What a payload leaves out of an update is added to
+    the client's next one.
+
+    Attributes:
+        omits: in a few words, what of the paper that it is named after is left out.
+    """
+
+    omits: ClassVar[str] = ""
+
+    def compress(self, wanted: Tensor) -> Payload:
+        """Return what clients send in place of their updates ``[clients, P]``.
+
+        Returns:
+            Tensors by name, ``[clients, ...]`` each.
+        """
+        raise NotImplementedError
+
+    def expected(self, rows: int, size: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Return the shape and the type of every part of a payload, by name.
+
+        Args:
+            rows: clients.
+            size: P.
+        """
+        raise NotImplementedError
+
+    def expand(self, payload: Mapping[str, Tensor], size: int) -> Tensor:
+        """Return the ``[clients, P]`` float32 updates that a payload stands for.
+
+        Args:
+            payload: of the shapes and types that are expected.
+            size: P.
+
+        Raises:
+            UserError: a number in it is out of range.
+        """
+        raise NotImplementedError
+
+
+def make_compression(config: CompressionConfig) -> Compression:
+    """Return the compression that is named.
+
+    Raises:
+        UserError: there is none, an option is wrong, or it is no Compression.
+    """
+    what = f"compression {config.name}"
+    made = construct(what, find("compressions", config.name), config.options)
+    if not isinstance(made, Compression):
+        raise UserError(f"{what}: {type(made).__name__} is no fedjoint.Compression; subclass that")
+    return made
 
 
 def compress(
     update: Tensor, residual: Tensor, config: CompressionConfig
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+) -> tuple[Payload, Tensor, Tensor]:
     """Compress updates, feeding back what earlier rounds left out.
 
     Papers: Stich, Cordonnier and Jaggi, "Sparsified SGD with Memory", NeurIPS 2018,
@@ -30,80 +89,40 @@ def compress(
         The payload to send (see :func:`decode`), the ``[clients, P]`` update that it stands
         for, and the new residual; sent plus residual is the update plus the old residual.
     """
-    wanted = update + residual
-    if config.name == "topk":
-        count = max(1, math.ceil(config.fraction * wanted.shape[1]))
-        index = wanted.abs().topk(count, dim=1).indices
-        payload = {"index": index.to(torch.int32), "values": wanted.gather(1, index)}
-    else:
-        scale = wanted.abs().amax(1, keepdim=True) / 127
-        levels = wanted / torch.where(scale > 0, scale, torch.ones_like(scale))
-        payload = {"levels": levels.round().clamp(-127, 127).to(torch.int8), "scale": scale}
-    sent = _expand(payload, wanted.shape[1])
+    compression, wanted = make_compression(config), update + residual
+    payload = compression.compress(wanted)
+    sent = compression.expand(payload, wanted.shape[1])
     return payload, sent, wanted - sent
 
 
-def expect(payload: Mapping[str, Tensor], rows: int, size: int, config: CompressionConfig) -> None:
-    """Check that a payload is of the configured kind and shape, before anything is made of it.
+def decode(
+    payload: Mapping[str, Tensor], rows: int, size: int, config: CompressionConfig
+) -> Tensor:
+    """Return the ``[rows, P]`` updates behind a payload, once it is as it was asked for.
 
     Args:
-        payload: see :func:`decode`.
+        payload: see :meth:`Compression.compress`.
         rows: clients.
         size: P.
         config: how it was to be compressed.
 
     Raises:
-        UserError: it is not.
+        UserError: a part is missing, of another shape or type, or not finite.
     """
-    if config.name == "topk":
-        kept = (rows, max(1, math.ceil(config.fraction * size)))
-        shapes = {"index": kept, "values": kept}
-    else:
-        shapes = {"levels": (rows, size), "scale": (rows, 1)}
-    for name, shape in shapes.items():
+    compression = make_compression(config)
+    for name, (shape, dtype) in compression.expected(rows, size).items():
         found = tuple(payload[name].shape) if name in payload else "no array"
         if found != shape:
             raise _damaged(f"{name} is {found}, expected {shape}")
-
-
-def decode(payload: Mapping[str, Tensor], size: int) -> Tensor:
-    """Return the ``[clients, P]`` updates behind a payload.
-
-    Args:
-        payload: ``index`` ``[clients, k]`` int32 and ``values`` ``[clients, k]`` float32, or
-            ``levels`` ``[clients, P]`` int8 and ``scale`` ``[clients, 1]`` float32.
-        size: P.
-
-    Raises:
-        UserError: it is neither, an index is out of range, or a number is not finite.
-    """
-    if payload.keys() == {"index", "values"}:
-        index, values = payload["index"], payload["values"]
-        if index.ndim != 2 or index.shape != values.shape:
-            raise _damaged(f"index {list(index.shape)} and values {list(values.shape)}")
-        if index.dtype != torch.int32 or values.dtype != torch.float32:
-            raise _damaged(f"index of {index.dtype} and values of {values.dtype}")
-        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
-            raise _damaged(f"an index is not in 0..{size - 1}")
-    elif payload.keys() == {"levels", "scale"}:
-        levels, scale = payload["levels"], payload["scale"]
-        if levels.shape != (len(levels), size) or scale.shape != (len(levels), 1):
-            raise _damaged(f"levels {list(levels.shape)} and scale {list(scale.shape)}")
-        if levels.dtype != torch.int8 or scale.dtype != torch.float32:
-            raise _damaged(f"levels of {levels.dtype} and scale of {scale.dtype}")
-    else:
-        raise _damaged(f"unknown parts {sorted(payload)}")
-    found = _expand(payload, size)
-    if not found.isfinite().all():
+        if payload[name].dtype != dtype:
+            raise _damaged(f"{name} is of {payload[name].dtype}, expected {dtype}")
+    try:
+        updates = compression.expand(payload, size)
+    except UserError as error:
+        raise _damaged(str(error)) from None
+    if not updates.isfinite().all():
         raise _damaged("a number is not finite")
-    return found
-
-
-def _expand(payload: Mapping[str, Tensor], size: int) -> Tensor:
-    if "levels" in payload:
-        return payload["levels"].float() * payload["scale"]
-    values = payload["values"]
-    return values.new_zeros(len(values), size).scatter_(1, payload["index"].long(), values)
+    return updates
 
 
 def _damaged(what: str) -> UserError:

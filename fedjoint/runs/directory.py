@@ -21,7 +21,7 @@ from torch import Tensor
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.loading import anchored
+from fedjoint.registry import anchored
 from fedjoint.runs.files import write_bytes, write_csv
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import RoundRecord

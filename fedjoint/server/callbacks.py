@@ -13,7 +13,10 @@ from pathlib import Path
 from fedjoint._util.logs import event
 from fedjoint._util.wording import who
 from fedjoint.config.schema import Config
+from fedjoint.config.section import Plugin
 from fedjoint.errors import UserError
+from fedjoint.options import construct
+from fedjoint.registry import find
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.record import RoundRecord
 
@@ -26,8 +29,12 @@ class Callback:
     """Base class of what follows a run. Override what you need.
 
     Callbacks run in the server's process, in the order in which they were given; one that raises
-    ends the run. With ``engine = "flower"`` the server is another process: callbacks run in the
-    one that started it, where there are no checkpoints and a run cannot be stopped.
+    ends the run. With ``engine = "flower"`` the server is another process, in which those run that
+    the configuration names; those passed to :func:`fedjoint.simulate` run in the one that started
+    it, where there are no checkpoints and a run cannot be stopped.
+
+    The options of a callback that the configuration names are the arguments of its ``__init__``.
+    It may be made more than once: open files in :meth:`on_run_begin`.
     """
 
     def on_run_begin(self, config: Config, path: Path) -> None:
@@ -73,6 +80,23 @@ def as_callback(callback: AnyCallback) -> Callback:
             f"callback {callback!r}: give a fedjoint.Callback, or a function of records"
         )
     return _AfterRound(callback)
+
+
+def make_callbacks(named: Sequence[Plugin]) -> list[Callback]:
+    """Return the callbacks that a configuration names: classes, objects or functions.
+
+    Raises:
+        UserError: there is no such callback, an option is wrong, or it is none.
+    """
+    made = []
+    for plugin in named:
+        found, what = find("callbacks", plugin.name), f"callback {plugin.name}"
+        if isinstance(found, type):
+            found = construct(what, found, plugin.options)
+        elif plugin.options:
+            raise UserError(f"{what} is no class, so it has no options; leave options out")
+        made.append(as_callback(found))
+    return made
 
 
 @contextmanager

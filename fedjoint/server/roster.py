@@ -19,6 +19,7 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
+from fedjoint.problem import with_metrics
 from fedjoint.protocol import messages
 from fedjoint.protocol.description import About, read
 from fedjoint.server.population import Asked, Population, assign, makespan
@@ -217,7 +218,10 @@ class Roster:
             names += [name for name, _, _ in about.tasks if name not in names]
         kinds = {name: (kind, outputs) for about in hosts for name, kind, outputs in about.tasks}
         given = {task.name: task for task in self.given}
-        self.tasks = tuple(given.get(name) or Task(name, *kinds[name]) for name in names)
+        theirs = [Task(name, *kinds[name]) for name in names if name not in given]
+        metrics = {n: m for n, m in self.config.metrics.items() if n in kinds.keys() - given.keys()}
+        known = given | {task.name: task for task in with_metrics(theirs, metrics)}
+        self.tasks = tuple(known[name] for name in names)
         ids, sizes, tasks, home = [], [], [], []
         for number, about in enumerate(self.nodes.values()):
             if not any(about is host for host in hosts):

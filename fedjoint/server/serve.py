@@ -16,7 +16,7 @@ from fedjoint.model.tasks import Task
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.record import RoundRecord
-from fedjoint.server.callbacks import Callback, Heartbeat, Keeper, Log
+from fedjoint.server.callbacks import Callback, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
 from fedjoint.server.round import StateLostError, run_round
@@ -62,6 +62,7 @@ def serve(
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
     roster = Roster(config, tasks, wait, deployed)
+    callbacks = [*make_callbacks(config.callbacks), *callbacks]
     returns: Counter[int] = Counter()
     while True:
         begun, saved = _begin(grid, config, run, roster, callbacks)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.loading import construct, find
+from fedjoint.options import construct
+from fedjoint.registry import find
 from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod, make_method
 

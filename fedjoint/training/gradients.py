@@ -14,7 +14,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
-from fedjoint.training.balance import Fixed
+from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
 from fedjoint.training.replay import replayed
 
@@ -140,7 +140,7 @@ def make_measure(
 
 
 def make_kernel(
-    model: JointModel, balance: Fixed, *, batched: bool, precision: str, compiled: bool
+    model: JointModel, balance: Balance, *, batched: bool, precision: str, compiled: bool
 ) -> Kernel:
     """Return the function that computes every client's gradients.
 

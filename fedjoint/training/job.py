@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
-from fedjoint.training.balance import Fixed
+from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.gradients import Gradients, Kernel, Measure
 from fedjoint.training.minibatches import schedule
@@ -85,7 +85,7 @@ class Job:
     kernel: Kernel
     measure: Measure
     optimiser: Callable[[Tensors], Optimiser]
-    balance: Fixed
+    balance: Balance
     trainable: Collection[str]
     budget: Mapping[str, Any]
     least: int

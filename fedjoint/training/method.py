@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from fedjoint.loading import construct, find
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
+from fedjoint.options import construct
+from fedjoint.registry import find
 from fedjoint.training.job import Job
 
 Tensors = dict[str, Tensor]

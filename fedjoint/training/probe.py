@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint.model.joint import JointModel
 from fedjoint.randomness import seeded
-from fedjoint.training.balance import Fixed
+from fedjoint.training.balance import Balance
 from fedjoint.training.gradients import Kernel, make_kernel
 
 #: Most examples in a trial.
@@ -33,7 +33,7 @@ class Traits:
     evaluate: int
 
 
-def examine(model: JointModel, balance: Fixed, examples: Tensor) -> Traits:
+def examine(model: JointModel, balance: Balance, examples: Tensor) -> Traits:
     """Try ``model`` on ``examples``; its weights and all random numbers stay as they are.
 
     Args:
@@ -64,7 +64,7 @@ def _by_kind(model: JointModel) -> str | None:
 class _Trial:
     """Gradients and losses of batches in which only the first examples have labels."""
 
-    def __init__(self, model: JointModel, balance: Fixed, examples: Tensor):
+    def __init__(self, model: JointModel, balance: Balance, examples: Tensor):
         self.model, self.balance = model, balance
         self.first = examples[:1]
         differs = (examples != self.first).flatten(1).any(1)

@@ -19,7 +19,7 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
-from fedjoint.training.balance import Fixed, make_balance
+from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, gather
 from fedjoint.training.gradients import (
     Kernel,
@@ -59,7 +59,8 @@ class Trainer:
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        self._kernels: dict[tuple[str, ...], tuple[Fixed, Kernel, Measure]] = {}
+        self._balances: dict[tuple[str, ...], Balance] = {}
+        self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
         self._cohorts: OrderedDict[tuple[int, ...], Cohort] = OrderedDict()
         self._resident = 0
 
@@ -121,9 +122,13 @@ class Trainer:
         row = self.problem.data.tasks[client]
         return tuple(task for task, has in zip(self.problem.tasks, row, strict=True) if has)
 
-    def balance(self, tasks: tuple[Task, ...]) -> Fixed:
+    def balance(self, tasks: tuple[Task, ...]) -> Balance:
         """Return the rule that weighs ``tasks``."""
-        return make_balance(self.config.balance, tasks, [task.name for task in self.problem.tasks])
+        names = tuple(task.name for task in tasks)
+        if names not in self._balances:
+            known = [task.name for task in self.problem.tasks]
+            self._balances[names] = make_balance(self.config.balance, tasks, known)
+        return self._balances[names]
 
     def fresh(self, tasks: tuple[Task, ...], method: LocalMethod, received: Tensor) -> Tensors:
         """Return the private state of a client that never trained, on the device."""
@@ -214,7 +219,7 @@ class Trainer:
             momentum=rule.momentum,
         )
 
-    def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Fixed, Kernel, Measure]:
+    def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:
         key = tuple(task.name for task in tasks)
         if key not in self._kernels:
             local, balance, batched = self.config.local, self.balance(tasks), self.fallback is None

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint import Client, Examples, Problem, Task
-from fedjoint.data.digits import load
+from fedjoint.data.sources.digits import load
 from fedjoint.errors import choose
-from fedjoint.model.backbones import TextBackbone, cnn, mlp
+from fedjoint.model.backbones.cnn import cnn
+from fedjoint.model.backbones.mlp import mlp
+from fedjoint.model.backbones.text import TextBackbone
+from fedjoint.model.inputs import Inputs
 
 EXAMPLES, STEPS, BATCH, RATE = 64, 4, 16, 0.05
 
@@ -106,9 +109,11 @@ def _text() -> Workload:
     return Workload("text", torch.from_numpy(words), torch.from_numpy(y), 2, backbone, 64)
 
 
+_IMAGES = Inputs(shape=(64,), dtype="float32")
+
 #: name -> how to make it
 WORKLOADS: dict[str, Callable[[], Workload]] = {
-    "mlp": lambda: _digits("mlp", partial(mlp, 64, [128, 64]), 64),
-    "cnn": lambda: _digits("cnn", partial(cnn, (64,), [16, 32]), 2 * 2 * 32),
+    "mlp": lambda: _digits("mlp", partial(mlp, _IMAGES, [128, 64]), 64),
+    "cnn": lambda: _digits("cnn", partial(cnn, _IMAGES, [16, 32]), 2 * 2 * 32),
     "text": _text,
 }

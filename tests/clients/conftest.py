@@ -50,7 +50,7 @@ class World:
                     "alpha": 2.0,
                     "task_mix": [list(tasks)],
                 },
-                "model": {"hidden": [8]},
+                "model": {"backbone": {"options": {"hidden": [8]}}},
                 "local": {
                     "epochs": 1,
                     "batch_size": 12,

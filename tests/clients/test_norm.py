@@ -7,9 +7,15 @@ from torch.nn import functional as F
 
 from clients.babu import Babu
 from clients.joint import Joint
-from fedjoint.model.backbones import cnn
+from fedjoint.model.backbones.cnn import cnn
+from fedjoint.model.inputs import Inputs
 
-MODEL = {"backbone": "cnn", "hidden": [4, 6], "batch_norm": True}
+MODEL = {
+    "backbone": {
+        "name": "cnn",
+        "options": {"hidden": [4, 6], "batch_norm": True},
+    }
+}
 
 
 def is_norm(name):
@@ -62,7 +68,7 @@ def test_tuning_to_evaluate_leaves_the_received_statistics_alone(make_world):
 
 
 def without_statistics():
-    backbone = cnn((64,), [4, 6], norm=True)
+    backbone = cnn(Inputs(shape=(64,), dtype="float32"), [4, 6], batch_norm=True)
     for at, layer in enumerate(backbone):
         if isinstance(layer, nn.BatchNorm2d):
             backbone[at] = nn.BatchNorm2d(layer.num_features, track_running_stats=False)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
 
+from fedjoint.config.data import DataConfig
 from fedjoint.config.load import check
 from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
@@ -109,7 +110,7 @@ def test_text_without_data_says_how_to_set_it(sentences, tmp_path, monkeypatch):
 def test_tabular_holds_the_patients_and_hides_the_answers():
     found = load_breast_cancer()
     values = dict(zip(found.feature_names, found.data.T, strict=True))
-    examples = tabular.load().examples
+    examples = tabular.Patients().load(DataConfig()).examples
     assert int(examples.y["malignant"].sum()) == 212  # Wolberg et al.: 357 are benign
     for task, column in (("texture", "worst texture"), ("concavity", "worst concavity")):
         scaled = examples.y[task].numpy()[:, 0].astype(float)

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from strategies.adaptive import FedAdagrad, FedAdam, FedYogi
+from strategies.fedadagrad import FedAdagrad
+from strategies.fedadam import FedAdam
+from strategies.fedyogi import FedYogi
 
 TAU = 0.05
 

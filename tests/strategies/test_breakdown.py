@@ -7,9 +7,12 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from strategies._krum import krum_scores
+from strategies.bulyan import Bulyan
 from strategies.geometricmedian import GeometricMedian
-from strategies.krum import Bulyan, Krum, MultiKrum, krum_scores
+from strategies.krum import Krum
 from strategies.median import Median
+from strategies.multikrum import MultiKrum
 from strategies.normclip import NormClip
 from strategies.trimmedmean import TrimmedMean
 

@@ -11,7 +11,8 @@ from fedjoint.config.scenario import scenario_config
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
-from strategies.clustered import CFL, IFCA
+from strategies.cfl import CFL
+from strategies.ifca import IFCA
 
 
 def test_ifca_moves_every_backbone_by_its_own_clients(draw):
@@ -93,7 +94,7 @@ def test_cfl_leaves_those_alone_that_have_arrived(wrap, shrunk, splits):
     assert len(strategy.state["backbones"]) == 1 + splits
 
 
-CONFLICT = ["engine.name=inline", "diagnostics.every=0", "data.synthetic.conflict_degrees=120"]
+CONFLICT = ["engine.name=inline", "diagnostics.every=0", "data.source.options.conflict_degrees=120"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_cfl_tells_the_tasks_of_the_conflict_scenario_apart(tmp_path, settings, 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.25])
 def test_cfl_leaves_clients_that_agree_together(tmp_path, fraction):
-    settings = [*CONFLICT[:2], "data.synthetic.conflict_degrees=0", f"output.dir={tmp_path}"]
+    settings = [*CONFLICT[:2], "data.source.options.conflict_degrees=0", f"output.dir={tmp_path}"]
     settings += ["strategy.name=cfl", "rounds=60", "evaluate.every=60"]
     result = simulate(scenario_config("conflict", [*settings, f"strategy.fraction={fraction}"]))
     assert len(RunDir.open(result.path).latest().state["backbones"]) == 1

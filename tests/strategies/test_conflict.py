@@ -10,15 +10,18 @@ from scipy.optimize import minimize
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.server.strategy import make_strategy
+from strategies._conflict import ConflictAware
+from strategies._convex import project
 from strategies.alignedmtl import AlignedMTL
-from strategies.cagrad import CAGrad, FedHCA2
-from strategies.conflict import ConflictAware
-from strategies.convex import project
+from strategies.cagrad import CAGrad
 from strategies.fedavg import FedAvg
+from strategies.fedhca2 import FedHCA2
+from strategies.fedmgda import FedMGDA
+from strategies.gradvac import GradVac
 from strategies.imtlg import IMTLG
-from strategies.mgda import MGDA, FedMGDAPlus
+from strategies.mgda import MGDA
 from strategies.nashmtl import NashMTL
-from strategies.projection import GradVac, PCGrad
+from strategies.pcgrad import PCGrad
 
 SEEDS = range(4)
 OWN = {"level": "client", "length": "own"}  # the rules themselves, on the rows as they are
@@ -89,7 +92,7 @@ def test_fedmgdaplus_solves_its_box_problem(epsilon, draw):
         np.maximum(weights - epsilon, 0),
         np.minimum(weights + epsilon, 1),
     )
-    step = FedMGDAPlus(epsilon=epsilon).merge(updates).double().numpy()
+    step = FedMGDA(epsilon=epsilon).merge(updates).double().numpy()
     np.testing.assert_allclose(step, weights @ length * best @ unit, atol=2e-4)
 
 
@@ -284,8 +287,8 @@ def test_without_conflicts_projection_is_fedavg(rule, draw):
     torch.testing.assert_close(rule(**OWN).merge(updates), FedAvg().merge(updates))
 
 
-RULES = [MGDA, FedMGDAPlus, CAGrad, FedHCA2, NashMTL, IMTLG, AlignedMTL, PCGrad, GradVac]
-BY_CLIENT = [FedMGDAPlus, FedHCA2]  # made for clients
+RULES = [MGDA, FedMGDA, CAGrad, FedHCA2, NashMTL, IMTLG, AlignedMTL, PCGrad, GradVac]
+BY_CLIENT = [FedMGDA, FedHCA2]  # made for clients
 
 
 @pytest.mark.parametrize("length", ["own", "mean"])

@@ -7,31 +7,48 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedjoint.server.strategy import JointStrategy
-from strategies import adaptive, cagrad, clustered, krum, mgda, personal, projection
 from strategies.alignedmtl import AlignedMTL
+from strategies.apfl import APFL
+from strategies.bulyan import Bulyan
+from strategies.cagrad import CAGrad
+from strategies.cfl import CFL
+from strategies.ditto import Ditto
+from strategies.fedadagrad import FedAdagrad
+from strategies.fedadam import FedAdam
 from strategies.fedavg import FedAvg
 from strategies.fedavgm import FedAvgM
+from strategies.fedbabu import FedBABU
 from strategies.feddyn import FedDyn
+from strategies.fedhca2 import FedHCA2
+from strategies.fedmgda import FedMGDA
 from strategies.fednova import FedNova
 from strategies.fedprox import FedProx
+from strategies.fedrep import FedRep
+from strategies.fedyogi import FedYogi
 from strategies.geometricmedian import GeometricMedian
+from strategies.gradvac import GradVac
+from strategies.ifca import IFCA
 from strategies.imtlg import IMTLG
+from strategies.krum import Krum
 from strategies.matu import MaTU
 from strategies.median import Median
+from strategies.mgda import MGDA
+from strategies.multikrum import MultiKrum
 from strategies.nashmtl import NashMTL
 from strategies.normclip import NormClip
+from strategies.pcgrad import PCGrad
 from strategies.scaffold import Scaffold
 from strategies.taskbalanced import TaskBalanced
 from strategies.trimmedmean import TrimmedMean
 
 OF_TASKS = [
-    mgda.MGDA,
-    cagrad.CAGrad,
+    MGDA,
+    CAGrad,
     NashMTL,
     IMTLG,
     AlignedMTL,
-    projection.PCGrad,
-    projection.GradVac,
+    PCGrad,
+    GradVac,
 ]
 
 
@@ -53,35 +70,35 @@ SUMS = [
     FedProx,
     TaskBalanced,
     MaTU,
-    adaptive.FedAdagrad,
-    adaptive.FedAdam,
-    adaptive.FedYogi,
-    personal.FedRep,
-    personal.FedBABU,
-    personal.Ditto,
-    personal.APFL,
+    FedAdagrad,
+    FedAdam,
+    FedYogi,
+    FedRep,
+    FedBABU,
+    Ditto,
+    APFL,
 ]
 ROWS = [
     FedNova,
     Scaffold,
     FedDyn,
-    clustered.IFCA,
-    clustered.CFL,
+    IFCA,
+    CFL,
     Median,
     TrimmedMean,
-    krum.Krum,
-    krum.MultiKrum,
-    krum.Bulyan,
+    Krum,
+    MultiKrum,
+    Bulyan,
     GeometricMedian,
     NormClip,
-    mgda.FedMGDAPlus,
-    cagrad.FedHCA2,
+    FedMGDA,
+    FedHCA2,
     *BY_CLIENT,
 ]
 EVERY = SUMS + ROWS
-FIXED_LENGTH = [adaptive.FedAdagrad, adaptive.FedAdam, adaptive.FedYogi, NormClip]
-ADAPTED = [*FIXED_LENGTH, clustered.IFCA, clustered.CFL]  # or relative to other backbones
-CAGRAD = [cagrad.CAGrad, BY_CLIENT[OF_TASKS.index(cagrad.CAGrad)], cagrad.FedHCA2]
+FIXED_LENGTH = [FedAdagrad, FedAdam, FedYogi, NormClip]
+ADAPTED = [*FIXED_LENGTH, IFCA, CFL]  # or relative to other backbones
+CAGRAD = [CAGrad, BY_CLIENT[OF_TASKS.index(CAGrad)], FedHCA2]
 every = pytest.mark.parametrize("build", EVERY)
 
 
@@ -198,7 +215,7 @@ def test_large_tensors_are_counted():
 
 @every
 def test_no_second_copy_of_the_updates(build, draw, monkeypatch):
-    monkeypatch.setattr("strategies.columns.BLOCK", 2000)
+    monkeypatch.setattr("strategies._columns.BLOCK", 2000)
     monkeypatch.setattr("fedjoint.server.updates.BLOCK", 2000)
     updates = draw(40, size=2000, common=0.5)
     strategy = build()

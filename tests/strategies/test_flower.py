@@ -7,10 +7,15 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from flwr.supercore.task_identity import TaskIdentity
 
-from strategies import adaptive, krum
+from strategies._adaptive import Adaptive
+from strategies.bulyan import Bulyan
+from strategies.fedadagrad import FedAdagrad
 from strategies.fedavg import FedAvg
 from strategies.fedavgm import FedAvgM
+from strategies.fedyogi import FedYogi
+from strategies.krum import Krum
 from strategies.median import Median
+from strategies.multikrum import MultiKrum
 from strategies.trimmedmean import TrimmedMean
 
 
@@ -43,14 +48,14 @@ def by_flower(theirs, updates, backbone):
     [
         (FedAvg(), flower.FedAvg()),
         (FedAvgM(0.5, 0.8), flower.FedAvgM(server_learning_rate=0.5, server_momentum=0.8)),
-        (adaptive.FedYogi(), flower.FedYogi()),
-        (adaptive.FedAdagrad(), flower.FedAdagrad()),
+        (FedYogi(), flower.FedYogi()),
+        (FedAdagrad(), flower.FedAdagrad()),
     ],
     ids=lambda x: type(x).__name__,
 )
 def test_server_optimisers_over_three_rounds(ours, theirs, draw):
     backbone = torch.zeros(30)
-    if isinstance(ours, adaptive.Adaptive):  # Flower starts v at zero, the paper does not
+    if isinstance(ours, Adaptive):  # Flower starts v at zero, the paper does not
         theirs.v_t = {"w": np.full(30, ours.tau**2, np.float32)}
     for round in (1, 2, 3):
         updates = draw(5, seed=round, round=round)
@@ -69,9 +74,9 @@ def test_server_optimisers_over_three_rounds(ours, theirs, draw):
     [
         (Median(), flower.FedMedian()),
         (TrimmedMean(0.2), flower.FedTrimmedAvg(beta=0.2)),
-        (krum.Krum(1), flower.Krum(num_malicious_nodes=1)),
-        (krum.MultiKrum(2, 3), flower.MultiKrum(num_malicious_nodes=2, num_nodes_to_select=3)),
-        (krum.Bulyan(1), flower.Bulyan(num_malicious_nodes=1)),
+        (Krum(1), flower.Krum(num_malicious_nodes=1)),
+        (MultiKrum(2, 3), flower.MultiKrum(num_malicious_nodes=2, num_nodes_to_select=3)),
+        (Bulyan(1), flower.Bulyan(num_malicious_nodes=1)),
     ],
     ids=lambda x: type(x).__name__,
 )

@@ -10,7 +10,7 @@ from fedjoint.cli.simulate import label
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.experiments.ways import independent
-from fedjoint.loading import find, registered
+from fedjoint.registry import find, registered
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate

@@ -9,11 +9,14 @@ import torch
 from scipy.optimize import minimize
 
 from fedjoint.errors import UserError
-from strategies import columns
-from strategies.columns import by_columns
+from strategies import _columns
+from strategies._columns import by_columns
+from strategies._krum import krum_scores
+from strategies.bulyan import Bulyan
 from strategies.geometricmedian import GeometricMedian
-from strategies.krum import Bulyan, Krum, MultiKrum, krum_scores
+from strategies.krum import Krum
 from strategies.median import Median
+from strategies.multikrum import MultiKrum
 from strategies.normclip import NormClip
 from strategies.trimmedmean import TrimmedMean
 
@@ -71,7 +74,7 @@ def test_bulyan_coordinate_by_coordinate(rows, malicious, draw):
 
 def test_columns_are_worked_on_in_blocks(draw, monkeypatch):
     updates = draw(5, size=33)
-    monkeypatch.setattr(columns, "BLOCK", 20)
+    monkeypatch.setattr(_columns, "BLOCK", 20)
     widths = []
 
     def statistic(values):

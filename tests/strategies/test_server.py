@@ -6,13 +6,18 @@ import pytest
 import torch
 
 from fedjoint.errors import UserError
-from strategies import personal
-from strategies.clustered import IFCA
+from fedjoint.options import construct
+from strategies.apfl import APFL
+from strategies.ditto import Ditto
 from strategies.fedavg import FedAvg
+from strategies.fedbabu import FedBABU
 from strategies.feddyn import FedDyn
+from strategies.fedmgda import FedMGDA
 from strategies.fednova import FedNova
 from strategies.fedprox import FedProx
-from strategies.mgda import MGDA, FedMGDAPlus
+from strategies.fedrep import FedRep
+from strategies.ifca import IFCA
+from strategies.mgda import MGDA
 from strategies.scaffold import Scaffold
 from strategies.taskbalanced import TaskBalanced
 
@@ -98,11 +103,11 @@ def test_taskbalanced_counts_tasks_alike(wrap):
     [
         (FedProx(0.5), "prox", {"mu": 0.5}),
         (FedDyn(0.5), "feddyn", {"alpha": 0.5}),
-        (personal.FedRep(3), "rep", {"head_steps": 3}),
-        (personal.FedBABU(), "babu", {}),
-        (personal.Ditto(2), "ditto", {"lam": 2.0}),
-        (personal.APFL(0.25), "apfl", {"alpha": 0.25, "adaptive": False}),
-        (personal.APFL(adaptive=True), "apfl", {"alpha": 0.5, "adaptive": True}),
+        (FedRep(3), "rep", {"head_steps": 3}),
+        (FedBABU(), "babu", {}),
+        (Ditto(2), "ditto", {"lam": 2.0}),
+        (APFL(0.25), "apfl", {"alpha": 0.25, "adaptive": False}),
+        (APFL(adaptive=True), "apfl", {"alpha": 0.5, "adaptive": True}),
     ],
     ids=lambda x: type(x).__name__,
 )
@@ -111,22 +116,22 @@ def test_clients_are_told_their_method(strategy, method, options):
 
 
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("strategy", "option", "value", "said"),
     [
-        (lambda: FedAvg(0), "server_lr = 0: a number > 0"),
-        (lambda: FedAvg("fast"), "server_lr = 'fast': a number > 0"),
-        (lambda: FedAvg(float("nan")), "server_lr = nan"),
-        (lambda: FedProx(-1), "mu = -1: a number >= 0"),
-        (lambda: personal.APFL(2), "alpha = 2: a number >= 0 and <= 1"),
-        (lambda: personal.APFL(adaptive=1), "adaptive = 1: true or false is allowed"),
-        (lambda: IFCA(clusters=0), "clusters = 0: a whole number >= 1"),
-        (lambda: IFCA(clusters=True), "clusters = True"),
-        (lambda: FedMGDAPlus(epsilon=1.5), "epsilon = 1.5"),
-        (lambda: MGDA(level="tasks"), "option level 'tasks': allowed are client, task; did you"),
+        (FedAvg, "server_lr", 0, "server_lr = 0: a number > 0"),
+        (FedAvg, "server_lr", "fast", "server_lr = 'fast': a number > 0"),
+        (FedAvg, "server_lr", float("nan"), "server_lr = nan"),
+        (FedProx, "mu", -1, "mu = -1: a number >= 0"),
+        (APFL, "alpha", 2, "alpha = 2: a number >= 0 and <= 1"),
+        (APFL, "adaptive", 1, "adaptive = 1: true or false is allowed"),
+        (IFCA, "clusters", 0, "clusters = 0: a whole number >= 1"),
+        (IFCA, "clusters", True, "clusters = True"),
+        (FedMGDA, "epsilon", 1.5, "epsilon = 1.5"),
+        (MGDA, "level", "tasks", "option level 'tasks': allowed are client, task; did you"),
     ],
 )
-def test_bad_options_are_one_line(build, said):
+def test_bad_options_are_one_line(strategy, option, value, said):
     with pytest.raises(UserError) as error:
-        build()
+        construct("strategy", strategy, {option: value})
     assert said in str(error.value)
     assert "\n" not in str(error.value)

@@ -27,7 +27,10 @@ def run(*arguments, cwd):
         ),
         (["simulate", "digits", "--strategy", "fedavgg"], ["unknown strategy", "'fedavg'"]),
         (["simulate", "digits", "--set", "local.method=dito"], ["did you mean 'ditto'"]),
-        (["simulate", "digits", "--set", "local.method=prox"], ["local.options", "'mu'"]),
+        (
+            ["simulate", "digits", "--set", "local.method=prox"],
+            ["local.options: ", "prox needs the option mu"],
+        ),
         (
             ["simulate", "digits", "--set", "local.method=prox", "--set", "local.options.muu=1"],
             ["local.options: unknown option", "'muu'", "allowed are mu;", "did you mean 'mu'"],
@@ -40,16 +43,28 @@ def run(*arguments, cwd):
         (["simulate", "digits", "--set", "local.optimiser.lr=-1"], ["local.optimiser.lr"]),
         (["simulate", "digits", "--set", "local.steps=3"], ["epochs or steps"]),
         (["simulate", "digits", "--set", "local.optimiser.lr=inf"], ["local.optimiser.lr"]),
-        (["simulate", "digits", "--set", "balance.weights.digt=2"], ["did you mean 'digit'"]),
-        (["simulate", "digits", "--set", "model.backbone=foo"], ["model.backbone", "'foo'"]),
+        (
+            ["simulate", "digits", "--set", "balance.options.weights.digt=2"],
+            ["did you mean 'digit'"],
+        ),
+        (
+            ["simulate", "digits", "--set", "model.backbone=foo"],
+            ["unknown backbone 'foo'", "mlp"],
+        ),
         (
             ["simulate", "digits", "--set", "model.backbone=text"],
             ["does not take inputs of (64,) float32", "model.backbone"],
         ),
-        (["simulate", "digits", "--engine", "warp"], ["engine.name", "ray"]),
+        (
+            ["simulate", "digits", "--engine", "warp"],
+            ["'warp'", "flower, inline, ray"],
+        ),
         (["simulate", "digits", "--set", "rounds=true"], ["rounds", "switches"]),
         (["simulate", "digits", "--seed", str(2**63)], ["seed", "less than"]),
-        (["simulate", "digits", "--set", "data.path=5"], ["digits: data.path: ", "string"]),
+        (
+            ["simulate", "digits", "--set", "data.source.options.path=5"],
+            ["digits 'path': allowed are none"],
+        ),
         (["simulate", "typing:Any"], ["scenario 'typing:Any'", "TypeError"]),
         (["simulate", "builtins:list"], ["scenario 'builtins:list' returns list", "dict"]),
         (["compare", "digits", "--set", "output.dir=/proc/none"], ["/proc/none", "output.dir"]),

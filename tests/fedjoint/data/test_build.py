@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.plugins import plugin
 
-from fedjoint.data import digits
+from fedjoint.config.data import DataConfig
 from fedjoint.data.build import build_data
-from fedjoint.data.config import DataConfig
+from fedjoint.data.sources import digits
 from fedjoint.errors import UserError
 
 
@@ -109,7 +110,7 @@ def text_files(folder: Path) -> list[str]:
 def test_text_clients_hold_the_examples_of_their_tasks(tmp_path):
     mix = [["mood"], ["topic"], ["mood", "topic"]]
     config = DataConfig(
-        source="text", path=text_files(tmp_path), clients=3, task_mix=mix, min_examples=4
+        source=plugin("text", path=text_files(tmp_path)), clients=3, task_mix=mix, min_examples=4
     )
     tasks, federation, example = build_data(config, 0)
     assert [task.name for task in tasks] == ["mood", "topic"] and example.shape == (1, 40)
@@ -125,7 +126,7 @@ def test_text_clients_hold_the_examples_of_their_tasks(tmp_path):
 
 
 def test_text_clients_have_every_task_unless_told(tmp_path):
-    config = DataConfig(source="text", path=text_files(tmp_path), clients=2)
+    config = DataConfig(source=plugin("text", path=text_files(tmp_path)), clients=2)
     assert build_data(config, 0)[1].tasks.all()
 
 
@@ -133,16 +134,16 @@ def test_natural_clients_of_a_table(tmp_path):
     file = tmp_path / "t.csv"
     rows = [f"{'abc'[i % 3]},{i},{i % 2},{i / 7 if i % 3 else ''}" for i in range(60)]
     file.write_text("who,f,kind,size\n" + "\n".join(rows) + "\n")
-    config = DataConfig(
-        source="csv",
-        path=str(file),
-        targets={"kind": "multiclass", "size": "regression"},
-        client_column="who",
-        partition="natural",
-        standardise=False,
-    )
+    targets = {"kind": "multiclass", "size": "regression"}
+
+    def table(standardise):
+        return plugin(
+            "csv", path=str(file), targets=targets, client_column="who", standardise=standardise
+        )
+
+    config = DataConfig(source=table(False), partition="natural")
     _, federation, _ = build_data(config, 0)
-    scaled = build_data(config.model_copy(update={"standardise": True}), 0)[1].client(1)
+    scaled = build_data(DataConfig(source=table(True), partition="natural"), 0)[1].client(1)
     np.testing.assert_allclose(scaled.train.x.mean(), 0, atol=1e-6)
     # Client a has no size at all, so it does not have that task.
     assert federation.tasks.tolist() == [[True, False], [True, True], [True, True]]
@@ -160,6 +161,20 @@ def test_natural_clients_of_a_table(tmp_path):
         ({"by": "parities"}, "unknown data.by 'parities'.*did you mean 'parity'"),
         ({"outputs": {"digit": 9}}, "task 'digit' has 10 outputs; fix data.outputs"),
         ({"outputs": {"digits": 10}}, "unknown task in data.outputs 'digits'"),
+        ({"partition": "natural"}, "needs data that says whose an example is"),
+        ({"source": "digit"}, "unknown data source 'digit'.*did you mean 'digits'"),
+        ({"source": "csv"}, "data source csv needs the option path: a text or a list"),
+        ({"source": plugin("csv", path="x")}, "data source csv needs the option targets"),
+        ({"source": plugin("digits", path="x")}, "unknown option of data source digits 'path'"),
+        (
+            {"source": plugin("csv", path="x", targets={"a": "ordinal"})},
+            "option targets.a = 'ordinal': .* is allowed",
+        ),
+        (
+            {"source": plugin("synthetic", conflict_degrees=181)},
+            "conflict_degrees = 181: a number >= 0 and <= 180",
+        ),
+        ({"source": "collections:Counter"}, "it is no fedjoint.Source"),
         ({"clients": 1000}, "1797 examples do not give 1000 clients 8 each"),
         (
             {"partition": "iid", "examples_per_client": 1798},
@@ -176,6 +191,6 @@ def test_bad_requests(settings, message):
 def test_names_that_no_head_can_have(tmp_path, column):
     file = tmp_path / "t.csv"
     file.write_text(f"f,{column}\n1,0\n2,1\n")
-    config = DataConfig(source="csv", path=str(file), targets={column: "multiclass"})
+    config = DataConfig(source=plugin("csv", path=str(file), targets={column: "multiclass"}))
     with pytest.raises(UserError, match=f"a task cannot be named '{column}'"):
         build_data(config, 0)

@@ -16,12 +16,14 @@ SCENARIO = """
 name = "clinics"
 rounds = 2
 [data]
-source = "csv"
-path = "all.csv"
 partition = "natural"
+outputs = { ill = 3 }
+[data.source]
+name = "csv"
+[data.source.options]
+path = "all.csv"
 client_column = "clinic"
 targets = { ill = "multiclass", stay = "regression" }
-outputs = { ill = 3 }
 [evaluate]
 every = 2
 [engine]
@@ -48,7 +50,7 @@ def test_same_numbers_with_keys_and_nobody_else(tmp_path):
         write(tmp_path / f"{name}.csv", clinics)
     (tmp_path / "scenario.toml").write_text(SCENARIO)
     config = load(tmp_path / "scenario.toml") | {"output": {"dir": str(tmp_path / "simulated")}}
-    config["data"]["path"] = str(tmp_path / "all.csv")
+    config["data"]["source"]["options"]["path"] = str(tmp_path / "all.csv")
     config["engine"]["name"] = "inline"
     config["engine"]["min_nodes"] = 1
     simulated = fedjoint.simulate(check(config))

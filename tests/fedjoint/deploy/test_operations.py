@@ -239,8 +239,8 @@ def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logg
         return app(message, context)
 
     assert messages.settings(ask(request))["name"] == "west"
-    few = settings | {"data": settings["data"] | {"source": "csv"}}
-    with pytest.raises(UserError, match=r"^node west: config"):
+    few = settings | {"data": settings["data"] | {"source": {"name": "csv"}}}
+    with pytest.raises(UserError, match=r"^node west: data source csv needs the option path"):
         ask(request | {"config": few})
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     done, failed = (line for line in lines if line.get("event") == "query")

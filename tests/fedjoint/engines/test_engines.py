@@ -159,7 +159,12 @@ def test_a_message_of_another_version_is_refused():
 
 
 def test_statistics_of_batch_norm_are_averaged_whatever_the_rule(tmp_path):
-    model = {"backbone": "cnn", "hidden": [4, 8], "batch_norm": True}
+    model = {
+        "backbone": {
+            "name": "cnn",
+            "options": {"hidden": [4, 8], "batch_norm": True},
+        }
+    }
     runs = [
         simulate(config(tmp_path, rounds=1, model=model, strategy={"name": "fedavg", "options": o}))
         for o in ({}, {"server_lr": 0.01})

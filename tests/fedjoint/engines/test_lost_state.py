@@ -38,7 +38,7 @@ def configure(folder, times, engine="ray"):
         {
             "rounds": 6,
             "data": {"clients": 4, "examples_per_client": 30, "task_mix": [["digit"]]},
-            "model": {"hidden": [8]},
+            "model": {"backbone": {"options": {"hidden": [8]}}},
             "local": {"method": f"{folder / 'dying.py'}:Dying", "options": {"times": times}},
             "engine": {"name": engine, "workers": 2},
             "output": {"dir": str(folder / "runs"), "checkpoint_every": 2},

@@ -9,9 +9,9 @@ from flwr.app import Message
 from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
 from fedjoint.flower.compat import number
-from fedjoint.loading import load_object
 from fedjoint.node.node import Node
 from fedjoint.protocol.messages import TRAIN, settings
+from fedjoint.registry import load_object
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.serve import serve
 from fedjoint.simulation import resume, simulate

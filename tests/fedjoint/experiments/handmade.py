@@ -8,14 +8,13 @@ from support.records import make_record
 
 from fedjoint.config.load import check
 from fedjoint.experiments.arms import Arm, Trained
-from fedjoint.model.metrics import METRICS
 from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
 from fedjoint.runs.record import Seconds, Steps, Traffic
 from fedjoint.simulation import RunResult
 
 ACCURACY = Task("kind", "multiclass", 3)
-ERROR = Task("size", "regression", 1, metric=METRICS["rmse"])
+ERROR = Task("size", "regression", 1, metric="rmse")
 UP = Task("up", "regression", 1)
 
 
@@ -24,7 +23,7 @@ def digits(tmp_path, **more):
     tree = {
         "rounds": 3,
         "data": {"clients": 7},
-        "model": {"hidden": [16, 8]},
+        "model": {"backbone": {"options": {"hidden": [16, 8]}}},
         "local": {
             "epochs": 2,
             "optimiser": {"lr": 0.05, "momentum": 0.5, "weight_decay": 0.01},

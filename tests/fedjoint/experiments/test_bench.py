@@ -10,7 +10,7 @@ from handmade import both, printed, two_tasks, wide
 from rich.console import Console
 from scipy import stats
 
-from fedjoint.engines.session import session
+from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import run_arm
 from fedjoint.experiments.bench import Bench, bench_strategies
@@ -238,6 +238,6 @@ def test_one_ray_serves_every_run_and_ends(tmp_path, monkeypatch):
     assert len(started) == 1 and not ray.is_initialized()
     inline = run_arm(JOINT, two_tasks(tmp_path, rounds=1), 1)
     assert found.arms["fedavg"].final("digit") == inline.final("digit")
-    with session(config.engine), session(config.engine):
+    with make_engine(config.engine).session(), make_engine(config.engine).session():
         pass
     assert len(started) == 2 and not ray.is_initialized()

@@ -3,8 +3,8 @@
 import pytest
 
 from fedjoint.config.load import check
-from fedjoint.entries import entry_configs, split_entries
 from fedjoint.errors import UserError
+from fedjoint.experiments.entries import entry_configs, split_entries
 
 
 def read(text, **strategy):

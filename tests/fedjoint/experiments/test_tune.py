@@ -192,7 +192,12 @@ def test_without_a_search_nothing_is_tuned(tmp_path):
 
 def test_all_arms_are_tuned_alike_and_the_files_say_how(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settings = ["rounds=1", "data.clients=6", "model.hidden=[4]", "engine.name=inline"]
+    settings = [
+        "rounds=1",
+        "data.clients=6",
+        "model.backbone.options.hidden=[4]",
+        "engine.name=inline",
+    ]
     settings.append("data.task_mix=[['digit'], ['ink']]")
     compare_command("digits", seeds=1, tune=2, full=True, settings=settings)
     (file,) = tmp_path.glob("runs/*/tuning.csv")
@@ -215,7 +220,12 @@ def test_all_arms_are_tuned_alike_and_the_files_say_how(tmp_path, monkeypatch, c
 
 def test_strategies_are_tuned_by_their_own_options(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    settings = ["rounds=1", "data.clients=6", "model.hidden=[4]", "engine.name=inline"]
+    settings = [
+        "rounds=1",
+        "data.clients=6",
+        "model.backbone.options.hidden=[4]",
+        "engine.name=inline",
+    ]
     settings.append("data.task_mix=[['digit'], ['ink']]")
     over = ["strategy.options.server_lr=0.5,1.0", f"{RATE}=0.01,0.02"]
     bench_command("digits", "fedavg,median", seeds=1, tune=3, tune_over=over, settings=settings)

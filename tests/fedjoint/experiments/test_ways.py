@@ -122,11 +122,12 @@ def test_settings_of_all_tasks_are_those_of_one(tmp_path):
         tmp_path,
         data={"clients": 12},
         strategy={"name": "fedavgm", "min_clients": 10, "fraction": 0.5},
-        balance={"weights": {"ink": 0.5, "digit": 2.0}},
+        balance={"options": {"weights": {"ink": 0.5, "digit": 2.0}}},
     )
     found = {p.tasks[0].name: made for made, p in by_task(config, build_problem(config))}
     assert list(found) == ["digit", "parity", "loop", "ink", "centroid"]
-    assert found["ink"].balance.weights == {"ink": 0.5} and not found["loop"].balance.weights
+    weights = {task: made.balance.options["weights"] for task, made in found.items()}
+    assert weights["ink"] == {"ink": 0.5} and not weights["loop"]
     # Two clients of twelve have ink, four have digit; half of them train in a round.
     assert found["ink"].strategy.min_clients == 1 and found["digit"].strategy.min_clients == 2
     assert found["digit"].strategy.name == "fedavgm" and found["digit"].seed == config.seed

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from support.plugins import plugin
 from torch import nn
 
 from fedjoint.cli import main
@@ -32,7 +33,7 @@ def run(tmp_path, **settings):
         "engine": {"name": "inline"},
         "output": {"dir": str(tmp_path / "runs")},
         "local": {"epochs": 1, "batch_size": 16, "optimiser": {"lr": 0.1}},
-        "model": {"hidden": [16, 8]},
+        "model": {"backbone": {"options": {"hidden": [16, 8]}}},
         **settings,
     }
     return simulate(check(values))
@@ -76,7 +77,7 @@ def pooled(result):
         for client in np.flatnonzero(data.tasks[:, column]).tolist():
             model = export(result.path, task.name, client=client).model
             test = data.client(client).test
-            x = test.x * GREY if result.config.data.source == "digits" else test.x
+            x = test.x * GREY if result.config.data.source.name == "digits" else test.x
             with torch.no_grad():
                 total = total + task.metric_fn.statistics(model(x), test.y[task.name]).sum(0)
         found[task.name] = task.metric_fn.value(total)
@@ -84,8 +85,10 @@ def pooled(result):
 
 
 def unscaled(config):
-    data = config.data.model_copy(update={"standardise": False})
-    return build_problem(config.model_copy(update={"data": data})).data
+    tree = config.model_dump()
+    if config.data.source.name == "csv":
+        tree["data"]["source"]["options"]["standardise"] = False
+    return build_problem(check(tree)).data
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,15 @@ def unscaled(config):
         {"strategy": {"name": "ifca"}},
         {"strategy": {"name": "cfl", "options": {"still": 1.0, "moving": 0.01}}},
         {"local": {"method": "independent", "steps": 4}},
-        {"model": {"backbone": "cnn", "hidden": [4], "batch_norm": True, "norm": "local"}},
+        {
+            "model": {
+                "backbone": {
+                    "name": "cnn",
+                    "options": {"hidden": [4], "batch_norm": True},
+                },
+                "norm": "local",
+            }
+        },
         {"strategy": {"name": "fedavg", "compression": {"name": "topk"}}},
     ],
     ids=lambda s: json.dumps(s) if s else "fedavg",
@@ -149,7 +160,15 @@ def test_without_a_client_outputs_are_the_clients_mean(done, task):
         ({"strategy": {"name": "ditto"}}, "ditto"),
         ({"local": {"method": "independent"}}, "independent"),
         (
-            {"model": {"backbone": "cnn", "hidden": [4], "batch_norm": True, "norm": "local"}},
+            {
+                "model": {
+                    "backbone": {
+                        "name": "cnn",
+                        "options": {"hidden": [4], "batch_norm": True},
+                    },
+                    "norm": "local",
+                }
+            },
             "backbone.2.",
         ),
     ],
@@ -164,17 +183,29 @@ def test_backbones_of_their_own_have_no_mean(tmp_path, settings, named):
 def text_problem(tmp_path):
     lines = [f"{i % 2} {'good' if i % 2 else 'bad'} word{i % 7} thing{i}" for i in range(80)]
     (tmp_path / "mood.txt").write_text("\n".join(lines) + "\n")
-    data = {"source": "text", "path": str(tmp_path / "mood.txt"), "clients": 2, "vocabulary": 64}
+    data = {"source": plugin("text", path=str(tmp_path / "mood.txt"), vocabulary=64, max_length=5)}
     return run(
         tmp_path,
-        data=data | {"partition": "iid", "max_length": 5},
-        model={"backbone": "text", "hidden": [8], "embedding": 4},
+        data=data | {"partition": "iid", "clients": 2},
+        model={
+            "backbone": {
+                "name": "text",
+                "options": {"hidden": [8], "embedding": 4},
+            }
+        },
     )
 
 
 MODELS = {
     "mlp": {},
-    "cnn": {"model": {"backbone": "cnn", "hidden": [4, 8], "batch_norm": True}},
+    "cnn": {
+        "model": {
+            "backbone": {
+                "name": "cnn",
+                "options": {"hidden": [4, 8], "batch_norm": True},
+            }
+        }
+    },
     "synthetic": {"data": {"source": "synthetic", "clients": 4}, "local": {"steps": 2}},
     "text": None,
 }
@@ -228,7 +259,10 @@ def flowers(tmp_path):
     kinds = np.array(["rose", "iris", "tulip"])[np.searchsorted([40, 60], x[:, 1])]
     rows = [[*(f"{v:.3f}" for v in values), kind] for values, kind in zip(x, kinds, strict=True)]
     path = table(tmp_path / "flowers.csv", ["a", "b", "c", "kind"], rows)
-    data = {"source": "csv", "path": str(path), "targets": {"kind": "multiclass"}, "clients": 3}
+    data = {
+        "source": plugin("csv", path=str(path), targets={"kind": "multiclass"}),
+        "clients": 3,
+    }
     return run(tmp_path, data=data | {"partition": "iid"}, local={"steps": 300}), rows
 
 
@@ -290,7 +324,7 @@ def test_a_node_with_data_of_its_own(flowers, tmp_path):
         client=5,
         state=node,
         clients=ids,
-        data={"path": str(moved)},
+        data={"source": {"options": {"path": str(moved)}}},
     )
     torch.testing.assert_close(found.model.head.weight, expected)
     assert found.card.origin.clients == [5]
@@ -328,8 +362,8 @@ def test_images(tmp_path):
     paths = [str(tmp_path / name) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")]
     result = run(
         tmp_path,
-        data={"source": "idx", "path": paths, "clients": 2, "partition": "iid"},
-        model={"backbone": "cnn", "hidden": [4]},
+        data={"source": plugin("idx", path=paths), "clients": 2, "partition": "iid"},
+        model={"backbone": plugin("cnn", hidden=[4])},
     )
     write(export(result.path, "label"), tmp_path / "out")
     np.save(tmp_path / "bytes.npy", pixels)

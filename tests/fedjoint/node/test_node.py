@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message
+from support.plugins import plugin
 from torch import nn
 
 from fedjoint.config.load import check
@@ -24,12 +25,13 @@ CLIENTS = 4
 
 
 def configure(compression="none"):
+    kept = {"fraction": 0.3} if compression == "topk" else {}
     return check(
         {
             "data": {"clients": CLIENTS, "task_mix": [["digit"]]},
-            "model": {"hidden": [8]},
+            "model": {"backbone": {"options": {"hidden": [8]}}},
             "local": {"steps": 3, "optimiser": {"lr": 0.5}},
-            "strategy": {"compression": {"name": compression, "fraction": 0.3}},
+            "strategy": {"compression": plugin(compression, **kept)},
         }
     )
 

@@ -1,9 +1,12 @@
 """The settings with which a node replaces those of a run."""
 
 import pytest
+from support.plugins import plugin
 
+from fedjoint.config.data import SourceConfig
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.node.own_data import own_data
+from fedjoint.node.own_data import own_data, with_own_data
 
 
 def test_own_data_replace_settings_of_the_run(tmp_path):
@@ -13,5 +16,24 @@ def test_own_data_replace_settings_of_the_run(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         own_data(tmp_path / "none.csv", [])
     table = tmp_path / "own.toml"
-    table.write_text('path = "x.csv"\nclients = 2\n')
-    assert own_data(table, ["a"]) == {"path": "x.csv", "clients": 2, "task_mix": [["a"]]}
+    table.write_text('clients = 2\nsource = {options = {path = "x.csv"}}\n')
+    assert own_data(table, ["a"]) == {
+        "source": {"options": {"path": "x.csv"}},
+        "clients": 2,
+        "task_mix": [["a"]],
+    }
+
+
+def test_options_of_the_run_s_source_are_added_to_and_those_of_another_are_not():
+    run = {"source": plugin("csv", path="all.csv", targets={"ill": "multiclass"})}
+    settings = check({"data": run | {"partition": "natural"}}).model_dump()
+
+    def on_the_node(own):
+        return with_own_data(settings, {"source": own}, [0]).data.source
+
+    assert on_the_node({"options": {"path": "mine.csv"}}).options == {
+        "path": "mine.csv",
+        "targets": {"ill": "multiclass"},
+    }
+    assert on_the_node("digits") == SourceConfig(name="digits")
+    assert on_the_node(plugin("text", path="x")).options == {"path": "x"}

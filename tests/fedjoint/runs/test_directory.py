@@ -102,7 +102,7 @@ def test_what_is_no_run_directory_is_said_in_one_line(tmp_path, run):
 def test_any_number_of_the_configuration_survives(tmp_path, number):
     tree = {
         "strategy": {"timeout": abs(number), "options": {"limit": number, "text": "inf"}},
-        "balance": {"alpha": abs(number)},
+        "balance": {"options": {"alpha": abs(number)}},
     }
     config = check(tree)
     assert RunDir.create(tmp_path, "digits", config).config() == config

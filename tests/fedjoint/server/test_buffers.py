@@ -19,7 +19,12 @@ def configure(folder, **strategy):
         {
             "rounds": strategy.pop("rounds", 1),
             "data": {"clients": CLIENTS, "partition": "quantity", "alpha": 2.0},
-            "model": {"backbone": "cnn", "hidden": [3], "batch_norm": True},
+            "model": {
+                "backbone": {
+                    "name": "cnn",
+                    "options": {"hidden": [3], "batch_norm": True},
+                }
+            },
             "local": {"steps": 2},
             "engine": {"name": "inline"},
             "output": {"dir": str(folder)},
@@ -76,7 +81,7 @@ def test_buffers_come_last(tmp_path):
         {"name": "mgda", "options": {"level": "task"}},
         {"name": "krum", "options": {"malicious": 1}},
         {"name": "normclip", "options": {"norm": 0.5}},
-        {"name": "fedavg", "compression": {"name": "topk", "fraction": 0.1}},
+        {"name": "fedavg", "compression": {"name": "topk", "options": {"fraction": 0.1}}},
         {"name": "fedavg", "compression": {"name": "int8"}},
     ],
     ids=str,

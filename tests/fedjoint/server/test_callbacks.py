@@ -42,7 +42,7 @@ def test_it_beats_until_the_end_whatever_a_beat_raises(monkeypatch, caplog):
 SETTINGS = {
     "rounds": 4,
     "data": {"clients": 4, "examples_per_client": 30},
-    "model": {"hidden": [4]},
+    "model": {"backbone": {"options": {"hidden": [4]}}},
     "engine": {"name": "inline"},
     "output": {"checkpoint_every": 3},
 }

@@ -39,7 +39,7 @@ def run(monkeypatch, tmp_path):
             {
                 "rounds": ROUNDS,
                 "data": {"clients": CLIENTS, "examples_per_client": 20},
-                "model": {"hidden": [4]},
+                "model": {"backbone": {"options": {"hidden": [4]}}},
                 "evaluate": {"every": ROUNDS},
                 "diagnostics": {"clients": MOST, "every": 2},
                 "engine": {"name": "inline", "blocks": blocks},

@@ -6,12 +6,11 @@ import torch
 
 from fedjoint import Task, simulate
 from fedjoint.config.load import check
-from fedjoint.model.metrics import METRICS
 from fedjoint.problem import build_problem
 from fedjoint.runs.record import Steps
 from fedjoint.server.evaluation import spread
 
-ERROR = Task("size", "regression", 1, metric=METRICS["rmse"])
+ERROR = Task("size", "regression", 1, metric="rmse")
 
 
 def test_spread_of_known_numbers():
@@ -36,7 +35,7 @@ def test_spread_of_known_numbers():
 SETTINGS = {
     "rounds": 2,
     "data": {"clients": 6, "task_mix": [["digit"], ["digit", "ink"]]},
-    "model": {"hidden": [8]},
+    "model": {"backbone": {"options": {"hidden": [8]}}},
     "engine": {"name": "inline"},
 }
 

@@ -136,7 +136,7 @@ def one_round(clients, tmp_path):
         {
             "rounds": 1,
             "data": {"source": "synthetic", "clients": clients, "examples_per_client": 16},
-            "model": {"hidden": [16]},
+            "model": {"backbone": {"options": {"hidden": [16]}}},
             "local": {"steps": 1, "optimiser": {"lr": 0.05}},
             "strategy": {"fraction": 1000 / clients},
             "evaluate": {"fraction": 100 / clients},

@@ -8,16 +8,17 @@ from support.records import make_record
 
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.model.metrics import METRICS
+from fedjoint.model.metrics.r2 import r2
 from fedjoint.model.tasks import Task
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.reference import Reference
 from fedjoint.simulation import simulate
 
+WIDE = {"backbone": {"options": {"hidden": [8]}}}
 TREE = {
     "rounds": 4,
     "data": {"clients": 4, "examples_per_client": 20, "task_mix": [["digit", "ink"]]},
-    "model": {"hidden": [4]},
+    "model": {"backbone": {"options": {"hidden": [4]}}},
     "evaluate": {"every": 2},
     "engine": {"name": "inline"},
 }
@@ -41,7 +42,7 @@ def test_the_sign_is_such_that_more_is_better(tmp_path):
         tmp_path,
         {1: None, 2: {"hits": 0.5, "error": 0.5, "rare": None}, 4: {"hits": 0.25, "error": 3.0}},
     )
-    lower = replace(METRICS["r2"], name="error", higher_is_better=False)
+    lower = replace(r2, name="error", higher_is_better=False)
     tasks = [
         Task("hits", "multiclass", 3),
         Task("error", "regression", 1, metric=lower),
@@ -107,7 +108,7 @@ def other(what="", **tables):
         other("its local method is joint, not independent", local={"method": "joint"}),
         other("its seed is 1, here it is 0", seed=1),
         other("its data.clients is 5, here it is 4", data={**TREE["data"], "clients": 5}),
-        other("its model.hidden is [8], here it is [4]", model={"hidden": [8]}),
+        other("its model.backbone.options.hidden is [8], here it is [4]", model=WIDE),
         other("its rounds is 5, here it is 4", rounds=5),
         other("its balance.name is dwa, here it is fixed", balance={"name": "dwa"}),
         other("its strategy.fraction is 0.5, here it is 1.0", strategy={"fraction": 0.5}),

@@ -51,7 +51,7 @@ def silent(message):
 SETTINGS = {
     "rounds": 3,
     "data": {"clients": 4, "task_mix": [["digit"]]},
-    "model": {"hidden": [4]},
+    "model": {"backbone": {"options": {"hidden": [4]}}},
     "output": {"checkpoint_every": 1},
 }
 

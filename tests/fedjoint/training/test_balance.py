@@ -11,7 +11,7 @@ NAMES = [task.name for task in TASKS]
 
 
 def rule(name, **constants):
-    return make_balance(BalanceConfig(name=name, **constants), TASKS, NAMES)
+    return make_balance(BalanceConfig(name=name, options=constants), TASKS, NAMES)
 
 
 def stacked(state):

@@ -51,7 +51,7 @@ def make(local, tasks=("digit", "ink"), **tables):
                 "alpha": 1.0,
                 "task_mix": [list(tasks)],
             },
-            "model": {"hidden": [12, 8]},
+            "model": {"backbone": {"options": {"hidden": [12, 8]}}},
             "local": {"batch_size": 10, **local},
             **tables,
         }
@@ -206,7 +206,12 @@ def test_batchnorm_falls_back_with_a_reason_and_keeps_its_statistics():
     config = check(
         {
             "data": {"clients": 3, "task_mix": [["digit"]]},
-            "model": {"backbone": "cnn", "hidden": [4], "batch_norm": True},
+            "model": {
+                "backbone": {
+                    "name": "cnn",
+                    "options": {"hidden": [4], "batch_norm": True},
+                }
+            },
             "local": {"epochs": 1, "optimiser": {"lr": 0.05}},
         }
     )
@@ -238,7 +243,15 @@ def test_batchnorm_falls_back_with_a_reason_and_keeps_its_statistics():
 
 def test_local_norm_is_not_shared():
     config = check(
-        {"model": {"backbone": "cnn", "hidden": [4], "batch_norm": True, "norm": "local"}}
+        {
+            "model": {
+                "backbone": {
+                    "name": "cnn",
+                    "options": {"hidden": [4], "batch_norm": True},
+                },
+                "norm": "local",
+            }
+        }
     )
     model = build_problem(config).model(config)
     assert not any("2." in name for name in model.layout().shapes)

@@ -16,7 +16,7 @@ def tree(folder, **tables):
     return {
         "rounds": 2,
         "data": {"clients": 4},
-        "model": {"hidden": [8]},
+        "model": {"backbone": {"options": {"hidden": [8]}}},
         "engine": {"name": "inline"},
         "output": {"dir": str(folder)},
         **tables,
@@ -56,5 +56,5 @@ def test_a_strategy_with_wrong_options_for_its_method_is_found_at_the_start(tmp_
     (tmp_path / "mine.py").write_text(
         "from strategies.fedavg import FedAvg\n\n\nclass Mine(FedAvg):\n    method = 'prox'\n"
     )
-    with pytest.raises(UserError, match="local method prox: missing a required argument: 'mu'"):
+    with pytest.raises(UserError, match="local method prox needs the option mu"):
         make_strategy(check(tree(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:Mine"})))

@@ -62,7 +62,7 @@ def make(rule, sequential, budget, optimiser, **constants):
                 "optimiser": optimiser,
                 **budget,
             },
-            "balance": {"name": rule, **constants},
+            "balance": {"name": rule, "options": constants},
         }
     )
     backbone = lambda: nn.Sequential(nn.Linear(5, 6), nn.Tanh())  # noqa: E731
@@ -181,9 +181,9 @@ class Normed(Plain):
         w = torch.tensor([self.w[t] for t in here], requires_grad=True)
         n = torch.tensor([lengths[t] for t in here])
         ratio = torch.tensor([losses[t] / self.first[t] for t in here])
-        target = ((w * n).mean() * (ratio / ratio.mean()) ** self.config.balance.alpha).detach()
+        target = ((w * n).mean() * (ratio / ratio.mean()) ** 1.5).detach()
         (slope,) = torch.autograd.grad((w * n - target).abs().sum(), w)
-        moved = (w.detach() - self.config.balance.lr * slope).clamp(min=1e-3)
+        moved = (w.detach() - self.config.balance.options["lr"] * slope).clamp(min=1e-3)
         moved = moved * float(w.detach().sum()) / moved.sum()
         for t, value in zip(here, moved.tolist(), strict=True):
             self.w[t] = value
@@ -202,7 +202,7 @@ class Averaged(Plain):
 
     def total(self, losses, there):
         ratio = [told[-1] / told[-2] if len(told) > 1 else 1.0 for told in self.told]
-        power = [math.exp(r / self.config.balance.temperature) for r in ratio]
+        power = [math.exp(r / self.config.balance.options["temperature"]) for r in ratio]
         return sum(3 * p / sum(power) * x for p, x in zip(power, losses, strict=True))
 
     def after_round(self, losses):

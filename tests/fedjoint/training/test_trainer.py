@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 def trainer(clients, **more):
     tree = {"data": {"clients": clients, "partition": "iid", "examples_per_client": 20}, **more}
-    config = check({"model": {"hidden": [8]}, **tree})
+    config = check({"model": {"backbone": {"options": {"hidden": [8]}}}, **tree})
     return Trainer(build_problem(config), config, CPU)
 
 
@@ -40,7 +40,10 @@ def test_jobs_have_the_same_tasks_and_are_even(most):
 
 
 def test_a_job_is_smaller_where_a_client_takes_more_memory():
-    small, wide = trainer(4), trainer(4, model={"hidden": [20_000]})
+    small, wide = (
+        trainer(4),
+        trainer(4, model={"backbone": {"options": {"hidden": [20_000]}}}),
+    )
     parameters = 64 * 20_000 + 20_000
     assert wide.layout.size == parameters
     assert 1 < wide.chunk < small.chunk

@@ -9,7 +9,7 @@ def config(tmp_path, **more):
     tree = {
         "rounds": 4,
         "data": {"clients": 7},
-        "model": {"hidden": [16, 8]},
+        "model": {"backbone": {"options": {"hidden": [16, 8]}}},
         "local": {"epochs": 1, "optimiser": {"lr": 0.05, "momentum": 0.5}},
         "engine": {"name": "inline"},
         "output": {"dir": str(tmp_path), "checkpoint_every": 2},

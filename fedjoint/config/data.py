@@ -1,0 +1,73 @@
+"""The ``data`` table of the configuration: which data, and which client holds what."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fedjoint.config.section import Plugin, Section
+
+
+class SourceConfig(Plugin):
+    """Where the examples come from."""
+
+    name: str = Field("digits", description="see fedjoint list sources, or file.py:Class")
+
+
+class DataConfig(Section):
+    """The data, how it is divided among the clients, and which client has which task."""
+
+    source: SourceConfig = SourceConfig()
+    clients: int = Field(
+        20, ge=1, description="number of clients; ignored by partition = 'natural'"
+    )
+    task_mix: list[list[str]] = Field(
+        [],
+        description="client i has the tasks task_mix[i % len]; default: as the source has it, "
+        "which is every task where it does not say otherwise",
+    )
+    partition: Literal["iid", "dirichlet", "quantity", "shards", "one_task", "natural"] = Field(
+        "dirichlet",
+        description="iid; dirichlet: skewed labels; quantity: skewed sizes; shards: few labels "
+        "each; one_task: iid, client i has only task i % tasks; natural: as the data's own "
+        "clients. Generated data (synthetic) is always iid",
+    )
+    alpha: float = Field(
+        0.5, gt=0, allow_inf_nan=False, description="of dirichlet and quantity; smaller: more skew"
+    )
+    shards_per_client: int = Field(2, ge=1, description="of shards: how many each client is dealt")
+    by: str | None = Field(
+        None,
+        description="task (or csv column) whose values skew the partition; default: the first "
+        "multiclass task. Numbers are skewed over ten quantile bins",
+    )
+    outputs: dict[str, int] = Field(
+        {}, description="task -> number of classes, labels or targets; default: as in the data"
+    )
+    valid_fraction: float = Field(0.1, ge=0, lt=1, description="share of each client's examples")
+    test_fraction: float = Field(0.2, ge=0, lt=1, description="share of each client's examples")
+    min_examples: int = Field(8, ge=0, description="fewest examples of a client, splits together")
+    examples_per_client: int | None = Field(
+        None,
+        ge=1,
+        description="most examples of a client. With partition = 'iid', clients draw exactly so "
+        "many on demand, and two clients may draw the same example: any number of clients costs "
+        "little memory. Generated data: how many are generated, default 64",
+    )
+
+    @model_validator(mode="after")
+    def _splits(self) -> DataConfig:
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError("valid_fraction + test_fraction must be below 1")
+        return self
+
+    @model_validator(mode="after")
+    def _division(self) -> DataConfig:
+        if self.partition == "one_task" and self.task_mix:
+            raise ValueError("partition = 'one_task' decides the tasks: leave out task_mix")
+        if any(not mix or len(set(mix)) < len(mix) for mix in self.task_mix):
+            raise ValueError("each entry of task_mix needs one or more different tasks")
+        if any(outputs < 1 for outputs in self.outputs.values()):
+            raise ValueError("outputs must be positive")
+        return self

@@ -1,0 +1,129 @@
+"""All examples of a source -> the clients' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor, nn
+
+from fedjoint.config.data import DataConfig
+from fedjoint.data.assign import assign, task_matrix
+from fedjoint.data.base import Federation
+from fedjoint.data.dataset import Dataset
+from fedjoint.data.federation import DrawnFederation, PartitionedFederation
+from fedjoint.errors import UserError, choose
+from fedjoint.model.tasks import Task
+from fedjoint.randomness import Purpose, generator
+
+Names = Sequence[str]
+
+
+def divide(
+    dataset: Dataset,
+    data: DataConfig,
+    seed: int,
+    ids: Sequence[int] | None,
+    mix: Callable[[Names], Sequence[Names]],
+    standardise: bool,
+) -> tuple[list[Task], Federation, Tensor]:
+    """Divide a dataset among the clients, and leave out the tasks that none of them has.
+
+    Args:
+        dataset: all examples.
+        data: how to divide them.
+        seed: decides the partition and the splits.
+        ids: the clients' ids, where the data is that of a few of the clients.
+        mix: the tasks that clients have, in turn, unless ``data`` says otherwise; of all names.
+        standardise: scale features, see :func:`fedjoint.data.split.standardised`.
+
+    Returns:
+        The tasks, the clients, and ``[1, ...]`` an input.
+
+    Raises:
+        UserError: the examples do not suffice for the clients, these are not as many as ``ids``,
+            or ``data`` does not fit the dataset.
+    """
+    check_tasks(dataset.tasks, data)
+    dataset = _of_owners(dataset, data)
+    clients = data.clients if dataset.owner is None else len(np.unique(dataset.owner))
+    if ids is not None and len(ids) != clients:
+        raise UserError(f"the data has {clients} clients, but {len(ids)} client ids were given")
+    names = dataset.task_names
+    holds = task_matrix(task_mix(data, names, mix), names, clients)
+    held = np.any(holds, axis=0)
+    dataset = dataset.only([name for name, had in zip(names, held, strict=True) if had])
+    clients_of = _federation(dataset, holds[:, held], data, seed, ids, standardise)
+    return list(dataset.tasks), clients_of, dataset.examples.x[:1]
+
+
+def task_mix(
+    data: DataConfig, names: Names, mix: Callable[[Names], Sequence[Names]]
+) -> Sequence[Names]:
+    """Return the tasks that clients have, in turn; see :func:`divide` for the arguments."""
+    if data.task_mix:
+        return data.task_mix
+    return [[name] for name in names] if data.partition == "one_task" else mix(names)
+
+
+def check_tasks(tasks: Sequence[Task], data: DataConfig) -> None:
+    """Refuse declarations that no task answers to, and names that no head can have.
+
+    Raises:
+        UserError: there is one.
+    """
+    names = [task.name for task in tasks]
+    for name in data.outputs:
+        if name not in names:
+            raise choose("task in data.outputs", name, names)
+    for task in tasks:
+        if data.outputs.get(task.name, task.outputs) != task.outputs:
+            raise UserError(f"task {task.name!r} has {task.outputs} outputs; fix data.outputs")
+        if not task.name or "." in task.name or hasattr(nn.ModuleDict(), task.name):
+            raise UserError(f"a task cannot be named {task.name!r}; rename its file or column")
+
+
+def _of_owners(dataset: Dataset, data: DataConfig) -> Dataset:
+    """Return ``dataset`` with owners where the partition follows them, and only there."""
+    if data.partition != "natural":
+        return replace(dataset, owner=None)
+    if dataset.owner is None:
+        raise UserError(
+            "data.partition = 'natural' needs data that says whose an example is: set "
+            "data.source.options.client_column (csv and hub), or choose another partition"
+        )
+    return dataset
+
+
+def _federation(
+    dataset: Dataset,
+    holds: np.ndarray,
+    data: DataConfig,
+    seed: int,
+    ids: Sequence[int] | None,
+    standardise: bool,
+) -> Federation:
+    valid, test = data.valid_fraction, data.test_fraction
+    most = data.examples_per_client
+    if data.partition == "iid" and most is not None:
+        return DrawnFederation(
+            dataset,
+            holds,
+            examples=most,
+            seed=seed,
+            valid_fraction=valid,
+            test_fraction=test,
+            standardise=standardise,
+        )
+    parts = assign(dataset, holds, data, generator(seed, Purpose.PARTITION))
+    return PartitionedFederation(
+        dataset,
+        [part[:most] for part in parts],
+        holds,
+        seed=seed,
+        valid_fraction=valid,
+        test_fraction=test,
+        standardise=standardise,
+        ids=ids,
+    )

@@ -1,0 +1,124 @@
+"""The base of every data source."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedjoint.config.data import DataConfig
+from fedjoint.data.base import Federation
+from fedjoint.data.dataset import Dataset
+from fedjoint.data.divide import divide
+from fedjoint.data.split import moments
+from fedjoint.model.inputs import Inputs
+from fedjoint.model.tasks import Task
+
+Built = tuple[list[Task], Federation, Tensor]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How numbers as a user's file has them become those that a backbone was trained on.
+
+    Attributes:
+        mean: of the shape of an input; it is subtracted.
+        scale: of the shape of an input; it divides.
+        words: what mean and scale are, in words.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    words: str
+
+
+class Source:
+    """Base class of the data sources. A plug-in implements :meth:`load`.
+
+    Options are the arguments of ``__init__``. Where examples are generated for each client rather
+    than divided among them, override :meth:`build` in its place.
+
+    Attributes:
+        generated: whether every seed has examples of its own, and not a split of its own.
+        standardise: whether each client scales features by its own training examples, see
+            :func:`fedjoint.data.split.standardised`.
+    """
+
+    generated: ClassVar[bool] = False
+    standardise: bool = False
+
+    def load(self, data: DataConfig) -> Dataset:
+        """Load all examples.
+
+        Args:
+            data: the ``data`` table. A source that reads labels heeds ``outputs``, and one that
+                knows whose an example is ``partition = "natural"``.
+
+        Raises:
+            UserError: they are missing or malformed.
+        """
+        raise NotImplementedError
+
+    def build(self, data: DataConfig, seed: int, ids: Sequence[int] | None = None) -> Built:
+        """Return the tasks, the clients, and ``[1, ...]`` an input.
+
+        Args:
+            data: the ``data`` table.
+            seed: decides the partition, the splits and whatever is generated.
+            ids: the clients' ids, where the data is that of a few of the clients.
+
+        Raises:
+            UserError: the data does not suffice for the clients, or does not fit ``data``.
+        """
+        return divide(self.load(data), data, seed, ids, self.mix, self.standardise)
+
+    def mix(self, names: Sequence[str]) -> Sequence[Sequence[str]]:
+        """Return the tasks that clients have, in turn, unless ``data.task_mix`` says otherwise.
+
+        Args:
+            names: of all tasks.
+        """
+        return [names]
+
+    def inputs(self, example: Tensor) -> Inputs:
+        """Describe ``example``, ``[1, ...]`` an input, to someone who has a file.
+
+        Raises:
+            UserError: a file of the source is gone or changed.
+        """
+        shape = tuple(example.shape[1:])
+        if not example.is_floating_point():
+            return Inputs(shape=shape, dtype="int64")
+        columns = [f"x{i}" for i in range(shape[0])] if len(shape) == 1 else None
+        return Inputs(shape=shape, dtype="float32", columns=columns)
+
+    def class_names(self, task: Task) -> list[str] | None:
+        """Return the names of a multiclass task's classes by number; None: they have none.
+
+        Raises:
+            UserError: a file of the source is gone or changed.
+        """
+        return None
+
+    def scaling(
+        self, data: DataConfig, seed: int, places: Sequence[int], ids: Sequence[int] | None
+    ) -> Scaling | None:
+        """Return how a model scales what a user's file has; None: not at all.
+
+        Args:
+            data: as for :meth:`build`.
+            seed: as for :meth:`build`.
+            places: the clients whose model it is, by their places in the federation.
+            ids: as for :meth:`build`.
+        """
+        if not self.standardise:
+            return None
+        raw = copy.copy(self)
+        raw.standardise = False
+        clients = raw.build(data, seed, ids)[1]
+        x = torch.cat([clients.client(place).train.x for place in places])
+        return Scaling(*moments(x), "mean and deviation of the clients' training examples, pooled")

@@ -1,0 +1,1 @@
+"""The built-in data sources, one class each, named as its file."""

@@ -1,0 +1,1 @@
+"""The built-in backbones, one each, named as its file: what an input is -> a module."""

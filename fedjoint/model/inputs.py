@@ -1,0 +1,49 @@
+"""What a model reads: the shape of one input, and how a file has it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Words(BaseModel):
+    """How sentences become word ids, see :func:`fedjoint.data.text.encode`.
+
+    Attributes:
+        max_length: words kept of a sentence.
+        vocabulary: number of ids, padding included.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_length: int
+    vocabulary: int
+
+
+class Inputs(BaseModel):
+    """One input of a model, and how a file has it.
+
+    Attributes:
+        shape: of the input.
+        dtype: ``int64`` for ids, else ``float32``.
+        columns: names of the features in a table; None where a table cannot hold the input.
+        words: where the input is a sentence.
+        pixels: whether bytes are divided by 255.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "int64"]
+    columns: list[str] | None = None
+    words: Words | None = None
+    pixels: bool = False
+
+    @property
+    def size(self) -> int:
+        """The number of numbers in one input."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size

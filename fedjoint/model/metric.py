@@ -1,0 +1,82 @@
+"""Metrics as additive statistics, so that sums over clients give the exact pooled metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedjoint.errors import UserError
+from fedjoint.options import construct
+from fedjoint.registry import find
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that a server can pool without seeing predictions.
+
+    Attributes:
+        name: for tables and plots.
+        statistics: ``(output, y) -> [n, k]`` float64 statistics per example, zero where the
+            label is missing; they are summed over examples and clients. The first is the count.
+        value: ``[k]`` summed statistics -> the metric (NaN where it is undefined).
+        higher_is_better: the direction.
+        rows: ``[n, k]`` -> ``[n]``, what ``value`` is of every row, where there is a fast way.
+    """
+
+    name: str
+    statistics: Callable[[Tensor, Tensor], Tensor]
+    value: Callable[[Tensor], float]
+    higher_is_better: bool = True
+    rows: Callable[[Tensor], Tensor] | None = None
+
+    def each(self, sums: Tensor) -> Tensor:
+        """Return ``[n]`` float64, the metric of every row of ``sums`` ``[n, k]``."""
+        if self.rows is not None:
+            return self.rows(sums)
+        return torch.tensor([self.value(row) for row in sums], dtype=torch.float64)
+
+
+def pooled(
+    name: str,
+    statistics: Callable[[Tensor, Tensor], Tensor],
+    rows: Callable[[Tensor], Tensor],
+    higher_is_better: bool = True,
+) -> Metric:
+    """Return a metric that is worked out for many rows of statistics at once.
+
+    Args:
+        name: for tables and plots.
+        statistics: see :class:`Metric`.
+        rows: ``[n, k]`` summed statistics -> ``[n]``, the metric of every row.
+        higher_is_better: the direction.
+    """
+
+    def value(sums: Tensor) -> float:
+        return float(rows(sums[None]))
+
+    return Metric(name, statistics, value, higher_is_better, rows)
+
+
+def ratio(top: Tensor, bottom: Tensor) -> Tensor:
+    """Return ``[n]``, one over the other, NaN where nothing was counted."""
+    return torch.where(bottom > 0, top / bottom, torch.nan)
+
+
+def make_metric(name: str, options: Mapping[str, Any]) -> Metric:
+    """Return a metric by registered name or reference.
+
+    What has the name is a metric, or a class or function that returns one.
+
+    Raises:
+        UserError: there is none, an option is wrong, or it is no metric.
+    """
+    found = find("metrics", name)
+    if not isinstance(found, Metric) or options:
+        found = construct(f"metric {name}", found, options)
+    if not isinstance(found, Metric):
+        raise UserError(f"metric {name}: {type(found).__name__} is no fedjoint.Metric")
+    return found

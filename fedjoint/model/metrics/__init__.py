@@ -1,0 +1,1 @@
+"""The built-in metrics, one each, named as its file."""

@@ -1,0 +1,194 @@
+"""Options of plug-ins: the arguments of a constructor, checked against their annotations.
+
+A plug-in says what its options are where it takes them::
+
+    def __init__(self, radius: BelowOne = 0.5, level: Literal["task", "client"] = "task"): ...
+
+The names below are ranges that many options share. Others are written with :mod:`pydantic`, as
+``Annotated[float, Field(ge=-1, le=1)]``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from math import isfinite
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from fedjoint.errors import UserError, choose
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+#: in [0, 1]
+UpToOne = Annotated[float, Field(ge=0, le=1)]
+#: in [0, 1)
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+#: in (0, 1]
+Share = Annotated[float, Field(gt=0, le=1)]
+#: 0, 1, 2, ...
+Whole = Annotated[int, Field(ge=0)]
+#: 1, 2, ...
+Count = Annotated[int, Field(ge=1)]
+
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+_NAMES = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "nothing",
+    Any: "anything",
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a plug-in.
+
+    Attributes:
+        name: of the option.
+        annotation: its type and range; Any where it has none that can be checked.
+        default: its default; ``inspect.Parameter.empty`` where it has to be given.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        """Whether the option has to be given."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def allowed(self) -> str:
+        """What is allowed, in words."""
+        return allowed_words(self.annotation)
+
+
+def options_of(make: Callable[..., Any]) -> list[Option]:
+    """Return the options that ``make`` takes, in the order of its signature."""
+    hints = _hints(make)
+    return [
+        Option(name, hints.get(name, Any), parameter.default)
+        for name, parameter in inspect.signature(make).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+
+
+def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> Any:
+    """Call ``make(*given, **options)`` once the options fit its signature and its annotations.
+
+    Args:
+        what: is made, for errors.
+        make: a class or a function.
+        options: option -> value.
+        given: what it takes before its options.
+
+    Raises:
+        UserError: it is no class or function, an option is unknown or missing, or its value is
+            not allowed.
+    """
+    if not callable(make):
+        raise UserError(f"{what}: {type(make).__name__} is no class or function; name another")
+    make = partial(make, *given)
+    takes = {option.name: option for option in options_of(make)}
+    for name in options:
+        if name not in takes:
+            raise choose(f"option of {what}", name, takes or ["none"])
+    for name, option in takes.items():
+        if option.required and name not in options:
+            raise UserError(f"{what} needs the option {name}: {option.allowed}")
+    try:
+        return make(**{name: _checked(takes[name], value) for name, value in options.items()})
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+
+
+def allowed_words(annotation: Any) -> str:
+    """Return in words what an annotation allows."""
+    base, bounds = _bounds(annotation)
+    origin, inside = get_origin(base), get_args(base)
+    if origin is Literal:
+        return " or ".join(map(str, inside))
+    if origin in (Union, UnionType):
+        return " or ".join(map(allowed_words, inside))
+    if base is list or origin in (list, Sequence):
+        return f"a list{_each(inside)}"
+    if base is dict or origin is dict:
+        return f"a table{_each(inside[1:])}"
+    named = _NAMES.get(base) or getattr(base, "__name__", str(base))
+    return f"{named} {bounds}".rstrip()
+
+
+def _each(inside: tuple[Any, ...]) -> str:
+    return f", each {allowed_words(inside[0])}" if inside else ""
+
+
+def _bounds(annotation: Any) -> tuple[Any, str]:
+    """Return an annotation's type and, in words, its range."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, ""
+    base, *marks = get_args(annotation)
+    limits = [limit for mark in marks for limit in getattr(mark, "metadata", [mark])]
+    found = [
+        f"{sign} {getattr(limit, key):g}"
+        for limit in limits
+        for key, sign in _SIGNS.items()
+        if getattr(limit, key, None) is not None
+    ]
+    return base, " and ".join(found)
+
+
+def _checked(option: Option, value: Any) -> Any:
+    base, _ = _bounds(option.annotation)
+    if get_origin(base) is Literal and value not in get_args(base):
+        raise choose(f"value of option {option.name}", str(value), map(str, get_args(base)))
+    try:
+        adapter = _adapter(option.annotation)
+    except (PydanticUserError, TypeError):
+        return value  # of a type that only the plug-in itself can check
+    try:
+        # Strict: to Python, true is also the number one, and a text may spell a number.
+        value = adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        raise _refused(option, value, error) from None
+    if isinstance(value, float) and not isfinite(value):
+        raise UserError(f"option {option.name} = {value!r}: it must be finite")
+    return value
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _refused(option: Option, value: Any, error: ValidationError) -> UserError:
+    inner = error.errors()[0]
+    place = ".".join(map(str, [option.name, *inner["loc"]]))
+    if inner["type"] == "literal_error":
+        wrong, allowed = str(inner["input"]), inner["ctx"]["expected"].replace("'", "")
+        near = difflib.get_close_matches(wrong, allowed.replace(" or ", ", ").split(", "), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return UserError(f"option {place} = {wrong!r}: {allowed} is allowed{hint}")
+    return UserError(f"option {place} = {inner['input']!r}: {option.allowed} is allowed")
+
+
+def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of what ``make`` takes; none where they cannot be read."""
+    make = make.func if isinstance(make, partial) else make
+    try:
+        return get_type_hints(
+            make.__init__ if inspect.isclass(make) else make,
+            include_extras=True,
+        )
+    except (NameError, TypeError, AttributeError):
+        # Names that are imported for type checkers alone: the plug-in checks what it takes.
+        return {}

@@ -1,0 +1,1 @@
+"""The built-in rules that weigh losses, one class each, named as its file."""

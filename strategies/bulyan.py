@@ -1,0 +1,56 @@
+"""Bulyan: a trimmed mean of the updates that Krum trusts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.options import Whole
+from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.updates import Updates
+from strategies._columns import by_columns, middle
+from strategies._krum import enough, krum_scores
+
+
+class Bulyan(JointStrategy):
+    """A mean around the median of the updates that Krum trusts, coordinate by coordinate.
+
+    Of the ``theta = rows - 2 * f`` updates with the lowest :func:`krum_scores`, ``step[p]`` is
+    the mean of the ``theta - 2 * f`` values nearest to their median. Each client counts once.
+    The scores are computed once, as in Flower, and not anew after every choice.
+
+    Breakdown point: ``malicious`` clients, which may send anything. ``step[p]`` is then no
+    further from what the others sent than those values are from one another.
+
+    Args:
+        malicious: number f of clients that may send anything; if any, a round needs
+            ``4 * f + 3`` clients. With none, the default, the step is the plain mean.
+
+    Raises:
+        UserError: a round has too few updates.
+
+    Paper: El Mhamdi, Guerraoui and Rouault, "The Hidden Vulnerability of Distributed Learning
+    in Byzantium", ICML 2018, https://arxiv.org/abs/1802.07927
+    """
+
+    omits = "scores computed anew after every choice"
+
+    def __init__(self, malicious: Whole = 0) -> None:
+        super().__init__()
+        self.malicious = malicious
+
+    def merge(self, updates: Updates) -> Tensor:
+        enough("bulyan", len(updates), self.malicious, 4 * self.malicious + 3)
+        theta = len(updates) - 2 * self.malicious
+        near = theta - 2 * self.malicious
+        trusted = krum_scores(updates.gram, self.malicious).argsort(stable=True)[:theta]
+
+        def statistic(values: Tensor) -> Tensor:
+            # Among sorted values, the nearest to the median are neighbours: try each window.
+            centre = middle(values)
+            low, high = values[:, : theta - near + 1], values[:, near - 1 :]
+            farthest = torch.maximum(centre[:, None] - low, high - centre[:, None])
+            first = farthest.argmin(1, keepdim=True)
+            return values.gather(1, first + torch.arange(near)).mean(1)
+
+        return by_columns(updates.matrix, statistic, trusted)

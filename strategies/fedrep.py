@@ -1,0 +1,27 @@
+"""FedRep: FedAvg of backbones under heads that are fitted first.
+
+The clients' half is :mod:`clients.rep`.
+"""
+
+from __future__ import annotations
+
+from fedjoint.options import Count, Positive
+from strategies.fedavg import FedAvg
+
+
+class FedRep(FedAvg):
+    """Clients first fit their heads to the frozen backbone, then the backbone to the heads.
+
+    Args:
+        head_steps: local steps on the heads; the method's usual steps go to the backbone.
+        server_lr: factor on the mean update.
+
+    Paper: Collins et al., "Exploiting Shared Representations for Personalized Federated
+    Learning", ICML 2021, https://arxiv.org/abs/2102.07078
+    """
+
+    method = "rep"
+
+    def __init__(self, head_steps: Count = 10, server_lr: Positive = 1.0) -> None:
+        super().__init__(server_lr)
+        self.method_options["head_steps"] = head_steps

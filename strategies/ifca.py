@@ -1,0 +1,54 @@
+"""IFCA: every client joins the cluster whose loss it finds lowest.
+
+The clients' half is :mod:`clients.clustered`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.options import Count, NotNegative, Whole
+from fedjoint.server.updates import Updates
+from strategies._clustered import Clustered
+from strategies._seeding import generator
+
+
+class IFCA(Clustered):
+    """Iterative federated clustering: each client joins the cluster whose loss it finds lowest.
+
+    Clients receive all ``backbones`` ``[K, P]`` and choose anew in every round that they train or
+    are evaluated in: to be absent, or to join late, makes no difference.
+
+    Args:
+        clusters: K.
+        spread: standard deviation of the Gaussian noise that sets the first backbones apart, in
+            units of the root mean square parameter; the first one gets none.
+        seed: of the noise, with the run's own.
+
+    Paper: Ghosh et al., "An Efficient Framework for Clustered Federated Learning", NeurIPS
+    2020, https://arxiv.org/abs/2006.04088
+    """
+
+    omits = "first backbones drawn independently, restarts"
+
+    def __init__(self, clusters: Count = 2, spread: NotNegative = 0.1, seed: Whole = 0) -> None:
+        super().__init__()
+        self.clusters = clusters
+        self.spread = spread
+        self.seed = seed
+
+    def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
+        """Return the ``backbones`` ``[K, P]`` for clients to choose from."""
+        if "backbones" not in self.state:
+            noise = torch.zeros(self.clusters, len(backbone)).to(backbone)
+            for cluster in range(1, self.clusters):
+                drawn = generator(self, self.seed, cluster).standard_normal(len(backbone))
+                noise[cluster] = torch.from_numpy(drawn)
+            size = backbone.square().mean().sqrt()
+            self.state["backbones"] = backbone + self.spread * size * noise
+        return {"backbones": self.state["backbones"]}
+
+    def merge(self, updates: Updates) -> Tensor:
+        self.broadcast(updates.backbone)
+        return self.move(updates, self.said(updates))

@@ -1,0 +1,44 @@
+"""Multi-Krum: the mean of the updates that have close neighbours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.options import Count, Whole
+from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.updates import Updates
+from strategies._krum import enough, krum_scores
+
+
+class MultiKrum(JointStrategy):
+    """The weighted mean of the ``select`` updates with the lowest :func:`krum_scores`.
+
+    Breakdown point: ``malicious`` clients, which may send anything. Every update that is kept is
+    then no further from one of the others' than ``sqrt(rows - malicious - 2)`` times the
+    greatest distance between those.
+
+    Args:
+        malicious: number f of clients that may send anything; if any, a round needs
+            ``2 * f + 3`` clients and ``select + f``.
+        select: number of updates to keep; the paper's m.
+
+    Raises:
+        UserError: a round has too few updates.
+
+    Paper: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient
+    Descent", NeurIPS 2017, https://arxiv.org/abs/1703.02757
+    """
+
+    def __init__(self, malicious: Whole = 0, select: Count = 5) -> None:
+        super().__init__()
+        self.malicious = malicious
+        self.select = select
+
+    def merge(self, updates: Updates) -> Tensor:
+        rule = f"multikrum (select = {self.select})"
+        enough(rule, len(updates), self.malicious, self.select + self.malicious)
+        best = krum_scores(updates.gram, self.malicious).argsort(stable=True)[: self.select]
+        kept = torch.zeros_like(updates.weights)
+        kept[best] = updates.weights[best]
+        return updates.combine(kept / kept.sum())
