@@ -20,16 +20,12 @@ def find(path: str | Sequence[str]) -> list[Path]:
         if place.is_dir():
             inside = sorted(f for f in place.iterdir() if f.is_file() and f.name[0] != ".")
             if not inside:
-                raise UserError(
-                    f"{place}: the folder has no files; set data.source.options.path to the data"
-                )
+                raise UserError(f"{place}: the folder has no files; fix data.source.options.path")
             found += inside
         elif place.exists():
             found.append(place)
         else:
-            raise UserError(
-                f"{place}: no such file or folder; set data.source.options.path to the data"
-            )
+            raise UserError(f"{place}: no such file or folder; fix data.source.options.path")
     return found
 
 

@@ -83,9 +83,7 @@ def _pairs(path: str | list[str]) -> list[tuple[Path, Path]]:
                 raise UserError(f"{file}: its labels, {name}, are not beside it; list both files")
         pairs = [(file, by_name[name]) for file, name in zip(images, names, strict=True)]
     elif len(found) % 2:
-        raise UserError(
-            f"data.source.options.path lists {len(found)} files; list images and labels, alternating"
-        )
+        raise UserError(f"path lists {len(found)} files; list images and labels, alternating")
     else:
         pairs = list(zip(found[::2], found[1::2], strict=True))
     if not pairs:

@@ -123,7 +123,7 @@ def test_malformed_files(tmp_path, content, settings, message):
 
 
 def test_missing_file_and_empty_folder(tmp_path):
-    with pytest.raises(UserError, match=r"none\.txt: no such file or folder; set data\.path"):
+    with pytest.raises(UserError, match=r"none\.txt: no such file or folder; fix data\.source"):
         load(tmp_path / "none.txt")
     with pytest.raises(UserError, match="the folder has no files"):
         load(tmp_path)
