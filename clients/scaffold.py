@@ -1,6 +1,6 @@
 """SCAFFOLD's local method: control variates.
 
-The server's half is :mod:`strategies.scaffold`.
+The server's half is :mod:`fedjoint.strategies.scaffold`.
 """
 
 from __future__ import annotations

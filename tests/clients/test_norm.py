@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clients.babu import Babu
-from clients.joint import Joint
+from fedjoint.clients.babu import Babu
+from fedjoint.clients.joint import Joint
 from fedjoint.model.backbones.cnn import cnn
 from fedjoint.model.inputs import Inputs
 

@@ -19,10 +19,10 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 from torch import Tensor, nn
 
-from simulations.benchmark import workloads
-from simulations.benchmark.contestants import OnRound
-from simulations.benchmark.contestants.sequential import train
-from simulations.benchmark.workloads import EXAMPLES, Workload
+from .. import workloads
+from ..workloads import EXAMPLES, Workload
+from . import OnRound
+from .sequential import train
 
 client_app = ClientApp()
 
