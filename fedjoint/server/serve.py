@@ -163,7 +163,7 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
     if not isinstance(error, UserError):
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
-            log.exception("unforeseen")
+            log.error("unforeseen", exc_info=error)
     event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
     if run.generation == begun.generation:
         run.write_nodes(begun.roster.report())

@@ -58,11 +58,11 @@ def measure(workload: Workload, clients: int, rounds: int, threads: int, on_roun
     app = ServerApp()
 
     @app.main()
-    def serve(grid: Grid, context: Context) -> None:
+    def serve(grid: Grid, _context: Context) -> None:
         ended = time.perf_counter()
 
         # Flower calls this before the first round and at the end of every one.
-        def evaluate(server_round: int, arrays: ArrayRecord) -> None:
+        def evaluate(server_round: int, _arrays: ArrayRecord) -> None:
             nonlocal ended
             now = time.perf_counter()
             if server_round:
