@@ -6,7 +6,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from fedjoint.errors import UserError
 from fedjoint.node.node import Node
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Problem, build_problem
-from fedjoint.protocol import messages
+from fedjoint.protocol import wire
+from fedjoint.protocol.requests import Header
 from fedjoint.runs.directory import RunDir
 
 log = logging.getLogger("fedjoint.node.node")
@@ -44,11 +45,11 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
     nodes: dict[str, Node] = {}
 
     def answer(message: Message, context: Context) -> Message:
-        request = messages.settings(message)
-        key = f"{request['run']}\n{request['config']}"
+        header = wire.read(Header, message)
+        key = f"{header.run}\n{header.config}"
         if key not in nodes:
             nodes.clear()  # a node serves one run at a time
-            nodes[key] = make_node(request, context, problem, write_through)
+            nodes[key] = make_node(header, context, problem, write_through)
         return Message(nodes[key].handle(message), reply_to=message)
 
     def deployed_or_not(message: Message, context: Context) -> Message:
@@ -56,7 +57,7 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
             return answer(message, context)
         with own_log(message, context):
             reply = answer(message, context)
-        reply.content = messages.bundle(reply.content)
+        reply.content = wire.bundle(reply.content)
         return reply
 
     app.train()(deployed_or_not)
@@ -85,7 +86,7 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
             log.exception("%s failed", kind)
             raise
         raise UserError(f"node {own['name']}: {error}") from None
-    number, seconds = messages.settings(message)["round"], round(time.perf_counter() - began, 3)
+    number, seconds = wire.read(Header, message).round, round(time.perf_counter() - began, 3)
     text = f"{kind} of round {number}: done"
     event(log, logging.INFO, kind, text, run_id=context.run_id, round=number, seconds=seconds)
 
@@ -95,17 +96,17 @@ def _own(context: Context) -> dict[str, Any]:
 
 
 def make_node(
-    request: Mapping[str, Any], context: Context, problem: Problem | None, write_through: bool
+    header: Header, context: Context, problem: Problem | None, write_through: bool
 ) -> Node:
-    """Build the node that ``context`` describes, for the run that ``request`` belongs to.
+    """Build the node that ``context`` describes, for the run that ``header`` belongs to.
 
     Raises:
         UserError: the configuration is wrong, or the node was started without its own.
     """
-    settings, given = request["config"], context.node_config
+    settings, given = header.config, context.node_config
     if "partition-id" in given:  # simulated
         config = check(settings, "config from the server")
-        store = RunDir(Path(request["run"])).state
+        store = RunDir(Path(header.run)).state
         name = f"worker {given['partition-id']}"
         problem = problem or build_problem(config)
         return Node(problem, config, store, write_through=write_through, name=name)
@@ -123,7 +124,7 @@ def make_node(
         absent = [client for client in ids if client >= len(problem.data.sizes)]
         if absent:
             raise UserError(f"client {absent[0]} is not in the run's data; fix --clients")
-    store = Path(own["state"]) / f"{Path(request['run']).name}.sqlite"
+    store = Path(own["state"]) / f"{Path(header.run).name}.sqlite"
     return Node(problem, config, store, places, write_through=True, name=own["name"])
 
 

@@ -21,7 +21,7 @@ from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.errors import UserError
 from fedjoint.flower.compat import number
 from fedjoint.protocol.arrays import to_arrays
-from fedjoint.protocol.messages import NODE_DIED
+from fedjoint.protocol.wire import NODE_DIED
 from fedjoint.registry import from_files
 
 #: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.

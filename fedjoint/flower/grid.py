@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedjoint._util.wording import plain
 from fedjoint.flower.compat import sent_by
-from fedjoint.protocol.messages import bundle
+from fedjoint.protocol.wire import bundle
 
 _FIRST, _MOST = 0.05, 2.0  # seconds between two looks for replies
 

@@ -1,21 +1,21 @@
-"""What a node says of itself, checked."""
+"""What a node says of itself: the reply to a query."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
-from fedjoint.protocol import messages
-from fedjoint.protocol.checks import MOST, counts, shaped
+from fedjoint.protocol import wire
+from fedjoint.protocol.checks import counts, shaped
+from fedjoint.protocol.requests import Number
 
 _PARAMETERS = 2**34  # most in a backbone
 _NAME = 200  # characters of a name
@@ -23,7 +23,7 @@ _TASKS, _OUTPUTS = 10_000, 2**24
 
 
 @dataclass(frozen=True)
-class About:
+class Description:
     """A node, as it describes itself.
 
     Attributes:
@@ -36,6 +36,7 @@ class About:
         sizes: ``[n]`` int64 their training examples.
         mask: ``[n, tasks]`` bool, who has which task.
         initial: the first backbone, by name; empty where it was not asked for.
+        fallback: why its clients are trained one by one, where they are.
     """
 
     name: str
@@ -46,80 +47,86 @@ class About:
     ids: np.ndarray
     sizes: np.ndarray
     mask: np.ndarray
-    initial: dict[str, np.ndarray] = field(repr=False)
+    initial: Mapping[str, np.ndarray] = field(repr=False)
+    fallback: str | None = None
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        said = {
+            "name": self.name,
+            "device": self.device,
+            "movable": self.movable,
+            "tasks": self.tasks,
+            "layout": {name: list(shape) for name, shape in self.layout.shapes.items()},
+            "buffers": self.layout.buffers,
+            "fallback": self.fallback,
+        }
+        population = {"ids": self.ids, "sizes": self.sizes, "mask": self.mask}
+        return wire.pack(said, population=population, backbone=self.initial)
+
+    @classmethod
+    def unpack(cls, reply: Message, *, initial: bool) -> Description:
+        """Return what a node says of itself.
+
+        Args:
+            reply: to a query.
+            initial: whether the first backbone was asked for.
+
+        Raises:
+            UserError: it cannot start, or part of the reply is missing or wrong.
+        """
+        if reply.has_error():
+            raise UserError(reply.error.reason or "it cannot start")
+        said = wire.read(_Said, reply)
+        layout, tasks = _layout(said.layout, said.buffers), _tasks(said.tasks)
+        population = wire.arrays(reply, "population")
+        ids = counts(population, "ids", len(np.atleast_1d(population.get("ids", ()))))
+        if len(np.unique(ids)) < len(ids):
+            raise UserError("one of its clients has the id of another: give every client one id")
+        backbone = wire.arrays(reply, "backbone") if initial else {}
+        return cls(
+            name=plain(said.name)[:_NAME],
+            device=plain(said.device)[:_NAME],
+            movable=said.movable,
+            tasks=tasks,
+            layout=layout,
+            ids=ids,
+            sizes=counts(population, "sizes", len(ids)),
+            mask=shaped(population, "mask", (len(ids), len(tasks)), "b"),
+            initial=_backbone(layout, backbone) if initial else {},
+            fallback=said.fallback,
+        )
 
 
-def read(reply: Message, *, initial: bool) -> About:
-    """Return what a node says of itself.
-
-    Args:
-        reply: to a query.
-        initial: whether the first backbone was asked for.
-
-    Raises:
-        UserError: it cannot start, or part of the reply is missing or wrong.
-    """
-    if reply.has_error():
-        raise UserError(reply.error.reason or "it cannot start")
-    about = messages.settings(reply)
-    layout = _layout(_get(about, "layout", dict), _get(about, "buffers", list))
-    tasks = _tasks(_get(about, "tasks", list))
-    population = messages.arrays(reply, "population")
-    ids = population.get("ids", np.zeros(()))
-    count = len(ids) if ids.ndim else 0
-    ids = counts(population, "ids", count)
-    if len(np.unique(ids)) < count:
-        raise UserError("one of its clients has the id of another: give every client one id")
-    mask = shaped(population, "mask", (count, len(tasks)), "b")
-    backbone = messages.arrays(reply, "backbone") if initial else {}
-    return About(
-        name=plain(_get(about, "name", str))[:_NAME],
-        device=plain(_get(about, "device", str))[:_NAME],
-        movable=_get(about, "movable", bool),
-        tasks=tasks,
-        layout=layout,
-        ids=ids,
-        sizes=counts(population, "sizes", count),
-        mask=mask,
-        initial=_backbone(layout, backbone) if initial else {},
-    )
+@dataclass(frozen=True)
+class _Said:
+    name: str
+    device: str
+    movable: bool
+    tasks: tuple[tuple[str, str, int], ...]
+    layout: dict[str, tuple[Number, ...]]
+    buffers: tuple[str, ...]
+    fallback: str | None
 
 
-def _get(about: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = about.get(name)
-    if not isinstance(value, kind):
-        raise UserError(f"damaged message: {name!r} is {value.__class__.__name__}")
-    return value
-
-
-def _layout(told: dict[str, Any], buffers: list[Any]) -> Layout:
-    shapes = {}
-    for name, shape in told.items():
-        if not isinstance(shape, list) or not all(type(d) is int and 0 <= d < MOST for d in shape):
-            raise UserError(f"damaged message: the shape of {plain(name)!r} in its layout")
-        shapes[name] = tuple(shape)
+def _layout(shapes: dict[str, tuple[int, ...]], buffers: tuple[str, ...]) -> Layout:
     size = sum(prod(shape) for shape in shapes.values())
     if size > _PARAMETERS:
         raise UserError(f"its backbone has {size} parameters, more than {_PARAMETERS}")
-    return Layout(shapes, tuple(buffers))
+    return Layout(shapes, buffers)
 
 
-def _tasks(told: list[Any]) -> list[tuple[str, str, int]]:
-    tasks = []
-    for entry in told[:_TASKS]:
-        if not isinstance(entry, list) or [type(part) for part in entry] != [str, str, int]:
-            raise UserError("damaged message: a task is not [name, kind, outputs]")
-        name, kind, outputs = entry
+def _tasks(said: tuple[tuple[str, str, int], ...]) -> list[tuple[str, str, int]]:
+    for name, kind, outputs in said[:_TASKS]:
         if not name.isprintable() or len(name) > _NAME or outputs > _OUTPUTS:
             raise UserError(f"task {plain(name)!r} has a name or outputs beyond all measure")
         Task(name, kind, outputs)  # refuses a kind that there is not
-        tasks.append((name, kind, outputs))
-    if len({name for name, _, _ in tasks}) < len(told):
+    if len({name for name, _, _ in said[:_TASKS]}) < len(said):
         raise UserError(f"it has a task twice, or more than {_TASKS}")
-    return tasks
+    return list(said)
 
 
-def _backbone(layout: Layout, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _backbone(layout: Layout, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if found.keys() != layout.shapes.keys():
         raise UserError("damaged message: its backbone has other tensors than its layout")
     backbone = {}

@@ -8,7 +8,8 @@ import numpy as np
 
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.server.population import Asked, Population
+from fedjoint.protocol.requests import Asked
+from fedjoint.server.population import Population
 from fedjoint.server.pull import equal_pull
 from fedjoint.server.roster import Roster
 
@@ -32,6 +33,10 @@ class Plan:
     reduce: bool
     compared: np.ndarray
     diagnosed: bool
+
+    def sampled(self, node: int) -> np.ndarray:
+        """Return ``[n]`` bool, which of a node's clients are compared with others."""
+        return np.isin(self.asked[node].clients, self.compared)
 
 
 def plan_training(config: Config, roster: Roster, round: int, *, per_client: bool) -> Plan:

@@ -14,25 +14,6 @@ from fedjoint.randomness import Purpose, generator
 
 
 @dataclass
-class Asked:
-    """What one node was asked to train.
-
-    Attributes:
-        clients: ``[n]`` int64 ids, block by block.
-        weights: ``[n]`` float64, not normalised.
-        blocks: ``[b]`` int64, numbers of the blocks.
-        sizes: ``[b]`` int64, clients in each.
-        tasks: ``[n, tasks]`` bool, of the clients.
-    """
-
-    clients: np.ndarray
-    weights: np.ndarray
-    blocks: np.ndarray
-    sizes: np.ndarray
-    tasks: np.ndarray
-
-
-@dataclass
 class Population:
     """The clients that the server knows.
 

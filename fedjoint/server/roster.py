@@ -20,9 +20,9 @@ from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.problem import with_metrics
-from fedjoint.protocol import messages
-from fedjoint.protocol.description import About, read
-from fedjoint.server.population import Asked, Population, assign, makespan
+from fedjoint.protocol.description import Description
+from fedjoint.protocol.requests import QUERY, Asked, Header, QueryRequest
+from fedjoint.server.population import Population, assign, makespan
 
 log = logging.getLogger("fedjoint.server.roster")
 
@@ -59,26 +59,26 @@ class Roster:
     ) -> None:
         self.config, self.given, self.wait = config, tasks or (), wait
         self.deployed, self.told = deployed, -1
-        self.nodes: dict[int, About] = {}
-        self.left: dict[int, About] = {}
+        self.nodes: dict[int, Description] = {}
+        self.left: dict[int, Description] = {}
         self.later: dict[int, float] = {}
         self.replaced: set[int] = set()
         self.refused: dict[int, str] = {}
         self.tasks: tuple[Task, ...] = ()
         self.layout = Layout({})
-        self.initial: dict[str, np.ndarray] = {}
+        self.initial: Mapping[str, np.ndarray] = {}
         nobody = np.zeros(0, np.int64)
         self.people = Population(nobody, nobody, np.zeros((0, 0), bool), nobody)
         self.placed: dict[int, int] = {}
         self.costs: dict[int, float] = {}
         self.seen: dict[int, float] = {}
 
-    def discover(self, grid: Grid, request: Mapping[str, Any]) -> None:
+    def discover(self, grid: Grid, header: Header) -> None:
         """Ask new nodes who lives there; forget those that are gone; wait while they are too few.
 
         Args:
             grid: reaches the nodes.
-            request: settings of the message that asks.
+            header: of the request that asks.
 
         Raises:
             UserError: too few nodes came in time, or those that came cannot take part.
@@ -86,7 +86,7 @@ class Roster:
         least, end = self.config.engine.min_nodes, time.monotonic() + self.wait
         while True:
             present = set(grid.get_node_ids())
-            self._meet(grid, present, request)
+            self._meet(grid, present, header)
             if len(self.nodes) >= least:
                 return
             hopeless = not len(self.people.ids) and len(present) >= least
@@ -102,7 +102,7 @@ class Roster:
                 event(log, logging.INFO, "waiting", text, here=self.told, wanted=least)
             time.sleep(1.0)
 
-    def _meet(self, grid: Grid, present: set[int], request: Mapping[str, Any]) -> None:
+    def _meet(self, grid: Grid, present: set[int], header: Header) -> None:
         gone = [node for node in self.nodes if node not in present]
         for node in gone:
             text = f"node {self.nodes[node].name} ({node}) is gone"
@@ -116,22 +116,22 @@ class Roster:
             new = {node for node in new if self.later.get(node, 0.0) <= time.monotonic()}
         if not new and not gone:
             return
-        self._ask(grid, sorted(new), request)
+        self._ask(grid, sorted(new), header)
         if self.nodes:
             self._know()
 
-    def _ask(self, grid: Grid, new: list[int], request: Mapping[str, Any]) -> None:
+    def _ask(self, grid: Grid, new: list[int], header: Header) -> None:
         limit = self.config.strategy.timeout
         if self.deployed:
             limit = min(limit, _QUERY)
-        content = messages.pack({**request, "initial": not self.initial})
-        asked = [Message(content, node, messages.QUERY, ttl=limit) for node in new]
+        content = QueryRequest(header, initial=not self.initial).pack()
+        asked = [Message(content, node, QUERY, ttl=limit) for node in new]
         began, silent, found = time.monotonic(), set(new), {}
         for reply in grid.send_and_receive(asked, timeout=limit):
             node = reply.metadata.src_node_id
             silent.discard(node)
             try:
-                found[node] = read(reply, initial=not self.initial)
+                found[node] = Description.unpack(reply, initial=not self.initial)
             except UserError as error:
                 self._refuse(node, str(error), began)
             except Exception as error:  # whatever a forged reply may provoke
@@ -157,7 +157,7 @@ class Roster:
         self.refused[node] = why
         self.later[node] = now + _PATIENCE * (now - began)
 
-    def _admit(self, node: int, about: About) -> None:
+    def _admit(self, node: int, about: Description) -> None:
         if self.deployed:
             about = replace(about, movable=False)  # data of its own never moves
         if _order(about.layout) != _order(self.layout):
@@ -183,7 +183,7 @@ class Roster:
         details = {"node": str(node), "name": about.name, "clients": len(about.ids)}
         event(log, logging.INFO, "joined", text, **details, device=about.device)
 
-    def _replace(self, node: int, about: About) -> None:
+    def _replace(self, node: int, about: Description) -> None:
         """Forget the node that ``about`` is, if it was here under another number before."""
         if about.movable:
             return

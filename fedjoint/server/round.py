@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fedjoint._util.wording import plain, who
 from fedjoint.errors import UserError
-from fedjoint.protocol import messages
-from fedjoint.protocol.arrays import to_record
+from fedjoint.protocol.evaluation import EvaluateReply
+from fedjoint.protocol.training import Terms
+from fedjoint.protocol.wire import NODE_DIED
 from fedjoint.runs.directory import Checkpoint
 from fedjoint.runs.record import (
     Failure,
@@ -54,12 +55,10 @@ def run_round(run: Run, round: int) -> bool:
     began = time.perf_counter()
     run.discover()
     plan = plan_training(run.config, run.roster, round, per_client=run.strategy.per_client)
-    records, bytes_down = run.broadcast(round)
+    broadcast = run.broadcast(round)
 
     sent = time.perf_counter()
-    settings = run.request(round) | {"reduce": plan.reduce}
-    replies = run.send(messages.TRAIN, plan.asked, settings, records, plan.compared)
-    collected = _collect(run, plan, replies)
+    collected = _collect(run, plan, run.train(plan, broadcast))
 
     merging = time.perf_counter()
     merged = _merge(run, plan, collected)
@@ -93,7 +92,7 @@ def run_round(run: Run, round: int) -> bool:
         steps=Steps(collected.work / len(trained) if len(trained) else None, collected.work),
         kept=merged.kept,
         fallback=collected.fallback,
-        bytes=Traffic(bytes_down * plan.clients if run.shares else 0, collected.bytes_up),
+        bytes=Traffic(broadcast.size * plan.clients if run.shares else 0, collected.bytes_up),
         seconds=Seconds(
             broadcast=sent - began,
             train=collected.node_seconds,
@@ -117,14 +116,14 @@ def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
     Raises:
         StateLostError: a node died.
     """
-    collector = Collector(
-        run.roster.layout,
-        tuple(task.name for task in run.roster.tasks),
+    terms = Terms(
+        layout=run.roster.layout,
+        tasks=tuple(task.name for task in run.roster.tasks),
         reduce=plan.reduce,
-        sample=plan.compared,
         shares=run.shares,
         compression=run.config.strategy.compression,
     )
+    collector = Collector(terms, plan.compared)
     silent = dict(plan.asked)
     for reply in _alive(run, replies):
         node = reply.metadata.src_node_id
@@ -191,26 +190,25 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
     asked = plan_evaluation(run.config, run.roster, round)
     if not asked:
         return _Evaluated(None, None, [])
-    records, _ = run.broadcast(round)
-    nobody = np.zeros(0, np.int64)
-    replies = run.send(messages.EVALUATE, asked, run.request(round), records, nobody)
     sums: evaluation.Sums = {}
     values: list[np.ndarray] = []
     failed: list[Failure] = []
     silent = dict(asked)
-    for reply in _alive(run, replies):
-        node = reply.metadata.src_node_id
+    for message in _alive(run, run.evaluate(asked, round, run.broadcast(round))):
+        node = message.metadata.src_node_id
         if node not in silent:
             continue  # nobody asked, or it has replied already
         share = silent.pop(node)
         try:
-            found, own, without = evaluation.read(reply, share, run.roster.tasks)
+            if message.has_error():
+                raise UserError(message.error.reason or "evaluation failed")
+            reply = EvaluateReply.unpack(message, share, run.roster.tasks)
         except Exception as error:  # whatever a forged reply may provoke
             failed.append(Failure(None, node, plain(error)))
             continue
-        failed += without
-        values.append(own)
-        for key, blocks in found.items():
+        failed += [Failure(each.client, node, plain(each.reason)) for each in reply.failed]
+        values.append(reply.values)
+        for key, blocks in evaluation.by_block(reply).items():
             sums.setdefault(key, {}).update(blocks)
     failed += [Failure(None, node, _LATE) for node in silent]
     for failure in failed:
@@ -232,12 +230,8 @@ def _checkpoint(run: Run, round: int) -> None:
     before = dict(run.roster.placed)
     if run.roster.nodes and all(node.movable for node in run.roster.nodes.values()):
         run.roster.place()
-    settings = run.request(round) | {"forget": before != run.roster.placed}
-    ledger = to_record({"clients": run.ledger.clients, "rounds": run.ledger.rounds})
-    content = messages.pack(settings, ledger=ledger)
-    asked = [Message(content, node, messages.PERSIST) for node in run.roster.nodes]
-    replies = run.grid.send_and_receive(asked, timeout=run.config.strategy.timeout)
-    for reply in _alive(run, replies):
+    moved = before != run.roster.placed
+    for reply in _alive(run, run.persist(round, forget=moved)):
         if not reply.has_error():
             continue
         node = reply.metadata.src_node_id
@@ -258,7 +252,7 @@ def _alive(run: Run, replies: Iterable[Message]) -> Iterator[Message]:
     """Yield ``replies``; once all are in, raise a StateLostError where a node died."""
     dead = []
     for reply in replies:
-        if reply.has_error() and reply.error.code == messages.NODE_DIED:
+        if reply.has_error() and reply.error.code == NODE_DIED:
             dead.append(f"node {run.roster.name(reply.metadata.src_node_id)}")
         yield reply
     if dead:

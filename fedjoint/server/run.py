@@ -8,18 +8,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.protocol import messages
 from fedjoint.protocol.arrays import to_record
+from fedjoint.protocol.requests import (
+    EVALUATE,
+    PERSIST,
+    TRAIN,
+    Asked,
+    EvaluateRequest,
+    Header,
+    PersistRequest,
+    TrainRequest,
+)
 from fedjoint.runs.ledger import Ledger
 from fedjoint.server.callbacks import Callback
-from fedjoint.server.population import Asked
+from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
 from fedjoint.server.strategy import (
@@ -84,7 +92,7 @@ class Run:
         Raises:
             UserError: see :meth:`fedjoint.server.roster.Roster.discover`.
         """
-        self.roster.discover(self.grid, self.request(0))
+        self.roster.discover(self.grid, self.header(0))
         people = self.roster.people
         self.circumstances.clients = people.ids[people.sizes > 0]
 
@@ -101,59 +109,86 @@ class Run:
     def _settings(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
 
-    def request(self, round: int) -> dict[str, Any]:
+    def header(self, round: int) -> Header:
         """Return what every request says."""
         method, options = local_method(self.strategy, self.config)
-        return {
-            "run": str(self.path.resolve()),
-            "round": round,
-            "generation": self.generation,
-            "resumed_from": self.resumed_from,
-            "durable": self.durable,
-            "config": self._settings,
-            "method": method,
-            "method_options": options,
-        }
+        return Header(
+            run=str(self.path.resolve()),
+            config=self._settings,
+            round=round,
+            generation=self.generation,
+            resumed_from=self.resumed_from,
+            durable=self.durable,
+            method=method,
+            method_options=dict(options),
+        )
 
-    def broadcast(self, round: int) -> tuple[dict[str, ArrayRecord], int]:
-        """Return what every client receives: records by name, and how many bytes they have.
+    def broadcast(self, round: int) -> Broadcast:
+        """Return what every client receives.
 
         Raises:
             UserError: the strategy's broadcast fails.
         """
         extra = checked_broadcast(self.strategy, self.parameters, round)
         views = {n: t.contiguous() for n, t in self.roster.layout.views(self.backbone).items()}
-        records = {"backbone": to_record(views), "broadcast": to_record(extra)}
-        return records, 4 * self.backbone.numel() + sum(t.nbytes for t in extra.values())
+        size = 4 * self.backbone.numel() + sum(t.nbytes for t in extra.values())
+        return Broadcast(to_record(views), to_record(extra), size)
 
-    def send(
-        self,
-        kind: str,
-        asked: Mapping[int, Asked],
-        settings: Mapping[str, Any],
-        records: Mapping[str, ArrayRecord],
-        compared: np.ndarray,
+    def train(self, plan: Plan, sent: Broadcast) -> Iterable[Message]:
+        """Ask every node to train its share of ``plan``; return the replies as they arrive."""
+        header = self.header(plan.round)
+        return self._send(
+            TRAIN,
+            {
+                node: TrainRequest(
+                    header=header,
+                    backbone=sent.backbone,
+                    broadcast=sent.extra,
+                    asked=share,
+                    rounds=self.ledger.of(share.clients),
+                    sampled=plan.sampled(node),
+                    reduce=plan.reduce,
+                ).pack()
+                for node, share in plan.asked.items()
+            },
+        )
+
+    def evaluate(
+        self, asked: Mapping[int, Asked], round: int, sent: Broadcast
     ) -> Iterable[Message]:
-        """Send every node what it is asked; return the replies as they arrive.
+        """Ask every node to evaluate its share; return the replies as they arrive."""
+        header = self.header(round)
+        return self._send(
+            EVALUATE,
+            {
+                node: EvaluateRequest(
+                    header, sent.backbone, sent.extra, share, self.ledger.of(share.clients)
+                ).pack()
+                for node, share in asked.items()
+            },
+        )
 
-        Args:
-            kind: of message.
-            asked: node -> its clients.
-            settings: of the request.
-            records: what all of them receive.
-            compared: ids of clients whose updates are wanted one by one.
-        """
+    def persist(self, round: int, *, forget: bool) -> Iterable[Message]:
+        """Ask every node to save private state; return the replies as they arrive."""
+        content = PersistRequest(self.header(round), self.ledger, forget).pack()
+        return self._send(PERSIST, dict.fromkeys(self.roster.nodes, content))
+
+    def _send(self, kind: str, contents: Mapping[int, RecordDict]) -> Iterable[Message]:
         timeout = self.config.strategy.timeout
-        sent = []
-        for node, share in asked.items():
-            plan = {
-                "clients": share.clients,
-                "weights": share.weights,
-                "blocks": share.blocks,
-                "sizes": share.sizes,
-                "sampled": np.isin(share.clients, compared),
-                "counts": self.ledger.of(share.clients),
-            }
-            content = messages.pack(settings, **records, plan=plan)
-            sent.append(Message(content, node, kind, ttl=timeout))
+        sent = [Message(content, node, kind, ttl=timeout) for node, content in contents.items()]
         return self.grid.send_and_receive(sent, timeout=timeout)
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """What every client receives.
+
+    Attributes:
+        backbone: the shared tensors.
+        extra: what else the strategy sends.
+        size: bytes of both.
+    """
+
+    backbone: ArrayRecord
+    extra: ArrayRecord
+    size: int

@@ -91,7 +91,7 @@ def test_text_has_a_task_per_kind_of_sentence(sentences):
 
 def test_text_learns_separable_sentences(sentences, tmp_path):
     tree = text.config()
-    tree |= {"rounds": 6, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}}
+    tree |= {"rounds": 10, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}}
     tree["data"] |= {"clients": 6}
     metrics = simulate(tree).metrics["test"]
     # Guessing is right half of the time on polarity, a sixth on questions.

@@ -10,6 +10,7 @@ import time
 import pytest
 from cryptography import x509
 from flwr.app import Context, Message, RecordDict
+from support.messages import settings
 from support.records import make_record
 from typer.testing import CliRunner
 
@@ -26,7 +27,7 @@ from fedjoint.deploy.news import News
 from fedjoint.errors import UserError
 from fedjoint.flower.compat import be_server, number
 from fedjoint.flower.programs import Connection
-from fedjoint.protocol import messages
+from fedjoint.protocol.requests import QUERY, Header, QueryRequest
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import Failure, Participation
 
@@ -231,17 +232,17 @@ def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logg
     packed = base64.b64encode(json.dumps(own).encode()).decode()
     context = Context(3, 4, {"fedjoint": packed}, RecordDict(), {})
     app = make_app()
-    settings = check({"data": {"clients": 2}}).model_dump(mode="json")
-    request = {"run": "/runs/r", "round": 2, "config": settings, "initial": False}
+    config = check({"data": {"clients": 2}}).model_dump(mode="json")
 
-    def ask(request):
-        (message,) = number([Message(messages.pack(request), 4, messages.QUERY)])
+    def ask(config):
+        header = Header("/runs/r", config, 2, 0, 0, 0, "joint", {})
+        (message,) = number([Message(QueryRequest(header, initial=False).pack(), 4, QUERY)])
         return app(message, context)
 
-    assert messages.settings(ask(request))["name"] == "west"
-    few = settings | {"data": settings["data"] | {"source": {"name": "csv"}}}
+    assert settings(ask(config))["name"] == "west"
+    few = config | {"data": config["data"] | {"source": {"name": "csv"}}}
     with pytest.raises(UserError, match=r"^node west: data source csv needs the option path"):
-        ask(request | {"config": few})
+        ask(few)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     done, failed = (line for line in lines if line.get("event") == "query")
     assert (done["level"], done["round"], done["run_id"]) == ("INFO", 2, 3)

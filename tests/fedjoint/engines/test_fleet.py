@@ -6,7 +6,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 
 from fedjoint.flower.compat import be_server, number
 from fedjoint.flower.grid import FleetGrid
-from fedjoint.protocol.messages import pack
+from fedjoint.protocol.wire import pack
 
 
 @pytest.fixture(autouse=True)

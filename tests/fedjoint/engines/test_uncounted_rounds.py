@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import Message
+from support.messages import settings
 
 from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
 from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
-from fedjoint.protocol.messages import TRAIN, settings
+from fedjoint.protocol.requests import TRAIN
 from fedjoint.registry import load_object
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.serve import serve

@@ -185,10 +185,9 @@ def test_opposed_tasks_hurt_one_another_and_equal_ones_do_not(tmp_path, degrees)
     settings = ["engine.name=inline", f"output.dir={tmp_path}", "diagnostics.every=0"]
     settings += ["rounds=15", "evaluate.every=15", "data.clients=8", "data.task_mix=[]"]
     settings += ["data.examples_per_client=48", "data.source.options.noise=0.5"]
-    config = scenario_config(
-        "conflict", [*settings, f"data.source.options.conflict_degrees={degrees}"]
-    )
-    found = compare(config, 4)
+    settings += [f"data.source.options.conflict_degrees={degrees}"]
+    config = scenario_config("conflict", settings)
+    found = compare(config, 6)
     assert list(found.arms) == ["alone", "per task", "joint", "centralised"]
     assert found.overlap == 0.0  # every seed draws its own data
     data, transfer, whole = verdict(found)

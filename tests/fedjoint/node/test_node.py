@@ -16,10 +16,12 @@ from fedjoint.data.base import Examples
 from fedjoint.flower.compat import be_server, number
 from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
-from fedjoint.protocol import messages
+from fedjoint.protocol.evaluation import EvaluateReply
+from fedjoint.protocol.reports import ClientFailure
+from fedjoint.protocol.requests import EVALUATE, TRAIN, Asked, EvaluateRequest, Header, TrainRequest
+from fedjoint.protocol.training import Terms
 from fedjoint.runs.ledger import Ledger
 from fedjoint.server.collect import Collector
-from fedjoint.server.population import Asked
 
 CLIENTS = 4
 
@@ -46,42 +48,48 @@ def problem():
     return build_problem(CONFIG)
 
 
-def send(node, kind, clients, round=1, generation=0, resumed_from=0, reduce=False, few=()):
-    """Send a message about ``clients``, in one block, with the initial backbone."""
-    be_server()
-    state = node.trainer.model.state_dict()
-    request = {
-        "round": round,
-        "generation": generation,
-        "resumed_from": resumed_from,
-        "reduce": reduce,
-        "method": "joint",
-        "method_options": {},
-    }
+def header(round=1, generation=0, resumed_from=0):
+    return Header("run", {}, round, generation, resumed_from, 0, "joint", {})
+
+
+def share(clients):
+    """Return a request's clients, in one block."""
     count = len(clients)
-    asked = Asked(
+    return Asked(
         clients=np.array(clients),
         weights=1.0 + np.arange(count),
         blocks=np.array([0]),
         sizes=np.array([count]),
         tasks=np.ones((count, 1), bool),
     )
-    plan = {name: getattr(asked, name) for name in ("clients", "weights", "blocks", "sizes")}
-    plan["sampled"] = np.isin(asked.clients, few)
-    plan["counts"] = LEDGERS[node].of(asked.clients)
-    backbone = {name: state[name] for name in node.trainer.layout.shapes}
-    content = messages.pack(request, backbone=backbone, plan=plan)
-    (message,) = number([Message(content, 1, kind)])
-    return asked, Message(node.handle(message), reply_to=message)
+
+
+def send(node, kind, request):
+    be_server()
+    (message,) = number([Message(request.pack(), 1, kind)])
+    return Message(node.handle(message), reply_to=message)
+
+
+def backbone(node):
+    state = node.trainer.model.state_dict()
+    return {name: state[name] for name in node.trainer.layout.shapes}
 
 
 def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, few=(), merged=True):
     """Have ``clients`` train; return what the server, which then merges, makes of the reply."""
-    compression = node.config.strategy.compression
-    sample = np.array(few, np.int64)
-    collector = Collector(node.trainer.layout, ("digit",), reduce, sample, compression=compression)
-    how = (round, generation, resumed_from, reduce, few)
-    collector.add(1, *send(node, messages.TRAIN, clients, *how))
+    asked, compression = share(clients), node.config.strategy.compression
+    request = TrainRequest(
+        header=header(round, generation, resumed_from),
+        backbone=backbone(node),
+        broadcast={},
+        asked=asked,
+        rounds=LEDGERS[node].of(asked.clients),
+        sampled=np.isin(asked.clients, few),
+        reduce=reduce,
+    )
+    terms = Terms(node.trainer.layout, ("digit",), reduce, True, compression)
+    collector = Collector(terms, np.array(few, np.int64))
+    collector.add(1, asked, send(node, TRAIN, request))
     if merged:
         LEDGERS[node].count(collector.trained, round)
     return collector
@@ -89,7 +97,7 @@ def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, fe
 
 def updates(collector):
     assert not collector.failed
-    return collector.updates(torch.zeros(collector.layout.size), 1)
+    return collector.updates(torch.zeros(collector.terms.layout.size), 1)
 
 
 def test_a_resumed_run_forgets_what_memory_holds_of_later_rounds(problem, tmp_path):
@@ -137,7 +145,7 @@ def test_a_client_that_fails_leaves_the_others_updates_alone(compression, fault)
             if fault is lost
             else "its update is not finite; lower the learning rate"
         )
-        found = collector.updates(torch.zeros(collector.layout.size), 1)
+        found = collector.updates(torch.zeros(collector.terms.layout.size), 1)
         assert found.clients.tolist() == [0, 1, 3]
         if round == 1:
             torch.testing.assert_close(found.matrix, updates(expected).matrix)
@@ -150,7 +158,7 @@ def test_a_client_that_fails_leaves_the_mean_of_a_block_alone(problem, fault):
     collector = train(Node(problem, CONFIG, None), [0, 1, 2, 3], reduce=True)
     assert [failure.client for failure in collector.failed] == [2]
     mean = torch.tensor([1.0, 2.0, 4.0]) / 7 @ rows.matrix  # weights as in ``send``
-    found = collector.updates(torch.zeros(collector.layout.size), 1)
+    found = collector.updates(torch.zeros(collector.terms.layout.size), 1)
     torch.testing.assert_close(found.mean(), mean)
 
 
@@ -159,23 +167,26 @@ def test_rows_of_a_sample_go_beside_the_mean_of_a_block(problem, fault):
     rows = updates(train(Node(problem, CONFIG, None), [0, 1, 3])).matrix[1:]
     spoil(problem, 2, fault)
     collector = train(Node(problem, CONFIG, None), [0, 1, 2, 3], reduce=True, few=[1, 2, 3])
-    found = collector.updates(torch.zeros(collector.layout.size), 1)
+    found = collector.updates(torch.zeros(collector.terms.layout.size), 1)
     ids, gram = collector.compared(found)
     assert ids.tolist() == [1, 3]
     torch.testing.assert_close(gram, (rows @ rows.T).double())
 
 
 def evaluate(node, clients):
-    _, reply = send(node, messages.EVALUATE, clients)
-    sums = messages.arrays(reply, "sums")
-    return {name: rows.sum(0) for name, rows in sums.items()}, messages.settings(reply)["failed"]
+    asked = share(clients)
+    rounds = LEDGERS[node].of(asked.clients)
+    request = EvaluateRequest(header(), backbone(node), {}, asked, rounds)
+    reply = send(node, EVALUATE, request)
+    found = EvaluateReply.unpack(reply, asked, node.problem.tasks)
+    return {name: rows.sum(0) for name, rows in found.sums.items()}, found.failed
 
 
 def test_a_client_that_fails_leaves_the_others_metrics_alone(problem):
     expected, _ = evaluate(Node(problem, CONFIG, None), [0, 1, 3])
     spoil(problem, 2, lost)
     found, failed = evaluate(Node(problem, CONFIG, None), [0, 1, 2, 3])
-    assert failed == [{"client": 2, "reason": "OSError: disk on fire"}]
+    assert failed == (ClientFailure(2, "OSError: disk on fire"),)
     assert found.keys() == expected.keys()
     for name, sums in expected.items():
         np.testing.assert_array_equal(found[name], sums)

@@ -7,10 +7,12 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from support.messages import settings
 
 from fedjoint.errors import UserError
 from fedjoint.flower.compat import be_server, number
-from fedjoint.protocol import messages
+from fedjoint.protocol import wire
+from fedjoint.protocol.requests import TRAIN
 
 LARGE = np.arange(1 << 18, dtype=np.float32).reshape(512, -1)
 ARRAYS = {
@@ -28,38 +30,38 @@ def server():
 
 def sent(content):
     """Return a message as it arrives: Flower takes it apart and puts it together again."""
-    (message,) = number([Message(content, 7, messages.TRAIN)])
+    (message,) = number([Message(content, 7, TRAIN)])
     objects = get_all_nested_objects(message)
     contents = {identity: found.deflate() for identity, found in objects.items()}
     return inflate_object_from_contents(message.object_id, contents)
 
 
 def test_what_is_read_is_what_was_packed():
-    message = sent(messages.bundle(messages.pack({"round": 3}, **ARRAYS)))
-    assert messages.settings(message) == {"round": 3}
+    message = sent(wire.bundle(wire.pack({"round": 3}, **ARRAYS)))
+    assert settings(message) == {"round": 3}
     for name, expected in ARRAYS.items():
-        found = messages.arrays(message, name)
+        found = wire.arrays(message, name)
         assert found.keys() == expected.keys()
         for key, values in expected.items():
             assert found[key].dtype == values.dtype and found[key].shape == values.shape
             np.testing.assert_array_equal(found[key], values)
-    assert messages.arrays(message, "nothing") == {}
+    assert wire.arrays(message, "nothing") == {}
 
 
 def test_many_small_arrays_are_few_objects():
     many = {f"layer.{i}": np.ones(i + 1, np.float32) for i in range(50)}
-    content = messages.pack({}, backbone=many)
+    content = wire.pack({}, backbone=many)
     apart, together = (
-        len(get_all_nested_objects(sent(c))) for c in (content, messages.bundle(content))
+        len(get_all_nested_objects(sent(c))) for c in (content, wire.bundle(content))
     )
     assert apart > 100 and together <= 6
     # Large arrays are not copied into the bundle.
-    bundled = messages.bundle(messages.pack({}, updates={"updates": LARGE}))
+    bundled = wire.bundle(wire.pack({}, updates={"updates": LARGE}))
     assert bundled.array_records["updates"]["updates"].numpy() is LARGE
 
 
 def spoilt(change):
-    content = messages.bundle(messages.pack({}, **ARRAYS))
+    content = wire.bundle(wire.pack({}, **ARRAYS))
     index = json.loads(str(content.config_records["config"]["bundle"]))
     config = dict(content.config_records["config"])
     content["config"] = ConfigRecord(config | {"bundle": json.dumps(change(index))})
@@ -83,11 +85,11 @@ def spoilt(change):
 )
 def test_a_forged_index_is_reported(change):
     with pytest.raises(UserError, match="damaged arrays in 'report'"):
-        messages.arrays(spoilt(change), "report")
+        wire.arrays(spoilt(change), "report")
 
 
 def test_a_bundle_without_its_array_is_reported():
-    content = messages.bundle(messages.pack({}, **ARRAYS))
+    content = wire.bundle(wire.pack({}, **ARRAYS))
     content["bundle"] = ArrayRecord()
     with pytest.raises(UserError, match="damaged arrays in 'report'"):
-        messages.arrays(sent(content), "report")
+        wire.arrays(sent(content), "report")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Error, Message
+from support.messages import settings
 
 from fedjoint._util.logs import JsonLines
 from fedjoint.config.load import check
@@ -16,7 +17,8 @@ from fedjoint.errors import UserError
 from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
-from fedjoint.protocol import messages
+from fedjoint.protocol import wire
+from fedjoint.protocol.requests import EVALUATE, PERSIST, QUERY, TRAIN, Header
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.server.roster import Roster
@@ -56,6 +58,9 @@ SETTINGS = {
 }
 
 
+HEADER = Header("run", SETTINGS, 0, 0, 0, 0, "joint", {})
+
+
 @pytest.fixture
 def config():
     return check(SETTINGS)
@@ -78,10 +83,10 @@ def forging(node, kind, change):
     def answer(message):
         (reply,) = node(message)
         if message.metadata.message_type == kind:
-            told = messages.settings(reply)
-            records = {n: messages.arrays(reply, n) for n in reply.content.array_records}
+            told = settings(reply)
+            records = {n: wire.arrays(reply, n) for n in reply.content.array_records}
             told = change(told, records) or told
-            reply = Message(messages.pack(told, **records), reply_to=message)
+            reply = Message(wire.pack(told, **records), reply_to=message)
         return [reply]
 
     return answer
@@ -118,17 +123,17 @@ def nan(array):
 
 
 INTRODUCTIONS = {
-    "no name": (drop("name"), "'name' is NoneType"),
-    "no device": (drop("device"), "'device' is NoneType"),
-    "a layout that is a list": (tell(layout=[1]), "'layout' is list"),
-    "a shape that is text": (tell(layout={"w": "2"}), "the shape of 'w'"),
-    "a negative shape": (tell(layout={"w": [-1]}), "the shape of 'w'"),
+    "no name": (drop("name"), "'name': Field required"),
+    "no device": (drop("device"), "'device': Field required"),
+    "a layout that is a list": (tell(layout=[1]), "'layout': Input should be an object"),
+    "a shape that is text": (tell(layout={"w": "2"}), "'layout.w': Input should be"),
+    "a negative shape": (tell(layout={"w": [-1]}), "'layout.w.0': Input should be"),
     "a layout beyond all measure": (big_layout, "more than 17179869184"),
-    "tasks that are null": (tell(tasks=None), "'tasks' is NoneType"),
+    "tasks that are null": (tell(tasks=None), "'tasks': Input should be"),
     "an unknown kind": (tell(tasks=[["digit", "magic", 10]]), "unknown kind of task 'digit'"),
     "another kind": (tell(tasks=[["digit", "multiclass", 11]]), "11 outputs there"),
     "a task twice": (tell(tasks=[["digit", "multiclass", 10]] * 2), "a task twice"),
-    "outputs of text": (tell(tasks=[["digit", "multiclass", "10"]]), "a task is not"),
+    "outputs of text": (tell(tasks=[["digit", "multiclass", "10"]]), "'tasks.0.2': Input should"),
     "ids beyond int64": (
         send("population", "ids", lambda i: i.astype(np.uint64) + np.uint64(2**63)),
         "'ids' is above",
@@ -156,10 +161,9 @@ BACKBONES = {
 @pytest.mark.parametrize("what", BACKBONES)
 def test_no_run_starts_from_a_backbone_that_is_not_in_order(what, config):
     change, said = BACKBONES[what]
-    first = forging(honest(config, [2, 3], "bad"), messages.QUERY, change)
+    first = forging(honest(config, [2, 3], "bad"), QUERY, change)
     roster = Roster(config, None, 0.0, deployed=True)
-    request = {"config": config.model_dump(mode="json")}
-    roster.discover(Fleet({1: first, 5: honest(config, [0, 1], "good")}), request)
+    roster.discover(Fleet({1: first, 5: honest(config, [0, 1], "good")}), HEADER)
     assert said in roster.refused[1] and roster.nodes.keys() == {5}
     state = problem().model(config).state_dict()
     for name, values in roster.initial.items():
@@ -172,7 +176,7 @@ def test_a_node_that_says_nonsense_of_itself_is_refused_and_the_others_train(
 ):
     change, said = INTRODUCTIONS[what]
     bad = honest(config, [2, 3], "bad")
-    forged = forging(bad, messages.QUERY, change) if change else older(bad, monkeypatch)
+    forged = forging(bad, QUERY, change) if change else older(bad, monkeypatch)
     fleet = Fleet({5: honest(config, [0, 1], "good"), 9: forged})
     done = run(config, tmp_path, fleet)
     assert [r.clients.ids for r in done.records()] == [(0, 1)] * 3
@@ -196,7 +200,7 @@ def test_the_first_node_alone_does_not_decide_what_the_backbone_is(config, tmp_p
 
     fleet = Fleet(
         {
-            1: forging(honest(config, [3], "odd"), messages.QUERY, swapped),
+            1: forging(honest(config, [3], "odd"), QUERY, swapped),
             5: honest(config, [0], "a"),
             7: honest(config, [1], "b"),
         }
@@ -207,7 +211,7 @@ def test_the_first_node_alone_does_not_decide_what_the_backbone_is(config, tmp_p
 
 
 def test_no_deployed_node_can_play_another_s_clients(config, tmp_path):
-    movable = forging(honest(config, [2, 3], "b"), messages.QUERY, tell(movable=True))
+    movable = forging(honest(config, [2, 3], "b"), QUERY, tell(movable=True))
     done = run(config, tmp_path, Fleet({5: honest(config, [0, 1], "a"), 9: movable}))
     assert done.records()[-1].clients.ids == (0, 1, 2, 3)
 
@@ -228,7 +232,7 @@ EVALUATIONS = {
     "a scalar": (null("sums"), "has shape (1,)"),
     "text": (send("sums", "test/digit", lambda s: s.astype(str)), "is of type <U"),
     "complex": (send("sums", "test/digit", lambda s: s.astype(complex)), "complex128"),
-    "failed that is a number": (tell(failed=3), "'failed' is no list"),
+    "failed that is a number": (tell(failed=3), "'failed': Input should be a valid array"),
     "another's block": (send("blocks", "test/digit", block(0)), "of other clients"),
     "an unknown task": (
         lambda told, records: records["sums"].update(ghost=np.ones((1, 2))),
@@ -243,7 +247,7 @@ def test_a_damaged_evaluation_is_left_out(what, config, tmp_path, caplog):
     change, said = EVALUATIONS[what]
     good, bad = honest(config, [0, 1], "good"), honest(config, [2, 3], "bad")
     alone = run(config, tmp_path, Fleet({5: good, 9: lambda m: evaluating(bad, m)}))
-    fleet = Fleet({5: honest(config, [0, 1], "good"), 9: forging(bad, messages.EVALUATE, change)})
+    fleet = Fleet({5: honest(config, [0, 1], "good"), 9: forging(bad, EVALUATE, change)})
     done = run(config, tmp_path, fleet)
     assert "node bad: evaluation: " in caplog.text and said in caplog.text
     for mine, theirs in zip(done.records(), alone.records(), strict=True):
@@ -254,24 +258,23 @@ def test_a_damaged_evaluation_is_left_out(what, config, tmp_path, caplog):
 
 
 def evaluating(node, message):
-    return gone(message) if message.metadata.message_type == messages.EVALUATE else node(message)
+    return gone(message) if message.metadata.message_type == EVALUATE else node(message)
 
 
 def test_evaluations_that_fail_or_never_come_are_named(config, tmp_path, caplog):
     def mute(message):
-        quiet = message.metadata.message_type == messages.EVALUATE
+        quiet = message.metadata.message_type == EVALUATE
         return [] if quiet else b(message)
 
     b = honest(config, [2, 3], "b")
-    nulls = forging(honest(config, [0, 1], "a"), messages.EVALUATE, tell(failed=None))
-    done = run(config, tmp_path, Fleet({5: nulls, 9: mute}))
+    done = run(config, tmp_path, Fleet({5: honest(config, [0, 1], "a"), 9: mute}))
     assert "node b: evaluation: no reply" in caplog.text
     failed = done.records()[-1].clients.unevaluated
     assert [(f.client, f.name) for f in failed if "no reply" in f.reason] == [(None, "b")]
     assert done.records()[-1].evaluation["test"]["digit"] is not None
 
 
-@pytest.mark.parametrize("when", [messages.TRAIN, messages.EVALUATE, messages.PERSIST])
+@pytest.mark.parametrize("when", [TRAIN, EVALUATE, PERSIST])
 def test_a_node_that_dies_at_any_time_ends_no_run(when, config, tmp_path, caplog):
     caplog.set_level(logging.INFO, "fedjoint")
     seen = []
@@ -292,24 +295,23 @@ def test_a_node_that_dies_at_any_time_ends_no_run(when, config, tmp_path, caplog
     assert any("node b (9) is gone" in r.getMessage() for r in caplog.records)
     failed = [f for r in done.records() for f in r.clients.failed]
     assert {(f.name, f.reason) for f in failed} <= {("b", "the node is gone")}
-    assert bool(failed) is (when == messages.TRAIN)
+    assert bool(failed) is (when == TRAIN)
 
 
 def test_a_silent_node_is_refused_and_does_not_hold_up_every_round(config, tmp_path):
     fleet = Fleet({5: honest(config, [0, 1], "a"), 9: silent})
     roster = Roster(config, None, 0.0, deployed=True)
-    request = {"config": config.model_dump(mode="json")}
-    roster.discover(fleet, request)
+    roster.discover(fleet, HEADER)
     assert roster.refused[9].startswith("no answer within 120 s")
     roster.later[9] += 1000  # it took its 120 seconds
     for _ in range(3):
-        roster.discover(fleet, request)
-    assert fleet.asked == [(messages.QUERY, 5), (messages.QUERY, 9)]
+        roster.discover(fleet, HEADER)
+    assert fleet.asked == [(QUERY, 5), (QUERY, 9)]
     nodes = fleet.nodes
     fleet.nodes = {5: nodes[5]}
-    roster.discover(fleet, request)
+    roster.discover(fleet, HEADER)
     fleet.nodes = {5: nodes[5], 9: honest(config, [2], "b")}  # it was away, and is asked at once
-    roster.discover(fleet, request)
+    roster.discover(fleet, HEADER)
     assert roster.nodes.keys() == {5, 9} and not roster.refused
 
 
@@ -333,7 +335,7 @@ def test_an_error_of_a_plug_in_s_is_logged_with_its_traceback(config, tmp_path, 
 
 def test_the_log_tells_the_run_in_structure(config, tmp_path, caplog):
     caplog.set_level(logging.INFO, "fedjoint")
-    late = forging(honest(config, [2, 3], "b"), messages.TRAIN, tell(shares=False))
+    late = forging(honest(config, [2, 3], "b"), TRAIN, tell(shares=False))
     run(config, tmp_path, Fleet({5: honest(config, [0, 1], "a"), 9: late}))
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
     told = [line for line in lines if "event" in line]

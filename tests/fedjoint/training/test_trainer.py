@@ -60,11 +60,12 @@ import resource, torch
 from fedjoint.training.memory import keep_freed_memory
 if {keep}:
     keep_freed_memory()
-for _ in range(8):
+faults = []
+for _ in range(40):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16 << 20)  # 64 MiB, 16,384 pages
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(faults)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))  # a busy system may take pages away at any time, but not at all times
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

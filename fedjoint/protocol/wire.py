@@ -1,29 +1,29 @@
-"""The messages between server and nodes, and their version.
+"""What travels, as Flower carries it: a ``config`` of JSON, and records of named arrays.
 
-A request carries the backbone once (``backbone``), what the strategy sends along
-(``broadcast``), the plan (``plan``: who trains, in which block, with which weight) and a
-``config``. A reply carries stacked ``updates``, a ``report`` with a row per client, and a
-``config``. Heads are in neither.
+:mod:`fedjoint.protocol.requests` and its neighbours say what is in which message.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from io import BytesIO
 from math import prod
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from pydantic import TypeAdapter, ValidationError
 
+from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.protocol.arrays import Array as OwnArray
 from fedjoint.protocol.arrays import to_arrays, to_record
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
-SCHEMA = 4
+SCHEMA = 5
 
 VERSION = metadata.version("fedjoint")
 
@@ -35,10 +35,10 @@ _HEADERS = {
 #: Code of the error for a node that died: what it had not saved is lost.
 NODE_DIED = 1001
 
+T = TypeVar("T")
+
 _BUNDLE = "bundle"
 _SMALL = 1 << 18  # bytes: larger arrays travel on their own
-
-TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
 
 
 def pack(config: Mapping[str, Any], **arrays: Any) -> RecordDict:
@@ -82,12 +82,24 @@ def bundle(content: RecordDict) -> RecordDict:
     return bundled
 
 
-def settings(message: Message) -> dict[str, Any]:
-    """Return the ``config`` of a message.
+def read(kind: type[T], message: Message) -> T:
+    """Return the ``config`` of a message as a dataclass ``kind``.
 
     Raises:
-        UserError: it is not a message of this schema.
+        UserError: it is not a message of this schema, or a value of it is missing, of another
+            type than the dataclass states, or out of its bounds.
     """
+    try:
+        values: T = _adapter(cast(Any, kind)).validate_json(_json(message), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        found = "" if first["type"] == "missing" else f", found {plain(first['input'])}"
+        raise damaged(f"{where!r}: {first['msg']}{found}") from None
+    return values
+
+
+def _json(message: Message) -> str:
     records = message.content.config_records
     if "config" not in records or "schema" not in records["config"]:
         raise UserError("not a fedjoint message; start the app that belongs to this run")
@@ -102,13 +114,14 @@ def settings(message: Message) -> dict[str, Any]:
             f"fedjoint {version} on the other side, {VERSION} here: install the same "
             "version on server and nodes"
         )
-    try:
-        values = json.loads(str(record["json"]))
-    except (KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"damaged message: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError("damaged message: its config is not a table")
-    return values
+    if "json" not in record:
+        raise damaged("its config is empty")
+    return str(record["json"])
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def arrays(message: Message, name: str) -> dict[str, np.ndarray]:
@@ -157,3 +170,8 @@ def _check_size(array: Array) -> None:
     shape, _, dtype = _HEADERS[version](file)
     if dtype.hasobject or prod(shape) * dtype.itemsize != len(array.data) - file.tell():
         raise ValueError(f"{len(array.data)} bytes do not hold {shape} of {dtype}")
+
+
+def damaged(what: str) -> UserError:
+    """Return the error for a message that nobody who means well sends."""
+    return UserError(f"damaged message: {what}")

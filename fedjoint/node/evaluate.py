@@ -1,0 +1,83 @@
+"""What a node does with a request to evaluate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.node.jobs import Jobs, Members, Start, attempt
+from fedjoint.protocol.evaluation import EvaluateReply
+from fedjoint.protocol.reports import ClientFailure
+from fedjoint.protocol.requests import EvaluateRequest
+from fedjoint.randomness import Purpose, derive
+from fedjoint.training.draws import Drawing
+
+
+class Evaluation:
+    """Evaluates clients.
+
+    Args:
+        jobs: makes their jobs.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs, self._trainer = jobs, jobs.trainer
+        self._drawing = Drawing(jobs.trainer.device)
+
+    def run(self, request: EvaluateRequest, start: Start) -> EvaluateReply:
+        """Sum the metrics' statistics over the clients of each block.
+
+        Args:
+            request: who, and which of their rounds counts.
+            start: what they start from.
+
+        Raises:
+            UserError: a client does not live here.
+        """
+        began, tasks = time.perf_counter(), self._trainer.problem.tasks
+        values = np.full((len(request.asked.clients), len(tasks)), np.nan, np.float32)
+        failed: list[ClientFailure] = []
+        sums: dict[str, list[Tensor]] = {}
+        blocks: dict[str, list[int]] = {}
+        for block, chunks in self._jobs.blocks(request.asked, request.rounds):
+            totals: dict[str, Tensor] = {}
+            for chunk in chunks:
+                for members, each in attempt(partial(self._evaluate, start), chunk, failed):
+                    values[members.rows] = self._values(each)
+                    for name, rows in each.items():
+                        totals[name] = totals.get(name, 0) + rows.sum(0)
+            for name, total in totals.items():
+                sums.setdefault(name, []).append(total)
+                blocks.setdefault(name, []).append(block)
+        return EvaluateReply(
+            tasks=tuple(task.name for task in tasks),
+            failed=tuple(failed),
+            seconds=time.perf_counter() - began,
+            sums={name: torch.stack(parts) for name, parts in sums.items()},
+            blocks={name: np.array(ids) for name, ids in blocks.items()},
+            values=values,
+        )
+
+    def _evaluate(self, start: Start, members: Members) -> dict[str, Tensor]:
+        def evaluate() -> dict[str, Tensor]:
+            job = self._jobs.job(members, start, start.received.expand(len(members.ids), -1))
+            # A method may train to evaluate, and draw random numbers as it does.
+            return self._trainer.evaluate(job.cohort, *start.method.personal(job))
+
+        seed = self._trainer.config.seed
+        seeds = derive(seed, Purpose.PERSONALISATION, start.round, members.ids).tolist()
+        return self._drawing.run(seeds, evaluate)
+
+    def _values(self, each: Mapping[str, Tensor]) -> np.ndarray:
+        """Return ``[c, tasks]`` float32, the clients' own test metrics; NaN: undefined."""
+        undefined = torch.full((len(next(iter(each.values()))),), torch.nan)
+        columns = [
+            task.metric_fn.each(each[name]) if (name := f"test/{task.name}") in each else undefined
+            for task in self._trainer.problem.tasks
+        ]
+        return torch.stack([column.float() for column in columns], 1).numpy()

@@ -1,0 +1,135 @@
+"""The clients of a request, divided into the jobs that they form."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from fedjoint.errors import UserError
+from fedjoint.node.private import PrivateState
+from fedjoint.protocol.reports import ClientFailure
+from fedjoint.protocol.requests import Asked
+from fedjoint.training.job import Job
+from fedjoint.training.method import LocalMethod
+from fedjoint.training.trainer import Trainer
+
+log = logging.getLogger("fedjoint.node.node")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all clients of a request start from.
+
+    Attributes:
+        round: the round.
+        received: ``[P + B]`` the global backbone.
+        broadcast: what else the strategy sent, by name.
+        method: the local method.
+    """
+
+    round: int
+    received: Tensor
+    broadcast: Mapping[str, Tensor]
+    method: LocalMethod
+
+
+@dataclass(frozen=True)
+class Members:
+    """Clients that form a job.
+
+    Attributes:
+        rows: ``[c]`` int64, their places among the clients of the request.
+        ids: ``[c]`` int64.
+        rounds: ``[c]`` int64, the round after which a client's private state counts; 0: none.
+    """
+
+    rows: np.ndarray
+    ids: np.ndarray
+    rounds: np.ndarray
+
+    def part(self, at: slice) -> Members:
+        """Return some of them."""
+        return Members(self.rows[at], self.ids[at], self.rounds[at])
+
+
+class Jobs:
+    """Makes the jobs of a node.
+
+    Args:
+        trainer: trains.
+        state: keeps what clients keep to themselves.
+        places: id -> position in the data of the clients that live here; None: the id itself.
+    """
+
+    def __init__(
+        self, trainer: Trainer, state: PrivateState, places: Mapping[int, int] | None
+    ) -> None:
+        self.trainer, self.state, self._places = trainer, state, places
+
+    def blocks(self, asked: Asked, rounds: np.ndarray) -> Iterator[tuple[int, list[Members]]]:
+        """Yield the number of each block, and its clients as they form jobs.
+
+        Raises:
+            UserError: a client does not live here.
+        """
+        everyone = Members(np.arange(len(asked.clients)), asked.clients, rounds)
+        start = 0
+        for block, size in zip(asked.blocks.tolist(), asked.sizes.tolist(), strict=True):
+            members = everyone.part(slice(start, start + size))
+            parts = self.trainer.chunks(self._positions(members.ids))
+            yield block, [members.part(part) for part in parts]
+            start += size
+
+    def job(self, members: Members, start: Start, shared: Tensor) -> Job:
+        """Return the job of ``members``, which trains ``shared`` ``[c, P + B]``."""
+        trainer = self.trainer
+        cohort = trainer.cohort(self._positions(members.ids), members.ids)
+        private = self.state.take(
+            members.ids,
+            members.rounds,
+            lambda: trainer.fresh(cohort.tasks, start.method, start.received),
+        )
+        return trainer.job(cohort, start.round, start.received, start.broadcast, shared, private)
+
+    def _positions(self, ids: np.ndarray) -> np.ndarray:
+        if self._places is None:
+            return ids
+        strangers = [client for client in ids.tolist() if client not in self._places]
+        if strangers:
+            raise UserError(f"asked for clients {strangers} that do not live on this node")
+        return np.array([self._places[client] for client in ids.tolist()], np.int64)
+
+
+def attempt(
+    act: Callable[[Members], T], members: Members, failed: list[ClientFailure]
+) -> Iterator[tuple[Members, T]]:
+    """Do something for clients at once; where that fails, one by one, so that only the bad fail.
+
+    Args:
+        act: does it.
+        members: the clients.
+        failed: is told of the clients for whom it failed.
+
+    Yields:
+        Clients, and what ``act`` returned for them.
+    """
+    try:
+        result = act(members)
+    except Exception as error:  # a client's data or model may raise anything
+        if not isinstance(error, UserError):
+            log.exception("clients %s failed", members.ids.tolist())
+        if len(members.ids) > 1:
+            for row in range(len(members.ids)):
+                yield from attempt(act, members.part(slice(row, row + 1)), failed)
+            return
+        why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        failed.append(ClientFailure(int(members.ids[0]), why))
+    else:
+        yield members, result

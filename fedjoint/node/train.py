@@ -1,0 +1,160 @@
+"""What a node does with a request to train."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.node.jobs import Jobs, Members, Start, attempt
+from fedjoint.node.sinks import Sink
+from fedjoint.protocol.compression import compress
+from fedjoint.protocol.reports import ClientFailure, ClientReports
+from fedjoint.protocol.requests import TrainRequest
+from fedjoint.protocol.training import TrainReply
+from fedjoint.randomness import Purpose, derive
+from fedjoint.training.draws import Drawing
+from fedjoint.training.job import Job
+
+_NOT_FINITE = "its update is not finite; lower the learning rate"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the training of a few clients gives.
+
+    Attributes:
+        reports: a row for each.
+        update: ``[c, P + B]``; ``[c, 0]`` where they share nothing.
+        payload: the compressed update of those that are good, where updates are compressed.
+        extras: ``[c, ...]`` tensors of the local method.
+        sent: bytes that one client sends.
+    """
+
+    reports: ClientReports
+    update: Tensor
+    payload: Mapping[str, Tensor]
+    extras: Mapping[str, Tensor]
+    sent: int
+
+
+class Training:
+    """Trains clients.
+
+    Args:
+        jobs: makes their jobs.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs, self._trainer = jobs, jobs.trainer
+        self._drawing = Drawing(jobs.trainer.device)
+
+    def run(self, request: TrainRequest, start: Start, sink: Sink) -> TrainReply:
+        """Train the clients of a request, block by block.
+
+        Args:
+            request: who, and which of their rounds counts.
+            start: what they start from.
+            sink: takes their updates.
+
+        Raises:
+            UserError: a client does not live here.
+        """
+        began, tasks = time.perf_counter(), self._trainer.problem.tasks
+        reports = ClientReports.empty(len(request.asked.clients), len(tasks))
+        failed: list[ClientFailure] = []
+        extras: dict[str, np.ndarray] = {}
+        seconds, sent = [], 0
+        for _, chunks in self._jobs.blocks(request.asked, request.rounds):
+            tick = time.perf_counter()
+            for chunk in chunks:
+                for members, trained in attempt(partial(self._train, start), chunk, failed):
+                    good = trained.reports.good
+                    failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~good].tolist()]
+                    reports.put(members.rows, trained.reports)
+                    sent = max(sent, trained.sent)
+                    _scatter(extras, trained.extras, members.rows, len(reports.good))
+                    if good.any() and start.method.shares:
+                        sink.add(members.rows, good, trained.update, trained.payload)
+            sink.end()
+            seconds.append(time.perf_counter() - tick)
+        return TrainReply(
+            tasks=tuple(task.name for task in tasks),
+            shares=start.method.shares,
+            failed=tuple(failed),
+            seconds=time.perf_counter() - began,
+            bytes_per_client=sent,
+            fallback=self._trainer.fallback,
+            reports=reports,
+            block_seconds=np.array(seconds),
+            rows=sink.rows,
+            payload=sink.payload(),
+            buffers=sink.buffers,
+            sample=sink.sample,
+            extras=extras,
+        )
+
+    def _train(self, start: Start, members: Members) -> Trained:
+        def train() -> tuple[Job, dict[str, Tensor]]:
+            shared = start.received.expand(len(members.ids), -1).clone()
+            job = self._jobs.job(members, start, shared)
+            return job, start.method.train(job)
+
+        config, method = self._trainer.config, start.method
+        seeds = derive(config.seed, Purpose.TRAINING, start.round, members.ids).tolist()
+        job, extras = self._drawing.run(seeds, train)
+        update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
+        good = torch.isfinite(torch.linalg.vector_norm(job.shared, dim=1))
+        payload: dict[str, Tensor] = {}
+        sent = update.shape[1] * 4 + sum(extra[0].nbytes for extra in extras.values())
+        if method.shares and config.strategy.compression.name != "none":
+            payload, saved = self._compress(job, update, good)
+            sent -= saved
+        reports = self._report(job, members, good.cpu().numpy())
+        self._keep(job, members, start, reports.good)
+        return Trained(reports, update, payload, extras, sent)
+
+    def _compress(self, job: Job, update: Tensor, good: Tensor) -> tuple[dict[str, Tensor], int]:
+        """Compress ``update`` in place; return what to send and how many bytes a client saves."""
+        size = self._trainer.layout.parameters.size
+        residual = job.private["compression.residual"]
+        # BatchNorm's statistics are sent as they are: their part of the residual stays zero.
+        at = slice(size)
+        payload, update[:, at], residual[:, at] = compress(
+            update[:, at], residual[:, at], self._trainer.config.strategy.compression
+        )
+        saved = 4 * size - sum(part[0].nbytes for part in payload.values())
+        return {name: values[good] for name, values in payload.items()}, saved
+
+    def _report(self, job: Job, members: Members, good: np.ndarray) -> ClientReports:
+        tasks = self._trainer.problem.tasks
+        losses = np.full((len(good), len(tasks)), np.nan, np.float32)
+        names = [task.name for task in tasks]
+        losses[:, [names.index(task.name) for task in job.cohort.tasks]] = job.losses.cpu().numpy()
+        return ClientReports(members.ids, good, job.cohort.train.sizes, job.steps, job.work, losses)
+
+    def _keep(self, job: Job, members: Members, start: Start, good: np.ndarray) -> None:
+        """Keep the private state of the clients that are good."""
+        state, private = self._jobs.state, job.private
+        if good.all():
+            state.put(members.ids, members.rounds, start.round, private)
+        elif good.any():
+            rows = torch.from_numpy(np.flatnonzero(good)).to(self._trainer.device)
+            own = {name: tensor[rows] for name, tensor in private.items()}
+            state.put(members.ids[good], members.rounds[good], start.round, own)
+
+
+def _scatter(
+    whole: dict[str, np.ndarray], parts: Mapping[str, Tensor], rows: np.ndarray, count: int
+) -> None:
+    """Write ``parts`` ``[c, ...]`` to ``rows`` of arrays ``[count, ...]``."""
+    for name, part in parts.items():
+        values = part.cpu().numpy()
+        if name not in whole:
+            whole[name] = np.zeros((count, *values.shape[1:]), values.dtype)
+        whole[name][rows] = values

@@ -1,0 +1,100 @@
+"""The reply to a request to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from flwr.app import Message, RecordDict
+from torch import Tensor
+
+from fedjoint._util.wording import plain
+from fedjoint.errors import UserError
+from fedjoint.model.tasks import Task
+from fedjoint.protocol import wire
+from fedjoint.protocol.checks import shaped
+from fedjoint.protocol.reports import ClientFailure, columns
+from fedjoint.protocol.requests import Asked
+from fedjoint.protocol.training import Seconds
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class _Said:
+    tasks: tuple[str, ...]
+    failed: tuple[ClientFailure, ...]
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """What a node says after it evaluated.
+
+    Attributes:
+        tasks: its tasks, in the order of the columns of ``values``.
+        failed: the clients that were not evaluated, with reasons.
+        seconds: how long it took.
+        sums: ``split/task`` -> ``[b, k]``, the metric's statistics, summed over blocks of clients.
+        blocks: ``split/task`` -> ``[b]`` int64, numbers of those blocks.
+        values: ``[n, tasks]`` float, each client's own test metrics; NaN where undefined.
+    """
+
+    tasks: tuple[str, ...]
+    failed: tuple[ClientFailure, ...]
+    seconds: float
+    sums: Mapping[str, Tensor | np.ndarray]
+    blocks: Mapping[str, np.ndarray]
+    values: np.ndarray
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        said = {"tasks": self.tasks, "seconds": self.seconds}
+        return wire.pack(
+            said | {"failed": [vars(failure) for failure in self.failed]},
+            sums=self.sums,
+            blocks=self.blocks,
+            values={"values": self.values},
+        )
+
+    @classmethod
+    def unpack(cls, message: Message, asked: Asked, tasks: Sequence[Task]) -> EvaluateReply:
+        """Return the checked reply in ``message``, its values in the order of ``tasks``.
+
+        Args:
+            message: the reply.
+            asked: what the node was asked.
+            tasks: all tasks.
+
+        Raises:
+            UserError: the reply is damaged, or not about what was asked.
+        """
+        said = wire.read(_Said, message)
+        sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
+        widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in SPLITS}
+        for name, rows in sums.items():
+            if name not in widths:
+                raise UserError(f"it has sums of {plain(name)!r}, which nobody has")
+            count = len(rows) if rows.ndim else 0
+            width = widths[name] or (rows.shape[-1] if rows.ndim == 2 else 0)
+            shaped(sums, name, (count, width), "f")
+            numbers = shaped(blocks, name, (count,), "iu")
+            if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
+                raise UserError(f"its sums of {name!r} are of other clients than were asked for")
+        names = [task.name for task in tasks]
+        shape = len(asked.clients), len(said.tasks)
+        own = shaped(wire.arrays(message, "values"), "values", shape, "f").astype(float)
+        values = np.full((len(asked.clients), len(tasks)), np.nan)
+        values[:, columns(said.tasks, names)] = np.where(np.isfinite(own), own, np.nan)
+        return cls(tuple(names), said.failed, said.seconds, sums, blocks, values)
+
+
+def _width(task: Task) -> int | None:
+    """Return how many statistics a task's metric has; None where it is code of the run's own."""
+    if task.metric or task.head:
+        return None
+    with torch.no_grad():
+        found = task.metric_fn.statistics(torch.zeros(1, task.outputs), task.missing(1))
+    return found.shape[-1]

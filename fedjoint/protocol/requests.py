@@ -1,0 +1,255 @@
+"""What the server asks of nodes: who they are, to train, to evaluate, to save.
+
+Every request bears a :class:`Header`. Requests to train and to evaluate carry the backbone once,
+whatever the number of clients, and say which clients work and which round of theirs counts. Heads
+are in no message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from pydantic import Field
+
+from fedjoint.protocol import wire
+from fedjoint.protocol.checks import MOST, counts, shaped
+from fedjoint.runs.ledger import Ledger
+
+TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
+
+Number = Annotated[int, Field(ge=0, le=MOST)]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What every request says of its run.
+
+    Attributes:
+        run: path of the run directory on the server.
+        config: the run's configuration, as JSON has it.
+        round: the round; 0 before the first.
+        generation: how often the run was resumed.
+        resumed_from: the round of the checkpoint that it goes on from; 0: none.
+        durable: the round of the newest checkpoint; 0: none.
+        method: the local method, by name or reference.
+        method_options: its options.
+    """
+
+    run: str
+    config: dict[str, Any]
+    round: Number
+    generation: Number
+    resumed_from: Number
+    durable: Number
+    method: str
+    method_options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The share of one node in a round.
+
+    Attributes:
+        clients: ``[n]`` int64 ids, block by block.
+        weights: ``[n]`` float64, not normalised.
+        blocks: ``[b]`` int64, numbers of the blocks.
+        sizes: ``[b]`` int64, clients in each.
+        tasks: ``[n, tasks]`` bool, of the clients; the server keeps that to itself.
+    """
+
+    clients: np.ndarray
+    weights: np.ndarray
+    blocks: np.ndarray
+    sizes: np.ndarray
+    tasks: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what travels."""
+        return {
+            "clients": self.clients,
+            "weights": self.weights,
+            "blocks": self.blocks,
+            "sizes": self.sizes,
+        }
+
+    @classmethod
+    def read(cls, plan: Mapping[str, np.ndarray]) -> Asked:
+        """Check and return :meth:`arrays`.
+
+        Raises:
+            UserError: an array is missing, or does not fit the others.
+        """
+        clients = counts(plan, "clients", len(plan.get("clients", ())))
+        sizes = counts(plan, "sizes", len(plan.get("sizes", ())))
+        weights = shaped(plan, "weights", clients.shape, "f")
+        blocks = counts(plan, "blocks", len(sizes))
+        if sizes.sum() != len(clients):
+            raise wire.damaged("its blocks hold another number of clients than it names")
+        return cls(clients, weights, blocks, sizes, np.zeros((len(clients), 0), bool))
+
+
+@dataclass(frozen=True)
+class _Query(Header):
+    initial: bool
+
+
+@dataclass(frozen=True)
+class QueryRequest:
+    """Asks a node who lives there.
+
+    Attributes:
+        header: see :class:`Header`.
+        initial: whether the first backbone is wanted, too.
+    """
+
+    header: Header
+    initial: bool
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        return wire.pack({**vars(self.header), "initial": self.initial})
+
+    @classmethod
+    def unpack(cls, message: Message) -> QueryRequest:
+        """Return the request in ``message``.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        found = wire.read(_Query, message)
+        return cls(found, found.initial)
+
+
+@dataclass(frozen=True)
+class _Train(Header):
+    reduce: bool
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Asks a node to train clients.
+
+    Attributes:
+        header: see :class:`Header`.
+        backbone: the shared tensors, by name: on a node NumPy arrays, on the server a record of
+            Flower's that is made once for all nodes.
+        broadcast: what else the strategy sends, alike.
+        asked: which clients.
+        rounds: ``[n]`` int64, the round after which a client's private state counts; 0: none.
+        sampled: ``[n]`` bool, whose updates are wanted one by one even where ``reduce`` is set.
+        reduce: whether the reply holds a mean per block, and no row per client.
+    """
+
+    header: Header
+    backbone: Mapping[str, Any]
+    broadcast: Mapping[str, Any]
+    asked: Asked
+    rounds: np.ndarray
+    sampled: np.ndarray
+    reduce: bool
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        plan = {**self.asked.arrays(), "rounds": self.rounds, "sampled": self.sampled}
+        return wire.pack(
+            {**vars(self.header), "reduce": self.reduce},
+            backbone=self.backbone,
+            broadcast=self.broadcast,
+            plan=plan,
+        )
+
+    @classmethod
+    def unpack(cls, message: Message) -> TrainRequest:
+        """Return the request in ``message``.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        found, plan = wire.read(_Train, message), wire.arrays(message, "plan")
+        asked = Asked.read(plan)
+        return cls(
+            header=found,
+            backbone=wire.arrays(message, "backbone"),
+            broadcast=wire.arrays(message, "broadcast"),
+            asked=asked,
+            rounds=counts(plan, "rounds", len(asked.clients)),
+            sampled=shaped(plan, "sampled", asked.clients.shape, "b"),
+            reduce=found.reduce,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Asks a node to evaluate clients; see :class:`TrainRequest` for what it holds."""
+
+    header: Header
+    backbone: Mapping[str, Any]
+    broadcast: Mapping[str, Any]
+    asked: Asked
+    rounds: np.ndarray
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        return wire.pack(
+            vars(self.header),
+            backbone=self.backbone,
+            broadcast=self.broadcast,
+            plan={**self.asked.arrays(), "rounds": self.rounds},
+        )
+
+    @classmethod
+    def unpack(cls, message: Message) -> EvaluateRequest:
+        """Return the request in ``message``.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        header, plan = wire.read(Header, message), wire.arrays(message, "plan")
+        asked = Asked.read(plan)
+        return cls(
+            header,
+            wire.arrays(message, "backbone"),
+            wire.arrays(message, "broadcast"),
+            asked,
+            counts(plan, "rounds", len(asked.clients)),
+        )
+
+
+@dataclass(frozen=True)
+class _Persist(Header):
+    forget: bool
+
+
+@dataclass(frozen=True)
+class PersistRequest:
+    """Asks a node to write all private state that counts to its store.
+
+    Attributes:
+        header: see :class:`Header`.
+        ledger: which round of each client counts.
+        forget: whether clients may be trained elsewhere from now on.
+    """
+
+    header: Header
+    ledger: Ledger
+    forget: bool
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        ledger = {"clients": self.ledger.clients, "rounds": self.ledger.rounds}
+        return wire.pack({**vars(self.header), "forget": self.forget}, ledger=ledger)
+
+    @classmethod
+    def unpack(cls, message: Message) -> PersistRequest:
+        """Return the request in ``message``.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        found, ledger = wire.read(_Persist, message), wire.arrays(message, "ledger")
+        clients = counts(ledger, "clients", len(ledger.get("clients", ())))
+        return cls(found, Ledger(clients, counts(ledger, "rounds", len(clients))), found.forget)

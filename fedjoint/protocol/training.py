@@ -1,0 +1,219 @@
+"""The reply to a request to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from pydantic import Field
+from torch import Tensor
+
+from fedjoint.config.schema import CompressionConfig
+from fedjoint.errors import UserError
+from fedjoint.model.layout import Layout
+from fedjoint.protocol import wire
+from fedjoint.protocol.arrays import to_tensor
+from fedjoint.protocol.checks import MOST, shaped
+from fedjoint.protocol.compression import decode
+from fedjoint.protocol.reports import ClientFailure, ClientReports
+from fedjoint.protocol.requests import Asked, Number
+
+Seconds = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the replies of a round have to be like.
+
+    Attributes:
+        layout: of the P shared parameters and the B numbers of the shared buffers.
+        tasks: all tasks, by name.
+        reduce: whether replies hold a mean per block rather than a row per client.
+        shares: whether the run's local method has clients send updates.
+        compression: how they are to send them.
+    """
+
+    layout: Layout
+    tasks: tuple[str, ...]
+    reduce: bool
+    shares: bool
+    compression: CompressionConfig
+
+
+@dataclass(frozen=True)
+class _Said:
+    tasks: tuple[str, ...]
+    shares: bool
+    failed: tuple[ClientFailure, ...]
+    seconds: Seconds
+    bytes_per_client: Number
+    fallback: str | None
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """What a node says after it trained.
+
+    Attributes:
+        tasks: its tasks, in the order of the columns of ``reports.losses``.
+        shares: whether its clients send updates.
+        failed: the clients that did not train, with reasons.
+        seconds: how long it took.
+        bytes_per_client: what one client sends.
+        fallback: why clients were trained one by one, where they were.
+        reports: a row for each client asked for.
+        block_seconds: ``[b]`` float64, how long each block took.
+        rows: ``[n, P]`` float32 updates, or ``[b, P]`` means of blocks; None where clients share
+            nothing, or where a node sends ``payload`` instead.
+        payload: the compressed updates of the clients that trained; decoded into ``rows`` by
+            :meth:`unpack`.
+        buffers: ``[n, B]`` or ``[b, B]`` float32, by how much the shared buffers moved; None where
+            clients share nothing.
+        sample: ``[m, P]`` float32 updates of the sampled clients, where rows are means of blocks.
+        extras: further ``[n, ...]`` arrays of the local method.
+    """
+
+    tasks: tuple[str, ...]
+    shares: bool
+    failed: tuple[ClientFailure, ...]
+    seconds: float
+    bytes_per_client: int
+    fallback: str | None
+    reports: ClientReports
+    block_seconds: np.ndarray
+    rows: np.ndarray | None
+    payload: Mapping[str, Tensor]
+    buffers: np.ndarray | None
+    sample: np.ndarray | None
+    extras: Mapping[str, np.ndarray]
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        said = {name: getattr(self, name) for name in _Said.__dataclass_fields__}
+        payload = {f"payload.{name}": values for name, values in self.payload.items()}
+        return wire.pack(
+            said | {"failed": [vars(failure) for failure in self.failed]},
+            updates=payload or _some("updates", self.rows),
+            buffers=_some("buffers", self.buffers),
+            sample=_some("sample", self.sample),
+            extras=self.extras,
+            report={**vars(self.reports), "block_seconds": self.block_seconds},
+        )
+
+    @classmethod
+    def unpack(
+        cls, message: Message, asked: Asked, sampled: np.ndarray, terms: Terms
+    ) -> TrainReply:
+        """Return the checked reply in ``message``, its losses in the order of ``terms.tasks``.
+
+        Args:
+            message: the reply.
+            asked: what the node was asked.
+            sampled: ``[n]`` bool, the clients whose updates were wanted one by one.
+            terms: of the round.
+
+        Raises:
+            UserError: the reply is damaged, or not what was asked for.
+        """
+        said, report = wire.read(_Said, message), wire.arrays(message, "report")
+        reports = ClientReports.read(report, asked, said.tasks, terms.tasks)
+        if said.shares is not terms.shares:
+            raise UserError("its local method is not the run's: run one version on every machine")
+        block_seconds = shaped(report, "block_seconds", asked.blocks.shape, "f")
+        if not ((block_seconds >= 0).all() and (block_seconds <= MOST).all()):
+            raise UserError("a time is negative, or not finite")
+        received = _Received(message, reports.good, used(asked, reports.good, terms.reduce), terms)
+        return cls(
+            **{**vars(said), "tasks": terms.tasks},
+            reports=reports,
+            block_seconds=block_seconds,
+            rows=received.rows() if terms.shares else None,
+            payload={},
+            buffers=received.buffers() if terms.shares else None,
+            sample=received.sample(sampled) if terms.shares and terms.reduce else None,
+            extras=received.extras(),
+        )
+
+
+def used(asked: Asked, good: np.ndarray, reduce: bool) -> np.ndarray:
+    """Say which rows of a reply count: those of clients that trained, or of their blocks."""
+    if not reduce:
+        return good
+    block = np.repeat(np.arange(len(asked.blocks)), asked.sizes)
+    return np.bincount(block, good, len(asked.blocks)) > 0
+
+
+@dataclass(frozen=True)
+class _Received:
+    """The arrays of a reply; rows that do not count are of no use, and not checked.
+
+    Attributes:
+        message: the reply.
+        good: ``[n]`` bool, which clients trained.
+        used: which rows count.
+        terms: of the round.
+    """
+
+    message: Message
+    good: np.ndarray
+    used: np.ndarray
+    terms: Terms
+
+    def rows(self) -> np.ndarray:
+        """Return the updates, decoded."""
+        size, count = self.terms.layout.parameters.size, int(self.good.sum())
+        if not count:
+            return np.zeros((len(self.used), size), np.float32)
+        updates, compression = wire.arrays(self.message, "updates"), self.terms.compression
+        if compression.name != "none":
+            payload = {n.removeprefix("payload."): to_tensor(a) for n, a in updates.items()}
+            rows = np.zeros((len(self.good), size), np.float32)
+            rows[self.good] = decode(payload, count, size, compression).numpy()
+        else:
+            rows = shaped(updates, "updates", (len(self.used), size), "f")
+        return _finite("an update", rows, self.used)
+
+    def buffers(self) -> np.ndarray:
+        """Return the changes of the shared buffers."""
+        layout = self.terms.layout
+        shape = len(self.used), layout.size - layout.parameters.size
+        if not shape[1] or not self.good.any():
+            return np.zeros(shape, np.float32)
+        rows = shaped(wire.arrays(self.message, "buffers"), "buffers", shape, "f")
+        return _finite("a change of buffers", rows, self.used)
+
+    def sample(self, sampled: np.ndarray) -> np.ndarray:
+        """Return the updates of the ``sampled`` clients."""
+        good = self.good[sampled]
+        shape = len(good), self.terms.layout.parameters.size
+        if not good.any():
+            return np.zeros(shape, np.float32)
+        rows = shaped(wire.arrays(self.message, "sample"), "sample", shape, "f")
+        return _finite("a sampled update", rows, good)
+
+    def extras(self) -> dict[str, np.ndarray]:
+        """Return the local method's arrays; without a client that trained, there are none."""
+        extras = wire.arrays(self.message, "extras") if self.good.any() else {}
+        for name, values in extras.items():
+            shaped(extras, name, (len(self.good), *values.shape[1:]), "biuf")
+            to_tensor(values[:0])  # PyTorch knows the type
+            if not np.isfinite(values[self.good]).all():
+                raise UserError(f"{name!r} is not finite")
+        return extras
+
+
+def _finite(what: str, rows: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return ``rows`` if they are float32, and finite where they are used."""
+    if rows.dtype != np.float32:
+        raise UserError(f"{what} is {rows.dtype}, not float32")
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    if not np.isfinite(norms[used]).all():
+        raise UserError(f"{what} is not finite")
+    return rows
+
+
+def _some(name: str, rows: np.ndarray | None) -> dict[str, np.ndarray]:
+    return {} if rows is None or not rows.size else {name: rows}

@@ -1,0 +1,8 @@
+"""Messages, opened."""
+
+import json
+
+
+def settings(message):
+    """Return the ``config`` of a message, unchecked."""
+    return json.loads(str(message.content.config_records["config"]["json"]))
