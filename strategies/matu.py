@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.options import Positive, UpToOne
-from fedjoint.server.updates import Updates, inner_products
+from fedjoint.server.updates import Updates, rough_inner_products
 
 from ._cosines import ROUNDING
 from .fedavg import FedAvg
@@ -62,7 +62,7 @@ class MaTU(FedAvg):
 
     def transfer(self, vectors: Tensor) -> Tensor:
         """Mix every row of ``vectors`` ``[tasks, P]`` with those of a similar direction."""
-        similarity = inner_products(vectors.sign()) / max(1, vectors.shape[1])
+        similarity = rough_inner_products(vectors.sign()) / max(1, vectors.shape[1])
         share = similarity * (similarity > self.threshold)
         share = share.fill_diagonal_(1.0)
         return (share / share.sum(1, keepdim=True)).to(vectors) @ vectors

@@ -54,13 +54,14 @@ def with_own_data(
     """
     if own and settings["data"]["partition"] != "natural":
         own = {"partition": "iid", "clients": len(clients), **own}
-    data = {**settings["data"], **own, "source": _source(settings["data"]["source"], own)}
+    data = {**settings["data"], **own}
+    if "source" in own:
+        data["source"] = _source(settings["data"]["source"], own["source"])
     return check({**settings, "data": data}, "config for this node")
 
 
-def _source(run: Mapping[str, Any], own: Mapping[str, Any]) -> Any:
+def _source(run: Mapping[str, Any], own: Any) -> Any:
     """Return the run's source with a node's own options, or the node's own source."""
-    source = own.get("source", {})
-    if not isinstance(source, Mapping) or source.get("name", run["name"]) != run["name"]:
-        return source
-    return {**run, "options": {**run["options"], **source.get("options", {})}}
+    if not isinstance(own, Mapping) or own.get("name", run["name"]) != run["name"]:
+        return own
+    return {**run, "options": {**run["options"], **own.get("options", {})}}

@@ -16,7 +16,7 @@ from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Terms, TrainReply, used
 from fedjoint.runs.record import Failure
-from fedjoint.server.updates import Updates, inner_products
+from fedjoint.server.updates import Updates, rough_inner_products
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Collector:
         """
         if not self.terms.reduce:
             at = torch.isin(updates.clients, torch.from_numpy(self.sample)).nonzero().squeeze(1)
-            return updates.clients[at], updates.inner_products(at)
+            return updates.clients[at], updates.rough_inner_products(at)
         ids, parts = [], []
         for part in self.parts:
             sampled = np.isin(part.asked.clients, self.sample)
@@ -203,7 +203,7 @@ class Collector:
         found = np.concatenate(ids)
         order = np.argsort(found)
         rows = _stacked(parts, order)
-        return torch.from_numpy(found[order]), inner_products(rows)
+        return torch.from_numpy(found[order]), rough_inner_products(rows)
 
     def _order(self) -> np.ndarray:
         """Return what sorts the rows as they arrived by client, or by block."""

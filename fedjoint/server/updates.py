@@ -14,6 +14,9 @@ from fedjoint.model.layout import Layout
 
 BLOCK = 1 << 20  # float64 numbers worked on at a time
 
+_ROUGH = 1 << 13  # columns of float32 products summed before float64 takes over
+_TINY = 1e-30  # below it, float32 loses the squares of small numbers
+
 
 def _columns(matrix: Tensor) -> Iterator[np.ndarray]:
     """Yield blocks of columns of ``matrix`` in float64; each is overwritten by the next."""
@@ -36,6 +39,20 @@ def inner_products(matrix: Tensor) -> Tensor:
     for block in _columns(matrix):
         gram += block @ block.T  # NumPy computes one half of such a product, and mirrors it
     return torch.from_numpy(gram).to(matrix.device)
+
+
+def rough_inner_products(matrix: Tensor) -> Tensor:
+    """Return what :func:`inner_products` does, to 1e-6 of the rows' lengths, in half the time.
+
+    That is enough to look at. Rows whose squared lengths float32 cannot hold are computed exactly.
+    """
+    gram = torch.zeros(len(matrix), len(matrix), dtype=torch.float64, device=matrix.device)
+    for block in matrix.split(_ROUGH, dim=1):
+        gram += block @ block.T
+    gram = (gram + gram.T) / 2
+    square = gram.diagonal()
+    held = square.isfinite().all() and not matrix[square <= _TINY].any()
+    return gram if held else inner_products(matrix)
 
 
 @dataclass(frozen=True)
@@ -82,12 +99,12 @@ class Updates:
         """``[rows, rows]`` float64, the :func:`inner_products` of the updates, computed once."""
         return inner_products(self.matrix)
 
-    def inner_products(self, rows: Tensor) -> Tensor:
-        """``[n, n]`` float64, the inner products of the updates at ``rows`` ``[n]``."""
-        # A merge may have left the Gram matrix behind; a few rows of a wide one are cheaper.
-        if "gram" in self.__dict__ or len(rows) == len(self):
+    def rough_inner_products(self, rows: Tensor) -> Tensor:
+        """``[n, n]`` float64, :func:`rough_inner_products` of the updates at ``rows`` ``[n]``."""
+        if "gram" in self.__dict__:  # a merge has left the exact ones behind
             return self.gram[rows][:, rows]
-        return inner_products(self.matrix[rows])
+        few = len(rows) < len(self)
+        return rough_inner_products(self.matrix[rows] if few else self.matrix)
 
     def mean(self) -> Tensor:
         """``[P]``, the weighted mean of the rows."""

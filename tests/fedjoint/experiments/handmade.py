@@ -22,7 +22,7 @@ def digits(tmp_path, **more):
     """Return the configuration of a few rounds of a few clients."""
     tree = {
         "rounds": 3,
-        "data": {"clients": 7},
+        "data": {"clients": 7, "test_fraction": 0.6},
         "model": {"backbone": {"options": {"hidden": [16, 8]}}},
         "local": {
             "epochs": 2,
@@ -38,7 +38,9 @@ def digits(tmp_path, **more):
 def two_tasks(tmp_path, **more):
     """Return ``digits`` with two tasks: five clients have the one, two have the other."""
     mix = [["digit"], ["digit"], ["ink"]]
-    return digits(tmp_path, **{"data": {"clients": 7, "task_mix": mix}, **more})
+    return digits(
+        tmp_path, **{"data": {"clients": 7, "test_fraction": 0.6, "task_mix": mix}, **more}
+    )
 
 
 def curve(spread=None, steps=0, **values):

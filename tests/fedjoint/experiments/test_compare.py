@@ -181,13 +181,14 @@ def test_a_correction_for_overlap_takes_a_claim_back():
 
 @pytest.mark.parametrize("degrees", [0, 180])
 def test_opposed_tasks_hurt_one_another_and_equal_ones_do_not(tmp_path, degrees):
-    # Little data each: alone, a client cannot even out the noise.
+    # Little to train on: alone, a client cannot even out the noise. Enough to test on.
     settings = ["engine.name=inline", f"output.dir={tmp_path}", "diagnostics.every=0"]
-    settings += ["rounds=15", "evaluate.every=15", "data.clients=8", "data.task_mix=[]"]
-    settings += ["data.examples_per_client=48", "data.source.options.noise=0.5"]
+    settings += ["rounds=8", "evaluate.every=8", "data.clients=8", "data.task_mix=[]"]
+    settings += ["data.examples_per_client=64", "data.test_fraction=0.5"]
+    settings += ["data.source.options.noise=0.5"]
     settings += [f"data.source.options.conflict_degrees={degrees}"]
     config = scenario_config("conflict", settings)
-    found = compare(config, 6)
+    found = compare(config, 4)
     assert list(found.arms) == ["alone", "per task", "joint", "centralised"]
     assert found.overlap == 0.0  # every seed draws its own data
     data, transfer, whole = verdict(found)

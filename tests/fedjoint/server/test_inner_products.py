@@ -10,7 +10,7 @@ import torch
 from fedjoint.model.layout import Layout
 from fedjoint.server import updates as module
 from fedjoint.server.agreement import diagnose
-from fedjoint.server.updates import Updates, inner_products
+from fedjoint.server.updates import Updates, inner_products, rough_inner_products
 
 MOST = float(torch.finfo(torch.float32).max)
 
@@ -62,6 +62,24 @@ def test_no_inner_product_overflows_or_vanishes():
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
 def test_inner_products_of_nothing(shape):
     assert inner_products(torch.zeros(shape)).equal(torch.zeros(shape[0], shape[0]).double())
+
+
+@pytest.mark.parametrize("width", [7, 1 << 13])
+def test_rough_inner_products_are_as_good_as_float32(width, monkeypatch):
+    monkeypatch.setattr(module, "_ROUGH", width)
+    matrix = torch.randn(5, 3000, generator=torch.Generator().manual_seed(0))
+    matrix[1] = 0
+    matrix *= torch.tensor([1.0, 1.0, 1e6, 1e-6, 1.0])[:, None]
+    found, expected = rough_inner_products(matrix), inner_products(matrix)
+    assert found.equal(found.T)
+    lengths = expected.diagonal().sqrt()
+    assert ((found - expected).abs() <= 1e-6 * torch.outer(lengths, lengths)).all()
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])
+def test_rough_inner_products_are_exact_where_float32_fails(scale):
+    matrix = torch.tensor([[scale, scale, 0.0], [1.0, 2.0, 3.0]])
+    assert rough_inner_products(matrix).equal(inner_products(matrix))
 
 
 @pytest.mark.parametrize("block", [7, 1 << 20])
