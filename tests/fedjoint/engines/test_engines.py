@@ -48,7 +48,7 @@ def test_no_head_is_ever_sent(tmp_path, monkeypatch, strategy):
         grids.append(Spy(*args))
         return grids[-1]
 
-    monkeypatch.setattr("fedjoint.simulation.InlineGrid", spying)
+    monkeypatch.setattr("fedjoint.engines.inline.InlineGrid", spying)
     heads = simulate(config(tmp_path, strategy={"name": strategy})).heads()
     sent = grids[0].sent
     size = sum(t.numel() for t in simulate(config(tmp_path)).backbone.values())
