@@ -82,7 +82,8 @@ class Trainer:
         """How the model treats the examples of a batch.
 
         Raises:
-            UserError: a batch is to have fewer examples than the model takes.
+            UserError: a batch is to have fewer examples than the model takes, or the model
+                remembers something where no client can keep it for itself.
         """
         balance = self.balance(tuple(self.problem.tasks))
         found = examine(self.model, balance, self._few().to(self.device))
