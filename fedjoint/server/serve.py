@@ -74,7 +74,7 @@ def serve(
                 why = UserError(
                     f"{error} died, as nodes did {_RETURNS} times before since round "
                     f"{begun.durable}; they may lack memory: lower engine.workers or "
-                    "engine.cache_clients, and resume the run"
+                    "engine.data_mb, and resume the run"
                 )
                 _fail(begun, run, why)
                 raise why from None
