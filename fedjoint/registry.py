@@ -50,9 +50,9 @@ class Kind:
 
 #: kind, as in ``fedjoint list`` and in the names of entry point groups -> what it is
 KINDS = {
-    "strategies": Kind("strategy", "strategies"),
-    "methods": Kind("local method", "clients", besides=("app",)),
-    "scenarios": Kind("scenario", "simulations", member="config"),
+    "strategies": Kind("strategy", "fedjoint.strategies"),
+    "methods": Kind("local method", "fedjoint.clients", besides=("app",)),
+    "scenarios": Kind("scenario", "fedjoint.simulations", member="config"),
     "sources": Kind("data source", "fedjoint.data.sources"),
     "backbones": Kind("backbone", "fedjoint.model.backbones"),
     "metrics": Kind("metric", "fedjoint.model.metrics"),

@@ -54,7 +54,9 @@ def _summary(thing: Any) -> str:
 
 def _paper(thing: Any) -> str:
     told = re.search(
-        r"^Papers?: (.+?)(?:\n\n|\Z)", inspect.cleandoc(thing.__doc__ or ""), re.M | re.S
+        r"^Papers?: (.+?)(?:\n\n|\Z)",
+        inspect.cleandoc(thing.__doc__ or ""),
+        re.MULTILINE | re.DOTALL,
     )
     if told is None:
         return ""

@@ -5,7 +5,7 @@ import torch
 from flwr.app import Context, RecordDict
 from support.small import config
 
-from clients.app import make_app
+from fedjoint.clients.app import make_app
 from fedjoint.engines.inline import InlineGrid
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
