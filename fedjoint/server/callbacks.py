@@ -157,12 +157,13 @@ class Log(Callback):
 
     def after_round(self, record: RoundRecord) -> None:
         number, clients = record.round, record.clients
-        alike = Counter(failure.reason for failure in clients.failed)
+        alike, said = Counter(failure.reason for failure in clients.failed), set()
         for failure in clients.failed:
-            count = alike.pop(failure.reason, 0) if alike[failure.reason] > _ALIKE else 1
-            if not count:
+            count = alike[failure.reason]
+            if failure.reason in said and count > _ALIKE:
                 continue  # said with the first of them
-            others = f" and {count - 1} others" if count > 1 else ""
+            said.add(failure.reason)
+            others = f" and {count - 1} others" if count > _ALIKE else ""
             whom = who(failure.client, failure.name) + others
             details = {"node": str(failure.node), "name": failure.name}
             # On a console, the progress bar says so already.

@@ -172,8 +172,12 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
 
 
 def _check_trained(records: Sequence[RoundRecord]) -> None:
-    """Raise a UserError where nobody ever trained: the backbone is the first one."""
+    """Raise a UserError where nothing ever was merged: the backbone is the first one."""
     if any(record.clients.trained for record in records):
+        if all(record.kept for record in records):
+            raise UserError(
+                f"no merge succeeded in any of {len(records)} rounds; the last: {records[-1].kept}"
+            )
         return
     reasons = Counter(f.reason for record in records for f in record.clients.failed)
     ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]

@@ -138,12 +138,10 @@ def test_a_strategy_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "words"), [("Wrong", "merge returned"), ("Bad", "not finite")])
-def test_a_bad_merge_is_reported_and_the_backbone_kept(tmp_path, kind, words):
+def test_a_run_without_a_merge_is_an_error(tmp_path, kind, words):
     (tmp_path / "mine.py").write_text(PLUGIN)
-    result = simulate(config(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:{kind}"}))
-    assert all(words in r.kept and kind in r.kept for r in result.records)
-    initial = build_problem(result.config).model(result.config).state_dict()
-    assert all(torch.equal(t, initial[n]) for n, t in result.backbone.items())
+    with pytest.raises(UserError, match=f"{kind}: .*{words}"):
+        simulate(config(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:{kind}"}))
 
 
 def test_a_message_of_another_version_is_refused():

@@ -32,7 +32,7 @@ def test_it_beats_until_the_end_whatever_a_beat_raises(monkeypatch, caplog):
 
     heart = callbacks.Heartbeat(beat)
     heart.on_run_begin(Config(), Path())
-    assert beats == [threading.current_thread()]
+    assert beats[0] is threading.current_thread()
     assert thrice.wait(60)
     heart.on_run_end(None)
     assert "no sign of life: disk full" in caplog.text
@@ -128,7 +128,7 @@ def test_a_run_in_which_nobody_trains_ends_with_the_reason():
     give_up.after_round(make_record(3))
     give_up.after_round(barren(4))
     give_up.after_round(barren(5))
-    with pytest.raises(UserError, match="nobody trained in rounds 4 to 6; of 3 .* 3 say: too hot"):
+    with pytest.raises(UserError, match=r"nobody trained in rounds 4 to 6; of 3 .* 3 say: too hot"):
         give_up.after_round(barren(6))
 
 
