@@ -1,6 +1,6 @@
 """APFL's local method: a mixture of an own and the shared model.
 
-The server's half is :mod:`strategies.apfl`.
+The server's half is :mod:`fedjoint.strategies.apfl`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clients._own import own_part
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.options import UpToOne
 from fedjoint.training.job import Batch, Job
 from fedjoint.training.method import LocalMethod, Tensors
+
+from ._own import own_part
 
 
 class APFL(LocalMethod):

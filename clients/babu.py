@@ -1,6 +1,6 @@
 """FedBABU's local method: only the body learns.
 
-The server's half is :mod:`strategies.fedbabu`.
+The server's half is :mod:`fedjoint.strategies.fedbabu`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The local method of cluster-wise backbones (IFCA, CFL).
 
-The server's half is :mod:`strategies.ifca` or :mod:`strategies.cfl`.
+The server's half is :mod:`fedjoint.strategies.ifca` or :mod:`fedjoint.strategies.cfl`.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
 """Ditto's local method: a model of one's own, held near the shared one.
 
-The server's half is :mod:`strategies.ditto`.
+The server's half is :mod:`fedjoint.strategies.ditto`.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from clients._own import own_part
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.options import NotNegative
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, Tensors
+
+from ._own import own_part
 
 
 class Ditto(LocalMethod):

@@ -1,6 +1,6 @@
 """FedDyn's local method: a regulariser that learns.
 
-The server's half is :mod:`strategies.feddyn`.
+The server's half is :mod:`fedjoint.strategies.feddyn`.
 """
 
 from __future__ import annotations

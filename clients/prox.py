@@ -1,6 +1,6 @@
 """FedProx's local method.
 
-The server's half is :mod:`strategies.fedprox`.
+The server's half is :mod:`fedjoint.strategies.fedprox`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """FedRep's local method: heads first, then the backbone.
 
-The server's half is :mod:`strategies.fedrep`.
+The server's half is :mod:`fedjoint.strategies.fedrep`.
 """
 
 from __future__ import annotations

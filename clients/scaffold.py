@@ -1,6 +1,6 @@
 """SCAFFOLD's local method: control variates.
 
-The server's half is :mod:`strategies.scaffold`.
+The server's half is :mod:`fedjoint.strategies.scaffold`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Scaffold(LocalMethod):
         server, own = job.broadcast["control"], job.private["control"]
         shift = job.layout.parameters.views(server - own)
 
-        def correct(gradients: Tensors, parameters: Tensors) -> None:
+        def correct(gradients: Tensors, _parameters: Tensors) -> None:
             for name in gradients.keys() & shift.keys():
                 gradients[name] = gradients[name] + shift[name]
 

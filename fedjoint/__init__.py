@@ -2,7 +2,13 @@
 
 import os
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# fedjoint.strategies, .clients and .simulations lie beside this folder in the repository, and in it
+# in an installed wheel. Under their bare names they would meet a user's own folders.
+if not (Path(__file__).parent / "strategies").is_dir():
+    __path__.append(str(Path(__file__).parents[1]))
 
 # Before Flower or Ray is imported: no telemetry unless the user asked for it.
 for _name, _value in {

@@ -165,7 +165,7 @@ def _checked(option: Option, value: Any) -> Any:
         # Strict: to Python, true is also the number one, and a text may spell a number.
         value = adapter.validate_python(value, strict=True)
     except ValidationError as error:
-        raise _refused(option, value, error) from None
+        raise _refused(option, error) from None
     if isinstance(value, float) and not isfinite(value):
         raise UserError(f"option {option.name} = {value!r}: it must be finite")
     return value
@@ -176,7 +176,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 
-def _refused(option: Option, value: Any, error: ValidationError) -> UserError:
+def _refused(option: Option, error: ValidationError) -> UserError:
     inner = error.errors()[0]
     place = ".".join(map(str, [option.name, *inner["loc"]]))
     if inner["type"] == "literal_error":
@@ -192,7 +192,7 @@ def _hints(make: Callable[..., Any]) -> dict[str, Any]:
     make = make.func if isinstance(make, partial) else make
     try:
         return get_type_hints(
-            make.__init__ if inspect.isclass(make) else make,  # type: ignore[misc]
+            make.__init__ if inspect.isclass(make) else make,
             include_extras=True,
         )
     except (NameError, TypeError, AttributeError):

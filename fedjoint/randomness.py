@@ -11,9 +11,11 @@ key. It works on whole arrays: a cohort's minibatches are drawn in a few operati
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +83,24 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
     finally:
         for each, state in zip(generators, before, strict=True):
             each.set_state(state)
+
+
+@contextmanager
+def seeded_elsewhere(seed: int) -> Iterator[None]:
+    """Have Python and NumPy draw from ``seed`` meanwhile, for models that ask them."""
+    before = states_elsewhere()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+
+
+def states_elsewhere() -> tuple[Any, Any]:
+    """Return the states of the random numbers of Python and of NumPy."""
+    return random.getstate(), np.random.get_state(legacy=True)  # noqa: NPY002
 
 
 def default_generators(device: torch.device) -> list[torch.Generator]:

@@ -54,9 +54,9 @@ class Kind:
 
 #: kind, as in ``fedjoint list`` and in the names of entry point groups -> what it is
 KINDS = {
-    "strategies": Kind("strategy", "strategy", "strategies"),
-    "methods": Kind("local method", "local.method", "clients", besides=("app",)),
-    "scenarios": Kind("scenario", "fedjoint simulate", "simulations", member="config"),
+    "strategies": Kind("strategy", "strategy", "fedjoint.strategies"),
+    "methods": Kind("local method", "local.method", "fedjoint.clients", besides=("app",)),
+    "scenarios": Kind("scenario", "fedjoint simulate", "fedjoint.simulations", member="config"),
     "sources": Kind("data source", "data.source", "fedjoint.data.sources"),
     "backbones": Kind("backbone", "model.backbone", "fedjoint.model.backbones", given=1),
     "metrics": Kind("metric", "metrics", "fedjoint.model.metrics"),

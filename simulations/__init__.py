@@ -1,0 +1,1 @@
+"""Scenarios: one file each, named as they are registered."""

@@ -36,7 +36,7 @@ def config() -> dict[str, Any]:
         "name": "tabular",
         "rounds": 40,
         "data": {
-            "source": {"name": "simulations.tabular:Patients"},
+            "source": {"name": "fedjoint.simulations.tabular:Patients"},
             "clients": 12,
             "task_mix": [
                 ["malignant"],

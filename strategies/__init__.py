@@ -1,0 +1,1 @@
+"""Merge rules: one file each, named as they are registered."""

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from fedjoint.options import BelowOne, Positive
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class Adaptive(FedAvg):
-    """What the three share: ``m <- beta1 * m + (1 - beta1) * mean``, a rule for ``v``, and
+    """What the three share: momentum, and a step size for each parameter.
 
+    ``m <- beta1 * m + (1 - beta1) * mean``, a rule for ``v``, and
     ``step = server_lr * m / (sqrt(v) + tau)``.
 
     All terms are ``[P]``; at first, m is zero and v is ``tau^2``, the least that the paper

@@ -10,7 +10,8 @@ from torch import Tensor
 from fedjoint.options import Positive
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies._cosines import ROUNDING
+
+from ._cosines import ROUNDING
 
 Level = Literal["task", "client"]
 Length = Literal["own", "mean"]

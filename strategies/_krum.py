@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
-from strategies._cosines import squared_distances
+
+from ._cosines import squared_distances
 
 
 def enough(rule: str, rows: int, malicious: int, needed: int) -> None:

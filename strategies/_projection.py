@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from strategies._cosines import ROUNDING
+from ._cosines import ROUNDING
 
 
 def raise_cosines(

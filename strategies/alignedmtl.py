@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from fedjoint.options import Positive
-from strategies._conflict import ConflictAware, Length, Level
-from strategies._cosines import ROUNDING, root, unit
+
+from ._conflict import ConflictAware, Length, Level
+from ._cosines import ROUNDING, root, unit
 
 
 class AlignedMTL(ConflictAware):
@@ -24,7 +25,7 @@ class AlignedMTL(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
 
         scale: s, as in the official code: ``min``, which the paper's convergence needs,
             ``median`` (of an even number, the lower one) or ``rmse``, the root mean square. It

@@ -1,12 +1,13 @@
 """APFL: FedAvg, mixed with a backbone of one's own.
 
-The clients' half is :mod:`clients.apfl`.
+The clients' half is :mod:`fedjoint.clients.apfl`.
 """
 
 from __future__ import annotations
 
 from fedjoint.options import Positive, UpToOne
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class APFL(FedAvg):

@@ -8,8 +8,9 @@ from torch import Tensor
 from fedjoint.options import Whole
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies._columns import by_columns, middle
-from strategies._krum import enough, krum_scores
+
+from ._columns import by_columns, middle
+from ._krum import enough, krum_scores
 
 
 class Bulyan(JointStrategy):

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from fedjoint.options import BelowOne, Positive
-from strategies._conflict import ConflictAware, Length, Level
-from strategies._convex import minimise
-from strategies._cosines import APART, root, unit
+
+from ._conflict import ConflictAware, Length, Level
+from ._convex import minimise
+from ._cosines import APART, root, unit
 
 
 class CAGrad(ConflictAware):
@@ -24,7 +25,7 @@ class CAGrad(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         radius: the paper's c, in [0, 1): 0 is the mean; it converges to a minimum of the mean
             loss whatever the value.
 

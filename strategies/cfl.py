@@ -1,6 +1,6 @@
 """CFL: a cluster that stands still while its clients move is split.
 
-The clients' half is :mod:`clients.clustered`.
+The clients' half is :mod:`fedjoint.clients.clustered`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from fedjoint.options import Count, NotNegative, UpToOne
 from fedjoint.server.strategy import circumstances
 from fedjoint.server.updates import Updates
-from strategies._clustered import Clustered
+
+from ._clustered import Clustered
 
 
 class CFL(Clustered):

@@ -1,12 +1,13 @@
 """Ditto: FedAvg, beside a backbone of one's own held near the shared one.
 
-The clients' half is :mod:`clients.ditto`.
+The clients' half is :mod:`fedjoint.clients.ditto`.
 """
 
 from __future__ import annotations
 
 from fedjoint.options import NotNegative, Positive
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class Ditto(FedAvg):

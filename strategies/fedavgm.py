@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.options import BelowOne, Positive
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class FedAvgM(FedAvg):

@@ -1,11 +1,11 @@
 """FedBABU: FedAvg of backbones under heads that stay as they were made.
 
-The clients' half is :mod:`clients.babu`.
+The clients' half is :mod:`fedjoint.clients.babu`.
 """
 
 from __future__ import annotations
 
-from strategies.fedavg import FedAvg
+from .fedavg import FedAvg
 
 
 class FedBABU(FedAvg):

@@ -1,6 +1,6 @@
 """FedDyn: dynamic regularisation, so that local and global optima agree.
 
-The clients' half is :mod:`clients.feddyn`.
+The clients' half is :mod:`fedjoint.clients.feddyn`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fedjoint.options import Positive, Whole
 from fedjoint.server.updates import Updates
-from strategies._population import OverPopulation
+
+from ._population import OverPopulation
 
 
 class FedDyn(OverPopulation):

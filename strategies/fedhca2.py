@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from fedjoint.options import BelowOne, Positive
-from strategies._conflict import Length, Level
-from strategies.cagrad import CAGrad
+
+from ._conflict import Length, Level
+from .cagrad import CAGrad
 
 
 class FedHCA2(CAGrad):
@@ -21,7 +22,7 @@ class FedHCA2(CAGrad):
     Args:
         level: ``client``, as in the paper, or ``task``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         radius: the paper's c, in [0, 1).
 
     Paper: Lu et al., "FedHCA2: Towards Hetero-Client Federated Multi-Task Learning", CVPR 2024,

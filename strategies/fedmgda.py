@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from fedjoint.options import Positive, Share
-from strategies._conflict import ConflictAware, Length, Level
-from strategies._convex import minimise
-from strategies._cosines import unit
+
+from ._conflict import ConflictAware, Length, Level
+from ._convex import minimise
+from ._cosines import unit
 
 
 class FedMGDA(ConflictAware):
@@ -23,7 +24,7 @@ class FedMGDA(ConflictAware):
     Args:
         level: ``client``, as in the paper, or ``task``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         epsilon: in (0, 1]: near 0 averages the directions, 1 lets the weights move freely.
 
     Paper: Hu et al., "Federated Learning Meets Multi-objective Optimization", 2020,

@@ -11,7 +11,8 @@ from fedjoint.server.strategy import circumstances
 from fedjoint.server.updates import Updates
 from fedjoint.training.accumulation import accumulated, scales
 from fedjoint.training.method import LocalMethod
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class FedNova(FedAvg):

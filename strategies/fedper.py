@@ -1,5 +1,5 @@
 """FedPer: heads stay with their client whatever the strategy, so it is FedAvg."""
 
-from strategies.fedavg import FedAvg as FedPer
+from .fedavg import FedAvg as FedPer
 
 __all__ = ["FedPer"]

@@ -1,10 +1,11 @@
 """FedProx: local training stays near the backbone it received.
 
-The clients' half is :mod:`clients.prox`.
+The clients' half is :mod:`fedjoint.clients.prox`.
 """
 
 from fedjoint.options import NotNegative, Positive
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class FedProx(FedAvg):

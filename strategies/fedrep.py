@@ -1,12 +1,13 @@
 """FedRep: FedAvg of backbones under heads that are fitted first.
 
-The clients' half is :mod:`clients.rep`.
+The clients' half is :mod:`fedjoint.clients.rep`.
 """
 
 from __future__ import annotations
 
 from fedjoint.options import Count, Positive
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class FedRep(FedAvg):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from fedjoint.options import BelowOne, Positive
-from strategies._adaptive import Adaptive
+
+from ._adaptive import Adaptive
 
 
 class FedYogi(Adaptive):

@@ -6,7 +6,8 @@ from torch import Tensor
 from fedjoint.options import Count, Positive
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies._cosines import squared_distances
+
+from ._cosines import squared_distances
 
 
 class GeometricMedian(JointStrategy):

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from fedjoint.options import Positive, Share, Whole
 from fedjoint.server.updates import Updates
-from strategies._conflict import Length, Level
-from strategies._cosines import unit
-from strategies._projection import raise_cosines
-from strategies.pcgrad import PCGrad
+
+from ._conflict import Length, Level
+from ._cosines import unit
+from ._projection import raise_cosines
+from .pcgrad import PCGrad
 
 
 class GradVac(PCGrad):
@@ -25,7 +26,7 @@ class GradVac(PCGrad):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         seed: of the random orders, with the run's own, the round and the id.
         beta: how fast the targets follow the cosines, in (0, 1].
 

@@ -1,6 +1,6 @@
 """IFCA: every client joins the cluster whose loss it finds lowest.
 
-The clients' half is :mod:`clients.clustered`.
+The clients' half is :mod:`fedjoint.clients.clustered`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fedjoint.options import Count, NotNegative, Whole
 from fedjoint.server.updates import Updates
-from strategies._clustered import Clustered
-from strategies._seeding import generator
+
+from ._clustered import Clustered
+from ._seeding import generator
 
 
 class IFCA(Clustered):

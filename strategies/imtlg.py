@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from strategies._conflict import ConflictAware
-from strategies._cosines import ROUNDING, unit
+from ._conflict import ConflictAware
+from ._cosines import ROUNDING, unit
 
 
 class IMTLG(ConflictAware):
@@ -24,7 +24,7 @@ class IMTLG(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
 
     Paper: Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021,
     https://openreview.net/forum?id=IMPnRXEWpvr

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fedjoint.options import Whole
-from strategies.multikrum import MultiKrum
+
+from .multikrum import MultiKrum
 
 
 class Krum(MultiKrum):

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from fedjoint.options import Positive, UpToOne
 from fedjoint.server.updates import Updates, rough_inner_products
-from strategies._cosines import ROUNDING
-from strategies.fedavg import FedAvg
+
+from ._cosines import ROUNDING
+from .fedavg import FedAvg
 
 
 class MaTU(FedAvg):

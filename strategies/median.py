@@ -4,7 +4,8 @@ from torch import Tensor
 
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies._columns import by_columns, middle
+
+from ._columns import by_columns, middle
 
 
 class Median(JointStrategy):

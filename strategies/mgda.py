@@ -7,8 +7,8 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from strategies._conflict import ConflictAware
-from strategies._cosines import root, unit
+from ._conflict import ConflictAware
+from ._cosines import root, unit
 
 
 class MGDA(ConflictAware):
@@ -25,7 +25,7 @@ class MGDA(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
 
     Papers: Desideri, "Multiple-gradient descent algorithm (MGDA) for multiobjective
     optimization", 2012, https://doi.org/10.1016/j.crma.2012.03.014; Sener and Koltun,

@@ -8,7 +8,8 @@ from torch import Tensor
 from fedjoint.options import Count, Whole
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies._krum import enough, krum_scores
+
+from ._krum import enough, krum_scores
 
 
 class MultiKrum(JointStrategy):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
-from strategies._conflict import ConflictAware
-from strategies._cosines import APART, root, unit
+
+from ._conflict import ConflictAware
+from ._cosines import APART, root, unit
 
 _STEPS, _TOLERANCE = 100, 1e-6  # of Newton's method; of the equation, relative
 
@@ -24,7 +25,7 @@ class NashMTL(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
 
     Raises:
         UserError: the equation cannot be met in a round.

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from fedjoint.options import Positive
 from fedjoint.server.updates import Updates
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class NormClip(FedAvg):

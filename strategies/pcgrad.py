@@ -8,10 +8,11 @@ from torch import Tensor
 
 from fedjoint.options import Positive, Whole
 from fedjoint.server.updates import Updates
-from strategies._conflict import ConflictAware, Length, Level
-from strategies._cosines import unit
-from strategies._projection import raise_cosines
-from strategies._seeding import generator
+
+from ._conflict import ConflictAware, Length, Level
+from ._cosines import unit
+from ._projection import raise_cosines
+from ._seeding import generator
 
 
 class PCGrad(ConflictAware):
@@ -24,7 +25,7 @@ class PCGrad(ConflictAware):
     Args:
         level: ``task`` or ``client``.
         server_lr: factor on the step.
-        length: ``own`` or ``mean``, see :class:`strategies._conflict.ConflictAware`.
+        length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         seed: of the random orders, with the run's own, the round and the id.
 
     Paper: Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020,

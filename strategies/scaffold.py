@@ -1,6 +1,6 @@
 """Scaffold: control variates against the drift of local training.
 
-The clients' half is :mod:`clients.scaffold`.
+The clients' half is :mod:`fedjoint.clients.scaffold`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod
-from strategies._population import OverPopulation
+
+from ._population import OverPopulation
 
 
 class Scaffold(OverPopulation):

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from fedjoint.server.updates import Updates
-from strategies.fedavg import FedAvg
+
+from .fedavg import FedAvg
 
 
 class TaskBalanced(FedAvg):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
-from strategies._columns import by_columns
+
+from ._columns import by_columns
 
 
 class TrimmedMean(JointStrategy):

@@ -68,7 +68,9 @@ def _summary(kind: str, thing: Any, module: ModuleType | None) -> str:
 
 def _paper(thing: Any) -> str:
     told = re.search(
-        r"^Papers?: (.+?)(?:\n\n|\Z)", inspect.cleandoc(thing.__doc__ or ""), re.M | re.S
+        r"^Papers?: (.+?)(?:\n\n|\Z)",
+        inspect.cleandoc(thing.__doc__ or ""),
+        re.MULTILINE | re.DOTALL,
     )
     if told is None:
         return ""
@@ -91,9 +93,9 @@ def _options(kind: str, thing: Any) -> list[tuple[Option, str]]:
 
 def _arguments(doc: str) -> dict[str, str]:
     """Return what the section ``Args:`` of a docstring says, by argument."""
-    section = re.search(r"^Args:\n(.+?)(?=^\S|\Z)", inspect.cleandoc(doc), re.M | re.S)
+    section = re.search(r"^Args:\n(.+?)(?=^\S|\Z)", inspect.cleandoc(doc), re.MULTILINE | re.DOTALL)
     found = re.findall(
-        r"^    (\w+): (.+?)(?=^    \w|\Z)", section[1] if section else "", re.M | re.S
+        r"^    (\w+): (.+?)(?=^    \w|\Z)", section[1] if section else "", re.MULTILINE | re.DOTALL
     )
     return {name: _plain(text) for name, text in found}
 

@@ -160,7 +160,12 @@ class EngineConfig(Plugin):
     )
     workers_per_gpu: int = Field(1, ge=1, description="workers that share a GPU")
     address: str | None = Field(None, description="join this Ray cluster (auto, or host:port)")
-    cache_clients: int = Field(20_000, ge=1, description="clients kept in memory per worker")
+    cache_clients: int = Field(
+        20_000, ge=1, description="clients whose private state a worker keeps in memory"
+    )
+    data_mb: int = Field(
+        4096, ge=1, description="megabytes of clients' data that a worker keeps, on its device"
+    )
 
 
 class OutputConfig(Section):

@@ -95,6 +95,11 @@ def _parquet(path: Path) -> Table:
 
 
 def join(tables: Sequence[Table]) -> Table:
+    """Return the rows of all tables.
+
+    Raises:
+        UserError: their columns differ.
+    """
     first = tables[0]
     for table in tables:
         odd = set(table.columns) ^ set(first.columns)
@@ -108,6 +113,7 @@ def join(tables: Sequence[Table]) -> Table:
 
 
 def number(cell: str) -> float | None:
+    """Return the number in a cell; None where there is none."""
     try:
         return float(cell)
     except ValueError:

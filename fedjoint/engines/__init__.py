@@ -1,0 +1,1 @@
+"""What executes the rounds: one file each, named as they are registered."""

@@ -21,7 +21,7 @@ from fedjoint.server.callbacks import Callback
 from fedjoint.server.serve import serve
 
 #: Returns the ClientApp that hosts a problem's clients; named, as the library imports no client.
-CLIENT_APP = "clients.app:make_app"
+CLIENT_APP = "fedjoint.clients.app:make_app"
 
 MakeApp = Callable[[], ClientApp]
 

@@ -149,7 +149,7 @@ class Workers:
             num_gpus=self.gpus,
             scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, node - 1),
         )
-        return actor.remote(simulated_context(node, self.count), self.config.threads)  # type: ignore[attr-defined]
+        return actor.remote(simulated_context(node, self.count), self.config.threads)
 
     def _bundle(self) -> dict[str, float]:
         bundle = {"CPU": self.cpus, "GPU": self.gpus}

@@ -23,7 +23,7 @@ from fedjoint.experiments.statistics import mean_ranks
 from fedjoint.experiments.tune import Tuner, Tuning, trained
 from fedjoint.experiments.ways import ALONE, as_it_is
 from fedjoint.problem import build_problem
-from fedjoint.server.serve import make_strategy
+from fedjoint.server.strategy import make_strategy
 
 log = logging.getLogger("fedjoint.bench")
 

@@ -17,7 +17,7 @@ from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way
 from fedjoint.randomness import Purpose, generator
 from fedjoint.registry import find
-from fedjoint.server.serve import make_strategy
+from fedjoint.server.strategy import make_strategy
 
 RATE = "local.optimiser.lr"
 

@@ -107,7 +107,7 @@ def export(
         head=_head(kind.head),
         target=Target(
             name=task,
-            kind=kind.kind,  # type: ignore[arg-type]
+            kind=kind.kind,
             outputs=kind.outputs,
             classes=source.class_names(kind) if kind.kind == "multiclass" else None,
         ),

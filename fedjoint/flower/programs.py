@@ -35,7 +35,7 @@ publisher = "fedjoint"
 
 [tool.flwr.app.components]
 serverapp = "fedjoint.flower.server_app:app"
-clientapp = "clients.app:app"
+clientapp = "fedjoint.clients.app:app"
 
 [tool.flwr.app.config]
 run-dir = ""

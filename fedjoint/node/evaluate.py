@@ -17,6 +17,8 @@ from fedjoint.protocol.requests import EvaluateRequest
 from fedjoint.randomness import Purpose, derive
 from fedjoint.training.draws import Drawing
 
+_NOT_FINITE = "its model's outputs are not finite; lower its learning rate"
+
 
 class Evaluation:
     """Evaluates clients.
@@ -47,10 +49,12 @@ class Evaluation:
         for block, chunks in self._jobs.blocks(request.asked, request.rounds):
             totals: dict[str, Tensor] = {}
             for chunk in chunks:
-                for members, each in attempt(partial(self._evaluate, start), chunk, failed):
-                    values[members.rows] = self._values(each)
-                    for name, rows in each.items():
-                        totals[name] = totals.get(name, 0) + rows.sum(0)
+                for members, (each, good) in attempt(partial(self._evaluate, start), chunk, failed):
+                    rows = good.numpy()
+                    failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~rows].tolist()]
+                    values[members.rows[rows]] = self._values(each)[rows]
+                    for name, own in each.items():
+                        totals[name] = totals.get(name, 0) + own[good].sum(0)
             for name, total in totals.items():
                 sums.setdefault(name, []).append(total)
                 blocks.setdefault(name, []).append(block)
@@ -63,8 +67,8 @@ class Evaluation:
             values=values,
         )
 
-    def _evaluate(self, start: Start, members: Members) -> dict[str, Tensor]:
-        def evaluate() -> dict[str, Tensor]:
+    def _evaluate(self, start: Start, members: Members) -> tuple[dict[str, Tensor], Tensor]:
+        def evaluate() -> tuple[dict[str, Tensor], Tensor]:
             job = self._jobs.job(members, start, start.received.expand(len(members.ids), -1))
             # A method may train to evaluate, and draw random numbers as it does.
             return self._trainer.evaluate(job.cohort, *start.method.personal(job))

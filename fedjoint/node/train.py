@@ -21,7 +21,7 @@ from fedjoint.randomness import Purpose, derive
 from fedjoint.training.draws import Drawing
 from fedjoint.training.job import Job
 
-_NOT_FINITE = "its update is not finite; lower the learning rate"
+_NOT_FINITE = "what it learnt is not finite; lower its learning rate"
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Training:
         seeds = derive(config.seed, Purpose.TRAINING, start.round, members.ids).tolist()
         job, extras = self._drawing.run(seeds, train)
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
-        good = torch.isfinite(torch.linalg.vector_norm(job.shared, dim=1))
+        good = _finite(job, extras)
         payload: dict[str, Tensor] = {}
         sent = update.shape[1] * 4 + sum(extra[0].nbytes for extra in extras.values())
         if method.shares and config.strategy.compression.name != "none":
@@ -147,6 +147,23 @@ class Training:
             rows = torch.from_numpy(np.flatnonzero(good)).to(self._trainer.device)
             own = {name: tensor[rows] for name, tensor in private.items()}
             state.put(members.ids[good], members.rounds[good], start.round, own)
+
+
+def _finite(job: Job, extras: Mapping[str, Tensor]) -> Tensor:
+    """Return ``[c]`` bool, for which clients all that training left is finite.
+
+    What a client keeps to itself has to be so as well as what it sends: nobody else would see it.
+    """
+    good = ~job.losses.isinf().any(1)
+    for name, tensor in {"": job.shared, **job.private, **extras}.items():
+        if not tensor.is_floating_point() or not tensor[0].numel():
+            continue
+        rows = tensor.reshape(len(tensor), -1)
+        if name.startswith("balance."):  # where NaN says: not yet
+            good &= ~rows.isinf().any(1)
+        else:
+            good &= torch.linalg.vector_norm(rows, dim=1).isfinite()
+    return good
 
 
 def _scatter(

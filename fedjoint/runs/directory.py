@@ -130,8 +130,9 @@ class RunDir:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The content of run.json: versions, seed, created, generation and status; once it has
-        begun, ``method``, the local method that runs.
+        """The content of run.json: versions, seed, created, generation and status.
+
+        Once the run has begun, also ``method``, its local method.
 
         Raises:
             UserError: the file is damaged.

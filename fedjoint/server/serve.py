@@ -74,7 +74,7 @@ def serve(
                 why = UserError(
                     f"{error} died, as nodes did {_RETURNS} times before since round "
                     f"{begun.durable}; they may lack memory: lower engine.workers or "
-                    "engine.cache_clients, and resume the run"
+                    "engine.data_mb, and resume the run"
                 )
                 _fail(begun, run, why)
                 raise why from None
@@ -163,7 +163,7 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
     if not isinstance(error, UserError):
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
-            log.exception("unforeseen")
+            log.error("unforeseen", exc_info=error)
     event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
     if run.generation == begun.generation:
         run.write_nodes(begun.roster.report())

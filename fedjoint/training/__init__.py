@@ -1,0 +1,1 @@
+"""Local training: one client, or many as one batched program."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.data.base import Examples, Federation
+from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.data.dataset import is_known
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
@@ -43,6 +43,16 @@ class Stack:
         return None if known[own].all() else known
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the inputs and labels."""
+        return self.x.nbytes + sum(labels.nbytes for labels in self.y.values())
+
+    def examples(self, row: int) -> Examples:
+        """Return the examples of one client, without the padding; memory is shared."""
+        size = int(self.sizes[row])
+        return Examples(self.x[row, :size], {n: labels[row, :size] for n, labels in self.y.items()})
+
+    @property
     def alone(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The only client's inputs ``[1, examples, ...]`` and labels, without the padding."""
         (size,) = self.sizes.tolist()
@@ -68,23 +78,50 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.clients)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all examples."""
+        return self.train.nbytes + self.valid.nbytes + self.test.nbytes
+
+    def client(self, row: int) -> Client:
+        """Return the data of one client; memory is shared."""
+        splits = (stack.examples(row) for stack in (self.train, self.valid, self.test))
+        return Client(*splits)
+
 
 def gather(
     data: Federation,
     tasks: Sequence[Task],
+    example: Tensor,
     places: np.ndarray,
     clients: np.ndarray,
+    known: Sequence[Client | None],
     device: torch.device,
 ) -> Cohort:
-    """Stack the data of ``clients``, which all have ``tasks`` and are at ``places`` in ``data``.
+    """Stack the data of clients that all have the same tasks.
+
+    Args:
+        data: of all clients.
+        tasks: theirs.
+        example: ``[1, ...]``, what their inputs must be like.
+        places: ``[clients]``, their positions in ``data``.
+        clients: ``[clients]``, their ids.
+        known: their data, where it is on the device and checked already; else None.
+        device: where to stack it.
 
     Raises:
-        UserError: a client's labels are missing, or do not fit their task.
+        UserError: a client's inputs or labels are missing, do not fit the model or their task, or
+            are not finite.
     """
-    parts = [data.client(int(place)) for place in places]
-    for client, part in zip(clients.tolist(), parts, strict=True):
-        for examples in (part.train, part.valid, part.test):
-            _check(examples, tasks, client)
+    parts = []
+    for place, client, own in zip(places.tolist(), clients.tolist(), known, strict=True):
+        part = own or data.client(place)
+        if own is None:
+            for split in ("train", "valid", "test"):
+                examples = getattr(part, split)
+                _check_inputs(examples.x, example, f"client {client}, {split} inputs")
+                _check_labels(examples, tasks, client)
+        parts.append(part)
     return Cohort(
         clients,
         tuple(tasks),
@@ -94,7 +131,19 @@ def gather(
     )
 
 
-def _check(examples: Examples, tasks: Sequence[Task], client: int) -> None:
+def _check_inputs(x: Tensor, like: Tensor, who: str) -> None:
+    if x.dtype != like.dtype or x.shape[1:] != like.shape[1:]:
+        raise UserError(
+            f"{who} are {x.dtype} {list(x.shape[1:])}, and the model takes {like.dtype} "
+            f"{list(like.shape[1:])}: give every client inputs of one type and shape"
+        )
+    if x.is_floating_point() and len(x) and not (finite := x.flatten(1).isfinite().all(1)).all():
+        raise UserError(
+            f"{who}: example {int(finite.int().argmin())} is not finite; clean its data"
+        )
+
+
+def _check_labels(examples: Examples, tasks: Sequence[Task], client: int) -> None:
     for task in tasks:
         who = f"client {client}, task {task.name!r}"
         if task.name not in examples.y:
@@ -111,13 +160,17 @@ def _check(examples: Examples, tasks: Sequence[Task], client: int) -> None:
                 f"{who}: class {int(y.max())} of {task.outputs}; number classes from 0, or raise "
                 "the task's outputs"
             )
+        if y.is_floating_point() and y.isinf().any():
+            raise UserError(f"{who}: a label is infinite; a missing one is NaN")
 
 
 def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device) -> Stack:
     """Pad and stack ``parts``, one per client, on ``device``."""
     rows = max(len(part) for part in parts) + 1
-    x = parts[0].x.new_zeros(len(parts), rows, *parts[0].x.shape[1:])
-    y = {t.name: torch.stack([t.missing(rows)] * len(parts)) for t in tasks}
+    # What is on a device already is stacked there, everything else in memory.
+    place = device if any(part.x.device.type != "cpu" for part in parts) else torch.device("cpu")
+    x = parts[0].x.new_zeros(len(parts), rows, *parts[0].x.shape[1:], device=place)
+    y = {t.name: torch.stack([t.missing(rows)] * len(parts)).to(place) for t in tasks}
     for row, part in enumerate(parts):
         x[row, : len(part)] = part.x
         x[row, len(part) :] = part.x[0] if len(part) else 0

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedjoint.errors import UserError
-from fedjoint.randomness import default_generators, seeded
+from fedjoint.randomness import default_generators, seeded, seeded_elsewhere
 
 T = TypeVar("T")
 
@@ -122,7 +122,7 @@ class Drawing:
             UserError: the rows of a random operation are not the clients'.
         """
         if len(seeds) == 1:
-            with seeded(self._device, seeds[0]):
+            with seeded(self._device, seeds[0]), seeded_elsewhere(seeds[0]):
                 return act()
         if not self._needed:
             generators = default_generators(self._device)

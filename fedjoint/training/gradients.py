@@ -47,8 +47,11 @@ Forward = Callable[[Tensors, Tensor, Tensors], tuple[Tensor, Tensor]]
 
 
 def make_forward(model: JointModel, tasks: Sequence[Task], precision: str) -> Forward:
-    """Return the function that sums one client's losses; weights that are no part of ``model``
-    are ignored, so that clients may keep other state beside them."""
+    """Return the function that sums one client's losses.
+
+    It ignores weights that are no part of ``model``, so that clients may keep other state beside
+    them.
+    """
     names = [task.name for task in tasks]
     own = set(model.state_dict())
 

@@ -237,7 +237,8 @@ class Job:
             total += found.losses if counts is None else torch.where(counts, found.losses, 0)
             counted += 1 if counts is None else counts
             taken += 1.0 if batch.active is None else batch.active.float()
-        mean = total / counted
+        # A loss that was infinite or undefined shows as infinite: NaN says that there was none.
+        mean = torch.where((counted > 0) & ~total.isfinite(), torch.inf, total / counted)
         done = taken.long().cpu().numpy()
         self.work += done
         if record:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint.model.joint import JointModel
-from fedjoint.randomness import seeded
+from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.balance import Balance
 from fedjoint.training.gradients import Kernel, make_kernel
+from fedjoint.training.side_effects import side_effects
 
 #: Most examples in a trial.
 _MOST = 8
@@ -40,10 +41,20 @@ def examine(model: JointModel, balance: Balance, examples: Tensor) -> Traits:
         model: in training mode.
         balance: combines the losses of all tasks.
         examples: ``[n, ...]`` inputs, the more different the better, on the model's device.
+
+    Raises:
+        UserError: the model remembers something where no client can keep it for itself.
     """
-    trial = _Trial(model, balance, examples)
-    train, evaluate = trial.fewest(), trial.fewest(evaluate=True)
-    why = _by_kind(model) or trial.unbatched() or trial.mixes() or trial.mixes(evaluate=True)
+    with seeded_elsewhere(0):
+        trial = _Trial(model, balance, examples)
+        train, evaluate = trial.fewest(), trial.fewest(evaluate=True)
+        why = (
+            side_effects(model, examples[:2].repeat_interleave(2, 0))
+            or _by_kind(model)
+            or trial.unbatched()
+            or trial.mixes()
+            or trial.mixes(evaluate=True)
+        )
     if why is None and max(train, evaluate) > 1:
         why = "the model does not take a batch of one example"
     return Traits(why, train, evaluate)

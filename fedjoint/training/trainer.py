@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.schema import Config
+from fedjoint.data.base import Client
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
@@ -33,6 +33,7 @@ from fedjoint.training.memory import keep_freed_memory
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
+from fedjoint.training.residents import Residents
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
@@ -61,8 +62,7 @@ class Trainer:
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
-        self._cohorts: OrderedDict[tuple[int, ...], Cohort] = OrderedDict()
-        self._resident = 0
+        self._residents = Residents(self._gather, config.engine.data_mb << 20)
 
     @cached_property
     def fallback(self) -> str | None:
@@ -82,7 +82,8 @@ class Trainer:
         """How the model treats the examples of a batch.
 
         Raises:
-            UserError: a batch is to have fewer examples than the model takes.
+            UserError: a batch is to have fewer examples than the model takes, or the model
+                remembers something where no client can keep it for itself.
         """
         balance = self.balance(tuple(self.problem.tasks))
         found = examine(self.model, balance, self._few().to(self.device))
@@ -157,16 +158,13 @@ class Trainer:
             places: ``[clients]`` their positions in the data.
             clients: ``[clients]`` their ids.
         """
-        key = tuple(places.tolist())
-        if key in self._cohorts:
-            self._cohorts.move_to_end(key)
-            return self._cohorts[key]
-        found = gather(self.problem.data, self.tasks(key[0]), places, clients, self.device)
-        self._cohorts[key] = found
-        self._resident += len(key)
-        while self._resident > self.config.engine.cache_clients and len(self._cohorts) > 1:
-            self._resident -= len(self._cohorts.popitem(last=False)[0])
-        return found
+        return self._residents.cohort(places, clients)
+
+    def _gather(
+        self, places: np.ndarray, clients: np.ndarray, known: Sequence[Client | None]
+    ) -> Cohort:
+        problem, tasks = self.problem, self.tasks(int(places[0]))
+        return gather(problem.data, tasks, problem.example, places, clients, known, self.device)
 
     def job(
         self,
@@ -242,8 +240,10 @@ class Trainer:
         return self._kernels[key]
 
     @torch.no_grad()
-    def evaluate(self, cohort: Cohort, shared: Tensor, private: Tensors) -> dict[str, Tensor]:
-        """Return the metrics' statistics of every client, as float64 on the CPU.
+    def evaluate(
+        self, cohort: Cohort, shared: Tensor, private: Tensors
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the metrics' statistics of every client, and which of them have any.
 
         Args:
             cohort: the clients.
@@ -251,24 +251,32 @@ class Trainer:
             private: name -> ``[clients, ...]`` private state.
 
         Returns:
-            ``<split>/<task>`` -> ``[clients, k]``, for the splits train, valid and test.
+            ``<split>/<task>`` -> ``[clients, k]`` float64 on the CPU, for the splits train, valid
+            and test; and ``[clients]`` bool, whose outputs are all finite. The statistics of the
+            others mean nothing.
         """
         weights = {**self.layout.views(shared), **private}
         weights = {n: t for n, t in weights.items() if n in self._state_names}
         names = [task.name for task in cohort.tasks]
-        result = {}
+        result: dict[str, Tensor] = {}
+        finite = torch.ones(len(cohort), dtype=torch.bool, device=self.device)
         self.model.eval()
         try:
             for split in ("train", "valid", "test"):
                 stack: Stack = getattr(cohort, split)
-                for task, sums in self._statistics(cohort.tasks, names, stack, weights).items():
-                    result[f"{split}/{task}"] = sums.cpu()
+                sums = self._statistics(cohort.tasks, names, stack, weights, finite)
+                result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
         finally:
             self.model.train()
-        return result
+        return result, finite.cpu()
 
     def _statistics(
-        self, tasks: tuple[Task, ...], names: list[str], stack: Stack, weights: Tensors
+        self,
+        tasks: tuple[Task, ...],
+        names: list[str],
+        stack: Stack,
+        weights: Tensors,
+        finite: Tensor,
     ) -> Tensors:
         def forward(weights: Tensors, x: Tensor) -> Tensors:
             return torch.func.functional_call(self.model, weights, (x, names))
@@ -282,6 +290,8 @@ class Trainer:
                 single = forward({n: t[0] for n, t in weights.items()}, x[0, at])
                 outputs = {n: o[None] for n, o in single.items()}
             for task in tasks:
+                # Padding repeats an example of the client's own, so it is finite where they are.
+                finite &= outputs[task.name].flatten(1).isfinite().all(1)
                 labels = y[task.name][:, at].flatten(0, 1)
                 # Metrics see [examples, outputs]; the padding's labels are missing.
                 found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), labels)

@@ -1,2 +1,4 @@
-"""How fast clients are trained, beside other ways to do the same: ``python -m
-simulations.benchmark``."""
+"""How fast clients are trained, beside other ways to do the same.
+
+python -m simulations.benchmark
+"""

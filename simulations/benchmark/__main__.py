@@ -13,13 +13,14 @@ from rich.console import Console
 
 from fedjoint.errors import UserError, choose
 from fedjoint.runs.files import write_csv
-from simulations.benchmark import merge as merging
-from simulations.benchmark import population as populations
-from simulations.benchmark.cell import WARM_UP, Cell, run
-from simulations.benchmark.contestants import CONTESTANTS
-from simulations.benchmark.plot import draw
-from simulations.benchmark.results import Results, rate, show
-from simulations.benchmark.workloads import WORKLOADS
+
+from . import merge as merging
+from . import population as populations
+from .cell import WARM_UP, Cell, run
+from .contestants import CONTESTANTS
+from .plot import draw
+from .results import Results, rate, show
+from .workloads import WORKLOADS
 
 console = Console()
 

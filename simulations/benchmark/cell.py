@@ -15,8 +15,9 @@ from pathlib import Path
 from statistics import median
 
 from fedjoint._util import processes
-from simulations.benchmark import workloads
-from simulations.benchmark.contestants import find
+
+from . import workloads
+from .contestants import find
 
 #: One CPU thread unless the contestant says otherwise, no GPU, no telemetry.
 ENVIRONMENT = {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedjoint.model.layout import Layout
 from fedjoint.server.updates import Updates
-from strategies.fedavg import FedAvg
+from fedjoint.strategies.fedavg import FedAvg
 
 
 def stacked(clients: int, parameters: int) -> Updates:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fedjoint import simulate
-from simulations import digits
+
+from .. import digits
 
 SAMPLED, ROUNDS = 1000, 6
 

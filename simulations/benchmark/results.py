@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from simulations.benchmark.cell import Cell, Outcome
+from .cell import Cell, Outcome
 
 #: Parts of a round that the engine tells, in the order of a round.
 PARTS = ("broadcast", "train", "gather", "merge")

@@ -2,7 +2,7 @@
 
 import torch
 
-from clients.clustered import Clustered
+from fedjoint.clients.clustered import Clustered
 
 
 def backbones(world, count=4):

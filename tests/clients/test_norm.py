@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clients.babu import Babu
-from clients.joint import Joint
+from fedjoint.clients.babu import Babu
+from fedjoint.clients.joint import Joint
 from fedjoint.model.backbones.cnn import cnn
 from fedjoint.model.inputs import Inputs
 
@@ -48,7 +48,7 @@ def test_a_client_s_normalisation(norm, make_world):
 
         cohort = world.trainer.cohort(world.clients[[client]], world.clients[[client]])
         mine = {name: tensor[[client]] for name, tensor in found[round].private.items()}
-        metrics = world.trainer.evaluate(cohort, found[round].shared[[client]], mine)
+        metrics, _ = world.trainer.evaluate(cohort, found[round].shared[[client]], mine)
         model.eval()
         data = world.problem.data.client(client).test
         right = (model(data.x)["digit"].argmax(1) == data.y["digit"]).sum()
@@ -101,7 +101,7 @@ def test_normalisation_without_running_statistics(sequential, norm, make_world):
 
         at = world.clients[[client]]
         mine = {name: tensor[[client]] for name, tensor in found[2].private.items()}
-        metrics = world.trainer.evaluate(
+        metrics, _ = world.trainer.evaluate(
             world.trainer.cohort(at, at), found[2].shared[[client]], mine
         )
         model.eval()

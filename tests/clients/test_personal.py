@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from clients.apfl import APFL
-from clients.babu import Babu
-from clients.ditto import Ditto
-from clients.independent import Independent
-from clients.rep import Rep
+from fedjoint.clients.apfl import APFL
+from fedjoint.clients.babu import Babu
+from fedjoint.clients.ditto import Ditto
+from fedjoint.clients.independent import Independent
+from fedjoint.clients.rep import Rep
 
 
 def heads_of(model):

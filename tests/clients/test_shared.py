@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from clients.feddyn import FedDyn
-from clients.joint import Joint
-from clients.prox import Prox
-from clients.scaffold import Scaffold
+from fedjoint.clients.feddyn import FedDyn
+from fedjoint.clients.joint import Joint
+from fedjoint.clients.prox import Prox
+from fedjoint.clients.scaffold import Scaffold
 
 
 def test_joint_is_plain_gradient_descent(world):

@@ -9,7 +9,7 @@ import pytest
 import fedjoint.registry
 from fedjoint.errors import UserError
 from fedjoint.registry import KINDS, Kind, find, load_object, registered
-from strategies.fedavg import FedAvg
+from fedjoint.strategies.fedavg import FedAvg
 
 
 @pytest.fixture

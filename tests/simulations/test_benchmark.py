@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from simulations.benchmark import merge, population
-from simulations.benchmark.cell import Cell, Outcome, run
-from simulations.benchmark.contestants import kernel, sequential
-from simulations.benchmark.results import Results
-from simulations.benchmark.workloads import WORKLOADS, workload
+from fedjoint.simulations.benchmark import merge, population
+from fedjoint.simulations.benchmark.cell import Cell, Outcome, run
+from fedjoint.simulations.benchmark.contestants import kernel, sequential
+from fedjoint.simulations.benchmark.results import Results
+from fedjoint.simulations.benchmark.workloads import WORKLOADS, workload
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -90,7 +90,7 @@ def test_a_cell_over_its_limit_says_so():
 
 
 def program(*arguments, cwd):
-    command = [sys.executable, "-m", "simulations.benchmark", *arguments]
+    command = [sys.executable, "-m", "fedjoint.simulations.benchmark", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 

@@ -13,7 +13,7 @@ from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
-from simulations import tabular, text
+from fedjoint.simulations import tabular, text
 
 
 def _lines(times, *lines):
@@ -55,8 +55,9 @@ def test_a_scenario_is_a_script(name, sentences, tmp_path, monkeypatch, capsys):
     settings = ["data.clients=12", "data.min_examples=1", f"output.dir={tmp_path / 'runs'}"]
     words = [word for setting in settings for word in ("--set", setting)]
     monkeypatch.setattr(sys, "argv", [name, "--rounds", "2", "--engine", "inline", *words])
-    monkeypatch.delitem(sys.modules, f"simulations.{name}", raising=False)  # as in a new process
-    values = runpy.run_module(f"simulations.{name}", run_name="__main__")
+    # As in a new process.
+    monkeypatch.delitem(sys.modules, f"fedjoint.simulations.{name}", raising=False)
+    values = runpy.run_module(f"fedjoint.simulations.{name}", run_name="__main__")
     assert [record.round for record in values["result"].records] == [1, 2]
     (run,) = (tmp_path / "runs").iterdir()
     assert (run / "objective.png").stat().st_size > 1000
@@ -66,9 +67,9 @@ def test_a_scenario_is_a_script(name, sentences, tmp_path, monkeypatch, capsys):
 
 def test_a_mistake_in_a_script_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["digits", "--set", "ronds=2"])
-    monkeypatch.delitem(sys.modules, "simulations.digits", raising=False)
+    monkeypatch.delitem(sys.modules, "fedjoint.simulations.digits", raising=False)
     with pytest.raises(SystemExit, match="2"):
-        runpy.run_module("simulations.digits", run_name="__main__")
+        runpy.run_module("fedjoint.simulations.digits", run_name="__main__")
     (line,) = capsys.readouterr().err.splitlines()
     assert "did you mean 'rounds'" in line
 

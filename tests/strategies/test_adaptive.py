@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from strategies.fedadagrad import FedAdagrad
-from strategies.fedadam import FedAdam
-from strategies.fedyogi import FedYogi
+from fedjoint.strategies.fedadagrad import FedAdagrad
+from fedjoint.strategies.fedadam import FedAdam
+from fedjoint.strategies.fedyogi import FedYogi
 
 TAU = 0.05
 

@@ -7,7 +7,7 @@ import torch
 
 from fedjoint.model.layout import Layout
 from fedjoint.server.updates import Updates
-from strategies.pcgrad import PCGrad
+from fedjoint.strategies.pcgrad import PCGrad
 
 
 def updates_of(matrix, tasks, weights):

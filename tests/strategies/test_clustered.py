@@ -11,8 +11,8 @@ from fedjoint.config.scenario import scenario_config
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
-from strategies.cfl import CFL
-from strategies.ifca import IFCA
+from fedjoint.strategies.cfl import CFL
+from fedjoint.strategies.ifca import IFCA
 
 
 def test_ifca_moves_every_backbone_by_its_own_clients(draw):

@@ -10,18 +10,18 @@ from scipy.optimize import minimize
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.server.strategy import make_strategy
-from strategies._conflict import ConflictAware
-from strategies._convex import project
-from strategies.alignedmtl import AlignedMTL
-from strategies.cagrad import CAGrad
-from strategies.fedavg import FedAvg
-from strategies.fedhca2 import FedHCA2
-from strategies.fedmgda import FedMGDA
-from strategies.gradvac import GradVac
-from strategies.imtlg import IMTLG
-from strategies.mgda import MGDA
-from strategies.nashmtl import NashMTL
-from strategies.pcgrad import PCGrad
+from fedjoint.strategies._conflict import ConflictAware
+from fedjoint.strategies._convex import project
+from fedjoint.strategies.alignedmtl import AlignedMTL
+from fedjoint.strategies.cagrad import CAGrad
+from fedjoint.strategies.fedavg import FedAvg
+from fedjoint.strategies.fedhca2 import FedHCA2
+from fedjoint.strategies.fedmgda import FedMGDA
+from fedjoint.strategies.gradvac import GradVac
+from fedjoint.strategies.imtlg import IMTLG
+from fedjoint.strategies.mgda import MGDA
+from fedjoint.strategies.nashmtl import NashMTL
+from fedjoint.strategies.pcgrad import PCGrad
 
 SEEDS = range(4)
 OWN = {"level": "client", "length": "own"}  # the rules themselves, on the rows as they are
@@ -160,7 +160,7 @@ def test_nashmtl_of_many_unequal_updates(sigma):
 
 
 def test_nashmtl_without_a_bargain_is_an_error(draw, monkeypatch):
-    monkeypatch.setattr("strategies.nashmtl._STEPS", 1)
+    monkeypatch.setattr("fedjoint.strategies.nashmtl._STEPS", 1)
     with pytest.raises(UserError, match=r"no bargain: .* set strategy\.weight_by"):
         NashMTL().merge(draw(6))
 

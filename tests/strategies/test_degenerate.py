@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.alignedmtl import AlignedMTL
-from strategies.cagrad import CAGrad
-from strategies.fedhca2 import FedHCA2
-from strategies.fedmgda import FedMGDA
-from strategies.gradvac import GradVac
-from strategies.imtlg import IMTLG
-from strategies.mgda import MGDA
-from strategies.nashmtl import NashMTL
-from strategies.pcgrad import PCGrad
+from fedjoint.strategies.alignedmtl import AlignedMTL
+from fedjoint.strategies.cagrad import CAGrad
+from fedjoint.strategies.fedhca2 import FedHCA2
+from fedjoint.strategies.fedmgda import FedMGDA
+from fedjoint.strategies.gradvac import GradVac
+from fedjoint.strategies.imtlg import IMTLG
+from fedjoint.strategies.mgda import MGDA
+from fedjoint.strategies.nashmtl import NashMTL
+from fedjoint.strategies.pcgrad import PCGrad
 
 RULES = [MGDA, FedMGDA, CAGrad, FedHCA2, NashMTL, IMTLG, AlignedMTL, PCGrad, GradVac]
 SIZE = 60

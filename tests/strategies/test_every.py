@@ -7,39 +7,39 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedjoint.server.strategy import JointStrategy
-from strategies.alignedmtl import AlignedMTL
-from strategies.apfl import APFL
-from strategies.bulyan import Bulyan
-from strategies.cagrad import CAGrad
-from strategies.cfl import CFL
-from strategies.ditto import Ditto
-from strategies.fedadagrad import FedAdagrad
-from strategies.fedadam import FedAdam
-from strategies.fedavg import FedAvg
-from strategies.fedavgm import FedAvgM
-from strategies.fedbabu import FedBABU
-from strategies.feddyn import FedDyn
-from strategies.fedhca2 import FedHCA2
-from strategies.fedmgda import FedMGDA
-from strategies.fednova import FedNova
-from strategies.fedprox import FedProx
-from strategies.fedrep import FedRep
-from strategies.fedyogi import FedYogi
-from strategies.geometricmedian import GeometricMedian
-from strategies.gradvac import GradVac
-from strategies.ifca import IFCA
-from strategies.imtlg import IMTLG
-from strategies.krum import Krum
-from strategies.matu import MaTU
-from strategies.median import Median
-from strategies.mgda import MGDA
-from strategies.multikrum import MultiKrum
-from strategies.nashmtl import NashMTL
-from strategies.normclip import NormClip
-from strategies.pcgrad import PCGrad
-from strategies.scaffold import Scaffold
-from strategies.taskbalanced import TaskBalanced
-from strategies.trimmedmean import TrimmedMean
+from fedjoint.strategies.alignedmtl import AlignedMTL
+from fedjoint.strategies.apfl import APFL
+from fedjoint.strategies.bulyan import Bulyan
+from fedjoint.strategies.cagrad import CAGrad
+from fedjoint.strategies.cfl import CFL
+from fedjoint.strategies.ditto import Ditto
+from fedjoint.strategies.fedadagrad import FedAdagrad
+from fedjoint.strategies.fedadam import FedAdam
+from fedjoint.strategies.fedavg import FedAvg
+from fedjoint.strategies.fedavgm import FedAvgM
+from fedjoint.strategies.fedbabu import FedBABU
+from fedjoint.strategies.feddyn import FedDyn
+from fedjoint.strategies.fedhca2 import FedHCA2
+from fedjoint.strategies.fedmgda import FedMGDA
+from fedjoint.strategies.fednova import FedNova
+from fedjoint.strategies.fedprox import FedProx
+from fedjoint.strategies.fedrep import FedRep
+from fedjoint.strategies.fedyogi import FedYogi
+from fedjoint.strategies.geometricmedian import GeometricMedian
+from fedjoint.strategies.gradvac import GradVac
+from fedjoint.strategies.ifca import IFCA
+from fedjoint.strategies.imtlg import IMTLG
+from fedjoint.strategies.krum import Krum
+from fedjoint.strategies.matu import MaTU
+from fedjoint.strategies.median import Median
+from fedjoint.strategies.mgda import MGDA
+from fedjoint.strategies.multikrum import MultiKrum
+from fedjoint.strategies.nashmtl import NashMTL
+from fedjoint.strategies.normclip import NormClip
+from fedjoint.strategies.pcgrad import PCGrad
+from fedjoint.strategies.scaffold import Scaffold
+from fedjoint.strategies.taskbalanced import TaskBalanced
+from fedjoint.strategies.trimmedmean import TrimmedMean
 
 OF_TASKS = [
     MGDA,
@@ -215,7 +215,7 @@ def test_large_tensors_are_counted():
 
 @every
 def test_no_second_copy_of_the_updates(build, draw, monkeypatch):
-    monkeypatch.setattr("strategies._columns.BLOCK", 2000)
+    monkeypatch.setattr("fedjoint.strategies._columns.BLOCK", 2000)
     monkeypatch.setattr("fedjoint.server.updates.BLOCK", 2000)
     updates = draw(40, size=2000, common=0.5)
     strategy = build()

@@ -7,16 +7,16 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flower
 from flwr.supercore.task_identity import TaskIdentity
 
-from strategies._adaptive import Adaptive
-from strategies.bulyan import Bulyan
-from strategies.fedadagrad import FedAdagrad
-from strategies.fedavg import FedAvg
-from strategies.fedavgm import FedAvgM
-from strategies.fedyogi import FedYogi
-from strategies.krum import Krum
-from strategies.median import Median
-from strategies.multikrum import MultiKrum
-from strategies.trimmedmean import TrimmedMean
+from fedjoint.strategies._adaptive import Adaptive
+from fedjoint.strategies.bulyan import Bulyan
+from fedjoint.strategies.fedadagrad import FedAdagrad
+from fedjoint.strategies.fedavg import FedAvg
+from fedjoint.strategies.fedavgm import FedAvgM
+from fedjoint.strategies.fedyogi import FedYogi
+from fedjoint.strategies.krum import Krum
+from fedjoint.strategies.median import Median
+from fedjoint.strategies.multikrum import MultiKrum
+from fedjoint.strategies.trimmedmean import TrimmedMean
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.matu import MaTU
+from fedjoint.strategies.matu import MaTU
 
 
 def by_hand(vectors, weights, threshold):

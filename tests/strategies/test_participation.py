@@ -9,8 +9,8 @@ from fedjoint import Client, Examples, Problem, Task
 from fedjoint.config.load import check
 from fedjoint.server.strategy import circumstances, make_strategy
 from fedjoint.simulation import simulate
-from strategies.feddyn import FedDyn
-from strategies.scaffold import Scaffold
+from fedjoint.strategies.feddyn import FedDyn
+from fedjoint.strategies.scaffold import Scaffold
 
 RATE, STEPS, ROUNDS = 0.05, 4, 12
 TARGETS = np.linspace(-2, 3, 10)

@@ -371,7 +371,7 @@ def test_a_state_that_is_changed_in_place_is_rolled_back(tmp_path):
 
 
 COUNTS = """
-from strategies.fedavg import FedAvg
+from fedjoint.strategies.fedavg import FedAvg
 
 class Counts(FedAvg):
     def __init__(self):
@@ -395,7 +395,7 @@ def test_a_state_that_is_no_tensor_from_the_first_is_reported(tmp_path):
 
 BROADCAST = """
 import torch
-from strategies.fedavg import FedAvg
+from fedjoint.strategies.fedavg import FedAvg
 
 class Broadcast(FedAvg):
     # Sends nothing at first, from round 2 on what ``second`` says.

@@ -9,16 +9,16 @@ import torch
 from scipy.optimize import minimize
 
 from fedjoint.errors import UserError
-from strategies import _columns
-from strategies._columns import by_columns
-from strategies._krum import krum_scores
-from strategies.bulyan import Bulyan
-from strategies.geometricmedian import GeometricMedian
-from strategies.krum import Krum
-from strategies.median import Median
-from strategies.multikrum import MultiKrum
-from strategies.normclip import NormClip
-from strategies.trimmedmean import TrimmedMean
+from fedjoint.strategies import _columns
+from fedjoint.strategies._columns import by_columns
+from fedjoint.strategies._krum import krum_scores
+from fedjoint.strategies.bulyan import Bulyan
+from fedjoint.strategies.geometricmedian import GeometricMedian
+from fedjoint.strategies.krum import Krum
+from fedjoint.strategies.median import Median
+from fedjoint.strategies.multikrum import MultiKrum
+from fedjoint.strategies.normclip import NormClip
+from fedjoint.strategies.trimmedmean import TrimmedMean
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,19 @@ import torch
 
 from fedjoint.errors import UserError
 from fedjoint.options import construct
-from strategies.apfl import APFL
-from strategies.ditto import Ditto
-from strategies.fedavg import FedAvg
-from strategies.fedbabu import FedBABU
-from strategies.feddyn import FedDyn
-from strategies.fedmgda import FedMGDA
-from strategies.fednova import FedNova
-from strategies.fedprox import FedProx
-from strategies.fedrep import FedRep
-from strategies.ifca import IFCA
-from strategies.mgda import MGDA
-from strategies.scaffold import Scaffold
-from strategies.taskbalanced import TaskBalanced
+from fedjoint.strategies.apfl import APFL
+from fedjoint.strategies.ditto import Ditto
+from fedjoint.strategies.fedavg import FedAvg
+from fedjoint.strategies.fedbabu import FedBABU
+from fedjoint.strategies.feddyn import FedDyn
+from fedjoint.strategies.fedmgda import FedMGDA
+from fedjoint.strategies.fednova import FedNova
+from fedjoint.strategies.fedprox import FedProx
+from fedjoint.strategies.fedrep import FedRep
+from fedjoint.strategies.ifca import IFCA
+from fedjoint.strategies.mgda import MGDA
+from fedjoint.strategies.scaffold import Scaffold
+from fedjoint.strategies.taskbalanced import TaskBalanced
 
 
 def test_fednova_on_known_numbers(wrap):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from simulations.benchmark.workloads import Workload
+from ..workloads import Workload
 
 #: (seconds of a round, its parts in seconds where they are known)
 OnRound = Callable[[float, dict[str, float]], None]

@@ -2,6 +2,6 @@
 
 from functools import partial
 
-from simulations.benchmark.contestants import engine
+from . import engine
 
 measure = partial(engine.measure, compiled=True)

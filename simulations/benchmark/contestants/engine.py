@@ -10,8 +10,9 @@ from fedjoint import simulate
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.runs.record import RoundRecord
-from simulations.benchmark.contestants import OnRound
-from simulations.benchmark.workloads import BATCH, RATE, STEPS, Workload
+
+from ..workloads import BATCH, RATE, STEPS, Workload
+from . import OnRound
 
 _NEVER = 10**9
 

@@ -19,10 +19,10 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 from torch import Tensor, nn
 
-from simulations.benchmark import workloads
-from simulations.benchmark.contestants import OnRound
-from simulations.benchmark.contestants.sequential import train
-from simulations.benchmark.workloads import EXAMPLES, Workload
+from .. import workloads
+from ..workloads import EXAMPLES, Workload
+from . import OnRound
+from .sequential import train
 
 client_app = ClientApp()
 
@@ -58,11 +58,11 @@ def measure(workload: Workload, clients: int, rounds: int, threads: int, on_roun
     app = ServerApp()
 
     @app.main()
-    def serve(grid: Grid, context: Context) -> None:
+    def serve(grid: Grid, _context: Context) -> None:
         ended = time.perf_counter()
 
         # Flower calls this before the first round and at the end of every one.
-        def evaluate(server_round: int, arrays: ArrayRecord) -> None:
+        def evaluate(server_round: int, _arrays: ArrayRecord) -> None:
             nonlocal ended
             now = time.perf_counter()
             if server_round:

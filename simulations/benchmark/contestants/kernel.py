@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fedjoint.model.layout import Layout
-from simulations.benchmark import workloads
-from simulations.benchmark.contestants import OnRound
-from simulations.benchmark.workloads import BATCH, EXAMPLES, RATE, Workload
+
+from .. import workloads
+from ..workloads import BATCH, EXAMPLES, RATE, Workload
+from . import OnRound
 
 CHUNK = 64
 

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simulations.benchmark import workloads
-from simulations.benchmark.contestants import OnRound
-from simulations.benchmark.workloads import BATCH, RATE, Workload
+from .. import workloads
+from ..workloads import BATCH, RATE, Workload
+from . import OnRound
 
 
 def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from simulations.benchmark.contestants import OnRound
-from simulations.benchmark.workloads import BATCH, EXAMPLES, RATE, Workload
+from ..workloads import BATCH, EXAMPLES, RATE, Workload
+from . import OnRound
 
 
 def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:

@@ -9,11 +9,19 @@ import pytest
 from fedjoint import cli
 
 
-def run(*arguments, cwd):
-    code = "from fedjoint.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True
-    )
+@pytest.fixture
+def fails(tmp_path, monkeypatch, capsys):
+    """Run the program in ``tmp_path``, which ends with status 2; return its lines of errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["fedjoint", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 2
+        return capsys.readouterr().err.strip().splitlines()
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -71,34 +79,33 @@ def run(*arguments, cwd):
         (["resume", "nowhere"], ["nowhere", "run directory"]),
     ],
 )
-def test_one_clear_line(tmp_path, monkeypatch, capsys, arguments, words):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["fedjoint", *arguments])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
+def test_one_clear_line(tmp_path, fails, arguments, words):
+    lines = fails(*arguments)
     assert len(lines) == 1 and lines[0].startswith("error: ")
     assert all(word in lines[0] for word in words), lines[0]
     assert not list(tmp_path.iterdir())
 
 
-def test_a_flag_into_what_is_no_table(tmp_path):
+def test_a_flag_into_what_is_no_table(tmp_path, fails):
     (tmp_path / "mine.toml").write_text("data = 3")
-    done = run("simulate", "mine.toml", "--clients", "3", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.strip() == "error: mine.toml: data = 3: write it as a table"
+    lines = fails("simulate", "mine.toml", "--clients", "3")
+    assert lines == ["error: mine.toml: data = 3: write it as a table"]
 
 
 def test_simulate_and_plot(tmp_path):
-    done = run(
-        "simulate", "digits", "--engine", "inline", "--rounds", "2", "--clients", "6", cwd=tmp_path
+    code = "from fedjoint.cli import main; main()"
+    few = ["--engine", "inline", "--rounds", "2", "--clients", "6"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "simulate", "digits", *few],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     for name in ("config.json", "metrics.jsonl", "metrics.csv", "final/backbone.safetensors"):
         assert (folder / name).exists()
-    assert run("plot", str(folder), cwd=tmp_path).returncode == 0
+    cli.app(["plot", str(folder)], standalone_mode=False)
     assert (folder / "objective.png").exists()
 
 
@@ -113,14 +120,13 @@ class Fails(LocalMethod):
 """
 
 
-def test_a_run_in_which_nobody_trains_is_no_success(tmp_path):
+def test_a_run_in_which_nobody_trains_is_no_success(tmp_path, fails):
     (tmp_path / "fails.py").write_text(FAILS)
     settings = ["rounds=2", "data.clients=3", "local.method=fails.py:Fails"]
     words = [word for setting in settings for word in ("--set", setting)]
-    done = run("simulate", "digits", "--engine", "inline", *words, cwd=tmp_path)
-    assert done.returncode == 2
+    lines = fails("simulate", "digits", "--engine", "inline", *words)
     said = "no client trained in any of 2 rounds; of 6 failures 4 say: IndexError: out of luck"
-    assert said in done.stderr.strip().splitlines()[-1]
+    assert said in lines[-1]
     (folder,) = (tmp_path / "runs").iterdir()
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     assert not (folder / "final").exists()

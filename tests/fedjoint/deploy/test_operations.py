@@ -14,12 +14,12 @@ from support.messages import settings
 from support.records import make_record
 from typer.testing import CliRunner
 
-from clients.app import make_app
 from fedjoint import cli
 from fedjoint._util.logs import log_to
 from fedjoint._util.net import free_port
 from fedjoint.cli import deploy as commands
 from fedjoint.cli.live import Live
+from fedjoint.clients.app import make_app
 from fedjoint.config.load import check
 from fedjoint.deploy import run as runs
 from fedjoint.deploy import server

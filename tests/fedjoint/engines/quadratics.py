@@ -45,8 +45,8 @@ def make(config):
 
 
 STRATEGIES = """
-from strategies.feddyn import FedDyn
-from strategies.scaffold import Scaffold
+from fedjoint.strategies.feddyn import FedDyn
+from fedjoint.strategies.scaffold import Scaffold
 
 
 class Refusing:

@@ -5,7 +5,7 @@ import torch
 from flwr.app import Context, RecordDict
 from support.small import config
 
-from clients.app import make_app
+from fedjoint.clients.app import make_app
 from fedjoint.engines.inline import InlineGrid
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
@@ -49,9 +49,10 @@ def test_no_head_is_ever_sent(tmp_path, monkeypatch, strategy):
         return grids[-1]
 
     monkeypatch.setattr("fedjoint.engines.inline.InlineGrid", spying)
-    heads = simulate(config(tmp_path, strategy={"name": strategy})).heads()
-    sent = grids[0].sent
-    size = sum(t.numel() for t in simulate(config(tmp_path)).backbone.values())
+    result = simulate(config(tmp_path, strategy={"name": strategy}))
+    heads, sent = result.heads(), grids[0].sent
+    model = build_problem(result.config).model(result.config)
+    size = sum(parameter.numel() for parameter in model.backbone.parameters())
     assert not [entry for entry in sent if "head" in entry[1] or "own" in entry[1]]
     wide = [
         shape for record, _, shape in sent if record in ("updates", "extras") and len(shape) > 1

@@ -115,7 +115,8 @@ def unscaled(config):
     ids=lambda s: json.dumps(s) if s else "fedavg",
 )
 def test_a_clients_model_is_the_one_the_run_evaluated(tmp_path, settings):
-    result = digits(tmp_path, **settings)
+    data = {"source": "digits", "clients": 7, "test_fraction": 0.6}
+    result = digits(tmp_path, data=data, **settings)
     assert pooled(result) == pytest.approx(result.metrics["test"], abs=2e-4)
 
 

@@ -21,6 +21,7 @@ from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import EVALUATE, TRAIN, Asked, EvaluateRequest, Header, TrainRequest
 from fedjoint.protocol.training import Terms
 from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.record import Failure
 from fedjoint.server.collect import Collector
 
 CLIENTS = 4
@@ -48,8 +49,8 @@ def problem():
     return build_problem(CONFIG)
 
 
-def header(round=1, generation=0, resumed_from=0):
-    return Header("run", {}, round, generation, resumed_from, 0, "joint", {})
+def header(round=1, generation=0, resumed_from=0, method="joint", options=None):
+    return Header("run", {}, round, generation, resumed_from, 0, method, options or {})
 
 
 def share(clients):
@@ -75,11 +76,21 @@ def backbone(node):
     return {name: state[name] for name in node.trainer.layout.shapes}
 
 
-def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, few=(), merged=True):
+def train(
+    node,
+    clients,
+    round=1,
+    generation=0,
+    resumed_from=0,
+    reduce=False,
+    few=(),
+    merged=True,
+    **how,
+):
     """Have ``clients`` train; return what the server, which then merges, makes of the reply."""
     asked, compression = share(clients), node.config.strategy.compression
     request = TrainRequest(
-        header=header(round, generation, resumed_from),
+        header=header(round, generation, resumed_from, **how),
         backbone=backbone(node),
         broadcast={},
         asked=asked,
@@ -87,7 +98,8 @@ def train(node, clients, round=1, generation=0, resumed_from=0, reduce=False, fe
         sampled=np.isin(asked.clients, few),
         reduce=reduce,
     )
-    terms = Terms(node.trainer.layout, ("digit",), reduce, True, compression)
+    shares = how.get("method") != "independent"
+    terms = Terms(node.trainer.layout, ("digit",), reduce, shares, compression)
     collector = Collector(terms, np.array(few, np.int64))
     collector.add(1, asked, send(node, TRAIN, request))
     if merged:
@@ -143,7 +155,7 @@ def test_a_client_that_fails_leaves_the_others_updates_alone(compression, fault)
         assert failed.reason == (
             "OSError: disk on fire"
             if fault is lost
-            else "its update is not finite; lower the learning rate"
+            else "client 2, train inputs: example 0 is not finite; clean its data"
         )
         found = collector.updates(torch.zeros(collector.terms.layout.size), 1)
         assert found.clients.tolist() == [0, 1, 3]
@@ -234,3 +246,37 @@ def test_what_a_client_draws_does_not_depend_on_who_trains_beside_it(problem, co
             found, expected = (updates(train(n, clients, round)) for n in (node, alone))
             torch.testing.assert_close(found.matrix, expected.matrix)
             assert not torch.equal(found.matrix[0], found.matrix[1])
+
+
+@pytest.mark.parametrize("method", ["joint", "independent", "ditto"])
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+def test_a_client_that_diverges_in_private_fails_by_name_and_keeps_its_state(method, sequential):
+    config = configure()
+    scales = [1.0, 1.0, 1e30, 1.0]
+    local = config.local.model_copy(update={"lr_scales": scales, "sequential": sequential})
+    config = config.model_copy(update={"local": local})
+    node = Node(build_problem(config), config, None)
+    options = {"lam": 1.0} if method == "ditto" else {}
+    for round in (1, 2):
+        collector = train(node, [0, 1, 2, 3], round, method=method, options=options)
+        (failed,) = collector.failed
+        assert failed == Failure(2, 1, "what it learnt is not finite; lower its learning rate")
+        assert collector.trained.tolist() == [0, 1, 3]
+    kept = node.state.take(np.array([2]), np.array([0]), lambda: {"fresh": torch.ones(1)})
+    assert kept.keys() == {"fresh"}
+
+
+def test_a_client_whose_outputs_are_not_finite_is_unevaluated_and_the_others_count(problem):
+    expected, _ = evaluate(Node(problem, CONFIG, None), [0, 1, 3])
+    node = Node(problem, CONFIG, None)
+    train(node, [2])
+    state = node.state.take(np.array([2]), np.array([1]), dict)
+    state["heads.digit.bias"].fill_(torch.nan)
+    node.state.put(np.array([2]), np.array([1]), 2, state)
+    LEDGERS[node].count(np.array([2]), 2)
+    found, failed = evaluate(node, [0, 1, 2, 3])
+    assert failed == (
+        ClientFailure(2, "its model's outputs are not finite; lower its learning rate"),
+    )
+    for name, sums in expected.items():
+        np.testing.assert_allclose(found[name], sums, rtol=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.joint import Joint
+from fedjoint.clients.joint import Joint
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from clients.joint import Joint
+from fedjoint.clients.joint import Joint
 from fedjoint.simulation import simulate
 
 CLIENTS, MOST, ROUNDS = 30, 6, 4
 
 EACH = """
-from strategies.fedavg import FedAvg
+from fedjoint.strategies.fedavg import FedAvg
 
 class Each(FedAvg):
     per_client = True

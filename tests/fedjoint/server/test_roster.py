@@ -52,7 +52,7 @@ def silent(message):
 
 SETTINGS = {
     "rounds": 3,
-    "data": {"clients": 4, "task_mix": [["digit"]]},
+    "data": {"clients": 4, "task_mix": [["digit"]], "test_fraction": 0.7},
     "model": {"backbone": {"options": {"hidden": [4]}}},
     "output": {"checkpoint_every": 1},
 }

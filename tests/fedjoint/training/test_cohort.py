@@ -62,6 +62,39 @@ def test_a_backbone_that_is_undefined_at_zero_trains_the_same_in_a_batch(tmp_pat
     assert batched == pytest.approx(alone, abs=1e-4)
 
 
+def stacked(data, task):
+    place, client = np.array([0]), np.array([17])
+    return gather(data, [task], torch.zeros(1, 2), place, client, [None], torch.device("cpu"))
+
+
+INPUTS = {
+    "another type": (
+        torch.zeros(3, 2).double(),
+        "are torch.float64 [2], and the model",
+    ),
+    "whole numbers": (torch.zeros(3, 2).to(torch.uint8), "are torch.uint8 [2], and the model"),
+    "too wide": (torch.zeros(3, 5), "are torch.float32 [5], and the model takes torch.float32 [2]"),
+    "undefined": (torch.tensor([[0, 0], [0, torch.nan]]), "example 1 is not finite; clean its"),
+    "infinite": (torch.tensor([[torch.inf, 0]]), "example 0 is not finite; clean its data"),
+}
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+@pytest.mark.parametrize("what", INPUTS)
+def test_inputs_that_do_not_fit_are_named_by_client_and_split(what, split):
+    x, words = INPUTS[what]
+    good = Examples(torch.zeros(1, 2), {"sum": torch.zeros(1, dtype=torch.int64)})
+    bad = Examples(x, {"sum": torch.zeros(len(x), dtype=torch.int64)})
+
+    class Wrong:
+        def client(self, index):
+            return Client(**{"train": good, "valid": good, "test": good, split: bad})
+
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        stacked(Wrong(), Task("sum", "multiclass", 2))
+    assert str(error.value).startswith(f"client 17, {split} inputs")
+
+
 @pytest.mark.parametrize(
     ("task", "labels", "words"),
     [
@@ -70,6 +103,7 @@ def test_a_backbone_that_is_undefined_at_zero_trains_the_same_in_a_batch(tmp_pat
         (Task("sum", "regression", 1), torch.zeros(3), "[3], a regression task needs"),
         (Task("sum", "multilabel", 2), torch.zeros(3, 3), "needs torch.float32 [3, 2]"),
         (Task("total", "regression", 1), torch.zeros(3, 1), "no labels; its examples have those"),
+        (Task("sum", "regression", 1), torch.full((3, 1), torch.inf), "a label is infinite"),
     ],
 )
 def test_labels_that_do_not_fit_are_named_by_client_and_task(task, labels, words):
@@ -79,7 +113,7 @@ def test_labels_that_do_not_fit_are_named_by_client_and_task(task, labels, words
             return Client(examples, examples, examples)
 
     with pytest.raises(UserError, match=re.escape(words)) as error:
-        gather(Wrong(), [task], np.array([0]), np.array([17]), torch.device("cpu"))
+        stacked(Wrong(), task)
     assert str(error.value).startswith(f"client 17, task {task.name!r}: ")
 
 

@@ -54,7 +54,8 @@ def test_they_make_the_clients_models_after_the_run(tmp_path, adaptive):
 
 def test_a_strategy_with_wrong_options_for_its_method_is_found_at_the_start(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from strategies.fedavg import FedAvg\n\n\nclass Mine(FedAvg):\n    method = 'prox'\n"
+        "from fedjoint.strategies.fedavg import FedAvg\n\n\n"
+        "class Mine(FedAvg):\n    method = 'prox'\n"
     )
     with pytest.raises(UserError, match="local method prox needs the option mu"):
         make_strategy(check(tree(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:Mine"})))

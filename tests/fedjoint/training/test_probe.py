@@ -1,11 +1,15 @@
 """Models of which is known what they make of a batch."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fedjoint import Task
 from fedjoint.config.schema import BalanceConfig
+from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.training.balance import make_balance
 from fedjoint.training.probe import examine
@@ -183,3 +187,73 @@ def test_examples_that_are_all_the_same_tell_nothing():
     found = examined(then(), torch.ones(20, 6))
     assert "no two different examples" in found.sequential
     assert examined(then(nn.BatchNorm1d(4)), torch.ones(20, 6)).train == 2
+
+
+def counts_in_place(self, x):
+    if self.training:
+        self.mean.add_(1)
+    return x
+
+
+def assigns(self, x):
+    self.mean = self.mean + 1
+    return x
+
+
+def counts(self, x):
+    self.calls = getattr(self, "calls", 0) + 1
+    return x
+
+
+def remembers_inputs(self, x):
+    self.seen = getattr(self, "seen", 0) * 0.9 + x.detach().mean(0)
+    return x
+
+
+def grows(self, x):
+    self.log = [*getattr(self, "log", []), len(x)]
+    return x
+
+
+FORGETFUL = {
+    "an assigned buffer": (assigns, "backbone.mean is assigned anew in forward"),
+    "a counter": (counts, "backbone.calls changes in every pass of the model"),
+    "a tensor": (remembers_inputs, "backbone.seen changes in every pass"),
+    "a list": (grows, "backbone.log changes in every pass"),
+}
+
+
+@pytest.mark.parametrize("mode", ["always", "in training", "in evaluation"])
+@pytest.mark.parametrize("what", FORGETFUL)
+def test_what_no_client_can_keep_is_refused_by_name(what, mode):
+    function, words = FORGETFUL[what]
+
+    def sometimes(self, x):
+        there = mode == "always" or self.training == (mode == "in training")
+        return function(self, x) if there else x
+
+    with pytest.raises(UserError, match=words):
+        examined(after(sometimes))
+
+
+def caches(self, x):
+    if not hasattr(self, "mask"):
+        self.mask = torch.ones(4)
+    self.last = x.detach()
+    return x * self.mask
+
+
+def test_what_only_depends_on_the_input_is_no_memory():
+    assert examined(after(caches)).sequential is None
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: float(np.random.rand())])  # noqa: NPY002
+def test_models_that_draw_elsewhere_are_trained_one_by_one(draw):
+    states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    found = examined(after(lambda self, x: x * draw()))
+    assert "Python's or NumPy's own random numbers" in found.sequential
+    assert states == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+
+
+def test_a_buffer_changed_in_place_is_each_client_s_own():
+    assert "backbone.mean changes" in examined(after(counts_in_place)).sequential
