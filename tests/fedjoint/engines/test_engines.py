@@ -6,6 +6,8 @@ from flwr.app import Context, RecordDict
 from support.small import config
 
 from fedjoint.clients.app import make_app
+from fedjoint.config.load import check
+from fedjoint.engines.base import make_engine
 from fedjoint.engines.inline import InlineGrid
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
@@ -174,3 +176,17 @@ def test_statistics_of_batch_norm_are_averaged_whatever_the_rule(tmp_path):
     statistics = [name for name in means if "running" in name]
     assert statistics and all(torch.equal(means[name], slow[name]) for name in statistics)
     assert any(not torch.equal(means[name], slow[name]) for name in means)
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ("warp", "unknown engine 'warp': allowed are flower, inline, ray"),
+        ({"name": "inline", "options": {"speed": 9}}, "unknown option of engine.name = 'inline'"),
+        ("collections:Counter", "Counter is no fedjoint.Engine"),
+    ],
+)
+def test_an_engine_that_cannot_be_had_is_one_line(engine, said):
+    with pytest.raises(UserError, match=said) as error:
+        make_engine(check({"engine": engine}).engine)
+    assert "\n" not in str(error.value)
