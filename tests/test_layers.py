@@ -48,6 +48,18 @@ def imported(path):
         yield from ((name, node.lineno) for name in names)
 
 
+def test_nothing_imports_a_built_in():
+    # lint-imports knows these folders by the names that they have in the repository.
+    beside = ("fedjoint.strategies", "fedjoint.clients", "fedjoint.simulations")
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line}: {module}"
+        for path in (REPOSITORY / "fedjoint").rglob("*.py")
+        for module, line in imported(path)
+        if module.startswith(beside)
+    ]
+    assert not wrong
+
+
 def test_only_one_room_uses_private_flower():
     files = [path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py")]
     wrong = [

@@ -1,5 +1,6 @@
 """An installed wheel lives beside a project with folders of the same names."""
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+FOLDERS = ("fedjoint", "clients", "strategies", "simulations")
 
 PROJECT = {
     "clients/__init__.py": "OWN = 'the clients of the user'\n",
@@ -61,8 +64,13 @@ PROJECT = {
 def python(tmp_path_factory):
     """Return a Python with the wheel, and everything else from this environment."""
     folder = tmp_path_factory.mktemp("wheel")
+    # Without what an earlier build has left.
+    for name in FOLDERS:
+        shutil.copytree(REPOSITORY / name, folder / "source" / name)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder / "source")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--wheel-dir", folder, REPOSITORY], check=True, cwd=folder)
+    subprocess.run([*pip, "--wheel-dir", folder, folder / "source"], check=True, cwd=folder)
     venv.create(folder / "venv", symlinks=True)
     paths = {"base": str(folder / "venv"), "platbase": str(folder / "venv")}
     packages = Path(sysconfig.get_path("purelib", "venv", paths))
@@ -83,8 +91,7 @@ def test_a_wheel_and_a_project_of_the_same_names(python, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     own, place, *runs = done.stdout.splitlines()
-    names = ("clients", "strategies", "simulations")
-    assert own == ", ".join(f"the {name} of the user" for name in names)
+    assert own == ", ".join(f"the {name} of the user" for name in FOLDERS[1:])
     assert Path(place).is_relative_to(python.parents[1])
     assert runs == [
         "digits strategy.name=pcgrad 1",
@@ -103,9 +110,9 @@ def test_a_wheel_has_every_file_and_no_other_folder(python):
     }
     here = {
         path.relative_to(REPOSITORY).as_posix().removeprefix("fedjoint/")
-        for name in ("fedjoint", "clients", "strategies", "simulations")
+        for name in FOLDERS
         for path in (REPOSITORY / name).rglob("*.py")
     }
     assert installed == here
     folders = {path.name for path in packages.iterdir() if path.is_dir()}
-    assert not folders & {"clients", "strategies", "simulations", "tests"}
+    assert not folders & {*FOLDERS[1:], "tests"}
