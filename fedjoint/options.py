@@ -93,8 +93,8 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
         given: what it takes before its options.
 
     Raises:
-        UserError: it is no class or function, an option is unknown or missing, or its value is
-            not allowed.
+        UserError: it is no class or function, an option is unknown or missing, its value is not
+            allowed, or ``make`` fails.
     """
     if not callable(make):
         raise UserError(f"{what}: {type(make).__name__} is no class or function; name another")
@@ -110,6 +110,9 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
         return make(**{name: _checked(takes[name], value) for name, value in options.items()})
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
+    except Exception as error:  # a plug-in may raise anything
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{what}: {first}") from error
 
 
 def allowed_words(annotation: Any) -> str:
