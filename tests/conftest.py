@@ -1,4 +1,4 @@
-"""Telemetry off, one thread: tests run side by side, those that wait longest first."""
+"""Telemetry off, one thread: tests run side by side, the longest first."""
 
 import os
 
@@ -8,4 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.parent.name != "deploy")
+    def soonest(item):
+        slow = item.get_closest_marker("slow") is not None
+        return not slow, item.path.parent.name != "deploy"
+
+    items.sort(key=soonest)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from support.small import config, same
+from support.small import config
+from support.tensors import same
 
 from fedjoint.engines.ray import workers
 from fedjoint.errors import UserError

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from support.states import stacked, state
+from support.tensors import same
 
 from fedjoint.errors import UserError
 from fedjoint.node.private import PrivateState
@@ -10,28 +12,8 @@ from fedjoint.node.store import StateStore
 from fedjoint.runs.ledger import Ledger
 
 
-def state(client, round):
-    """Return a state that no other client and round has."""
-    return {
-        "heads.a.weight": torch.full((2, 3), 100.0 * client + round),
-        "steps": torch.tensor(1000 * client + round),
-    }
-
-
 def fresh():
     return {"heads.a.weight": torch.full((2, 3), -1.0), "steps": torch.tensor(-1)}
-
-
-def stacked(clients, round):
-    rows = [state(client, round) for client in clients]
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def same(found, expected):
-    return found.keys() == expected.keys() and all(
-        found[name].dtype == expected[name].dtype and torch.equal(found[name], expected[name])
-        for name in expected
-    )
 
 
 @pytest.fixture

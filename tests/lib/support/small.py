@@ -1,7 +1,5 @@
 """Runs of a few clients and rounds."""
 
-import torch
-
 from fedjoint.config.load import check
 
 
@@ -15,7 +13,3 @@ def config(tmp_path, **more):
         "output": {"dir": str(tmp_path), "checkpoint_every": 2},
     }
     return check({**tree, **more})
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

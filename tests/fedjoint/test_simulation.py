@@ -1,4 +1,4 @@
-"""A run that is stopped or killed goes on as if nothing had happened."""
+"""What a run leaves; one that is stopped or killed goes on as if nothing had happened."""
 
 import json
 import signal
@@ -6,13 +6,27 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
-from support.small import config, same
+from support.small import config
+from support.tensors import same
 
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
+
+
+def test_a_result_has_the_last_evaluation_and_the_heads_of_all_who_trained(tmp_path):
+    result = simulate(config(tmp_path, evaluate={"every": 3}, rounds=4))
+    assert [record.evaluation is not None for record in result.records] == [False] * 2 + [True] * 2
+    assert result.metrics == result.records[-1].evaluation
+    data = build_problem(result.config).data
+    for client, state in result.heads().items():
+        own = {name.split(".")[1] for name in state if name.startswith("heads.")}
+        assert own == set(np.array(data.task_names)[data.tasks[client]])
+    assert sorted(result.heads()) == list(range(7))
+    assert simulate(config(tmp_path, evaluate={"every": 9}, rounds=1)).records[-1].evaluation
 
 
 def test_a_problem_from_python_is_not_replaced_on_resume(tmp_path):
