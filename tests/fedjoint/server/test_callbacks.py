@@ -12,10 +12,11 @@ from support.records import make_record
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
+from fedjoint.registry import load_object
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import Failure, Participation
 from fedjoint.server import callbacks
-from fedjoint.server.callbacks import GiveUp, Log
+from fedjoint.server.callbacks import GiveUp, Log, make_callbacks
 from fedjoint.simulation import resume, simulate
 
 
@@ -151,3 +152,48 @@ def test_many_failures_for_one_reason_are_one_line(caplog):
         "round 1: client 0 (node west) and 39 others: too hot",
         "round 1: client 99 (node west): too cold",
     ]
+
+
+OWN = """
+import fedjoint
+
+told = []
+
+
+class Stop(fedjoint.Callback):
+    def __init__(self, after: int):
+        self.after = after
+
+    def after_round(self, record):
+        return record.round == self.after
+
+
+def tell(record):
+    told.append(record.round)
+"""
+
+
+def test_callbacks_that_the_configuration_names(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    file = f"{tmp_path}/own.py"
+    named = [{"name": f"{file}:Stop", "options": {"after": 2}}, f"{file}:tell"]
+    result = simulate(configure(tmp_path / "runs", callbacks=named))
+    assert [record.round for record in result.records] == [1, 2]
+    assert load_object(f"{file}:told") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("nowhere", "unknown callback 'nowhere'"),
+        ({"name": "own.py:Stop"}, "callback own.py:Stop needs the option after: a whole number"),
+        ({"name": "own.py:tell", "options": {"a": 1}}, "is no class, so it has no options"),
+        ("own.py:told", "give a fedjoint.Callback"),
+    ],
+)
+def test_a_callback_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, named, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    with pytest.raises(UserError, match=said) as error:
+        make_callbacks(check({"callbacks": [named]}).callbacks)
+    assert "\n" not in str(error.value)
