@@ -19,7 +19,7 @@ from math import isfinite
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from fedjoint.errors import UserError, choose
@@ -93,8 +93,8 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
         given: what it takes before its options.
 
     Raises:
-        UserError: it is no class or function, an option is unknown or missing, or its value is
-            not allowed.
+        UserError: it is no class or function, an option is unknown or missing, its value is not
+            allowed, or ``make`` fails.
     """
     if not callable(make):
         raise UserError(f"{what}: {type(make).__name__} is no class or function; name another")
@@ -110,45 +110,54 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
         return make(**{name: _checked(takes[name], value) for name, value in options.items()})
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
+    except Exception as error:  # a plug-in may raise anything
+        first = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"{what}: {first}") from error
 
 
 def allowed_words(annotation: Any) -> str:
     """Return in words what an annotation allows."""
-    base, bounds = _bounds(annotation)
+    base, marks = _parts(annotation)
     origin, inside = get_origin(base), get_args(base)
     if origin is Literal:
         return " or ".join(map(str, inside))
     if origin in (Union, UnionType):
-        return " or ".join(map(allowed_words, inside))
+        # A range beside a union is about its numbers.
+        ranged = (Annotated[(part, *marks)] if marks else part for part in inside)
+        return " or ".join(map(allowed_words, ranged))
     if base is list or origin in (list, Sequence):
         return f"a list{_each(inside)}"
     if base is dict or origin is dict:
         return f"a table{_each(inside[1:])}"
-    named = _NAMES.get(base) or getattr(base, "__name__", str(base))
-    return f"{named} {bounds}".rstrip()
+    if isinstance(base, type) and issubclass(base, BaseModel):
+        return f"a table of {' and '.join(base.model_fields)}"
+    named = _NAMES.get(base) or str(getattr(base, "__name__", base))
+    return f"{named} {_range(marks)}".rstrip() if base in (int, float) else named
 
 
 def _each(inside: tuple[Any, ...]) -> str:
     return f", each {allowed_words(inside[0])}" if inside else ""
 
 
-def _bounds(annotation: Any) -> tuple[Any, str]:
-    """Return an annotation's type and, in words, its range."""
+def _parts(annotation: Any) -> tuple[Any, list[Any]]:
+    """Return an annotation's type and what limits it."""
     if get_origin(annotation) is not Annotated:
-        return annotation, ""
+        return annotation, []
     base, *marks = get_args(annotation)
-    limits = [limit for mark in marks for limit in getattr(mark, "metadata", [mark])]
-    found = [
-        f"{sign} {getattr(limit, key):g}"
-        for limit in limits
+    return base, [limit for mark in marks for limit in getattr(mark, "metadata", [mark])]
+
+
+def _range(marks: list[Any]) -> str:
+    return " and ".join(
+        f"{sign} {bound}"
+        for mark in marks
         for key, sign in _SIGNS.items()
-        if getattr(limit, key, None) is not None
-    ]
-    return base, " and ".join(found)
+        if (bound := getattr(mark, key, None)) is not None
+    )
 
 
 def _checked(option: Option, value: Any) -> Any:
-    base, _ = _bounds(option.annotation)
+    base, _ = _parts(option.annotation)
     if get_origin(base) is Literal and value not in get_args(base):
         raise choose(f"value of option {option.name}", str(value), map(str, get_args(base)))
     try:

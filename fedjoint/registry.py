@@ -36,30 +36,34 @@ class Kind:
 
     Attributes:
         one: what to call one of them.
+        setting: where the configuration names it.
         package: the package of the built-ins; empty where there are none.
         member: the name of the object in a built-in's file; empty: the file's own.
         besides: files of the package that are no built-ins. Neither are packages, nor files whose
             names begin with an underscore.
+        given: how many arguments a plug-in takes before its options.
     """
 
     one: str
+    setting: str
     package: str = ""
     member: str = ""
     besides: Collection[str] = ()
+    given: int = 0
 
 
 #: kind, as in ``fedjoint list`` and in the names of entry point groups -> what it is
 KINDS = {
-    "strategies": Kind("strategy", "fedjoint.strategies"),
-    "methods": Kind("local method", "fedjoint.clients", besides=("app",)),
-    "scenarios": Kind("scenario", "fedjoint.simulations", member="config"),
-    "sources": Kind("data source", "fedjoint.data.sources"),
-    "backbones": Kind("backbone", "fedjoint.model.backbones"),
-    "metrics": Kind("metric", "fedjoint.model.metrics"),
-    "balances": Kind("balance", "fedjoint.training.balances"),
-    "compressions": Kind("compression", "fedjoint.protocol.compressions"),
-    "engines": Kind("engine", "fedjoint.engines", besides=("base", "local")),
-    "callbacks": Kind("callback"),
+    "strategies": Kind("strategy", "strategy", "fedjoint.strategies"),
+    "methods": Kind("local method", "local.method", "fedjoint.clients", besides=("app",)),
+    "scenarios": Kind("scenario", "fedjoint simulate", "fedjoint.simulations", member="config"),
+    "sources": Kind("data source", "data.source", "fedjoint.data.sources"),
+    "backbones": Kind("backbone", "model.backbone", "fedjoint.model.backbones", given=1),
+    "metrics": Kind("metric", "metrics", "fedjoint.model.metrics"),
+    "balances": Kind("balance", "balance", "fedjoint.training.balances", given=1),
+    "compressions": Kind("compression", "strategy.compression", "fedjoint.protocol.compressions"),
+    "engines": Kind("engine", "engine", "fedjoint.engines", besides=("base", "local"), given=1),
+    "callbacks": Kind("callback", "callbacks"),
 }
 
 _files: list[ModuleType] = []
@@ -119,6 +123,12 @@ def anchored(reference: str) -> str:
 def from_files() -> list[ModuleType]:
     """Return the modules read from files, which other processes cannot import by name."""
     return list(_files)
+
+
+def file_of(kind: str, name: str, found: Any) -> ModuleType | None:
+    """Return the module in which an object of ``kind`` was found by ``name``, where it is known."""
+    builtin = sys.modules.get(f"{KINDS[kind].package}.{name}")
+    return builtin or sys.modules.get(getattr(found, "__module__", ""))
 
 
 def _builtins(kind: str) -> set[str]:

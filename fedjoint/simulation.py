@@ -70,9 +70,10 @@ def simulate(
     Raises:
         UserError: the configuration, the data or the engine is at fault.
     """
-    config = _anchored(config if isinstance(config, Config) else check(config))
+    config = config if isinstance(config, Config) else check(config)
     everyone = [as_callback(callback) for callback in callbacks]
     check_plugins(config)
+    config = _anchored(config)
     engine, own = make_engine(config.engine), problem is not None
     if config.diagnostics.reference:
         Reference(config.diagnostics.reference, config, own)

@@ -3,9 +3,12 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import fedjoint
+from fedjoint.config.load import check
+from fedjoint.data.build import make_source
 
 TEXT = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -40,3 +43,8 @@ def test_every_strategy_is_listed():
 
     listed = set(re.findall(r"`(\w+)`", TEXT))
     assert [name for name in registered("strategies") if name not in listed] == []
+
+
+def test_the_toml_is_a_configuration_of_data_that_there_are():
+    for text in re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL):
+        make_source(check(tomllib.loads(text)).data.source)

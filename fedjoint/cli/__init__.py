@@ -32,7 +32,19 @@ COMMANDS = {
     ),
     "list": (
         "list:list_command",
-        "List strategies, local methods and scenarios: what each does, its paper, what it omits.",
+        "List plug-ins: what each does, its paper, and what it leaves out of that.",
+    ),
+    "show": (
+        "show:show_command",
+        "Show a plug-in: its options with types and defaults, its paper, what it leaves out.",
+    ),
+    "config": (
+        "config:config_command",
+        "Show the settings of a run: every key with type, default and meaning.",
+    ),
+    "new": (
+        "new:new_command",
+        "Write a minimal strategy, method, source or scenario, and its test, to start from.",
     ),
     "doctor": (
         "doctor:doctor_command",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 from fedjoint.errors import UserError
-from fedjoint.registry import find, registered
+from fedjoint.options import Option, options_of
+from fedjoint.registry import KINDS, file_of, find, registered
 
 _MARKUP = re.compile(r":\w+:`~?(?:\w+\.)*(\w+)`|`+")
 
@@ -23,33 +25,45 @@ class Entry:
         summary: the first line of its docstring; why it cannot be loaded, where it cannot.
         paper: the paper or papers that it is named after; empty where there is none.
         omits: what of the paper is left out, in a few words.
+        options: its options, each with what its docstring says of it.
     """
 
     names: tuple[str, ...]
     summary: str
     paper: str = ""
     omits: str = ""
+    options: list[tuple[Option, str]] = field(default_factory=list)
 
 
-def catalogue(group: str) -> list[Entry]:
-    """Return what is registered in ``group`` (strategies, methods or scenarios), by name."""
-    found: dict[Any, Entry] = {}
-    for name in registered(group):
+def catalogue(kind: str) -> list[Entry]:
+    """Return what is registered of a kind, by name."""
+    found: dict[Any, list[str]] = {}
+    broken: list[Entry] = []
+    for name in registered(kind):
         try:
-            thing = find(group, name)
+            found.setdefault(find(kind, name), []).append(name)
         except UserError as error:  # whatever another package registers may fail
-            found[name] = Entry((name,), str(error))
-            continue
-        known = found.get(thing)
-        names = (*known.names, name) if known else (name,)
-        found[thing] = Entry(names, _summary(thing), _paper(thing), getattr(thing, "omits", ""))
-    return list(found.values())
+            broken.append(Entry((name,), str(error)))
+    entries = [describe(kind, tuple(names), thing) for thing, names in found.items()]
+    return sorted(entries + broken, key=lambda entry: entry.names)
 
 
-def _summary(thing: Any) -> str:
-    # A scenario is a function, and its file says what it is about.
-    told = thing if inspect.isclass(thing) else sys.modules.get(thing.__module__, thing)
-    return _plain(inspect.cleandoc(told.__doc__ or thing.__doc__ or "").partition("\n")[0])
+def describe(kind: str, names: tuple[str, ...], thing: Any) -> Entry:
+    """Return the entry of an object of ``kind`` with these names."""
+    return Entry(
+        names,
+        _summary(kind, thing, file_of(kind, names[0], thing)),
+        _paper(thing),
+        getattr(thing, "omits", ""),
+        _options(kind, thing),
+    )
+
+
+def _summary(kind: str, thing: Any, module: ModuleType | None) -> str:
+    # A scenario is a function, and a metric an object: their files say what they are about.
+    own = (inspect.isclass(thing) or inspect.isfunction(thing)) and not KINDS[kind].member
+    text = (thing if own else module or thing).__doc__ or ""
+    return _plain(inspect.cleandoc(text).partition("\n")[0])
 
 
 def _paper(thing: Any) -> str:
@@ -64,6 +78,26 @@ def _paper(thing: Any) -> str:
     if same is None:
         return _plain(told[1])
     return next((_paper(base) for base in thing.__mro__ if base.__name__ == same[1]), "")
+
+
+def _options(kind: str, thing: Any) -> list[tuple[Option, str]]:
+    if not (inspect.isclass(thing) or inspect.isfunction(thing)) or KINDS[kind].member:
+        return []
+    takes = options_of(partial(thing, *[None] * KINDS[kind].given))
+    classes = inspect.getmro(thing) if inspect.isclass(thing) else [thing]
+    meanings: dict[str, str] = {}
+    for each in reversed(classes):
+        meanings |= _arguments(each.__doc__ or "")
+    return [(option, meanings.get(option.name, "")) for option in takes]
+
+
+def _arguments(doc: str) -> dict[str, str]:
+    """Return what the section ``Args:`` of a docstring says, by argument."""
+    section = re.search(r"^Args:\n(.+?)(?=^\S|\Z)", inspect.cleandoc(doc), re.MULTILINE | re.DOTALL)
+    found = re.findall(
+        r"^    (\w+): (.+?)(?=^    \w|\Z)", section[1] if section else "", re.MULTILINE | re.DOTALL
+    )
+    return {name: _plain(text) for name, text in found}
 
 
 def _plain(text: str) -> str:

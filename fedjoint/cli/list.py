@@ -7,30 +7,32 @@ from typing import Annotated
 import typer
 
 from fedjoint.cli.catalogue import catalogue
-from fedjoint.cli.common import console
+from fedjoint.cli.common import say
 from fedjoint.errors import choose
-
-_GROUPS = {"strategies": "strategy", "methods": "local method", "scenarios": "scenario"}
+from fedjoint.registry import KINDS
 
 
 def list_command(
-    what: Annotated[str, typer.Argument(help="strategies, methods or scenarios.")] = "",
+    kind: Annotated[str, typer.Argument(help=", ".join(KINDS) + "; default: all.")] = "",
 ) -> None:
-    """List strategies, local methods and scenarios: what each does, its paper, what it omits."""
-    if what and what not in _GROUPS:
-        raise choose("list", what, _GROUPS)
-    for group in [what] if what else list(_GROUPS):
-        if not what:
-            _say(f"{group}\n")
-        for entry in catalogue(group):
-            part = " (in part)" if entry.omits else ""
-            _say(f"{', '.join(entry.names)}{part}: {entry.summary}")
-            if entry.paper:
-                _say(f"    {entry.paper}")
-            if entry.omits:
-                _say(f"    left out: {entry.omits}")
-        _say("")
+    """List plug-ins: what each does, its paper, and what it leaves out of that."""
+    if kind and kind not in KINDS:
+        raise choose("kind of plug-in", kind, KINDS)
+    for each in [kind] if kind else KINDS:
+        if not kind:
+            say(f"{each}\n")
+        _list(each)
+        say("")
 
 
-def _say(text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
+def _list(kind: str) -> None:
+    entries = catalogue(kind)
+    for entry in entries:
+        part = " (in part)" if entry.omits else ""
+        say(f"{', '.join(entry.names)}{part}: {entry.summary}")
+        if entry.paper:
+            say(f"    {entry.paper}")
+        if entry.omits:
+            say(f"    left out: {entry.omits}")
+    if not entries:
+        say(f"none is built in: name yours as file.py:Name in {KINDS[kind].setting}")

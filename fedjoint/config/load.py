@@ -84,7 +84,8 @@ _TYPES = ("str", "list[str]")
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key says more than that the right one is missing.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     # Where a value may be of several types, pydantic names the type, too.
     place = [str(part) for part in first["loc"] if part not in _TYPES]
     key = ".".join(place)

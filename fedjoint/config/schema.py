@@ -14,23 +14,27 @@ from fedjoint.config.section import Plugin, Section
 class OptimiserConfig(Section):
     """The clients' optimiser."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="which optimiser")
     lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="learning rate")
     momentum: float = Field(0.0, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="L2 (sgd, adam) or decoupled (adamw)"
     )
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1, description="of adam and adamw: of the mean gradient")
+    beta2: float = Field(0.999, ge=0, lt=1, description="of adam and adamw: of the mean square")
+    epsilon: float = Field(1e-8, gt=0, description="of adam and adamw: added to the root of that")
 
 
 class LocalConfig(Section):
     """Training on the clients."""
 
-    epochs: int | None = Field(None, ge=1, description="passes over the client's data per round")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="passes over the client's data per round; 1 where steps is not given",
+    )
     steps: int | None = Field(None, ge=1, description="optimiser steps per round")
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, description="examples in a minibatch")
     optimiser: OptimiserConfig = OptimiserConfig()
     lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the rate after each round")
     lr_scales: list[float] = Field(
@@ -41,7 +45,9 @@ class LocalConfig(Section):
     )
     options: dict[str, Any] = Field({}, description="options of the local method named here")
     sequential: bool = Field(False, description="train clients one by one, never batched")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the forward and the backward pass"
+    )
     compile: bool = Field(False, description="torch.compile the batched step")
 
     @model_validator(mode="after")
@@ -148,11 +154,11 @@ class EngineConfig(Plugin):
     min_nodes: int = Field(1, ge=1, description="nodes without which no round starts (deployed)")
     blocks: int = Field(0, ge=0, description="blocks of clients; 0: 4 to 64, by their number")
     threads: int = Field(1, ge=1, description="CPU threads per worker")
-    cpus_per_worker: float = Field(1.0, ge=0)
+    cpus_per_worker: float = Field(1.0, ge=0, description="CPUs that Ray sets aside for each")
     gpus_per_worker: float | None = Field(
         None, ge=0, description="whole or fraction; default: 1 / workers_per_gpu where Ray has GPUs"
     )
-    workers_per_gpu: int = Field(1, ge=1)
+    workers_per_gpu: int = Field(1, ge=1, description="workers that share a GPU")
     address: str | None = Field(None, description="join this Ray cluster (auto, or host:port)")
     cache_clients: int = Field(
         20_000, ge=1, description="clients whose private state a worker keeps in memory"
@@ -172,9 +178,9 @@ class OutputConfig(Section):
 class Config(Section):
     """A scenario: everything that decides a run's numbers, and where they go."""
 
-    name: str = "run"
-    seed: int = Field(0, ge=0, lt=2**63)
-    rounds: int = Field(30, ge=1)
+    name: str = Field("run", description="begins the names of run directories")
+    seed: int = Field(0, ge=0, lt=2**63, description="decides every random choice")
+    rounds: int = Field(30, ge=1, description="rounds of training")
     problem: str | None = Field(
         None, description="package.module:function or file.py:function, (config) -> Problem"
     )

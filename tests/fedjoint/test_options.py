@@ -94,6 +94,14 @@ def test_an_annotation_that_cannot_be_checked_is_left_to_the_plug_in():
     assert construct("it", single, {"one": own}) is own
 
 
+def test_whatever_a_plug_in_raises_is_one_line():
+    def build(size: int = 1):
+        raise ZeroDivisionError("out\nof luck")
+
+    with pytest.raises(UserError, match=r"^it: ZeroDivisionError: out$"):
+        construct("it", build, {})
+
+
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [

@@ -8,7 +8,7 @@ import pytest
 
 import fedjoint.registry
 from fedjoint.errors import UserError
-from fedjoint.registry import KINDS, find, load_object, registered
+from fedjoint.registry import KINDS, Kind, find, load_object, registered
 from fedjoint.strategies.fedavg import FedAvg
 
 
@@ -16,7 +16,7 @@ from fedjoint.strategies.fedavg import FedAvg
 def package(tmp_path, monkeypatch):
     """Add a file to a package of built-ins, as a new file in an editable checkout does."""
     (tmp_path / "rules").mkdir()
-    monkeypatch.setitem(KINDS, "strategies", KINDS["strategies"].__class__("strategy", "rules"))
+    monkeypatch.setitem(KINDS, "strategies", Kind("strategy", "strategy", "rules"))
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path / "rules"
     for name in [name for name in sys.modules if name.partition(".")[0] == "rules"]:

@@ -8,9 +8,8 @@ import pytest
 from fedjoint import registry
 from fedjoint.cli import main
 from fedjoint.cli.catalogue import catalogue
-from fedjoint.registry import registered
+from fedjoint.registry import KINDS, registered
 
-GROUPS = ("strategies", "methods", "scenarios")
 # Rules without a paper of their own.
 OURS = {"taskbalanced", "independent"}
 IN_PART = {
@@ -26,7 +25,7 @@ def told(monkeypatch, capsys, *arguments):
     return exit.value.code, capsys.readouterr()
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", KINDS)
 def test_everything_registered_is_there_once_and_in_words(group):
     entries = catalogue(group)
     assert sorted(name for entry in entries for name in entry.names) == registered(group)
@@ -53,7 +52,7 @@ def test_the_list_says_so_beside_the_name(monkeypatch, capsys):
     code, out = told(monkeypatch, capsys)
     assert not code
     lines = out.out.splitlines()
-    assert all(group in lines for group in GROUPS)
+    assert all(group in lines for group in KINDS)
     at = next(n for n, line in enumerate(lines) if line.startswith("fedhca2 (in part): "))
     assert "CVPR 2024, https://arxiv.org/abs/2311.13250" in lines[at + 1]
     assert lines[at + 2].startswith("    left out: weights learnt per client")
@@ -70,9 +69,15 @@ def test_an_unknown_group_is_one_line(monkeypatch, capsys):
     code, out = told(monkeypatch, capsys, "method")
     assert code == 2
     assert out.err.strip() == (
-        "error: unknown list 'method': allowed are methods, scenarios, strategies; "
+        "error: unknown kind of plug-in 'method': allowed are backbones, balances, callbacks, "
+        "compressions, engines, methods, metrics, scenarios, sources, strategies; "
         "did you mean 'methods'?"
     )
+
+
+def test_a_kind_without_built_ins_says_how_to_name_one(monkeypatch, capsys):
+    _, out = told(monkeypatch, capsys, "callbacks")
+    assert out.out.strip() == "none is built in: name yours as file.py:Name in callbacks"
 
 
 def test_what_cannot_be_loaded_does_not_hide_the_rest(monkeypatch):

@@ -93,3 +93,18 @@ def test_fewer_bytes_are_reported(tmp_path):
     assert up({"name": "none"}) == 4
     assert up({"name": "int8"}) == pytest.approx(1, abs=0.01)
     assert up(plugin("topk", fraction=0.01)) == pytest.approx(0.02 * 4, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"name": "topp"}, "unknown compression 'topp': allowed are int8, topk; did you mean"),
+        (plugin("topk", fraction=2), "option fraction = 2: a number > 0 and <= 1 is allowed"),
+        ({"name": "collections:Counter"}, "Counter is no fedjoint.Compression"),
+    ],
+)
+def test_a_compression_that_cannot_be_had_is_one_line_before_there_is_a_run(config, said, tmp_path):
+    tree = {"strategy": {"compression": config}, "output": {"dir": str(tmp_path / "runs")}}
+    with pytest.raises(UserError, match=said) as error:
+        simulate(check(tree))
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())

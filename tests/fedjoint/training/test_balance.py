@@ -1,9 +1,11 @@
 """One step of GradNorm against autograd on the paper's loss; DWA against its formula."""
 
+import pytest
 import torch
 
 from fedjoint import Task
 from fedjoint.config.schema import BalanceConfig
+from fedjoint.errors import UserError
 from fedjoint.training.balance import make_balance
 
 TASKS = [Task(name, "regression", 1) for name in ("a", "b", "c")]
@@ -58,3 +60,19 @@ def test_dwa_is_the_softmax_of_the_last_two_rounds_ratios():
     for before, last, weights in zip(rounds[:-1], rounds[1:], found[1:], strict=True):
         powers = torch.exp(torch.tensor(last) / torch.tensor(before) / 2.0)
         torch.testing.assert_close(weights, 3 * powers / powers.sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("fixed", {"weights": {"d": 1.0}}, "unknown task in balance.options.weights 'd'"),
+        ("fixed", {"weights": {"a": -1.0}}, "option weights.a = -1.0"),
+        ("dwa", {"temperature": 0}, "balance dwa: option temperature = 0: a number > 0 is allowed"),
+        ("gradnorm", {"tasks": []}, "unknown option of balance gradnorm 'tasks'"),
+        ("collections:Counter", {}, "Counter is no fedjoint.Balance"),
+    ],
+)
+def test_a_balance_that_cannot_be_had_is_one_line(name, options, said):
+    with pytest.raises(UserError, match=said) as error:
+        rule(name, **options)
+    assert "\n" not in str(error.value)
