@@ -42,6 +42,9 @@ class Problem:
     example: Tensor
 
     def __post_init__(self) -> None:
+        if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
+            has = getattr(self.example, "shape", type(self.example).__name__)
+            raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
         names = tuple(task.name for task in self.tasks)
         if names != tuple(self.data.task_names):
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")

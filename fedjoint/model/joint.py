@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class JointModel(nn.Module):
         learnt: dict[str, Tensor] = dict(self.backbone.named_parameters())
         buffers: dict[str, Tensor] = {}
         if self.norm == "shared":
-            buffers = {n: b for n, b in self.backbone.named_buffers() if b.is_floating_point()}
+            buffers = dict(self._buffers_that_move())
         else:
             kept = set(self._normalisation())
             learnt = {n: p for n, p in learnt.items() if n not in kept}
@@ -50,12 +51,30 @@ class JointModel(nn.Module):
 
     def private(self, tasks: Iterable[str]) -> dict[str, Tensor]:
         """Return what a client with ``tasks`` keeps: heads, and whatever is not shared."""
-        shared = self.layout().shapes
+        shared, constants = self.layout().shapes, self._constants()
         prefixes = ("backbone.", *(f"heads.{task}." for task in tasks))
         return {
             name: tensor.detach().clone()
             for name, tensor in self.state_dict().items()
-            if name not in shared and name.startswith(prefixes)
+            if name not in shared and name not in constants and name.startswith(prefixes)
+        }
+
+    def _buffers_that_move(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the backbone's floating-point buffers, but for constants."""
+        persistent, constants = self.backbone.state_dict(), self._constants()
+        for name, buffer in self.backbone.named_buffers():
+            constant = name not in persistent or f"backbone.{name}" in constants
+            if buffer.is_floating_point() and not constant:
+                yield name, buffer
+
+    def _constants(self) -> set[str]:
+        """Return the names of the state that is neither sent nor kept: the module's own serves all.
+
+        These are buffers that are not finite, such as masks, and further names of one parameter.
+        """
+        buffers = {n for n, b in self.named_buffers() if not b.isfinite().all()}
+        return buffers | {n for n, _ in self.named_parameters(remove_duplicate=False)} - {
+            n for n, _ in self.named_parameters()
         }
 
     def _normalisation(self) -> Iterable[str]:
@@ -85,24 +104,67 @@ def build_model(
         UserError: the backbone cannot be built, or does not take such inputs.
     """
     with seeded(torch.device("cpu"), int(derive(seed, Purpose.BACKBONE))):
-        try:
-            body = backbone()
-            body.eval()
-            with torch.no_grad():
-                # Twice: BatchNorm without running statistics takes no single example.
-                features = body(torch.cat([example, example])).shape[-1]
-        except UserError:
-            raise
-        except Exception as error:  # whatever a module may raise
-            inputs = f"{tuple(example.shape[1:])} {str(example.dtype).removeprefix('torch.')}"
-            why = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"the backbone does not take inputs of {inputs}: {why}; set model.backbone"
-            ) from error
+        body = _build(backbone)
+        body.eval()
+        # Twice: BatchNorm without running statistics takes no single example.
+        features = _features(body, torch.cat([example, example]))
     body.train()
     heads = {}
     for task in tasks:
         # By name: a machine that lacks other tasks makes the same head.
         with seeded(torch.device("cpu"), int(derive(seed, Purpose.HEAD, task.name))):
-            heads[task.name] = task.make_head(features)
-    return JointModel(body, heads, norm)
+            heads[task.name] = copy.deepcopy(task.make_head(features))
+    model = JointModel(body, heads, norm)
+    _check_types(model)
+    return model
+
+
+def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
+    """Return a module of our own, whatever else the factory's caller does with what it returns."""
+    try:
+        body = copy.deepcopy(backbone())
+    except UserError:
+        raise
+    except Exception as error:  # whatever a factory may raise
+        raise UserError(f"the backbone cannot be built: {_words(error)}") from error
+    if not isinstance(body, nn.Module):
+        raise UserError(
+            f"the backbone's factory returns {type(body).__name__}: return a torch.nn.Module"
+        )
+    return body
+
+
+def _features(body: nn.Module, examples: Tensor) -> int:
+    """Return the number of features that ``body`` makes of an input."""
+    inputs = f"{tuple(examples.shape[1:])} {str(examples.dtype).removeprefix('torch.')}"
+    try:
+        with torch.no_grad():
+            features = body(examples)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a module may raise
+        raise UserError(
+            f"the backbone does not take inputs of {inputs}: {_words(error)}; set model.backbone"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(examples):
+        has = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise UserError(
+            f"of {len(examples)} inputs of {inputs} the backbone makes {has}: return a tensor "
+            f"[{len(examples)}, features]"
+        )
+    return features.shape[1]
+
+
+def _check_types(model: JointModel) -> None:
+    """Refuse what would train in another type than it has."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{name} is {kind}, and only float32 is trained: call .float() on the model; for "
+                "mixed precision, set local.precision = 'bfloat16'"
+            )
+
+
+def _words(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

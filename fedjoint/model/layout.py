@@ -55,7 +55,7 @@ class Layout:
         lead, views, start = flat.shape[:-1], {}, 0
         for name, shape in self.shapes.items():
             stop = start + prod(shape)
-            views[name] = flat[..., start:stop].view(*lead, *shape)
+            views[name] = flat[..., start:stop].view((*lead, *shape))
             start = stop
         return views
 

@@ -45,7 +45,7 @@ def to_record(arrays: Mapping[str, Tensor | np.ndarray]) -> ArrayRecord:
         if isinstance(values, Tensor):
             values = values.detach().cpu().numpy()
         # One by one: a record made of a dict copies every array, as bytes.
-        record[name] = Array(np.ascontiguousarray(values))
+        record[name] = Array(np.asarray(values, order="C"))
     return record
 
 
