@@ -174,7 +174,7 @@ def test_natural_clients_of_a_table(tmp_path):
             {"source": plugin("synthetic", conflict_degrees=181)},
             "conflict_degrees = 181: a number >= 0 and <= 180",
         ),
-        ({"source": "collections:Counter"}, "it is no fedjoint.Source"),
+        ({"source": "collections:Counter"}, "Counter is no fedjoint.Source"),
         ({"clients": 1000}, "1797 examples do not give 1000 clients 8 each"),
         (
             {"partition": "iid", "examples_per_client": 1798},
