@@ -6,38 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedjoint.errors import choose
+from fedjoint.errors import UserError, choose
+from fedjoint.model.losses import (
+    Loss,
+    multiclass_loss,
+    multilabel_loss,
+    per_example,
+    regression_loss,
+)
 from fedjoint.model.metric import Metric, make_metric
 from fedjoint.model.metrics.accuracy import accuracy
 from fedjoint.model.metrics.micro_f1 import micro_f1
 from fedjoint.model.metrics.r2 import r2
-
-
-def multiclass_loss(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy per example: ``[n, classes]``, ``[n]`` -> loss ``[n]``, known ``[n]``."""
-    known = y >= 0
-    # As F.cross_entropy, which under vmap is put together from slower parts.
-    chosen = F.log_softmax(output, 1).gather(1, y.clamp(min=0)[:, None]).squeeze(1)
-    return torch.where(known, -chosen, 0), known
-
-
-def multilabel_loss(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy per example, averaged over the labels ``[n, labels]``."""
-    known = ~y.isnan().any(-1)
-    loss = F.binary_cross_entropy_with_logits(output, y.nan_to_num(), reduction="none").mean(-1)
-    return torch.where(known, loss, 0), known
-
-
-def regression_loss(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error per example, averaged over the targets ``[n, outputs]``."""
-    known = ~y.isnan().any(-1)
-    return torch.where(known, ((output - y.nan_to_num()) ** 2).mean(-1), 0), known
-
-
-Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # kind -> default loss, default metric
 KINDS: dict[str, tuple[Loss, Metric]] = {
@@ -59,11 +41,13 @@ class Task:
         outputs: classes, labels or targets.
         head: builds the head from the number of features; by default one linear layer.
         loss: per-example loss ``(output, y) -> (loss [n], known [n] bool)``, zero where a label
-            is missing; by default the kind's. It runs under ``torch.func.vmap``.
+            is missing; by default the kind's. It runs under ``torch.func.vmap``. A loss of
+            ``torch.nn`` with a ``reduction`` is made one.
         metric: what is reported, or its registered name; by default accuracy, micro F1 or R2.
 
     Raises:
-        UserError: the kind or the metric is unknown, or ``outputs`` is too small.
+        UserError: the kind or the metric is unknown, ``outputs`` is too small, PyTorch cannot have
+            a head of that name, or the loss or the metric is none.
     """
 
     name: str
@@ -74,18 +58,31 @@ class Task:
     metric: Metric | str | None = None
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
         if self.kind not in KINDS:
             raise choose(f"kind of task {self.name!r}", self.kind, KINDS)
         least = 2 if self.kind == "multiclass" else 1
-        if self.outputs < least:
+        if type(self.outputs) is not int or self.outputs < least:
             raise choose(
                 f"outputs of {self.kind} task {self.name!r}",
                 str(self.outputs),
                 [f"{least} or more"],
             )
-
+        for what in ("head", "loss"):
+            given = getattr(self, what)
+            if given is not None and not callable(given):
+                raise UserError(
+                    f"the {what} of task {self.name!r} is {type(given).__name__}, no function"
+                )
+        if isinstance(self.loss, nn.Module) and hasattr(self.loss, "reduction"):
+            object.__setattr__(self, "loss", per_example(self.loss))
         if isinstance(self.metric, str):
             object.__setattr__(self, "metric", make_metric(self.metric, {}))
+        if self.metric is not None and not isinstance(self.metric, Metric):
+            raise UserError(
+                f"the metric of task {self.name!r} is {type(self.metric).__name__}: give a "
+                "fedjoint.Metric, or a name of fedjoint list metrics"
+            )
 
     def make_head(self, features: int) -> nn.Module:
         """Build a fresh head for ``features`` inputs."""
@@ -106,3 +103,14 @@ class Task:
         if self.kind == "multiclass":
             return torch.full((n,), -1, dtype=torch.int64)
         return torch.full((n, self.outputs), float("nan"))
+
+
+def _check_name(name: object) -> None:
+    """Refuse what cannot name a head, a column and an array."""
+    if not isinstance(name, str) or not name.isprintable() or not name.strip():
+        raise UserError(f"a task is named {name!r}: give it a name that can be printed")
+    if "." in name or "/" in name or hasattr(nn.ModuleDict(), name):
+        raise UserError(
+            f"a task is named {name!r}, which PyTorch cannot have as the name of a head: leave "
+            "out '.' and '/', and words such as 'type' and 'keys'"
+        )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.node.jobs import Jobs, Members, Start, attempt
+from fedjoint.node.jobs import Jobs, Members, Start
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import EvaluateRequest
@@ -46,10 +46,11 @@ class Evaluation:
         failed: list[ClientFailure] = []
         sums: dict[str, list[Tensor]] = {}
         blocks: dict[str, list[int]] = {}
+        evaluate = partial(self._evaluate, start)
         for block, chunks in self._jobs.blocks(request.asked, request.rounds):
             totals: dict[str, Tensor] = {}
             for chunk in chunks:
-                for members, (each, good) in attempt(partial(self._evaluate, start), chunk, failed):
+                for members, (each, good) in self._jobs.attempt(evaluate, chunk, failed):
                     rows = good.numpy()
                     failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~rows].tolist()]
                     values[members.rows[rows]] = self._values(each)[rows]

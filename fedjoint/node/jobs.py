@@ -72,6 +72,7 @@ class Jobs:
         self, trainer: Trainer, state: PrivateState, places: Mapping[int, int] | None
     ) -> None:
         self.trainer, self.state, self._places = trainer, state, places
+        self._logged: set[str] = set()  # one traceback for each reason
 
     def blocks(self, asked: Asked, rounds: np.ndarray) -> Iterator[tuple[int, list[Members]]]:
         """Yield the number of each block, and its clients as they form jobs.
@@ -106,30 +107,30 @@ class Jobs:
             raise UserError(f"asked for clients {strangers} that do not live on this node")
         return np.array([self._places[client] for client in ids.tolist()], np.int64)
 
+    def attempt(
+        self, act: Callable[[Members], T], members: Members, failed: list[ClientFailure]
+    ) -> Iterator[tuple[Members, T]]:
+        """Do something for clients at once; where that fails, one by one: only the bad fail.
 
-def attempt(
-    act: Callable[[Members], T], members: Members, failed: list[ClientFailure]
-) -> Iterator[tuple[Members, T]]:
-    """Do something for clients at once; where that fails, one by one, so that only the bad fail.
+        Args:
+            act: does it.
+            members: the clients.
+            failed: is told of the clients for whom it failed.
 
-    Args:
-        act: does it.
-        members: the clients.
-        failed: is told of the clients for whom it failed.
-
-    Yields:
-        Clients, and what ``act`` returned for them.
-    """
-    try:
-        result = act(members)
-    except Exception as error:  # a client's data or model may raise anything
-        if not isinstance(error, UserError):
-            log.exception("clients %s failed", members.ids.tolist())
-        if len(members.ids) > 1:
-            for row in range(len(members.ids)):
-                yield from attempt(act, members.part(slice(row, row + 1)), failed)
-            return
-        why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        failed.append(ClientFailure(int(members.ids[0]), why))
-    else:
-        yield members, result
+        Yields:
+            Clients, and what ``act`` returned for them.
+        """
+        try:
+            result = act(members)
+        except Exception as error:  # a client's data or model may raise anything
+            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            if not isinstance(error, UserError) and why not in self._logged:
+                self._logged.add(why)
+                log.exception("clients %s failed", members.ids.tolist())
+            if len(members.ids) > 1:
+                for row in range(len(members.ids)):
+                    yield from self.attempt(act, members.part(slice(row, row + 1)), failed)
+                return
+            failed.append(ClientFailure(int(members.ids[0]), why))
+        else:
+            yield members, result

@@ -15,6 +15,7 @@ from fedjoint.errors import UserError
 from fedjoint.node.evaluate import Evaluation
 from fedjoint.node.jobs import Jobs, Start
 from fedjoint.node.private import PrivateState
+from fedjoint.node.rehearsal import rehearse
 from fedjoint.node.sinks import make_sink
 from fedjoint.node.store import StateStore
 from fedjoint.node.train import Training
@@ -69,7 +70,7 @@ class Node:
         self.store = StateStore(store) if store else None
         self.state = PrivateState(self.store, config.engine.cache_clients, self.trainer.device)
         self.places, self.write_through = clients, write_through
-        self.generation = -1
+        self.generation, self.rehearsed = -1, False
         self.methods: dict[str, LocalMethod] = {}
         jobs = Jobs(self.trainer, self.state, clients)
         self.training, self.evaluation = Training(jobs), Evaluation(jobs)
@@ -91,8 +92,15 @@ class Node:
         return self.persist(PersistRequest.unpack(message))
 
     def query(self, request: QueryRequest) -> RecordDict:
-        """Say who lives here: ids, sizes and tasks; and the initial backbone, where asked."""
+        """Say who lives here: ids, sizes and tasks; and the initial backbone, where asked.
+
+        Raises:
+            UserError: no client here can be trained and evaluated.
+        """
         data, trainer = self.problem.data, self.trainer
+        if not self.rehearsed:
+            rehearse(trainer, self._method(request.header))
+            self.rehearsed = True
         ids = rows = np.arange(len(data.sizes))
         if self.places is not None:
             ids, rows = (

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.node.jobs import Jobs, Members, Start, attempt
+from fedjoint.node.jobs import Jobs, Members, Start
 from fedjoint.node.sinks import Sink
 from fedjoint.protocol.compression import compress
 from fedjoint.protocol.reports import ClientFailure, ClientReports
@@ -70,10 +70,11 @@ class Training:
         failed: list[ClientFailure] = []
         extras: dict[str, np.ndarray] = {}
         seconds, sent = [], 0
+        train = partial(self._train, start)
         for _, chunks in self._jobs.blocks(request.asked, request.rounds):
             tick = time.perf_counter()
             for chunk in chunks:
-                for members, trained in attempt(partial(self._train, start), chunk, failed):
+                for members, trained in self._jobs.attempt(train, chunk, failed):
                     good = trained.reports.good
                     failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~good].tolist()]
                     reports.put(members.rows, trained.reports)

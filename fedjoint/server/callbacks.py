@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.record import RoundRecord
 
 log = logging.getLogger("fedjoint.server.serve")
+
+_ALIKE = 3  # failures for one reason that are logged one by one
 
 EVERY = 10.0  # seconds between two signs of life
 
@@ -154,10 +157,17 @@ class Log(Callback):
 
     def after_round(self, record: RoundRecord) -> None:
         number, clients = record.round, record.clients
+        alike, said = Counter(failure.reason for failure in clients.failed), set()
         for failure in clients.failed:
-            text = f"round {number}: {who(failure.client, failure.name)}: {failure.reason}"
+            count = alike[failure.reason]
+            if failure.reason in said and count > _ALIKE:
+                continue  # said with the first of them
+            said.add(failure.reason)
+            others = f" and {count - 1} others" if count > _ALIKE else ""
+            whom = who(failure.client, failure.name) + others
             details = {"node": str(failure.node), "name": failure.name}
             # On a console, the progress bar says so already.
+            text = f"round {number}: {whom}: {failure.reason}"
             event(log, logging.INFO, "failure", text, round=number, **details)
         text = f"round {number} of {self._rounds}: {clients.trained} of {clients.asked} clients"
         event(
@@ -175,6 +185,35 @@ class Log(Callback):
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         number = checkpoint.round
         event(log, logging.INFO, "checkpoint", f"round {number}: checkpoint", round=number)
+
+
+class GiveUp(Callback):
+    """Ends a run in which nothing has trained for a few rounds: the next would go as they did.
+
+    Args:
+        deployed: whether nodes may come back; then only what clients say themselves counts.
+    """
+
+    rounds = 3
+
+    def __init__(self, deployed: bool) -> None:
+        self._deployed = deployed
+        self._barren: list[RoundRecord] = []
+
+    def after_round(self, record: RoundRecord) -> None:
+        failed = [f for f in record.clients.failed if not self._deployed or f.client is not None]
+        if record.clients.trained or not failed:
+            self._barren = []
+            return
+        self._barren.append(record)
+        if len(self._barren) < self.rounds:
+            return
+        reasons = Counter(f.reason for each in self._barren for f in each.clients.failed)
+        ((why, count),) = reasons.most_common(1)
+        raise UserError(
+            f"nobody trained in rounds {self._barren[0].round} to {record.round}; of "
+            f"{reasons.total()} failures {count} say: {why}"
+        )
 
 
 class Heartbeat(Callback):

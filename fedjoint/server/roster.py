@@ -91,6 +91,9 @@ class Roster:
                 return
             hopeless = not len(self.people.ids) and len(present) >= least
             if hopeless or time.monotonic() >= end:
+                why = set(self.refused.values())
+                if not self.deployed and not self.nodes and len(why) == 1:
+                    raise UserError(why.pop())  # not the node's own fault, but the run's
                 reasons = "; ".join(f"node {n}: {why}" for n, why in self.refused.items())
                 raise UserError(
                     f"{len(self.nodes)} of {len(present)} nodes can take part, "

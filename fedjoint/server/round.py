@@ -33,7 +33,7 @@ from fedjoint.server.agreement import diagnose
 from fedjoint.server.collect import Collector
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.run import Run
-from fedjoint.server.strategy import checked_merge
+from fedjoint.server.strategy import MergeError, checked_merge
 
 log = logging.getLogger("fedjoint.server.round")
 
@@ -164,6 +164,8 @@ def _merge(run: Run, plan: Plan, collected: Collector) -> _Merged:
         updates = collected.updates(run.parameters, plan.round)
         step = checked_merge(run.strategy, updates)
     except UserError as error:
+        if isinstance(error, MergeError) and not len(run.ledger.clients):
+            raise  # nothing was ever merged, and the next rounds would go as this one
         log.error("round %d: the previous backbone is kept: %s", plan.round, error)
         return _Merged(kept=str(error))
     found = diagnose(updates, step, *collected.compared(updates)) if plan.diagnosed else None

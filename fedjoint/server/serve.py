@@ -16,7 +16,7 @@ from fedjoint.model.tasks import Task
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.record import RoundRecord
-from fedjoint.server.callbacks import Callback, Heartbeat, Keeper, Log, make_callbacks
+from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
 from fedjoint.server.round import StateLostError, run_round
@@ -97,6 +97,7 @@ def _begin(
         if run.generation == generation:
             run.write_nodes(roster.report())
 
+    own = [Keeper(run, generation), Heartbeat(beat), Log()]
     reference = config.diagnostics.reference
     begun = Run(
         config=config,
@@ -104,7 +105,7 @@ def _begin(
         grid=grid,
         strategy=strategy,
         roster=roster,
-        callbacks=[Keeper(run, generation), Heartbeat(beat), Log(), *callbacks],
+        callbacks=[*own, *callbacks, GiveUp(roster.deployed)],
         reference=Reference(reference, config) if reference else None,
         generation=generation,
         resumed_from=resumed_from,
@@ -171,8 +172,12 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
 
 
 def _check_trained(records: Sequence[RoundRecord]) -> None:
-    """Raise a UserError where nobody ever trained: the backbone is the first one."""
+    """Raise a UserError where nothing ever was merged: the backbone is the first one."""
     if any(record.clients.trained for record in records):
+        if all(record.kept for record in records):
+            raise UserError(
+                f"no merge succeeded in any of {len(records)} rounds; the last: {records[-1].kept}"
+            )
         return
     reasons = Counter(f.reason for record in records for f in record.clients.failed)
     ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]

@@ -164,12 +164,16 @@ def checked_broadcast(strategy: JointStrategy, backbone: Tensor, round: int) -> 
     return extra
 
 
+class MergeError(UserError):
+    """A strategy's merge is wrong in itself, whatever it is given."""
+
+
 def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
     """Return the ``[P]`` float32 step of ``strategy``; where it fails, its state stays as it was.
 
     Raises:
-        UserError: the merge fails, returns or leaves as state what it may not, or changes the
-            updates.
+        UserError: the merge refuses the updates, or its step is not finite.
+        MergeError: it fails, returns or leaves as state what it may not, or changes the updates.
     """
     # Cloned, as a merge may change tensors in place.
     before = {name: value.clone() for name, value in strategy.state.items()}
@@ -178,19 +182,21 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
         step = strategy.merge(updates)
         if not isinstance(step, Tensor) or step.shape != updates.backbone.shape:
             shape = tuple(step.shape) if isinstance(step, Tensor) else type(step).__name__
-            raise UserError(f"merge returned {shape}, not {tuple(updates.backbone.shape)}")
+            raise MergeError(f"merge returned {shape}, not {tuple(updates.backbone.shape)}")
         step = step.detach().to(updates.backbone)
         if not torch.isfinite(step).all():
             raise UserError("merge returned a step that is not finite")
         check_tensors("state", strategy.state)
         for name, version in _versions(updates).items():
             if version != versions[name]:
-                raise UserError(f"merge changed updates.{name} in place; change a copy of it")
+                raise MergeError(f"merge changed updates.{name} in place; change a copy of it")
     except Exception as error:  # a plug-in may raise anything
         strategy.state = before
-        if not isinstance(error, UserError):
-            log.exception("merge failed")
-        raise UserError(f"{type(strategy).__name__}: {error}") from error
+        name = type(strategy).__name__
+        if isinstance(error, UserError):
+            raise type(error)(f"{name}: {error}") from error
+        log.exception("merge failed")
+        raise MergeError(f"{name}: merge fails: {type(error).__name__}: {error}") from error
     return step
 
 

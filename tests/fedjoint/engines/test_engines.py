@@ -87,14 +87,12 @@ def test_a_failing_client_is_named_and_the_rest_go_on(tmp_path):
     assert result.records[0].clients.trained == 6
 
 
-def test_too_few_clients_keep_the_backbone(tmp_path):
+def test_a_run_with_too_few_clients_throughout_is_an_error(tmp_path):
     problem = build_problem(config(tmp_path))
     real = problem.data.client
     problem.data.client = lambda index: real(9 if index == 3 else index)  # there are seven
-    result = simulate(config(tmp_path, strategy={"min_clients": 7}), problem)
-    initial = build_problem(config(tmp_path)).model(config(tmp_path)).state_dict()
-    assert all(torch.equal(t, initial[n]) for n, t in result.backbone.items())
-    assert "min_clients" in result.records[0].kept
+    with pytest.raises(UserError, match=r"no merge succeeded .*6 clients trained, strategy.min"):
+        simulate(config(tmp_path, strategy={"min_clients": 7}), problem)
 
 
 def test_more_clients_than_a_round_has_are_not_waited_for(tmp_path):
@@ -140,12 +138,10 @@ def test_a_strategy_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "words"), [("Wrong", "merge returned"), ("Bad", "not finite")])
-def test_a_bad_merge_is_reported_and_the_backbone_kept(tmp_path, kind, words):
+def test_a_run_without_a_merge_is_an_error(tmp_path, kind, words):
     (tmp_path / "mine.py").write_text(PLUGIN)
-    result = simulate(config(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:{kind}"}))
-    assert all(words in r.kept and kind in r.kept for r in result.records)
-    initial = build_problem(result.config).model(result.config).state_dict()
-    assert all(torch.equal(t, initial[n]) for n, t in result.backbone.items())
+    with pytest.raises(UserError, match=f"{kind}: .*{words}"):
+        simulate(config(tmp_path, strategy={"name": f"{tmp_path / 'mine.py'}:{kind}"}))
 
 
 def test_a_message_of_another_version_is_refused():

@@ -1,18 +1,22 @@
 """Callbacks: what they hear, how they stop a run; the heartbeat goes on in a long round."""
 
+import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from support.records import make_record
 
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.registry import load_object
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.record import Failure, Participation
 from fedjoint.server import callbacks
-from fedjoint.server.callbacks import make_callbacks
+from fedjoint.server.callbacks import GiveUp, Log, make_callbacks
 from fedjoint.simulation import resume, simulate
 
 
@@ -29,7 +33,7 @@ def test_it_beats_until_the_end_whatever_a_beat_raises(monkeypatch, caplog):
 
     heart = callbacks.Heartbeat(beat)
     heart.on_run_begin(Config(), Path())
-    assert beats == [threading.current_thread()]
+    assert beats[0] is threading.current_thread()
     assert thrice.wait(60)
     heart.on_run_end(None)
     assert "no sign of life: disk full" in caplog.text
@@ -110,6 +114,44 @@ def test_a_callback_that_raises_ends_the_run(tmp_path):
 def test_what_is_no_callback_is_one_line(tmp_path):
     with pytest.raises(UserError, match="callback 3: give a fedjoint"):
         simulate(configure(tmp_path), callbacks=[3])
+
+
+def barren(round, reason="too hot", client=0):
+    failed = (Failure(client, 1, reason),)
+    clients = Participation(asked=1, trained=0, ids=(), failed=failed)
+    return replace(make_record(round), clients=clients)
+
+
+def test_a_run_in_which_nobody_trains_ends_with_the_reason():
+    give_up = GiveUp(deployed=False)
+    give_up.after_round(barren(1))
+    give_up.after_round(barren(2))
+    give_up.after_round(make_record(3))
+    give_up.after_round(barren(4))
+    give_up.after_round(barren(5))
+    with pytest.raises(UserError, match=r"nobody trained in rounds 4 to 6; of 3 .* 3 say: too hot"):
+        give_up.after_round(barren(6))
+
+
+def test_nodes_that_may_come_back_are_waited_for():
+    give_up = GiveUp(deployed=True)
+    for round in range(1, 9):
+        give_up.after_round(barren(round, client=None))
+
+
+def test_many_failures_for_one_reason_are_one_line(caplog):
+    failed = tuple(Failure(client, 1, "too hot", "west") for client in range(40))
+    failed += (Failure(99, 1, "too cold", "west"),)
+    clients = Participation(asked=41, trained=0, ids=(), failed=failed)
+    log = Log()
+    log.on_run_begin(Config(), Path())
+    with caplog.at_level(logging.INFO):
+        log.after_round(replace(make_record(1), clients=clients))
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[:2] == [
+        "round 1: client 0 (node west) and 39 others: too hot",
+        "round 1: client 99 (node west): too cold",
+    ]
 
 
 OWN = """

@@ -1,0 +1,180 @@
+"""Before the first round: one client goes through loss, metric, step and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from fedjoint.data.base import Client
+from fedjoint.errors import UserError
+from fedjoint.model.tasks import Task
+from fedjoint.randomness import seeded, seeded_elsewhere
+from fedjoint.training.cohort import Cohort, gather
+from fedjoint.training.method import LocalMethod
+from fedjoint.training.trainer import Trainer
+
+T = TypeVar("T")
+
+_TRIED = 3  # clients with the same tasks, until one passes
+_SETS = 8  # sets of tasks, of which a client is tried
+
+
+def rehearse(trainer: Trainer, method: LocalMethod) -> None:
+    """Try a client of each set of tasks on a few of its examples; nothing of that is kept.
+
+    A client whose own data is bad does not keep the others from training: the next is tried.
+
+    Args:
+        trainer: of the node.
+        method: the run's local method.
+
+    Raises:
+        UserError: no client tried could be trained and evaluated; the line says where that failed.
+    """
+    trainer.traits  # noqa: B018 - what is wrong with the model itself is said first
+    passed, bad_data = False, None
+    for places in _candidates(trainer):
+        errors: list[UserError] = []
+        for place in places.tolist():
+            try:
+                with seeded(trainer.device, 0), seeded_elsewhere(0):
+                    _try(trainer, method, place)
+            except UserError as error:
+                errors.append(error)
+            else:
+                passed = True
+                break
+        else:
+            for own in errors:
+                if not isinstance(own, _DataError):
+                    raise own
+            bad_data = bad_data or next(iter(errors), None)
+    if bad_data and not passed:
+        raise bad_data
+
+
+class _DataError(UserError):
+    """A client's own data is bad, and others may have better."""
+
+
+def _candidates(trainer: Trainer) -> Iterator[np.ndarray]:
+    """Yield a few clients for each set of tasks, those with examples first."""
+    data = trainer.problem.data
+    _, sets = np.unique(data.tasks, axis=0, return_inverse=True)
+    for number in range(min(_SETS, int(sets.max(initial=-1)) + 1)):
+        own = np.flatnonzero((sets.reshape(-1) == number) & (data.sizes > 0))
+        yield own[:_TRIED]
+
+
+def _try(trainer: Trainer, method: LocalMethod, place: int) -> None:
+    cohort = _few(trainer, place)
+    received = trainer.layout.flat(trainer.model.state_dict()).to(trainer.device)
+    _check_tasks(trainer, cohort)
+    _step(trainer, LocalMethod(), cohort, received)
+    try:
+        _step(trainer, method, cohort, received)
+    except _BroadcastError:
+        return  # the method trains with what the strategy sends, which is not here yet
+
+
+def _step(trainer: Trainer, method: LocalMethod, cohort: Cohort, received: Tensor) -> None:
+    fresh = trainer.fresh(cohort.tasks, method, received)
+    private = {name: tensor[None].clone() for name, tensor in fresh.items()}
+    job = trainer.job(cohort, 1, received, _Absent(), received[None].clone(), private)
+    job.budget = {**job.budget, "epochs": None, "steps": 1}
+    _named("a step of training", lambda: method.train(job))
+    _named("its evaluation", lambda: trainer.evaluate(cohort, *method.personal(job)))
+
+
+class _BroadcastError(Exception):
+    """The local method asked for a tensor of the strategy's broadcast."""
+
+
+class _Absent(dict[str, Tensor]):
+    def __missing__(self, name: str) -> Tensor:
+        raise _BroadcastError(name)
+
+
+def _few(trainer: Trainer, place: int) -> Cohort:
+    """Return a client's first examples, as many as a minibatch has."""
+    problem, size = trainer.problem, trainer.config.local.batch_size
+    at, one = np.array([place]), trainer.device
+    tasks = trainer.tasks(place)
+
+    class First:
+        def client(self, index: int) -> Client:
+            data = problem.data.client(index)
+            splits = (data.train, data.valid, data.test)
+            return Client(*(part.take(torch.arange(min(size, len(part)))) for part in splits))
+
+    try:
+        return _named(
+            f"the data of client {place}",
+            lambda: gather(First(), tasks, problem.example, at, at, [None], one),  # type: ignore[arg-type]
+        )
+    except UserError as error:
+        raise _DataError(str(error)) from error
+
+
+def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
+    (x, y), names = cohort.train.alone, [task.name for task in cohort.tasks]
+    state = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    outputs = _named("the model", lambda: functional_call(trainer.model, state, (x[0], names)))
+    for task in cohort.tasks:
+        labels = y[task.name][0]
+        _check_output(task, outputs[task.name], len(labels))
+        _check_loss(task, outputs[task.name].float(), labels)
+        _check_metric(task, outputs[task.name].detach(), labels)
+
+
+def _check_output(task: Task, output: Any, count: int) -> None:
+    shape = count, task.outputs
+    if not isinstance(output, Tensor) or output.shape != shape:
+        has = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"the head of task {task.name!r} gives {has}, and the task needs {shape}")
+
+
+def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
+    what = f"the loss of task {task.name!r}"
+    found = _named(what, lambda: task.loss_fn(output, labels))
+    if not isinstance(found, tuple) or len(found) != 2:
+        has = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(
+            f"{what} returns {has}: return every example's loss and whether its label is known, "
+            f"two tensors of shape ({len(labels)},)"
+        )
+    for part, name in zip(found, ("the losses", "what is known"), strict=True):
+        if not isinstance(part, Tensor) or part.shape != (len(labels),):
+            has = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise UserError(f"{what}: {name} are {has}, not of shape ({len(labels)},)")
+
+
+def _check_metric(task: Task, output: Tensor, labels: Tensor) -> None:
+    what = f"the metric of task {task.name!r}"
+    found = _named(what, lambda: task.metric_fn.statistics(output, labels))
+    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(labels):
+        has = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"{what}: its statistics are {has}, not of shape ({len(labels)}, k)")
+    value = _named(what, lambda: task.metric_fn.value(found.double().sum(0)))
+    if not isinstance(value, (int, float)):
+        raise UserError(f"{what}: its value is {type(value).__name__}, not a number")
+
+
+def _named(what: str, act: Callable[[], T]) -> T:
+    """Return what ``act`` returns; say what it was where the user's own code fails.
+
+    Raises:
+        UserError: it fails.
+    """
+    try:
+        return act()
+    except (UserError, _BroadcastError):
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        words = (str(error).strip() or "no message").splitlines()[0]
+        raise UserError(f"{what} fails: {type(error).__name__}: {words}") from error

@@ -1,0 +1,131 @@
+"""What is wrong with the user's own model, loss, metric or data is said before the first round."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fedjoint
+from fedjoint import Client, Examples, Metric, Problem, Task, UserError
+
+
+class Toy:
+    """Four clients with one task."""
+
+    task_names = ("a",)
+
+    def __init__(self, change=None, rows=40, tasks=1):
+        self.change, self.rows = change or (lambda index, examples: examples), rows
+        self.sizes, self.tasks = np.full(4, rows), np.ones((4, 1), bool)
+
+    def client(self, index):
+        x = torch.randn(self.rows, 8, generator=torch.Generator().manual_seed(index))
+        examples = self.change(index, Examples(x, {"a": (x[:, 0] > 0).long()}))
+        return Client(examples, examples, examples)
+
+
+def simulate(tmp_path, backbone=lambda: nn.Linear(8, 16), data=None, rounds=2, **task):
+    problem = Problem(
+        [Task("a", "multiclass", 2, **task)], backbone, data or Toy(), torch.zeros(1, 8)
+    )
+    config = {"rounds": rounds, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}}
+    return fedjoint.simulate(config, problem)
+
+
+class Broken(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        self.layer, self.act = nn.Linear(8, 16), act
+
+    def forward(self, x):
+        return self.act(self.layer(x))
+
+
+def only_training(features):
+    raise ZeroDivisionError("no such luck")
+
+
+def statistics(output, y):
+    return (output.argmax(1) == y).double()[:, None].repeat(1, 2)
+
+
+#: what is wrong -> arguments of ``simulate``, words of the error
+WRONG = {
+    "a loss of one number": (
+        {"loss": lambda output, y: output.sum()},
+        "the loss of task 'a' returns (): return every example's loss and whether",
+    ),
+    "a loss without what is known": (
+        {"loss": lambda output, y: output.sum(1)},
+        "the loss of task 'a' returns (16,)",
+    ),
+    "losses of the wrong shape": (
+        {"loss": lambda output, y: (output, y >= 0)},
+        "the losses are (16, 2), not of shape (16,)",
+    ),
+    "a loss that fails": (
+        {"loss": lambda output, y: 1 / 0},
+        "the loss of task 'a' fails: ZeroDivisionError: division by zero",
+    ),
+    "a metric that is a function": (
+        {"metric": lambda output, y: 1.0},
+        "the metric of task 'a' is function: give a fedjoint.Metric",
+    ),
+    "an unknown metric": ({"metric": "macro_f7"}, "unknown metric 'macro_f7'"),
+    "a metric that fails": (
+        {"metric": Metric("m", lambda output, y: output[:, 9], float)},
+        "the metric of task 'a' fails: IndexError",
+    ),
+    "statistics without rows": (
+        {"metric": Metric("m", lambda output, y: output.double().sum(0), float)},
+        "its statistics are (2,), not of shape (16, k)",
+    ),
+    "a metric without a value": (
+        {"metric": Metric("m", statistics, lambda sums: "good")},
+        "its value is str, not a number",
+    ),
+    "a head of another width": (
+        {"head": lambda features: nn.Linear(features, 3)},
+        "the head of task 'a' gives (16, 3), and the task needs (16, 2)",
+    ),
+    "labels of another type": (
+        {"data": Toy(lambda i, e: Examples(e.x, {"a": e.y["a"].to(torch.uint8)}))},
+        "client 0, task 'a': labels are torch.uint8",
+    ),
+    "inputs of another type": (
+        {"data": Toy(lambda i, e: Examples(e.x.double(), e.y))},
+        "client 0, train inputs are torch.float64 [8], and the model takes torch.float32 [8]",
+    ),
+    "data that cannot be read": (
+        {"data": Toy(lambda i, e: e.missing)},
+        "the data of client 0 fails: AttributeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_said_in_one_line_before_the_first_round(what, tmp_path):
+    wrong, words = WRONG[what]
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        simulate(tmp_path, **wrong)
+    assert "\n" not in str(error.value)
+    for run in tmp_path.glob("*/metrics.jsonl"):
+        assert not run.read_text()
+
+
+def test_one_client_s_bad_data_keeps_nobody_else_from_training(tmp_path):
+    def spoil(index, examples):
+        return Examples(examples.x.double(), examples.y) if index == 0 else examples
+
+    record = simulate(tmp_path, data=Toy(spoil)).records[-1]
+    assert record.clients.ids == (1, 2, 3)
+    assert [failure.client for failure in record.clients.failed] == [0]
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum")])
+def test_a_loss_of_pytorch_s_is_used_example_by_example(tmp_path, loss):
+    plain, own = (simulate(tmp_path, loss=each).backbone for each in (None, loss))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(own[name], tensor, rtol=1e-5, atol=1e-6)
