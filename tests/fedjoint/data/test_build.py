@@ -192,5 +192,5 @@ def test_names_that_no_head_can_have(tmp_path, column):
     file = tmp_path / "t.csv"
     file.write_text(f"f,{column}\n1,0\n2,1\n")
     config = DataConfig(source=plugin("csv", path=str(file), targets={column: "multiclass"}))
-    with pytest.raises(UserError, match=f"a task cannot be named '{column}'"):
+    with pytest.raises(UserError, match=f"a task is named '{column}', which PyTorch cannot have"):
         build_data(config, 0)
