@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from functools import cache, partial
 from math import isfinite
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from fedjoint.errors import UserError, choose
+from fedjoint.registry import KINDS, find
+
+T = TypeVar("T")
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -87,7 +90,7 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
     """Call ``make(*given, **options)`` once the options fit its signature and its annotations.
 
     Args:
-        what: is made, for errors.
+        what: what comes of it, for errors.
         make: a class or a function.
         options: option -> value.
         given: what it takes before its options.
@@ -113,6 +116,27 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
     except Exception as error:  # a plug-in may raise anything
         first = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{what}: {first}") from error
+
+
+def make_plugin(kind: str, name: str, options: Mapping[str, Any], base: type[T], *given: Any) -> T:
+    """Return a new plug-in of ``kind`` by registered name or reference.
+
+    Args:
+        kind: one of :data:`fedjoint.registry.KINDS`.
+        name: of the plug-in.
+        options: option -> value.
+        base: what the plug-in has to be; a public class of fedjoint.
+        given: what it takes before its options.
+
+    Raises:
+        UserError: there is none, an option is wrong, or it is no ``base``.
+    """
+    what = f"{KINDS[kind].one} {name}"
+    plugin = construct(what, find(kind, name), options, *given)
+    if not isinstance(plugin, base):
+        has = type(plugin).__name__
+        raise UserError(f"{what}: {has} is no fedjoint.{base.__name__}; subclass that")
+    return plugin
 
 
 def allowed_words(annotation: Any) -> str:

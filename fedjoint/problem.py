@@ -52,9 +52,9 @@ class Problem:
             raise UserError(f"two tasks have one name: {', '.join(names)}")
         clients = np.size(self.data.sizes)
         for field, shape in (("sizes", (clients,)), ("tasks", (clients, len(names)))):
-            found = getattr(self.data, field)
-            if not isinstance(found, np.ndarray) or found.shape != shape:
-                has = getattr(found, "shape", type(found).__name__)
+            array = getattr(self.data, field)
+            if not isinstance(array, np.ndarray) or array.shape != shape:
+                has = getattr(array, "shape", type(array).__name__)
                 raise UserError(f"data.{field} is {has}, not a NumPy array of shape {shape}")
         if (self.data.sizes < 0).any():
             raise UserError("a client has a negative number of examples")
@@ -103,8 +103,8 @@ def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, Plugin]) -> list[T
     for name in metrics:
         if name not in [task.name for task in tasks]:
             raise choose("task in metrics", name, [task.name for task in tasks])
-    made = {name: make_metric(metric.name, metric.options) for name, metric in metrics.items()}
-    return [replace(task, metric=made.get(task.name, task.metric)) for task in tasks]
+    chosen = {name: make_metric(metric.name, metric.options) for name, metric in metrics.items()}
+    return [replace(task, metric=chosen.get(task.name, task.metric)) for task in tasks]
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ class Backbone:
 
     def __call__(self) -> nn.Module:
         name = self.config.name
-        made = construct(
+        module = construct(
             f"backbone {name}", find("backbones", name), self.config.options, self.inputs
         )
-        if not isinstance(made, nn.Module):
-            raise UserError(f"backbone {name}: {type(made).__name__} is no torch.nn.Module")
-        return made
+        if not isinstance(module, nn.Module):
+            raise UserError(f"backbone {name}: {type(module).__name__} is no torch.nn.Module")
+        return module

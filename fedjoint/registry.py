@@ -125,10 +125,10 @@ def from_files() -> list[ModuleType]:
     return list(_files)
 
 
-def file_of(kind: str, name: str, found: Any) -> ModuleType | None:
-    """Return the module in which an object of ``kind`` was found by ``name``, where it is known."""
+def file_of(kind: str, name: str, thing: Any) -> ModuleType | None:
+    """Return the module in which an object of ``kind`` named ``name`` is; None: unknown."""
     builtin = sys.modules.get(f"{KINDS[kind].package}.{name}")
-    return builtin or sys.modules.get(getattr(found, "__module__", ""))
+    return builtin or sys.modules.get(getattr(thing, "__module__", ""))
 
 
 def _builtins(kind: str) -> set[str]:
@@ -153,8 +153,8 @@ def _builtin(kind: str, name: str) -> Any:
     except Exception as error:  # a file that its author is still at
         raise UserError(f"{one} {name!r}: cannot import {place}: {error}") from error
     member = KINDS[kind].member or name
-    found = [n for n in vars(module) if _plain(n) == _plain(member)]
-    names = [n for n in found if not ismodule(getattr(module, n))]
+    alike = [n for n in vars(module) if _plain(n) == _plain(member)]
+    names = [n for n in alike if not ismodule(getattr(module, n))]
     if not names:
         raise UserError(f"{one} {name!r}: {module.__file__} has no {member}; name it as the file")
     return getattr(module, member if member in names else names[0])

@@ -37,14 +37,14 @@ class Entry:
 
 def catalogue(kind: str) -> list[Entry]:
     """Return what is registered of a kind, by name."""
-    found: dict[Any, list[str]] = {}
+    names_of: dict[Any, list[str]] = {}
     broken: list[Entry] = []
     for name in registered(kind):
         try:
-            found.setdefault(find(kind, name), []).append(name)
+            names_of.setdefault(find(kind, name), []).append(name)
         except UserError as error:  # whatever another package registers may fail
             broken.append(Entry((name,), str(error)))
-    entries = [describe(kind, tuple(names), thing) for thing, names in found.items()]
+    entries = [describe(kind, tuple(names), thing) for thing, names in names_of.items()]
     return sorted(entries + broken, key=lambda entry: entry.names)
 
 
@@ -67,16 +67,16 @@ def _summary(kind: str, thing: Any, module: ModuleType | None) -> str:
 
 
 def _paper(thing: Any) -> str:
-    told = re.search(
+    section = re.search(
         r"^Papers?: (.+?)(?:\n\n|\Z)",
         inspect.cleandoc(thing.__doc__ or ""),
         re.MULTILINE | re.DOTALL,
     )
-    if told is None:
+    if section is None:
         return ""
-    same = re.fullmatch(r"as :class:`(\w+)`\.", told[1].strip())
+    same = re.fullmatch(r"as :class:`(\w+)`\.", section[1].strip())
     if same is None:
-        return _plain(told[1])
+        return _plain(section[1])
     return next((_paper(base) for base in thing.__mro__ if base.__name__ == same[1]), "")
 
 
@@ -94,10 +94,10 @@ def _options(kind: str, thing: Any) -> list[tuple[Option, str]]:
 def _arguments(doc: str) -> dict[str, str]:
     """Return what the section ``Args:`` of a docstring says, by argument."""
     section = re.search(r"^Args:\n(.+?)(?=^\S|\Z)", inspect.cleandoc(doc), re.MULTILINE | re.DOTALL)
-    found = re.findall(
+    arguments = re.findall(
         r"^    (\w+): (.+?)(?=^    \w|\Z)", section[1] if section else "", re.MULTILINE | re.DOTALL
     )
-    return {name: _plain(text) for name, text in found}
+    return {name: _plain(text) for name, text in arguments}
 
 
 def _plain(text: str) -> str:

@@ -31,13 +31,13 @@ def config_command(
 
 def describe_keys(section: type[Section], prefix: str = "") -> list[tuple[str, str, str, str]]:
     """Return key, type, default and meaning of every setting of a table and the tables in it."""
-    found = []
+    entries = []
     for name, field in section.model_fields.items():
         kind: Any = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            found += describe_keys(kind, f"{prefix}{name}.")
+            entries += describe_keys(kind, f"{prefix}{name}.")
             continue
         allowed = allowed_words(Annotated[(kind, *field.metadata)] if field.metadata else kind)
         default = "none" if field.default in (None, PydanticUndefined) else repr(field.default)
-        found.append((prefix + name, allowed, default, field.description or ""))
-    return found
+        entries.append((prefix + name, allowed, default, field.description or ""))
+    return entries

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from fedjoint.config.data import DataConfig, SourceConfig
 from fedjoint.data.source import Built, Source
-from fedjoint.errors import UserError
-from fedjoint.options import construct
-from fedjoint.registry import find
+from fedjoint.options import make_plugin
 
 
 def make_source(config: SourceConfig) -> Source:
@@ -17,10 +15,7 @@ def make_source(config: SourceConfig) -> Source:
     Raises:
         UserError: there is none, an option is wrong, or it is no Source.
     """
-    source = construct(f"data source {config.name}", find("sources", config.name), config.options)
-    if not isinstance(source, Source):
-        raise UserError(f"data source {config.name}: it is no fedjoint.Source; subclass that")
-    return source
+    return make_plugin("sources", config.name, config.options, Source)
 
 
 def build_data(config: DataConfig, seed: int, ids: Sequence[int] | None = None) -> Built:

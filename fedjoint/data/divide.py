@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data.assign import assign, task_matrix
@@ -68,7 +68,7 @@ def task_mix(
 
 
 def check_tasks(tasks: Sequence[Task], data: DataConfig) -> None:
-    """Refuse declarations that no task answers to, and names that no head can have.
+    """Refuse declarations that no task answers to.
 
     Raises:
         UserError: there is one.
@@ -80,8 +80,6 @@ def check_tasks(tasks: Sequence[Task], data: DataConfig) -> None:
     for task in tasks:
         if data.outputs.get(task.name, task.outputs) != task.outputs:
             raise UserError(f"task {task.name!r} has {task.outputs} outputs; fix data.outputs")
-        if not task.name or "." in task.name or hasattr(nn.ModuleDict(), task.name):
-            raise UserError(f"a task cannot be named {task.name!r}; rename its file or column")
 
 
 def _of_owners(dataset: Dataset, data: DataConfig) -> Dataset:

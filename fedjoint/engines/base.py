@@ -12,10 +12,9 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedjoint.config.schema import Config, EngineConfig
-from fedjoint.errors import UserError
-from fedjoint.options import construct
+from fedjoint.options import make_plugin
 from fedjoint.problem import Problem
-from fedjoint.registry import find, load_object
+from fedjoint.registry import load_object
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.callbacks import Callback
 from fedjoint.server.serve import serve
@@ -84,11 +83,7 @@ def make_engine(config: EngineConfig) -> Engine:
     Raises:
         UserError: there is none, an option is wrong, or it is no Engine.
     """
-    what = f"engine.name = {config.name!r}"
-    made = construct(what, find("engines", config.name), config.options, config)
-    if not isinstance(made, Engine):
-        raise UserError(f"{what}: {type(made).__name__} is no fedjoint.Engine; subclass that")
-    return made
+    return make_plugin("engines", config.name, config.options, Engine, config)
 
 
 def _make_app(problem: Problem) -> ClientApp:

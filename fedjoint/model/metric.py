@@ -74,9 +74,9 @@ def make_metric(name: str, options: Mapping[str, Any]) -> Metric:
     Raises:
         UserError: there is none, an option is wrong, or it is no metric.
     """
-    found = find("metrics", name)
-    if not isinstance(found, Metric) or options:
-        found = construct(f"metric {name}", found, options)
-    if not isinstance(found, Metric):
-        raise UserError(f"metric {name}: {type(found).__name__} is no fedjoint.Metric")
-    return found
+    metric = find("metrics", name)
+    if not isinstance(metric, Metric) or options:
+        metric = construct(f"metric {name}", metric, options)
+    if not isinstance(metric, Metric):
+        raise UserError(f"metric {name}: {type(metric).__name__} is no fedjoint.Metric")
+    return metric

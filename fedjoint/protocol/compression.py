@@ -10,8 +10,7 @@ from torch import Tensor
 
 from fedjoint.config.schema import CompressionConfig
 from fedjoint.errors import UserError
-from fedjoint.options import construct
-from fedjoint.registry import find
+from fedjoint.options import make_plugin
 
 Payload = dict[str, Tensor]
 
@@ -64,11 +63,7 @@ def make_compression(config: CompressionConfig) -> Compression:
     Raises:
         UserError: there is none, an option is wrong, or it is no Compression.
     """
-    what = f"compression {config.name}"
-    made = construct(what, find("compressions", config.name), config.options)
-    if not isinstance(made, Compression):
-        raise UserError(f"{what}: {type(made).__name__} is no fedjoint.Compression; subclass that")
-    return made
+    return make_plugin("compressions", config.name, config.options, Compression)
 
 
 def compress(
@@ -111,9 +106,9 @@ def decode(
     """
     compression = make_compression(config)
     for name, (shape, dtype) in compression.expected(rows, size).items():
-        found = tuple(payload[name].shape) if name in payload else "no array"
-        if found != shape:
-            raise _damaged(f"{name} is {found}, expected {shape}")
+        has = tuple(payload[name].shape) if name in payload else "no array"
+        if has != shape:
+            raise _damaged(f"{name} is {has}, expected {shape}")
         if payload[name].dtype != dtype:
             raise _damaged(f"{name} is of {payload[name].dtype}, expected {dtype}")
     try:

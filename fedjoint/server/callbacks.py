@@ -91,15 +91,15 @@ def make_callbacks(named: Sequence[Plugin]) -> list[Callback]:
     Raises:
         UserError: there is no such callback, an option is wrong, or it is none.
     """
-    made = []
+    callbacks = []
     for plugin in named:
-        found, what = find("callbacks", plugin.name), f"callback {plugin.name}"
-        if isinstance(found, type):
-            found = construct(what, found, plugin.options)
+        callback, what = find("callbacks", plugin.name), f"callback {plugin.name}"
+        if isinstance(callback, type):
+            callback = construct(what, callback, plugin.options)
         elif plugin.options:
             raise UserError(f"{what} is no class, so it has no options; leave options out")
-        made.append(as_callback(found))
-    return made
+        callbacks.append(as_callback(callback))
+    return callbacks
 
 
 @contextmanager

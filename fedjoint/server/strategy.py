@@ -13,8 +13,7 @@ from torch import Tensor
 
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.options import construct
-from fedjoint.registry import find
+from fedjoint.options import make_plugin
 from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod, make_method
 
@@ -117,9 +116,7 @@ def make_strategy(config: Config) -> JointStrategy:
             two, or what else is configured, do not go together.
     """
     name, local = config.strategy.name, config.local
-    strategy = construct(f"strategy {name}", find("strategies", name), config.strategy.options)
-    if not isinstance(strategy, JointStrategy):
-        raise UserError(f"strategy {name}: {type(strategy).__name__} is no fedjoint.JointStrategy")
+    strategy = make_plugin("strategies", name, config.strategy.options, JointStrategy)
     if not isinstance(getattr(strategy, "state", None), dict):
         raise UserError(f"strategy {name}: it has no state: call super().__init__() in __init__")
     check_tensors(f"strategy {type(strategy).__name__}: state", strategy.state)

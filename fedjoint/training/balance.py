@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.schema import BalanceConfig
-from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
-from fedjoint.options import construct
-from fedjoint.registry import find
+from fedjoint.options import make_plugin
 
 Tensors = dict[str, Tensor]
 
@@ -100,9 +98,6 @@ def make_balance(config: BalanceConfig, tasks: Sequence[Task], known: Sequence[s
     Raises:
         UserError: there is no such rule, or an option is wrong.
     """
-    what = f"balance {config.name}"
-    rule = construct(what, find("balances", config.name), config.options, tasks)
-    if not isinstance(rule, Balance):
-        raise UserError(f"{what}: {type(rule).__name__} is no fedjoint.Balance; subclass that")
+    rule = make_plugin("balances", config.name, config.options, Balance, tasks)
     rule.check_tasks(known)
     return rule

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
-from fedjoint.options import construct
-from fedjoint.registry import find
+from fedjoint.options import make_plugin
 from fedjoint.training.job import Job
 
 Tensors = dict[str, Tensor]
@@ -62,4 +61,4 @@ def make_method(name: str, options: Mapping[str, Any]) -> LocalMethod:
     Raises:
         UserError: there is none, or an option is wrong.
     """
-    return construct(f"local method {name}", find("methods", name), options)
+    return make_plugin("methods", name, options, LocalMethod)

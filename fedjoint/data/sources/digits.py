@@ -39,9 +39,9 @@ GREY_LEVELS = 16  # of a pixel in scikit-learn's files
 
 def _file() -> Path:
     """Return scikit-learn's copy of the digits; to import scikit-learn takes a second."""
-    found = find_spec("sklearn")
-    assert found and found.origin, "scikit-learn is a dependency"
-    return Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    package = find_spec("sklearn")
+    assert package and package.origin, "scikit-learn is a dependency"
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def load() -> Dataset:

@@ -73,19 +73,19 @@ class Idx(Source):
 
 
 def _pairs(path: str | list[str]) -> list[tuple[Path, Path]]:
-    found = find(path)
+    paths = find(path)
     if isinstance(path, str):
-        images = [file for file in found if "images" in file.name]
-        by_name = {file.name: file for file in found}
+        images = [file for file in paths if "images" in file.name]
+        by_name = {file.name: file for file in paths}
         names = [f.name.replace("images", "labels").replace("idx3", "idx1") for f in images]
         for file, name in zip(images, names, strict=True):
             if name not in by_name:
                 raise UserError(f"{file}: its labels, {name}, are not beside it; list both files")
         pairs = [(file, by_name[name]) for file, name in zip(images, names, strict=True)]
-    elif len(found) % 2:
-        raise UserError(f"path lists {len(found)} files; list images and labels, alternating")
+    elif len(paths) % 2:
+        raise UserError(f"path lists {len(paths)} files; list images and labels, alternating")
     else:
-        pairs = list(zip(found[::2], found[1::2], strict=True))
+        pairs = list(zip(paths[::2], paths[1::2], strict=True))
     if not pairs:
         raise UserError(f"{path}: no file with 'images' in its name; list images and labels")
     return pairs

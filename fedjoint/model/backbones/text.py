@@ -23,8 +23,8 @@ def text(inputs: Inputs, hidden: Widths = (64,), embedding: Count = 32) -> nn.Mo
         UserError: inputs are no sentences.
     """
     if inputs.words is None:
-        found = f"{inputs.shape} {inputs.dtype}"
-        raise UserError(f"it does not take inputs of {found}; set model.backbone")
+        has = f"{inputs.shape} {inputs.dtype}"
+        raise UserError(f"it does not take inputs of {has}; set model.backbone")
     return TextBackbone(inputs.words.vocabulary, embedding, hidden[-1])
 
 

@@ -174,7 +174,7 @@ def test_natural_clients_of_a_table(tmp_path):
             {"source": plugin("synthetic", conflict_degrees=181)},
             "conflict_degrees = 181: a number >= 0 and <= 180",
         ),
-        ({"source": "collections:Counter"}, "it is no fedjoint.Source"),
+        ({"source": "collections:Counter"}, "Counter is no fedjoint.Source"),
         ({"clients": 1000}, "1797 examples do not give 1000 clients 8 each"),
         (
             {"partition": "iid", "examples_per_client": 1798},
@@ -192,5 +192,5 @@ def test_names_that_no_head_can_have(tmp_path, column):
     file = tmp_path / "t.csv"
     file.write_text(f"f,{column}\n1,0\n2,1\n")
     config = DataConfig(source=plugin("csv", path=str(file), targets={column: "multiclass"}))
-    with pytest.raises(UserError, match=f"a task cannot be named '{column}'"):
+    with pytest.raises(UserError, match=f"a task is named '{column}', which PyTorch cannot have"):
         build_data(config, 0)
