@@ -105,6 +105,7 @@ def build_model(
     """
     with seeded(torch.device("cpu"), int(derive(seed, Purpose.BACKBONE))):
         body = _build(backbone)
+        _check_types(body, "backbone.")
         body.eval()
         # Twice: BatchNorm without running statistics takes no single example.
         features = _features(body, torch.cat([example, example]))
@@ -114,9 +115,8 @@ def build_model(
         # By name: a machine that lacks other tasks makes the same head.
         with seeded(torch.device("cpu"), int(derive(seed, Purpose.HEAD, task.name))):
             heads[task.name] = copy.deepcopy(task.make_head(features))
-    model = JointModel(body, heads, norm)
-    _check_types(model)
-    return model
+        _check_types(heads[task.name], f"heads.{task.name}.")
+    return JointModel(body, heads, norm)
 
 
 def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
@@ -155,14 +155,14 @@ def _features(body: nn.Module, examples: Tensor) -> int:
     return features.shape[1]
 
 
-def _check_types(model: JointModel) -> None:
+def _check_types(module: nn.Module, prefix: str) -> None:
     """Refuse what would train in another type than it has."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise UserError(
-                f"{name} is {kind}, and only float32 is trained: call .float() on the model; for "
-                "mixed precision, set local.precision = 'bfloat16'"
+                f"{prefix}{name} is {kind}, and only float32 is trained: call .float() on the "
+                "model; for mixed precision, set local.precision = 'bfloat16'"
             )
 
 

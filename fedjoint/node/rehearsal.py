@@ -123,7 +123,8 @@ def _few(trainer: Trainer, place: int) -> Cohort:
 
 def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     (x, y), names = cohort.train.alone, [task.name for task in cohort.tasks]
-    state = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    tensors = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
+    state = {name: tensor.detach().clone() for name, tensor in tensors}
     outputs = _named("the model", lambda: functional_call(trainer.model, state, (x[0], names)))
     for task in cohort.tasks:
         labels = y[task.name][0]

@@ -1,0 +1,204 @@
+"""What a backbone may hold: it trains as in plain PyTorch, or is refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fedjoint
+from fedjoint import Client, Examples, Problem, Task, UserError
+
+
+class Toy:
+    """Four clients with one task, of which everything is in training."""
+
+    task_names = ("a",)
+    sizes, tasks = np.full(4, 32), np.ones((4, 1), bool)
+
+    def client(self, index):
+        x = torch.randn(32, 8, generator=torch.Generator().manual_seed(index))
+        examples = Examples(x, {"a": (x[:, 0] > 0).long()})
+        return Client(examples, examples, examples)
+
+
+def problem(backbone, example=None, **task):
+    example = torch.zeros(1, 8) if example is None else example
+    return Problem([Task("a", "multiclass", 2, **task)], backbone, Toy(), example)
+
+
+def simulate(tmp_path, backbone, sequential=False):
+    config = {
+        "rounds": 3,
+        "local": {"steps": 4, "batch_size": 32, "sequential": sequential},
+        "engine": {"name": "inline"},
+        "output": {"dir": str(tmp_path)},
+    }
+    return fedjoint.simulate(config, problem(backbone))
+
+
+class Scale(nn.Module):
+    """A parameter without dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(8, 16), nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.layer(x) * self.scale
+
+
+class Rope(nn.Module):
+    """A buffer that is a constant, in the state or not, finite or not."""
+
+    def __init__(self, value=0.5, persistent=False):
+        super().__init__()
+        self.layer = nn.Linear(8, 16)
+        self.register_buffer("table", torch.full((16,), value), persistent=persistent)
+
+    def forward(self, x):
+        return self.layer(x) * self.table.clamp(min=0.1)
+
+
+class Tied(nn.Module):
+    """One weight under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+
+class Single(nn.Module):
+    """As :class:`Tied`, with one name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.bias = nn.Linear(8, 8), nn.Parameter(torch.zeros(8))
+        other = nn.Linear(8, 8)
+        with torch.no_grad():
+            self.bias.copy_(other.bias)
+
+    def forward(self, x):
+        return nn.functional.linear(self.first(x).relu(), self.first.weight, self.bias)
+
+
+GOOD = {
+    "a scalar": Scale,
+    "a buffer outside the state": Rope,
+    "a constant in the state": lambda: Rope(persistent=True),
+    "a constant that is infinite": lambda: Rope(-torch.inf, persistent=True),
+    "tied parameters": Tied,
+}
+
+
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("what", GOOD)
+def test_it_trains(what, sequential, tmp_path):
+    result = simulate(tmp_path, GOOD[what], sequential)
+    assert [record.clients.trained for record in result.records] == [4] * 3
+    assert result.metrics["train"]["a"] > 0.6
+    assert all(tensor.isfinite().all() for tensor in result.backbone.values())
+
+
+def test_a_tied_parameter_travels_once_and_trains_as_one(tmp_path):
+    tied, single = simulate(tmp_path, Tied), simulate(tmp_path, Single)
+    assert sorted(tied.backbone) == [
+        "backbone.first.bias",
+        "backbone.first.weight",
+        "backbone.second.bias",
+    ]
+    for name, other in (("first.weight", "first.weight"), ("second.bias", "bias")):
+        torch.testing.assert_close(
+            tied.backbone[f"backbone.{name}"], single.backbone[f"backbone.{other}"]
+        )
+
+
+def missing():
+    raise FileNotFoundError("weights.pt is not here")
+
+
+class Tuple(nn.Linear):
+    def forward(self, x):
+        return (super().forward(x),)
+
+
+class Sequence(nn.Linear):
+    def forward(self, x):
+        return super().forward(x)[:, None]
+
+
+#: backbone -> words of the error
+BAD = {
+    "a factory that fails": (missing, "the backbone cannot be built: weights.pt is not here"),
+    "no module": (lambda: torch.zeros(3), "returns Tensor: return a torch.nn.Module"),
+    "low precision": (
+        lambda: nn.Linear(8, 16).half(),
+        r"backbone.weight is float16, and only float32 is trained: call .float\(\) on the model",
+    ),
+    "double": (lambda: nn.Sequential(nn.Linear(8, 4), Double()), "backbone.1.w is float64"),
+    "a tuple": (lambda: Tuple(8, 4), r"makes tuple: return a tensor \[2, features\]"),
+    "a sequence": (lambda: Sequence(8, 4), r"makes \[2, 1, 4\]: return a tensor"),
+    "another width": (lambda: nn.Linear(9, 4), r"does not take inputs of \(8,\) float32"),
+}
+
+
+class Double(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(4, dtype=torch.float64))
+
+    def forward(self, x):
+        return x * self.w.float()
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_it_is_refused_by_name_before_the_first_round(what, tmp_path):
+    backbone, words = BAD[what]
+    with pytest.raises(UserError, match=words) as error:
+        simulate(tmp_path, backbone)
+    assert "\n" not in str(error.value)
+
+
+def test_low_precision_by_name():
+    def bfloat16():
+        layer = nn.Linear(8, 16, dtype=torch.bfloat16)
+        return nn.Sequential(Cast(layer))
+
+    with pytest.raises(UserError, match="is bfloat16, and only float32 is trained"):
+        problem(bfloat16).model(fedjoint.Config())
+
+
+class Cast(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.to(self.layer.weight.dtype)).float()
+
+
+@pytest.mark.parametrize(
+    "example", [{"ids": torch.zeros(1, 8)}, torch.zeros(2, 8), torch.zeros(())]
+)
+def test_an_example_is_one_tensor(example):
+    with pytest.raises(UserError, match=r"give one input, a tensor \[1, \.\.\.\]"):
+        problem(Scale, example)
+
+
+@pytest.mark.parametrize("name", ["a.b", "a/b", "", " ", "keys", "type", "a\nb", 3])
+def test_names_that_no_head_can_have(name):
+    with pytest.raises(UserError, match="a task is named"):
+        Task(name, "multiclass", 2)
+
+
+def test_a_module_that_the_factory_keeps_stays_as_it_is(tmp_path):
+    mine, head = nn.Linear(8, 16), nn.Linear(16, 2)
+    before = mine.weight.clone(), head.weight.clone()
+    own = problem(lambda: mine, head=lambda features: head)
+    config = {"rounds": 2, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}}
+    result = fedjoint.simulate(config, own)
+    assert torch.equal(mine.weight, before[0]) and torch.equal(head.weight, before[1])
+    assert not torch.equal(result.backbone["backbone.weight"], before[0])
