@@ -148,13 +148,6 @@ class Arm:
                     shares.setdefault(r.round, []).append(share)
         return [(round, mean(values)) for round, values in sorted(shares.items())]
 
-    def never_merged(self) -> str | None:
-        """Return why a run kept its backbone in every round, None if there is no such run."""
-        for run in (run for seed in self.seeds for run in seed.runs):
-            if all(record.kept is not None for record in run.records):
-                return f"no round has merged; the last one: {run.records[-1].kept}"
-        return None
-
     def _signed(self, split: str) -> list[list[float]]:
         return [[sign(t) * v for v in self.final(t.name, split)] for t in self.tasks]
 

@@ -120,10 +120,7 @@ def trained(way: Way, config: Config, seeds: int, tuner: Tuner, on_run: OnRun) -
     Raises:
         UserError: nobody can be trained, or a run merges in no round.
     """
-    arm = run_arm(way, tuner.settings(way, config), seeds, on_run=on_run)
-    if why := arm.never_merged():
-        raise UserError(why)
-    return arm
+    return run_arm(way, tuner.settings(way, config), seeds, on_run=on_run)
 
 
 def tune(
@@ -176,7 +173,7 @@ def _try(way: Way, config: Config, values: dict[str, Any], tasks: Sequence[Task]
     except UserError as error:
         return Trial(values, {task.name: math.nan for task in tasks}, failed=str(error))
     valid = {task.name: arm.final(task.name, "valid")[0] for task in tasks}
-    return Trial(values, valid, failed=arm.never_merged() or "")
+    return Trial(values, valid)
 
 
 def _badness(trial: Trial) -> tuple[bool, int, float]:

@@ -175,9 +175,7 @@ def _check_trained(records: Sequence[RoundRecord]) -> None:
     """Raise a UserError where nothing ever was merged: the backbone is the first one."""
     if any(record.clients.trained for record in records):
         if all(record.kept for record in records):
-            raise UserError(
-                f"no merge succeeded in any of {len(records)} rounds; the last: {records[-1].kept}"
-            )
+            raise UserError(f"no round has merged; the last one: {records[-1].kept}")
         return
     reasons = Counter(f.reason for record in records for f in record.clients.failed)
     ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]

@@ -195,6 +195,8 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
         name = type(strategy).__name__
         if isinstance(error, UserError):
             raise type(error)(f"{name}: {error}") from error
+        if isinstance(error, ValueError):  # as a rule refuses what it is given
+            raise UserError(f"{name}: {error}") from error
         log.exception("merge failed")
         raise MergeError(f"{name}: merge fails: {type(error).__name__}: {error}") from error
     return step

@@ -11,6 +11,7 @@ from fedjoint.errors import UserError
 KINDS = ("strategy", "method", "source", "scenario")
 
 
+@pytest.mark.slow
 def test_what_it_writes_passes_its_own_tests_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for kind in KINDS:

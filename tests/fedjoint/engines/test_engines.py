@@ -91,7 +91,7 @@ def test_a_run_with_too_few_clients_throughout_is_an_error(tmp_path):
     problem = build_problem(config(tmp_path))
     real = problem.data.client
     problem.data.client = lambda index: real(9 if index == 3 else index)  # there are seven
-    with pytest.raises(UserError, match=r"no merge succeeded .*6 clients trained, strategy.min"):
+    with pytest.raises(UserError, match=r"no round has merged; .*6 clients trained, strategy.min"):
         simulate(config(tmp_path, strategy={"min_clients": 7}), problem)
 
 

@@ -1,7 +1,6 @@
 """Sums and curves of an arm on runs that are made up."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from handmade import ERROR, UP, arm, both, curve
@@ -34,13 +33,3 @@ def test_one_client_has_no_spread():
     spread = {"up": {"clients": 1, "std": 0.0, "worst": 0.5, "worst_tenth": 0.5}}
     found = arm("centralised", curve(spread, test_up=[0.5]), tasks=(UP,))
     assert math.isnan(found.spread("up", "worst")[0])
-
-
-def test_an_arm_that_never_merged_says_why():
-    found = both("weak", [0.5, 0.5], [1.0, 1.0])
-    assert found.never_merged() is None and found.kept == [0, 0]
-    records = found.seeds[1].runs[0].records
-    records[0] = replace(records[0], kept="NaN")
-    assert found.never_merged() is None and found.kept == [0, 1]
-    records[:] = [replace(record, kept="too few") for record in records]
-    assert found.never_merged() == "no round has merged; the last one: too few"

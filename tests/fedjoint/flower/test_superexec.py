@@ -22,6 +22,8 @@ import multiprocessing
 from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec
 import apps
+
+import pytest
 from fedjoint.flower import superexec
 
 spec = ExecutionSpec(TaskType.CLIENT_APP, "127.0.0.1:1", "token", True, None, False, 1, False, 5)
@@ -40,6 +42,7 @@ print("ended", app.exitcode)
 """
 
 
+@pytest.mark.slow
 def test_apps_are_copies_and_end_with_the_superexec(tmp_path):
     (tmp_path / "apps.py").write_text(APPS)
     done = subprocess.run(

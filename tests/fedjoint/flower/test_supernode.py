@@ -5,6 +5,7 @@ import sys
 import textwrap
 from contextlib import contextmanager
 
+import pytest
 from flwr.supercore import heartbeat
 from flwr.supernode import fleet_http_connection, start_client_internal
 
@@ -53,6 +54,7 @@ def run(code):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_servers_and_nodes_start_without_pytorch():
     heavy = "[m for m in ('torch', 'ray', 'scipy', 'sklearn', 'matplotlib') if m in sys.modules]"
     for module in ("cli.machines", "flower.superlink", "flower.supernode", "flower.superexec"):

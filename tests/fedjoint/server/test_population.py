@@ -164,6 +164,7 @@ def traced(tmp_path):
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_million_clients_cost_a_few_numbers_each(tmp_path, traced):
     few, many = 10_000, 1_000_000
     _, _, before = one_round(few, tmp_path)
