@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 APPS = """
 import os, sys, time
 
@@ -22,8 +24,6 @@ import multiprocessing
 from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec
 import apps
-
-import pytest
 from fedjoint.flower import superexec
 
 spec = ExecutionSpec(TaskType.CLIENT_APP, "127.0.0.1:1", "token", True, None, False, 1, False, 5)
