@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from fedjoint._util.cores import allowed_cores
 from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.base import Engine, MakeApp
 from fedjoint.engines.local import LocalGrid, simulated_context
@@ -245,6 +246,7 @@ def _start(config: EngineConfig) -> None:
         # "local": never a cluster that happens to run here, or did and left its address behind.
         ray.init(
             address="local",
+            num_cpus=allowed_cores(),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
