@@ -41,17 +41,51 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Return ``values`` with ``key.path=value`` settings applied (values in TOML, or bare text)."""
+    """Return ``values`` with ``key.path=value`` settings applied (values in TOML, or bare text).
+
+    What a setting is the alternative of gives way: ``local.steps`` takes the place of epochs, and
+    another plug-in comes without the options of the one before.
+
+    Raises:
+        UserError: a setting is malformed.
+    """
     tree = _copy(values)
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"--set {setting}: write it as key.path=value")
-        value: Any = text
-        with suppress(tomllib.TOMLDecodeError):
-            value = tomllib.loads(f"value = {text}")["value"]
-        put(tree, key.strip().split("."), value, f"--set {setting}")
+    given = [(setting, *_parse(setting)) for setting in settings]
+    for _, keys, value in given:
+        _make_way(tree, keys, value)
+    for setting, keys, value in given:
+        put(tree, keys, value, f"--set {setting}")
     return tree
+
+
+def _parse(setting: str) -> tuple[list[str], Any]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {setting}: write it as key.path=value")
+    value: Any = text
+    with suppress(tomllib.TOMLDecodeError):
+        value = tomllib.loads(f"value = {text}")["value"]
+    return key.strip().split("."), value
+
+
+#: key of the table local -> the key beside it that gives way
+_ALTERNATIVES = {"steps": "epochs", "epochs": "steps"}
+
+
+def _make_way(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Drop from ``tree`` what cannot stand beside ``value`` at ``keys``."""
+    *tables, last = keys
+    for table in tables:
+        inner = tree.get(table)
+        if not isinstance(inner, dict):
+            return
+        tree = inner
+    if tables == ["local"] and last in _ALTERNATIVES:
+        tree.pop(_ALTERNATIVES[last], None)
+    if tables == ["local"] and last == "method" and tree.get("method") != value:
+        tree.pop("options", None)
+    if last == "name" and "options" in tree and tree.get("name") != value:
+        tree.pop("options")
 
 
 def put(tree: dict[str, Any], keys: Sequence[str], value: Any, source: str) -> None:

@@ -40,3 +40,44 @@ def test_a_wrong_plug_in_is_one_line(tree, said):
     with pytest.raises(UserError, match=said.replace("(", r"\(").replace(")", r"\)")) as error:
         check(tree)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("before", "settings", "after"),
+    [
+        ({"local": {"epochs": 2}}, ["local.steps=3"], {"local": {"steps": 3}}),
+        ({"local": {"steps": 3}}, ["local.epochs=2"], {"local": {"epochs": 2}}),
+        (
+            {"local": {"epochs": 2}},
+            ["local.steps=3", "local.epochs=1"],  # both are asked for: the schema refuses them
+            {"local": {"steps": 3, "epochs": 1}},
+        ),
+        (
+            {"strategy": {"name": "fedavgm", "options": {"momentum": 0.9}}},
+            ["strategy.name=krum"],
+            {"strategy": {"name": "krum"}},
+        ),
+        (
+            {"strategy": {"name": "fedavgm", "options": {"momentum": 0.9}}},
+            ["strategy.options.malicious=2", "strategy.name=krum"],
+            {"strategy": {"name": "krum", "options": {"malicious": 2}}},
+        ),
+        (
+            {"strategy": {"name": "fedavgm", "options": {"momentum": 0.9}}},
+            ["strategy.name=fedavgm"],
+            {"strategy": {"name": "fedavgm", "options": {"momentum": 0.9}}},
+        ),
+        (
+            {"local": {"method": "prox", "options": {"mu": 1}}},
+            ["local.method=ditto"],
+            {"local": {"method": "ditto"}},
+        ),
+        (
+            {"data": {"source": {"name": "text", "options": {"path": "x"}}}},
+            ["data.source.name=csv", "data.source.options.path=y"],
+            {"data": {"source": {"name": "csv", "options": {"path": "y"}}}},
+        ),
+    ],
+)
+def test_what_is_set_takes_the_place_of_its_alternative(before, settings, after):
+    assert override(before, settings) == after
