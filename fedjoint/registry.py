@@ -178,6 +178,8 @@ def _file(place: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        if str(path.parent) not in sys.path:
+            sys.path.append(str(path.parent))  # the file may import its neighbours
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)

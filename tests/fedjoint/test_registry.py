@@ -98,3 +98,10 @@ def test_names_are_listed_without_importing_anything_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_file_may_import_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "my_neighbour_of_tests.py").write_text("VALUE = 7\n")
+    (tmp_path / "mine.py").write_text("from my_neighbour_of_tests import VALUE\n")
+    assert load_object(f"{tmp_path / 'mine.py'}:VALUE") == 7
