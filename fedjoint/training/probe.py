@@ -52,6 +52,7 @@ def examine(model: JointModel, balance: Balance, examples: Tensor) -> Traits:
             side_effects(model, examples[:2].repeat_interleave(2, 0))
             or _by_kind(model)
             or trial.unbatched()
+            or trial.unbatched(evaluate=True)
             or trial.mixes()
             or trial.mixes(evaluate=True)
         )
@@ -85,10 +86,10 @@ class _Trial:
             for batched in (False, True)
         )
 
-    def unbatched(self) -> str | None:
+    def unbatched(self, evaluate: bool = False) -> str | None:
         """Say why the model does not run as a batched program, or None if it does."""
         try:
-            self._run(self.batched, self.first.expand(2, *self.first.shape[1:]))
+            self._run(self.batched, self.first.expand(2, *self.first.shape[1:]), evaluate)
         except Exception as error:  # whatever a model may raise under vmap
             return _words(error)
         return None

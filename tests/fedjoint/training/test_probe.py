@@ -243,6 +243,13 @@ def caches(self, x):
     return x * self.mask
 
 
+def test_what_cannot_be_batched_in_evaluation_alone_is_trained_one_by_one():
+    def late(self, x):
+        return x if self.training or x.mean().item() < 1e9 else x * 0
+
+    assert ".item()" in examined(after(late)).sequential
+
+
 def test_what_only_depends_on_the_input_is_no_memory():
     assert examined(after(caches)).sequential is None
 
