@@ -18,5 +18,5 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Run more slow tests at once than there are cores: most of the time they wait."""
+    """Run more slow tests at once than there are cores: they wait for processes most of the time."""
     return allowed_cores() * (1 if config.option.markexpr == "not slow" else 2)
