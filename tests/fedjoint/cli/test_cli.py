@@ -49,7 +49,10 @@ def fails(tmp_path, monkeypatch, capsys):
         ),
         (["simulate", "digits", "--clients", "0"], ["data.clients", "1"]),
         (["simulate", "digits", "--set", "local.optimiser.lr=-1"], ["local.optimiser.lr"]),
-        (["simulate", "digits", "--set", "local.steps=3"], ["epochs or steps"]),
+        (
+            ["simulate", "digits", "--set", "local.steps=3", "--set", "local.epochs=1"],
+            ["epochs or steps"],
+        ),
         (["simulate", "digits", "--set", "local.optimiser.lr=inf"], ["local.optimiser.lr"]),
         (
             ["simulate", "digits", "--set", "balance.options.weights.digt=2"],

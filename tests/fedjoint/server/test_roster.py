@@ -229,7 +229,7 @@ def block(number):
 
 EVALUATIONS = {
     "another shape": (send("sums", "test/digit", lambda s: s[:, :1]), "'test/digit' has shape"),
-    "a scalar": (null("sums"), "has shape (1,)"),
+    "a scalar": (null("sums"), "has shape ()"),
     "text": (send("sums", "test/digit", lambda s: s.astype(str)), "is of type <U"),
     "complex": (send("sums", "test/digit", lambda s: s.astype(complex)), "complex128"),
     "failed that is a number": (tell(failed=3), "'failed': Input should be a valid array"),
