@@ -68,6 +68,7 @@ def test_partition_is_skewed_by_the_chosen_task(by, task):
     assert spread(built(0.1), task) > 10 * spread(built(1000), task)
 
 
+@pytest.mark.slow
 def test_same_seed_same_data_and_survives_pickling():
     first, again, other = (build_data(DataConfig(), seed)[1] for seed in (0, 0, 1))
     copy = pickle.loads(pickle.dumps(first))

@@ -190,6 +190,8 @@ def test_without_a_search_nothing_is_tuned(tmp_path):
 # Whole comparisons
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_all_arms_are_tuned_alike_and_the_files_say_how(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = [

@@ -258,6 +258,7 @@ def test_local_norm_is_not_shared():
     assert any("running_mean" in name for name in model.private(["digit"]))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_equals_batched():
     plain, compiled = (train(make({"steps": 3, "compile": c})) for c in (False, True))

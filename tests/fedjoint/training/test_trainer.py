@@ -51,6 +51,7 @@ def test_a_job_is_smaller_where_a_client_takes_more_memory():
     assert trainer(4, local={"sequential": True}).chunk == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
 @pytest.mark.parametrize("keep", [True, False])
 def test_freed_memory_is_not_faulted_in_again(keep):
