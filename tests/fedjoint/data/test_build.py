@@ -68,7 +68,6 @@ def test_partition_is_skewed_by_the_chosen_task(by, task):
     assert spread(built(0.1), task) > 10 * spread(built(1000), task)
 
 
-@pytest.mark.slow
 def test_same_seed_same_data_and_survives_pickling():
     first, again, other = (build_data(DataConfig(), seed)[1] for seed in (0, 0, 1))
     copy = pickle.loads(pickle.dumps(first))
@@ -77,6 +76,7 @@ def test_same_seed_same_data_and_survives_pickling():
     assert not np.array_equal(inputs(first)[:50], inputs(other)[:50])
 
 
+@pytest.mark.slow
 def test_a_million_clients_are_made_on_demand():
     for config in (
         DataConfig(clients=1_000_000, partition="iid", examples_per_client=64),

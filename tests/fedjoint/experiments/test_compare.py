@@ -180,7 +180,6 @@ def test_a_correction_for_overlap_takes_a_claim_back():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [0, 180])
 def test_opposed_tasks_hurt_one_another_and_equal_ones_do_not(tmp_path, degrees):
     # Little to train on: alone, a client cannot even out the noise. Enough to test on.

@@ -191,7 +191,6 @@ def test_without_a_search_nothing_is_tuned(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_all_arms_are_tuned_alike_and_the_files_say_how(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = [
@@ -220,6 +219,7 @@ def test_all_arms_are_tuned_alike_and_the_files_say_how(tmp_path, monkeypatch, c
     assert "tuned alike" in said and "untuned" not in said and "Transfer across tasks" in said
 
 
+@pytest.mark.slow
 def test_strategies_are_tuned_by_their_own_options(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = [
