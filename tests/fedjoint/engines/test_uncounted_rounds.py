@@ -74,6 +74,7 @@ def test_a_refused_merge_in_other_engines(tmp_path, refusing, rule, engine):
     assert torch.equal(result.backbone["backbone.w"], inline.backbone["backbone.w"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_a_refused_merge_and_a_resume(tmp_path, refusing, rule):
     """The server dies as a round ends, before its checkpoint; another process goes on."""

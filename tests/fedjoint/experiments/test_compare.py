@@ -199,6 +199,7 @@ def test_opposed_tasks_hurt_one_another_and_equal_ones_do_not(tmp_path, degrees)
     assert (": helps," in whole) == (degrees == 0)
 
 
+@pytest.mark.slow
 def test_bytes_are_backbones_down_and_up(tmp_path):
     config = digits(tmp_path)
     found = compare(config, 1, full=True)
