@@ -12,6 +12,12 @@ def plain(text: object) -> str:
     return line if len(line) <= _MOST else line[:_MOST] + "..."
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def who(client: int | None, node: object) -> str:
     """Say who failed: ``client`` of ``node``, or ``node`` itself where it is None."""
     return f"node {node}" if client is None else f"client {client} (node {node})"

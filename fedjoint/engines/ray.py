@@ -16,6 +16,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedjoint._util.cores import allowed_cores
+from fedjoint._util.wording import first_line
 from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.base import Engine, MakeApp
 from fedjoint.engines.local import LocalGrid, simulated_context
@@ -204,7 +205,7 @@ class RayGrid(LocalGrid):
             except ray.exceptions.RayActorError as error:
                 # A new worker takes its place; it reads the private state last saved.
                 self.workers.replace(message.metadata.dst_node_id)
-                reason = f"the worker failed: {str(error).strip().splitlines()[0]}"
+                reason = f"the worker failed: {first_line(error)}"
                 yield Message(Error(NODE_DIED, reason), reply_to=message)
         for message in pending.values():
             reason = f"no reply within {timeout:g} s"

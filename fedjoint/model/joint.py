@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedjoint._util.wording import first_line
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
@@ -73,9 +74,8 @@ class JointModel(nn.Module):
         These are buffers that are not finite, such as masks, and further names of one parameter.
         """
         buffers = {n for n, b in self.named_buffers() if not b.isfinite().all()}
-        return buffers | {n for n, _ in self.named_parameters(remove_duplicate=False)} - {
-            n for n, _ in self.named_parameters()
-        }
+        names = {n for n, _ in self.named_parameters(remove_duplicate=False)}
+        return buffers | (names - dict(self.named_parameters()).keys())
 
     def _normalisation(self) -> Iterable[str]:
         for prefix, module in self.backbone.named_modules():
@@ -126,7 +126,7 @@ def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
     except UserError:
         raise
     except Exception as error:  # whatever a factory may raise
-        raise UserError(f"the backbone cannot be built: {_words(error)}") from error
+        raise UserError(f"the backbone cannot be built: {first_line(error)}") from error
     if not isinstance(body, nn.Module):
         raise UserError(
             f"the backbone's factory returns {type(body).__name__}: return a torch.nn.Module"
@@ -143,8 +143,9 @@ def _features(body: nn.Module, examples: Tensor) -> int:
     except UserError:
         raise
     except Exception as error:  # whatever a module may raise
+        why = first_line(error)
         raise UserError(
-            f"the backbone does not take inputs of {inputs}: {_words(error)}; set model.backbone"
+            f"the backbone does not take inputs of {inputs}: {why}; set model.backbone"
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(examples):
         has = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
@@ -164,7 +165,3 @@ def _check_types(module: nn.Module, prefix: str) -> None:
                 f"{prefix}{name} is {kind}, and only float32 is trained: call .float() on the "
                 "model; for mixed precision, set local.precision = 'bfloat16'"
             )
-
-
-def _words(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

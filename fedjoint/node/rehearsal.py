@@ -75,11 +75,10 @@ def _try(trainer: Trainer, method: LocalMethod, place: int) -> None:
     cohort = _few(trainer, place)
     received = trainer.layout.flat(trainer.model.state_dict()).to(trainer.device)
     _check_tasks(trainer, cohort)
-    _step(trainer, LocalMethod(), cohort, received)
     try:
         _step(trainer, method, cohort, received)
-    except _BroadcastError:
-        return  # the method trains with what the strategy sends, which is not here yet
+    except _BroadcastError:  # it trains with what the strategy sends, which is not here yet
+        _step(trainer, LocalMethod(), cohort, received)
 
 
 def _step(trainer: Trainer, method: LocalMethod, cohort: Cohort, received: Tensor) -> None:
@@ -136,7 +135,7 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
 def _check_output(task: Task, output: Any, count: int) -> None:
     shape = count, task.outputs
     if not isinstance(output, Tensor) or output.shape != shape:
-        has = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        has = _form(output)
         raise UserError(f"the head of task {task.name!r} gives {has}, and the task needs {shape}")
 
 
@@ -144,26 +143,30 @@ def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
     what = f"the loss of task {task.name!r}"
     found = _named(what, lambda: task.loss_fn(output, labels))
     if not isinstance(found, tuple) or len(found) != 2:
-        has = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise UserError(
-            f"{what} returns {has}: return every example's loss and whether its label is known, "
-            f"two tensors of shape ({len(labels)},)"
+            f"{what} returns {_form(found)}: return every example's loss and whether its label is "
+            f"known, two tensors of shape ({len(labels)},)"
         )
     for part, name in zip(found, ("the losses", "what is known"), strict=True):
         if not isinstance(part, Tensor) or part.shape != (len(labels),):
-            has = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-            raise UserError(f"{what}: {name} are {has}, not of shape ({len(labels)},)")
+            raise UserError(f"{what}: {name} are {_form(part)}, not of shape ({len(labels)},)")
 
 
 def _check_metric(task: Task, output: Tensor, labels: Tensor) -> None:
     what = f"the metric of task {task.name!r}"
     found = _named(what, lambda: task.metric_fn.statistics(output, labels))
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(labels):
-        has = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise UserError(f"{what}: its statistics are {has}, not of shape ({len(labels)}, k)")
+        raise UserError(
+            f"{what}: its statistics are {_form(found)}, not of shape ({len(labels)}, k)"
+        )
     value = _named(what, lambda: task.metric_fn.value(found.double().sum(0)))
     if not isinstance(value, (int, float)):
         raise UserError(f"{what}: its value is {type(value).__name__}, not a number")
+
+
+def _form(found: Any) -> Any:
+    """Return the shape of a tensor, or what it is in place of one."""
+    return tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
 
 
 def _named(what: str, act: Callable[[], T]) -> T:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -156,3 +157,10 @@ class RoundRecord:
             return cls(**{**tree, **parts})
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise UserError(f"it is not the record of a round of this version: {error}") from None
+
+
+def common_failure(records: Sequence[RoundRecord]) -> str:
+    """Say what most of the failures to train in ``records`` have as their reason."""
+    reasons = Counter(failure.reason for record in records for failure in record.clients.failed)
+    ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]
+    return f"of {reasons.total()} failures {count} say: {why}"

@@ -19,7 +19,7 @@ from fedjoint.errors import UserError
 from fedjoint.options import construct
 from fedjoint.registry import find
 from fedjoint.runs.directory import Checkpoint, RunDir
-from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.record import RoundRecord, common_failure
 
 log = logging.getLogger("fedjoint.server.serve")
 
@@ -208,11 +208,9 @@ class GiveUp(Callback):
         self._barren.append(record)
         if len(self._barren) < self.rounds:
             return
-        reasons = Counter(f.reason for each in self._barren for f in each.clients.failed)
-        ((why, count),) = reasons.most_common(1)
         raise UserError(
-            f"nobody trained in rounds {self._barren[0].round} to {record.round}; of "
-            f"{reasons.total()} failures {count} say: {why}"
+            f"nobody trained in rounds {self._barren[0].round} to {record.round}; "
+            f"{common_failure(self._barren)}"
         )
 
 

@@ -147,8 +147,8 @@ class Collector:
             backbone: ``[P]`` the parameters that the clients received.
             round: the round.
         """
-        order = self._order()
-        columns = [_columns(part, self.terms.reduce) for part in self.parts]
+        columns = self._columns()
+        order = _order(columns)
         extras: dict[str, list[np.ndarray]] = {}
         for part in self.parts if not self.terms.reduce else ():
             for name, values in part.reply.extras.items():
@@ -179,7 +179,7 @@ class Collector:
             weights: ``[rows]``, those of :meth:`updates`.
         """
         rows = [self._kept(part, part.reply.buffers) for part in self.parts]
-        return weights @ _stacked(rows, self._order())
+        return weights @ _stacked(rows, _order(self._columns()))
 
     def compared(self, updates: Updates) -> tuple[Tensor, Tensor]:
         """Return the ids ``[n]`` of the sampled clients that trained, and their Gram matrix.
@@ -205,10 +205,8 @@ class Collector:
         rows = _stacked(parts, order)
         return torch.from_numpy(found[order]), rough_inner_products(rows)
 
-    def _order(self) -> np.ndarray:
-        """Return what sorts the rows as they arrived by client, or by block."""
-        keys = [_columns(part, self.terms.reduce).keys for part in self.parts]
-        return np.argsort(np.concatenate(keys), kind="stable")
+    def _columns(self) -> list[_Columns]:
+        return [_columns(part, self.terms.reduce) for part in self.parts]
 
     def _kept(self, part: Part, rows: np.ndarray | None) -> np.ndarray:
         """Return the rows of a reply that count."""
@@ -234,6 +232,11 @@ class _Columns:
     examples: np.ndarray
     steps: np.ndarray
     tasks: np.ndarray
+
+
+def _order(columns: list[_Columns]) -> np.ndarray:
+    """Return what sorts the rows as they arrived by client, or by block."""
+    return np.argsort(np.concatenate([column.keys for column in columns]), kind="stable")
 
 
 def _columns(part: Part, reduce: bool) -> _Columns:

@@ -15,7 +15,7 @@ from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.runs.directory import Checkpoint, RunDir
-from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.record import RoundRecord, common_failure
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
@@ -177,11 +177,9 @@ def _check_trained(records: Sequence[RoundRecord]) -> None:
         if all(record.kept for record in records):
             raise UserError(f"no round has merged; the last one: {records[-1].kept}")
         return
-    reasons = Counter(f.reason for record in records for f in record.clients.failed)
-    ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]
     raise UserError(
-        f"no client trained in any of {len(records)} rounds; of {reasons.total()} failures "
-        f"{count} say: {why}; fix that and start a new run"
+        f"no client trained in any of {len(records)} rounds; {common_failure(records)}; fix that "
+        "and start a new run"
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedjoint._util.wording import first_line
 from fedjoint.model.joint import JointModel
 from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.balance import Balance
@@ -91,7 +92,7 @@ class _Trial:
         try:
             self._run(self.batched, self.first.expand(2, *self.first.shape[1:]), evaluate)
         except Exception as error:  # whatever a model may raise under vmap
-            return _words(error)
+            return first_line(error)
         return None
 
     def mixes(self, evaluate: bool = False) -> str | None:
@@ -107,7 +108,7 @@ class _Trial:
                 self._run(self.single, x, evaluate) for x in (one, several)
             )
         except Exception as error:  # whatever a model may raise
-            return _words(error)
+            return first_line(error)
         if changed:
             return f"{changed[0]} changes in every pass of the model"
         # Some kernels of GPUs add up in any order.
@@ -159,8 +160,3 @@ class _Trial:
             self.model.train()
         changed = [n for n, t in buffers.items() if not torch.equal(everything[n][0], t)]
         return [*found.of.values(), found.losses], changed
-
-
-def _words(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
