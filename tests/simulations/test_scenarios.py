@@ -21,9 +21,11 @@ def _lines(times, *lines):
     return "".join(f"{line} w{i}\n" for i in range(times) for line in lines)
 
 
+QUESTIONS = ["0 how is it ?", "1 what film ?", "2 what is it short for ?"]
+QUESTIONS += ["3 who was he ?", "4 where ?", "5 how far ?"]
 SENTENCES = {
-    "TREC.train.all": _lines(20, "0 how is it ?", "1 what film ?", "2 what is it short for ?"),
-    "TREC.test.all": _lines(20, "3 who was he ?", "4 where ?", "5 how far ?"),
+    "TREC.train.all": _lines(20, *QUESTIONS),
+    "TREC.test.all": "".join(f"{question} other\n" for question in QUESTIONS),
     "mpqa.all": _lines(30, "0 complaining", "1 is happy"),
     "rt-polarity.all": _lines(30, "0 silly and tedious .", "1 a great film ."),
 }

@@ -46,9 +46,9 @@ def test_vectors():
         ("multiclass", ["", " "], None, r"f.csv:2: task 't' has no labels"),
         ("multilabel", ["0 1", "0 2"], None, r"f.csv:3: '0 2' of multilabel 't' is not all 0 and"),
         ("regression", ["1", "x"], None, r"f.csv:3: 'x' of 't' is not a number"),
-        ("regression", ["1", "nan"], None, r"f.csv:3: 'nan' of 't' is not finite"),
-        ("regression", ["1 2", "1"], None, r"f.csv:3: 't' has 1 numbers, expected 2"),
-        ("regression", ["1"], 2, r"f.csv:2: 't' has 1 numbers, expected 2"),
+        ("regression", ["1", "nan"], None, r"f.csv:3: 't' is 'nan': a missing value, or not\?"),
+        ("regression", ["1 2", "1"], None, r"f.csv:3: '1' of 't' has 1 numbers, expected 2"),
+        ("regression", ["1"], 2, r"f.csv:2: '1' of 't' has 1 numbers, expected 2"),
     ],
 )
 def test_malformed_cells_are_named(kind, cells, outputs, message):
