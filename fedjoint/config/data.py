@@ -80,7 +80,10 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _division(self) -> DataConfig:
         if self.partition == "one_task" and self.task_mix:
-            raise ValueError("partition = 'one_task' decides the tasks: leave out task_mix")
+            raise ValueError(
+                "partition = 'one_task' decides the tasks: leave out task_mix, or set partition to "
+                "another, such as 'iid'"
+            )
         if any(not mix or len(set(mix)) < len(mix) for mix in self.task_mix):
             raise ValueError("each entry of task_mix needs one or more different tasks")
         if any(outputs < 1 for outputs in self.outputs.values()):

@@ -135,6 +135,11 @@ def _classes(
         # Text classes are numbered after all are seen, so that the order of lines is no matter.
         y[filled] = np.unique([cells[i] for i in filled], return_inverse=True)[1]
     classes = int(y.max()) + 1
+    if outputs is None and classes == 1:
+        raise UserError(
+            f"{where(filled[0])}: {name!r} is {cells[filled[0]]!r} everywhere, which leaves "
+            f"nothing to learn; leave it out, or declare data.outputs.{name}"
+        )
     if outputs is None:
         _refuse_gaps(name, y, where)
     elif classes > outputs:
