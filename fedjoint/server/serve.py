@@ -19,7 +19,7 @@ from fedjoint.runs.record import RoundRecord, common_failure
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
-from fedjoint.server.round import StateLostError, run_round
+from fedjoint.server.round import StateLostError, evaluate_initial, run_round
 from fedjoint.server.run import Run
 from fedjoint.server.strategy import local_method, make_strategy
 
@@ -91,7 +91,7 @@ def _begin(
         run.bump_generation()
     saved, generation = run.latest(), run.generation
     resumed_from = saved.round if saved else 0
-    run.truncate(resumed_from)
+    run.truncate(resumed_from if saved else -1)
 
     def beat() -> None:
         if run.generation == generation:
@@ -112,6 +112,8 @@ def _begin(
     )
     if saved:
         strategy.state, begun.ledger = dict(saved.state), saved.ledger
+        done = [record.evaluation for record in run.records() if record.evaluation]
+        begun.evaluation = done[-1] if done else {}
     return begun, saved
 
 
@@ -137,6 +139,8 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
         if begun.reference:
             begun.reference.check(begun.roster.tasks)
         begun.backbone = begun.roster.layout.flat(_first_backbone(begun, saved))
+        if config.evaluate.initial and saved is None:
+            evaluate_initial(begun)
         for round in range(first, config.rounds + 1):
             if run_round(begun, round):
                 break
@@ -173,6 +177,7 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
 
 def _check_trained(records: Sequence[RoundRecord]) -> None:
     """Raise a UserError where nothing ever was merged: the backbone is the first one."""
+    records = [record for record in records if record.round]
     if any(record.clients.trained for record in records):
         if all(record.kept for record in records):
             raise UserError(f"no round has merged; the last one: {records[-1].kept}")
