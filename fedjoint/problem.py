@@ -48,6 +48,11 @@ class Problem:
         if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
             has = getattr(self.example, "shape", type(self.example).__name__)
             raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
+        if self.central is not None and not isinstance(self.central, Examples):
+            what = type(self.central).__name__
+            raise UserError(f"central is {what}: give a fedjoint.Examples")
+        if self.central is not None and not len(self.central):
+            raise UserError("central has no examples; leave it out")
         names = tuple(task.name for task in self.tasks)
         if names != tuple(self.data.task_names):
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")
