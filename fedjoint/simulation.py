@@ -18,6 +18,7 @@ from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem, with_metrics
 from fedjoint.registry import anchored
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord
 from fedjoint.server.callbacks import AnyCallback, as_callback
 from fedjoint.server.plugins import check_plugins
@@ -80,7 +81,9 @@ def simulate(
     problem = _problem(config, problem, engine)
     # What every node would stumble over is found before there is a run.
     make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
-    problem.model(config)
+    model = problem.model(config)
+    if initial := config.model.initial:
+        fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)

@@ -96,6 +96,11 @@ class ModelConfig(Section):
     """The backbone."""
 
     backbone: BackboneConfig = BackboneConfig()
+    initial: str | None = Field(
+        None,
+        description="what the shared weights begin as: a run directory, or a safetensors file of a "
+        "state_dict; default: drawn by seed",
+    )
     norm: Literal["shared", "local"] = Field(
         "shared", description="send BatchNorm parameters and buffers, or keep them (FedBN)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -15,6 +16,7 @@ from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.runs.directory import Checkpoint, RunDir
+from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord, common_failure
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.reference import Reference
@@ -192,8 +194,11 @@ def _first_backbone(begun: Run, saved: Checkpoint | None) -> dict[str, Tensor]:
     """Return what the first round starts with.
 
     Raises:
-        UserError: the nodes have another backbone than the checkpoint.
+        UserError: the nodes have another backbone than the checkpoint, or than what is to be its
+            first.
     """
+    if saved is None and (initial := begun.config.model.initial):
+        return fit_initial(Path(initial), read_initial(Path(initial)), begun.roster.layout)
     if saved is None:
         return {n: to_tensor(a) for n, a in begun.roster.initial.items()}
     if {n: tuple(t.shape) for n, t in saved.backbone.items()} != begun.roster.layout.shapes:
