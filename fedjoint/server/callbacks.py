@@ -24,7 +24,7 @@ from fedjoint.errors import UserError
 from fedjoint.options import construct
 from fedjoint.registry import find
 from fedjoint.runs.directory import Checkpoint, RunDir
-from fedjoint.runs.record import RoundRecord, common_failure
+from fedjoint.runs.record import Failure, RoundRecord, common_failure
 
 log = logging.getLogger("fedjoint.server.serve")
 
@@ -212,18 +212,11 @@ class Log(Callback):
 
     def after_round(self, record: RoundRecord) -> None:
         number, clients = record.round, record.clients
-        alike, said = Counter(failure.reason for failure in clients.failed), set()
-        for failure in clients.failed:
-            count = alike[failure.reason]
-            if failure.reason in said and count > _ALIKE:
-                continue  # said with the first of them
-            said.add(failure.reason)
-            others = f" and {count - 1} others" if count > _ALIKE else ""
-            whom = who(failure.client, failure.name) + others
-            details = {"node": str(failure.node), "name": failure.name}
-            # On a console, the progress bar says so already.
-            text = f"round {number}: {whom}: {failure.reason}"
-            event(log, logging.INFO, "failure", text, round=number, **details)
+        self._failures("failure", "", number, clients.failed)
+        self._failures("unevaluated", "evaluation: ", number, clients.unevaluated)
+        if record.kept:
+            text = f"round {number}: the previous backbone is kept: {record.kept}"
+            event(log, logging.INFO, "kept", text, round=number)
         text = f"round {number} of {self._rounds}: {clients.trained} of {clients.asked} clients"
         event(
             log,
@@ -236,6 +229,20 @@ class Log(Callback):
             failed=len(clients.failed),
             kept=record.kept,
         )
+
+    def _failures(self, kind: str, what: str, number: int, failures: Sequence[Failure]) -> None:
+        # At INFO: on a console, Troubles says so already.
+        alike, said = Counter(failure.reason for failure in failures), set()
+        for failure in failures:
+            count = alike[failure.reason]
+            if failure.reason in said and count > _ALIKE:
+                continue  # said with the first of them
+            said.add(failure.reason)
+            others = f" and {count - 1} others" if count > _ALIKE else ""
+            whom = who(failure.client, failure.name) + others
+            details = {"node": str(failure.node), "name": failure.name}
+            text = f"round {number}: {whom}: {what}{failure.reason}"
+            event(log, logging.INFO, kind, text, round=number, **details)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         number = checkpoint.round

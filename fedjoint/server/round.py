@@ -13,7 +13,7 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fedjoint._util.wording import plain, who
+from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.training import Terms
@@ -213,7 +213,6 @@ def _merge(run: Run, plan: Plan, collected: Collector) -> _Merged:
     except UserError as error:
         if isinstance(error, MergeError) and not len(run.ledger.clients):
             raise  # nothing was ever merged, and the next rounds would go as this one
-        log.error("round %d: the previous backbone is kept: %s", plan.round, error)
         return _Merged(kept=str(error))
     found = diagnose(updates, step, *collected.compared(updates)) if plan.diagnosed else None
     # Of BatchNorm's statistics, only a mean makes sense.
@@ -271,9 +270,6 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         for key, blocks in evaluation.by_block(reply).items():
             sums.setdefault(key, {}).update(blocks)
     failed += [Failure(None, node, _LATE) for node in silent]
-    for failure in failed:
-        at = who(failure.client, run.roster.name(failure.node))
-        log.error("round %d: %s: evaluation: %s", round, at, failure.reason)
     if not sums:
         return _Evaluated(failed=failed, untrained=untrained)
     tasks, ids, each = run.roster.tasks, np.concatenate(clients), np.concatenate(values)

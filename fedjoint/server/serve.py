@@ -24,6 +24,7 @@ from fedjoint.server.roster import Roster
 from fedjoint.server.round import StateLostError, evaluate_initial, run_round
 from fedjoint.server.run import Run
 from fedjoint.server.strategy import local_method, make_strategy
+from fedjoint.server.trial import try_merge
 
 log = logging.getLogger("fedjoint.server.serve")
 
@@ -141,6 +142,8 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
         if begun.reference:
             begun.reference.check(begun.roster.tasks)
         begun.backbone = begun.roster.layout.flat(_first_backbone(begun, saved))
+        if saved is None:
+            try_merge(begun)
         if config.evaluate.initial and saved is None:
             evaluate_initial(begun)
         for round in range(first, config.rounds + 1):

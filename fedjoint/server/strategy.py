@@ -112,11 +112,13 @@ class Circumstances:
         config: its configuration.
         method: the local method that its clients run.
         clients: ``[n]`` int64, ids of the clients with examples that the nodes have named so far.
+        traced: the reasons of which a traceback was logged.
     """
 
     config: Config
     method: LocalMethod
     clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    traced: set[str] = field(default_factory=set)
 
 
 # Not an attribute of the strategy: a plug-in may have any of that name.
@@ -239,7 +241,7 @@ def checked_broadcast(strategy: JointStrategy, backbone: Tensor, round: int) -> 
 
 
 class MergeError(UserError):
-    """A strategy's merge is wrong in itself, whatever it is given."""
+    """A strategy is wrong in itself, whatever it is given."""
 
 
 def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
@@ -271,8 +273,13 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
             raise type(error)(f"{name}: {error}") from error
         if isinstance(error, ValueError):  # as a rule refuses what it is given
             raise UserError(f"{name}: {error}") from error
-        log.exception("merge failed")
-        raise MergeError(f"{name}: merge fails: {type(error).__name__}: {error}") from error
+        why = f"{name}: merge fails: {type(error).__name__}: {first_line(error)}"
+        known = circumstances(strategy)
+        if known is None or why not in known.traced:
+            log.exception("merge failed")
+        if known is not None:
+            known.traced.add(why)
+        raise MergeError(why) from error
     return step
 
 
@@ -284,11 +291,12 @@ def check_tensors(what: str, named: Mapping[str, Any]) -> None:
         named: the values.
 
     Raises:
-        UserError: there is one.
+        MergeError: one is no tensor.
+        UserError: one is not finite.
     """
     for name, value in named.items():
         if not isinstance(value, Tensor):
-            raise UserError(f"{what}[{name!r}] is {type(value).__name__}, not a tensor")
+            raise MergeError(f"{what}[{name!r}] is {type(value).__name__}, not a tensor")
         if not torch.isfinite(value).all():
             raise UserError(f"{what}[{name!r}] is not finite")
 
