@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedjoint._util.wording import plain
+from fedjoint.data.base import CENTRAL, SPLITS
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
@@ -18,8 +19,6 @@ from fedjoint.protocol.checks import shaped
 from fedjoint.protocol.reports import ClientFailure, columns
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Seconds
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,9 @@ class EvaluateReply:
         """
         said = wire.read(_Said, message)
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
-        widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in SPLITS}
+        widths = {
+            f"{split}/{task.name}": _width(task) for task in tasks for split in (*SPLITS, CENTRAL)
+        }
         for name, rows in sums.items():
             if name not in widths:
                 raise UserError(f"it has sums of {plain(name)!r}, which nobody has")

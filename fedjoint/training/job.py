@@ -64,7 +64,7 @@ class Job:
         optimiser: makes an optimiser of the configured kind over some parameters.
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
-        budget: the batch size, and epochs or steps, of a round.
+        budget: the batch size, and epochs or steps (one number, or ``[clients]``), of a round.
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
         momentum: of SGD.
