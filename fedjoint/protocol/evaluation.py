@@ -21,6 +21,9 @@ from fedjoint.protocol.training import Seconds
 
 SPLITS = ("train", "valid", "test")
 
+#: begins the names of the splits on which the shared backbone is measured beside the clients' own
+SHARED = "shared_"
+
 
 @dataclass(frozen=True)
 class _Said:
@@ -37,7 +40,8 @@ class EvaluateReply:
         tasks: its tasks, in the order of the columns of ``values``.
         failed: the clients that were not evaluated, with reasons.
         seconds: how long it took.
-        sums: ``split/task`` -> ``[b, k]``, the metric's statistics, summed over blocks of clients.
+        sums: ``split/task``, or ``shared_split/task`` of the shared backbone, -> ``[b, k]``, the
+            metric's statistics, summed over blocks of clients.
         blocks: ``split/task`` -> ``[b]`` int64, numbers of those blocks.
         values: ``[n, tasks]`` float, each client's own test metrics; NaN where undefined.
     """
@@ -73,7 +77,8 @@ class EvaluateReply:
         """
         said = wire.read(_Said, message)
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
-        widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in SPLITS}
+        splits = [*SPLITS, *(SHARED + split for split in SPLITS)]
+        widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in splits}
         for name, rows in sums.items():
             if name not in widths:
                 raise UserError(f"it has sums of {plain(name)!r}, which nobody has")

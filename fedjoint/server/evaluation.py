@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedjoint.model.tasks import Task
-from fedjoint.protocol.evaluation import SPLITS, EvaluateReply
+from fedjoint.protocol.evaluation import SHARED, SPLITS, EvaluateReply
 from fedjoint.runs.record import Metrics
 
 Sums = dict[str, dict[int, np.ndarray]]
@@ -51,9 +51,13 @@ def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, flo
 
 
 def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
-    """Return split -> task -> metric of all clients' examples together."""
+    """Return split -> task -> metric of all clients' examples together.
+
+    Splits of the shared backbone are there where clients measured it.
+    """
     found: dict[str, Metrics] = {}
-    for split in SPLITS:
+    shared = [SHARED + split for split in SPLITS] if any(n.startswith(SHARED) for n in sums) else []
+    for split in [*SPLITS, *shared]:
         found[split] = {}
         for task in tasks:
             blocks = sums.get(f"{split}/{task.name}", {})
