@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from fedjoint.problem import Problem
     from fedjoint.protocol.compression import Compression
     from fedjoint.runs.record import RoundRecord
-    from fedjoint.server.callbacks import Callback
+    from fedjoint.server.callbacks import Callback, Snapshot
+    from fedjoint.server.candidates import Budget, Candidates
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
     from fedjoint.simulation import RunResult, resume, simulate
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 # Imported where they are used: servers and nodes start without PyTorch.
 _MODULES = {
     "Balance": "fedjoint.training.balance",
+    "Budget": "fedjoint.server.candidates",
     "Callback": "fedjoint.server.callbacks",
+    "Candidates": "fedjoint.server.candidates",
     "Client": "fedjoint.data.base",
     "Compression": "fedjoint.protocol.compression",
     "Config": "fedjoint.config.schema",
@@ -60,6 +63,7 @@ _MODULES = {
     "Problem": "fedjoint.problem",
     "RoundRecord": "fedjoint.runs.record",
     "RunResult": "fedjoint.simulation",
+    "Snapshot": "fedjoint.server.callbacks",
     "Source": "fedjoint.data.source",
     "Task": "fedjoint.model.tasks",
     "Updates": "fedjoint.server.updates",
@@ -71,7 +75,9 @@ _MODULES = {
 __version__ = "0.1.0"
 __all__ = [
     "Balance",
+    "Budget",
     "Callback",
+    "Candidates",
     "Client",
     "Compression",
     "Config",
@@ -87,6 +93,7 @@ __all__ = [
     "Problem",
     "RoundRecord",
     "RunResult",
+    "Snapshot",
     "Source",
     "Task",
     "Updates",

@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     MERGE = 12  #: (the strategy's own seed, ...) what a strategy draws
     SEARCH = 13  #: (trials) which settings are tried
     OFFICIAL = 14  #: (split) which client gets which examples of a test set that the data has
+    SELECTION = 15  #: (round) what a strategy draws to choose who trains
 
 
 def derive(seed: int, purpose: Purpose, *key: int | str | np.ndarray) -> np.ndarray:

@@ -126,6 +126,11 @@ class ModelConfig(Section):
     """The backbone."""
 
     backbone: BackboneConfig = BackboneConfig()
+    initial: str | None = Field(
+        None,
+        description="what the shared weights begin as: a run directory, or a safetensors file of a "
+        "state_dict; default: drawn by seed",
+    )
     norm: Literal["shared", "local"] = Field(
         "shared", description="send BatchNorm parameters and buffers, or keep them (FedBN)"
     )
@@ -163,6 +168,8 @@ class EvaluateConfig(Section):
 
     every: int = Field(1, ge=1, description="rounds between evaluations; the last is evaluated")
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients evaluated")
+    initial: bool = Field(False, description="evaluate before the first round, too, as round 0")
+    train: bool = Field(True, description="evaluate on training examples, too")
     batch_size: int = Field(1024, ge=1, description="examples per forward pass and client")
     shared: bool = Field(
         False,

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint.data.base import SHARED
 from fedjoint.node.jobs import Jobs, Members, Start
-from fedjoint.protocol.evaluation import SHARED, EvaluateReply
+from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import EvaluateRequest
 from fedjoint.randomness import Purpose, derive

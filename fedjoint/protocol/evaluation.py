@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedjoint._util.wording import plain
+from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
@@ -18,11 +19,6 @@ from fedjoint.protocol.checks import shaped
 from fedjoint.protocol.reports import ClientFailure, columns
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Seconds
-
-SPLITS = ("train", "valid", "test")
-
-#: begins the names of the splits on which the shared backbone is measured beside the clients' own
-SHARED = "shared_"
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,8 @@ class EvaluateReply:
         """
         said = wire.read(_Said, message)
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
-        splits = [*SPLITS, *(SHARED + split for split in SPLITS)]
+        splits = [*SPLITS, CENTRAL]
+        splits += [SHARED + split for split in splits]
         widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in splits}
         for name, rows in sums.items():
             if name not in widths:

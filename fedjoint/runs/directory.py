@@ -94,6 +94,8 @@ class RunDir:
         tree["strategy"]["name"] = anchored(config.strategy.name)
         if reference := config.diagnostics.reference:
             tree["diagnostics"]["reference"] = str(Path(reference).resolve())
+        if initial := config.model.initial:
+            tree["model"]["initial"] = str(Path(initial).resolve())
         _write_json(run._config, _plain(tree, nonfinite=float), allow_nan=True)
         _write_json(
             run._info,

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.model.tasks import Task
-from fedjoint.protocol.evaluation import SHARED, SPLITS, EvaluateReply
+from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.runs.record import Metrics
 
 Sums = dict[str, dict[int, np.ndarray]]
@@ -56,8 +57,10 @@ def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
     Splits of the shared backbone are there where clients measured it.
     """
     found: dict[str, Metrics] = {}
-    shared = [SHARED + split for split in SPLITS] if any(n.startswith(SHARED) for n in sums) else []
-    for split in [*SPLITS, *shared]:
+    measured = {name.partition("/")[0] for name in sums}
+    splits = (*SPLITS, CENTRAL) if CENTRAL in measured else SPLITS
+    shared = [SHARED + split for split in splits]
+    for split in [*splits, *(shared if measured & set(shared) else [])]:
         found[split] = {}
         for task in tasks:
             blocks = sums.get(f"{split}/{task.name}", {})

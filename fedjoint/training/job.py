@@ -65,7 +65,8 @@ class Job:
         optimiser: makes an optimiser of the configured kind over some parameters.
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
-        budget: the batch size, epochs or steps, and whether short batches are left out.
+        budget: the batch size, epochs or steps (one number, or ``[clients]``), and whether short
+            batches are left out.
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
         momentum: of SGD.
@@ -162,7 +163,7 @@ class Job:
             budget |= {"steps": steps or None, "epochs": epochs or None}
         sizes, batch = self.cohort.train.sizes, budget["batch_size"]
         short = sizes[(sizes > 0) & (sizes < batch)]
-        if budget["drop_last"] and not budget["steps"] and len(short):
+        if budget["drop_last"] and budget["steps"] is None and len(short):
             raise UserError(
                 f"it has {short[0]} training examples, and local.drop_last leaves out minibatches "
                 f"of fewer than local.batch_size = {batch}: lower that, or give it more"

@@ -35,7 +35,7 @@ def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
     *,
     batch_size: int,
     epochs: int | None = None,
-    steps: int | None = None,
+    steps: int | np.ndarray | None = None,
     drop_last: bool = False,
     stream: int = 0,
 ) -> Schedule:
@@ -53,7 +53,8 @@ def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
         sizes: ``[clients]`` number of training examples; without any, a client takes no steps.
         batch_size: examples per step.
         epochs: passes over the data, or None.
-        steps: optimiser steps, or None; exactly one of the two is given.
+        steps: optimiser steps, of all or ``[clients]`` of each, or None; exactly one of the two
+            is given.
         drop_last: leave out an epoch's last batch where it has fewer than ``batch_size`` examples.
         stream: another number gives another, independent order.
     """
@@ -82,11 +83,13 @@ def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
         own = np.maximum(sizes, 1)[:, None, None]
         batch = np.minimum(batch_size, own)
         slot = np.arange(batch_size)[None, None, :]
-        place = np.arange(steps)[None, :, None] * batch + np.minimum(slot, batch - 1)
+        turn = np.arange(int(np.max(steps)))[None, :, None]
+        place = turn * batch + np.minimum(slot, batch - 1)
         passes = int((place // own).max()) + 1
         orders = np.stack([shuffled(epoch) for epoch in range(passes)], 1)
         which, within = np.divmod(place, own)
         index = orders[np.arange(count)[:, None, None], which, within]
-        mask = np.broadcast_to(slot < np.minimum(batch, sizes[:, None, None]), index.shape)
+        has = slot < np.minimum(batch, sizes[:, None, None])
+        mask = np.broadcast_to(has & (turn < np.reshape(steps, (-1, 1, 1))), index.shape)
     mask = mask.transpose(1, 0, 2)
     return Schedule(np.where(mask, index.transpose(1, 0, 2), 0), np.ascontiguousarray(mask))

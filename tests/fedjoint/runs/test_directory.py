@@ -42,7 +42,7 @@ def checkpoint(round):
 
 
 def ledger(round):
-    return Ledger(np.array([2, 7]), np.array([round, 1]))
+    return Ledger(np.array([2, 7]), np.array([round, 1]), np.float32([0.5, 0.25]))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_what_is_no_run_directory_is_said_in_one_line(tmp_path, run):
 @pytest.mark.parametrize("number", [math.inf, -math.inf, 1e-300, 0.1])
 def test_any_number_of_the_configuration_survives(tmp_path, number):
     tree = {
-        "strategy": {"timeout": abs(number), "options": {"limit": number, "text": "inf"}},
+        "strategy": {"options": {"limit": number, "text": "inf"}},
         "balance": {"options": {"alpha": abs(number)}},
     }
     config = check(tree)
