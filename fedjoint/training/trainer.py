@@ -75,7 +75,7 @@ class Trainer:
         """
         local, traits = self.config.local, self.traits
         reason = "local.sequential is set" if local.sequential else traits.sequential
-        if traits.train > 1 and local.steps is None:
+        if traits.train > 1 and local.steps is None and not local.drop_last:
             return f"{reason}; an epoch's last minibatch of one example is left out"
         return reason
 
@@ -220,10 +220,12 @@ class Trainer:
                 "batch_size": local.batch_size,
                 "epochs": local.epochs,
                 "steps": local.steps,
+                "drop_last": local.drop_last,
             },
             least=self.traits.train,
             rate=rate * own,
             momentum=rule.momentum,
+            last=round >= self.config.rounds,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:

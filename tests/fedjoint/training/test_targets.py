@@ -10,7 +10,7 @@ from fedjoint.data.base import Client, Examples
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, with_settings
-from fedjoint.simulation import simulate
+from fedjoint.simulation import resume, simulate
 from fedjoint.training.targets import own_scale
 
 PARTS = [24, 6, 10]
@@ -151,3 +151,15 @@ def test_scales_that_do_not_fit_their_tasks():
     config = check({"data": {"target_scale": {"marks": "own"}}})
     with pytest.raises(UserError, match=r"data.target_scale 'marks'.*did you mean 'mark'"):
         with_settings([Task("mark", "regression", 1)], config)
+
+
+def test_a_resumed_run_has_the_same_scales(tmp_path):
+    task = Task("mark", "regression", 1)
+    problem = Problem([task], lambda: nn.Linear(3, 4), Marks(clients=3), torch.zeros(1, 3))
+    tree = {"rounds": 4, "engine": "inline", "output": {"dir": str(tmp_path)}}
+    config = check(tree | {"local": {"optimiser": {"lr": 0.05}}})
+    whole = simulate(config, problem)
+    stopped = simulate(config, problem, callbacks=[lambda record: record.round == 2])
+    rest = resume(stopped.path, problem)
+    assert len(stopped.records) == 2 and rest.metrics == whole.metrics
+    assert all(tensor.equal(rest.backbone[name]) for name, tensor in whole.backbone.items())
