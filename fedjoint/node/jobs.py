@@ -58,7 +58,7 @@ class Members:
     steps: np.ndarray | None = None
     rates: np.ndarray | None = None
 
-    def part(self, at: slice) -> Members:
+    def part(self, at: slice | np.ndarray) -> Members:
         """Return some of them."""
         steps, rates = (own if own is None else own[at] for own in (self.steps, self.rates))
         return Members(self.rows[at], self.ids[at], self.rounds[at], steps, rates)

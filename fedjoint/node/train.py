@@ -17,7 +17,7 @@ from fedjoint.protocol.compression import compress
 from fedjoint.protocol.reports import ClientFailure, ClientReports
 from fedjoint.protocol.requests import TrainRequest
 from fedjoint.protocol.training import TrainReply
-from fedjoint.randomness import Purpose, derive
+from fedjoint.randomness import Purpose, derive, seeded
 from fedjoint.training.draws import Drawing
 from fedjoint.training.job import Job
 
@@ -71,9 +71,13 @@ class Training:
         extras: dict[str, np.ndarray] = {}
         seconds, sent = [], 0
         train = partial(self._train, start)
+        within = np.full((int(request.sampled.sum()), len(tasks), len(tasks)), np.nan)
+        seats = request.sampled.cumsum() - 1
         for _, chunks in self._jobs.blocks(request.asked, request.rounds):
             tick = time.perf_counter()
             for chunk in chunks:
+                if request.within:
+                    self._compare_tasks(start, chunk, request.sampled, seats, within)
                 for members, trained in self._jobs.attempt(train, chunk, failed):
                     good = trained.reports.good
                     failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~good].tolist()]
@@ -98,7 +102,30 @@ class Training:
             buffers=sink.buffers,
             sample=sink.sample,
             extras=extras,
+            within=within if request.within else None,
         )
+
+    def _compare_tasks(
+        self, start: Start, chunk: Members, sampled: np.ndarray, seats: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Write how the tasks of a chunk's sampled clients agree to their seats of ``out``."""
+        rows = np.flatnonzero(sampled[chunk.rows])
+        if not len(rows):
+            return
+        names = [task.name for task in self._trainer.problem.tasks]
+
+        def compare(members: Members) -> tuple[list[int], np.ndarray]:
+            shared = start.received.expand(len(members.ids), -1)
+            with seeded(self._trainer.device, 0):
+                job = self._jobs.job(members, start, shared)
+                places = [names.index(task.name) for task in job.cohort.tasks]
+                if len(places) < 2:  # nothing to compare
+                    return places, np.full((len(members.ids), 1, 1), np.nan)
+                return places, self._trainer.within(job).numpy()
+
+        # Whoever cannot be measured here is said to have failed where it trains.
+        for members, (places, grams) in self._jobs.attempt(compare, chunk.part(rows), []):
+            out[np.ix_(seats[members.rows], places, places)] = grams
 
     def _train(self, start: Start, members: Members) -> Trained:
         def train() -> tuple[Job, dict[str, Tensor]]:
