@@ -34,6 +34,7 @@ from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
+from fedjoint.training.targets import scaling_rules
 from fedjoint.training.within import Within, make_within
 
 #: Most clients in one batched program on a GPU and on the CPU.
@@ -61,6 +62,7 @@ class Trainer:
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
         self._within: dict[tuple[str, ...], Within] = {}
@@ -166,7 +168,9 @@ class Trainer:
         self, places: np.ndarray, clients: np.ndarray, known: Sequence[Client | None]
     ) -> Cohort:
         problem, tasks = self.problem, self.tasks(int(places[0]))
-        return gather(problem.data, tasks, problem.example, places, clients, known, self.device)
+        return gather(
+            problem.data, tasks, problem.example, places, clients, known, self.device, self.rules
+        )
 
     def job(
         self,
@@ -299,7 +303,7 @@ class Trainer:
         self.model.eval()
         try:
             for split, stack in self._measured(cohort, names):
-                sums = self._statistics(cohort.tasks, names, stack, weights, finite)
+                sums = self._statistics(cohort, names, stack, weights, finite)
                 result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
         finally:
             self.model.train()
@@ -325,7 +329,7 @@ class Trainer:
 
     def _statistics(
         self,
-        tasks: tuple[Task, ...],
+        cohort: Cohort,
         names: list[str],
         stack: Stack,
         weights: Tensors,
@@ -342,12 +346,15 @@ class Trainer:
             else:
                 single = forward({n: t[0] for n, t in weights.items()}, x[0, at])
                 outputs = {n: o[None] for n, o in single.items()}
-            for task in tasks:
+            for task in cohort.tasks:
+                output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
-                finite &= outputs[task.name].flatten(1).isfinite().all(1)
+                finite &= output.flatten(1).isfinite().all(1)
                 labels = y[task.name][:, at].flatten(0, 1)
+                if scale is not None:
+                    output = scale.units(output)
                 # Metrics see [examples, outputs]; the padding's labels are missing.
-                found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), labels)
+                found = task.metric_fn.statistics(output.flatten(0, 1), labels)
                 each = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
                 sums[task.name] = sums.get(task.name, 0) + each
         return sums
