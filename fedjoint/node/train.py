@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint._util.limit import uninterrupted
 from fedjoint.node.jobs import Jobs, Members, Start
 from fedjoint.node.sinks import Sink
+from fedjoint.node.turns import Turns
 from fedjoint.protocol.compression import compress
 from fedjoint.protocol.reports import ClientFailure, ClientReports
 from fedjoint.protocol.requests import TrainRequest
@@ -53,6 +55,7 @@ class Training:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs, self._trainer = jobs, jobs.trainer
         self._drawing = Drawing(jobs.trainer.device)
+        self._turns = Turns(jobs, jobs.trainer.config.strategy.timeout)
 
     def run(self, request: TrainRequest, start: Start, sink: Sink) -> TrainReply:
         """Train the clients of a request, block by block.
@@ -69,21 +72,19 @@ class Training:
         reports = ClientReports.empty(len(request.asked.clients), len(tasks))
         failed: list[ClientFailure] = []
         extras: dict[str, np.ndarray] = {}
-        seconds, sent = [], 0
-        train = partial(self._train, start)
-        for _, chunks in self._jobs.blocks(request.asked, request.rounds):
-            tick = time.perf_counter()
-            for chunk in chunks:
-                for members, trained in self._jobs.attempt(train, chunk, failed):
-                    good = trained.reports.good
-                    failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~good].tolist()]
-                    reports.put(members.rows, trained.reports)
-                    sent = max(sent, trained.sent)
-                    _scatter(extras, trained.extras, members.rows, len(reports.good))
-                    if good.any() and start.method.shares:
-                        sink.add(members.rows, good, trained.update, trained.payload)
-            sink.end()
-            seconds.append(time.perf_counter() - tick)
+        seconds, sent = np.zeros(len(request.asked.blocks)), 0
+        work = self._jobs.divide(request.asked, request.rounds)
+        for turn in self._turns.run(work, partial(self._train, start), failed):
+            trained, rows = turn.result, turn.members.rows
+            good = trained.reports.good
+            failed += [ClientFailure(c, _NOT_FINITE) for c in turn.members.ids[~good].tolist()]
+            reports.put(rows, trained.reports)
+            sent = max(sent, trained.sent)
+            _scatter(extras, trained.extras, rows, len(reports.good))
+            if good.any() and start.method.shares:
+                sink.add(turn.place, rows, good, trained.update, trained.payload)
+            seconds[turn.place] += turn.seconds
+        sink.close()
         return TrainReply(
             tasks=tuple(task.name for task in tasks),
             shares=start.method.shares,
@@ -92,7 +93,7 @@ class Training:
             bytes_per_client=sent,
             fallback=self._trainer.fallback,
             reports=reports,
-            block_seconds=np.array(seconds),
+            block_seconds=seconds,
             rows=sink.rows,
             payload=sink.payload(),
             buffers=sink.buffers,
@@ -117,7 +118,8 @@ class Training:
             payload, saved = self._compress(job, update, good)
             sent -= saved
         reports = self._report(job, members, good.cpu().numpy())
-        self._keep(job, members, start, reports.good)
+        with uninterrupted():
+            self._keep(job, members, start, reports.good)
         return Trained(reports, update, payload, extras, sent)
 
     def _compress(self, job: Job, update: Tensor, good: Tensor) -> tuple[dict[str, Tensor], int]:
