@@ -50,7 +50,7 @@ def test_the_script_runs(text, here, capsys):
 
 def test_every_kind_has_a_page():
     index = (FOLDER / "README.md").read_text("utf-8")
-    linked = re.findall(r"\]\((\w+)\.md\)", index)
+    linked = re.findall(r"\]\(([\w-]+)\.md\)", index)
     assert sorted(linked) == [page.stem for page in PAGES] and len(PAGES) >= len(KINDS)
 
 

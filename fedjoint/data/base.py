@@ -35,6 +35,9 @@ SPLITS = ("train", "valid", "test")
 #: The split of a problem's examples on which every client is measured.
 CENTRAL = "central"
 
+#: Begins the names of the splits on which the shared backbone is measured beside clients' own.
+SHARED = "shared_"
+
 
 @dataclass(frozen=True)
 class Client:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fedjoint.data.base import CENTRAL, SPLITS
+from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.model.tasks import Task
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.runs.record import Metrics
@@ -52,10 +52,15 @@ def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, flo
 
 
 def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
-    """Return split -> task -> metric of all clients' examples together."""
+    """Return split -> task -> metric of all clients' examples together.
+
+    Splits of the shared backbone are there where clients measured it.
+    """
     found: dict[str, Metrics] = {}
     measured = {name.partition("/")[0] for name in sums}
-    for split in (*SPLITS, CENTRAL) if CENTRAL in measured else SPLITS:
+    splits = (*SPLITS, CENTRAL) if CENTRAL in measured else SPLITS
+    shared = [SHARED + split for split in splits]
+    for split in [*splits, *(shared if measured & set(shared) else [])]:
         found[split] = {}
         for task in tasks:
             blocks = sums.get(f"{split}/{task.name}", {})

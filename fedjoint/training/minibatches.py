@@ -27,7 +27,7 @@ class Schedule:
         return self.mask.any(2).sum(0)
 
 
-def schedule(
+def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
     seed: int,
     round: int,
     clients: np.ndarray,
@@ -36,14 +36,15 @@ def schedule(
     batch_size: int,
     epochs: int | None = None,
     steps: int | np.ndarray | None = None,
+    drop_last: bool = False,
     stream: int = 0,
 ) -> Schedule:
     """Draw the minibatches of ``clients`` for one round.
 
-    With ``epochs``, each epoch visits every example once, the last batch may be short, and a
-    client with fewer examples takes fewer steps. With ``steps``, every client takes that many
-    full batches (of all its examples where it has fewer than ``batch_size``), shuffled anew each
-    time it has seen all of them.
+    With ``epochs``, each epoch visits every example once, the last batch may be short (or is left
+    out), and a client with fewer examples takes fewer steps. With ``steps``, every client takes
+    that many full batches (of all its examples where it has fewer than ``batch_size``), shuffled
+    anew each time it has seen all of them.
 
     Args:
         seed: the run's seed.
@@ -54,9 +55,11 @@ def schedule(
         epochs: passes over the data, or None.
         steps: optimiser steps, of all or ``[clients]`` of each, or None; exactly one of the two
             is given.
+        drop_last: leave out an epoch's last batch where it has fewer than ``batch_size`` examples.
         stream: another number gives another, independent order.
     """
     count, longest = len(clients), max(1, int(sizes.max()))
+    used = sizes // batch_size * batch_size if drop_last else sizes
     position = np.arange(longest)
     batch_size = min(batch_size, longest)  # beyond it there would be padding alone
 
@@ -66,12 +69,13 @@ def schedule(
         return np.argsort(np.where(position < sizes[:, None], drawn, np.uint64(2**64 - 1)), axis=1)
 
     if steps is None:
-        per_epoch = -(-longest // batch_size)
+        per_epoch = -(-max(1, int(used.max())) // batch_size)
         padded = np.zeros((count, per_epoch * batch_size), np.int64)
-        present = np.arange(per_epoch * batch_size) < sizes[:, None]
+        present = np.arange(per_epoch * batch_size) < used[:, None]
         indices = []
         for epoch in range(epochs or 0):
-            padded[:, :longest] = shuffled(epoch)
+            order = shuffled(epoch)[:, : padded.shape[1]]
+            padded[:, : order.shape[1]] = order
             indices.append(padded.reshape(count, per_epoch, batch_size).copy())
         index = np.concatenate(indices, 1)
         mask = np.tile(present.reshape(count, per_epoch, batch_size), (1, epochs or 0, 1))

@@ -35,6 +35,7 @@ from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
+from fedjoint.training.targets import scaling_rules
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
@@ -61,6 +62,7 @@ class Trainer:
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
@@ -74,7 +76,7 @@ class Trainer:
         """
         local, traits = self.config.local, self.traits
         reason = "local.sequential is set" if local.sequential else traits.sequential
-        if traits.train > 1 and local.steps is None:
+        if traits.train > 1 and local.steps is None and not local.drop_last:
             return f"{reason}; an epoch's last minibatch of one example is left out"
         return reason
 
@@ -166,7 +168,9 @@ class Trainer:
         self, places: np.ndarray, clients: np.ndarray, known: Sequence[Client | None]
     ) -> Cohort:
         problem, tasks = self.problem, self.tasks(int(places[0]))
-        return gather(problem.data, tasks, problem.example, places, clients, known, self.device)
+        return gather(
+            problem.data, tasks, problem.example, places, clients, known, self.device, self.rules
+        )
 
     def job(
         self,
@@ -218,10 +222,12 @@ class Trainer:
                 "batch_size": local.batch_size,
                 "epochs": local.epochs,
                 "steps": local.steps,
+                "drop_last": local.drop_last,
             },
             least=self.traits.train,
             rate=rate * own,
             momentum=rule.momentum,
+            last=round >= self.config.rounds,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:
@@ -270,7 +276,7 @@ class Trainer:
         self.model.eval()
         try:
             for split, stack in self._measured(cohort, names):
-                sums = self._statistics(cohort.tasks, names, stack, weights, finite)
+                sums = self._statistics(cohort, names, stack, weights, finite)
                 result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
         finally:
             self.model.train()
@@ -296,7 +302,7 @@ class Trainer:
 
     def _statistics(
         self,
-        tasks: tuple[Task, ...],
+        cohort: Cohort,
         names: list[str],
         stack: Stack,
         weights: Tensors,
@@ -313,12 +319,15 @@ class Trainer:
             else:
                 single = forward({n: t[0] for n, t in weights.items()}, x[0, at])
                 outputs = {n: o[None] for n, o in single.items()}
-            for task in tasks:
+            for task in cohort.tasks:
+                output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
-                finite &= outputs[task.name].flatten(1).isfinite().all(1)
+                finite &= output.flatten(1).isfinite().all(1)
                 labels = y[task.name][:, at].flatten(0, 1)
+                if scale is not None:
+                    output = scale.units(output)
                 # Metrics see [examples, outputs]; the padding's labels are missing.
-                found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), labels)
+                found = task.metric_fn.statistics(output.flatten(0, 1), labels)
                 each = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
                 sums[task.name] = sums.get(task.name, 0) + each
         return sums
