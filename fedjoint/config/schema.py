@@ -158,7 +158,10 @@ class StrategyConfig(Plugin):
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
     min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")
     timeout: float = Field(
-        3600.0, gt=0, le=1e8, description="seconds to wait for a round's replies"
+        3600.0,
+        gt=0,
+        le=1e8,
+        description="seconds that a node has for a round; a late client fails",
     )
     compression: CompressionConfig = CompressionConfig()
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint._util.limit import LateError, limited
 from fedjoint.config.schema import Config
 from fedjoint.data.base import CENTRAL, SPLITS, Client
 from fedjoint.errors import UserError
@@ -104,9 +105,10 @@ class Trainer:
         """Return a few inputs to try the model on, of one client where that has any."""
         data, example = self.problem.data, self.problem.example
         try:
-            x = data.client(int((data.sizes > 1).argmax())).train.x[:_TRIED]
+            with limited(self.config.strategy.timeout):
+                x = data.client(int((data.sizes > 1).argmax())).train.x[:_TRIED]
             return torch.cat([x, example])
-        except Exception:  # a client's data may raise anything, and says so when it is trained
+        except (Exception, LateError):  # of a client's data, said when it is trained
             return example
 
     @cached_property
