@@ -140,11 +140,11 @@ class Training:
         if not wanted.any():
             return found
 
-        def compare(few: Members) -> tuple[list[int], np.ndarray]:
+        def compare(few: Members) -> tuple[np.ndarray, np.ndarray]:
             shared = start.received.expand(len(few.ids), -1)
             with seeded(self._trainer.device, 0):
                 job = self._jobs.job(few, start, shared)
-                places = [names.index(task.name) for task in job.cohort.tasks]
+                places = np.array([names.index(task.name) for task in job.cohort.tasks])
                 if len(places) < 2:
                     return places, np.full((len(few.ids), 1, 1), np.nan)
                 return places, self._trainer.within(job).numpy()

@@ -221,8 +221,8 @@ class _Received:
         arrays = wire.arrays(self.message, "within")
         if arrays:
             said = shaped(arrays, "within", (len(found), len(named), len(named)), "f")
-            places = columns(named, names)
-            found[np.ix_(range(len(found)), places, places)] = said
+            places = np.array(columns(named, names))
+            found[np.ix_(np.arange(len(found)), places, places)] = said
         return np.where(np.isfinite(found), found, np.nan)
 
 
