@@ -43,6 +43,11 @@ class Ledger:
         rounds[np.searchsorted(everyone, clients)] = round
         self.clients, self.rounds = everyone, rounds
 
+    def only(self, clients: np.ndarray) -> Ledger:
+        """Return the part of ``clients``."""
+        here = np.isin(self.clients, clients)
+        return Ledger(self.clients[here], self.rounds[here])
+
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint keeps, for ``Ledger.from_tensors``."""
         return {"clients": torch.from_numpy(self.clients), "rounds": torch.from_numpy(self.rounds)}

@@ -46,6 +46,7 @@ class Run:
     Attributes:
         config: its configuration.
         path: the run directory.
+        id: the run's id.
         grid: reaches the nodes.
         strategy: merges.
         roster: the nodes and their clients.
@@ -60,6 +61,7 @@ class Run:
 
     config: Config
     path: Path
+    id: str
     grid: Grid
     strategy: JointStrategy
     roster: Roster
@@ -114,6 +116,7 @@ class Run:
         method, options = local_method(self.strategy, self.config)
         return Header(
             run=str(self.path.resolve()),
+            id=self.id,
             config=self._settings,
             round=round,
             generation=self.generation,

@@ -5,7 +5,7 @@ import torch
 
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.export.personal import PersonalModels
+from fedjoint.exports.personal import PersonalModels
 from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.strategy import make_strategy

@@ -16,8 +16,8 @@ from fedjoint.cli import main
 from fedjoint.config.load import check
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
-from fedjoint.export import predict as predicting
-from fedjoint.export.export import export, write
+from fedjoint.exports import predict as predicting
+from fedjoint.exports.export import export
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
 from fedjoint.runs.directory import RunDir
@@ -122,7 +122,7 @@ def test_a_clients_model_is_the_one_the_run_evaluated(tmp_path, settings):
 
 def test_logits_by_hand(done, tmp_path):
     """What numpy makes of the tensors is what predict writes."""
-    write(export(done.path, "digit", client=0), tmp_path)
+    export(done.path, "digit", client=0).write(tmp_path)
     t = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     rng = np.random.default_rng(0)
     x = rng.integers(0, 17, (5, 64)).astype(np.float32)
@@ -239,13 +239,13 @@ def test_formats_agree(tmp_path, name, format):
 def test_onnx_without_its_packages(done, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"fedjoint\[onnx\]"):
-        write(export(done.path, "digit"), tmp_path / "out", ["onnx"])
+        export(done.path, "digit").write(tmp_path / "out", ["onnx"])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_holds_one_model(done, tmp_path):
-    write(export(done.path, "digit"), tmp_path, ["safetensors", "export"])
-    write(export(done.path, "loop"), tmp_path, ["safetensors"])
+    export(done.path, "digit").write(tmp_path, ["safetensors", "export"])
+    export(done.path, "loop").write(tmp_path, ["safetensors"])
     assert {f.name for f in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
     assert predicting.read_card(tmp_path).target.name == "loop"
 
@@ -275,7 +275,7 @@ def test_raw_rows_are_scaled_as_in_the_run(flowers):
 def test_a_table_in_another_order(flowers, tmp_path):
     """Columns are found by name, others are ignored, and classes come by name."""
     result, rows = flowers
-    write(export(result.path, "kind", client=1), tmp_path / "out")
+    export(result.path, "kind", client=1).write(tmp_path / "out")
     mixed = [[c, "junk", a, b] for a, b, c, _ in rows]
     path = table(tmp_path / "new.csv", ["c", "note", "a", "b"], mixed)
     _, found = predicting.predict(tmp_path / "out", path)
@@ -366,7 +366,7 @@ def test_images(tmp_path):
         data={"source": plugin("idx", path=paths), "clients": 2, "partition": "iid"},
         model={"backbone": plugin("cnn", hidden=[4])},
     )
-    write(export(result.path, "label"), tmp_path / "out")
+    export(result.path, "label").write(tmp_path / "out")
     np.save(tmp_path / "bytes.npy", pixels)
     np.save(tmp_path / "floats.npy", pixels[:, None].astype(np.float32) / np.float32(255))
     found = [
@@ -382,7 +382,7 @@ def test_images(tmp_path):
 
 
 def test_rows_of_every_kind():
-    from fedjoint.export.model import Target
+    from fedjoint.exports.model import Target
 
     output = torch.tensor([[2.0, -1.0]])
     many = Target(name="t", kind="multilabel", outputs=2)
@@ -441,7 +441,7 @@ def test_a_problem_of_ones_own(tmp_path):
 
 
 def test_a_card_runs_no_code(done, tmp_path):
-    write(export(done.path, "digit"), tmp_path)
+    export(done.path, "digit").write(tmp_path)
     card = json.loads((tmp_path / "model.json").read_text())
     card["backbone"]["backbone"] = "os:abort"
     (tmp_path / "model.json").write_text(json.dumps(card))
@@ -455,7 +455,7 @@ def test_a_card_runs_no_code(done, tmp_path):
 
 @pytest.fixture
 def model(done, tmp_path):
-    write(export(done.path, "digit"), tmp_path / "model")
+    export(done.path, "digit").write(tmp_path / "model")
     return tmp_path / "model"
 
 
