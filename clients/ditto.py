@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedjoint.config.schema import Config
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.options import NotNegative
@@ -14,6 +15,7 @@ from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, Tensors
 
 from ._own import own_part
+from ._pull import check_pull, pull_to
 
 
 class Ditto(LocalMethod):
@@ -33,17 +35,15 @@ class Ditto(LocalMethod):
     def __init__(self, lam: NotNegative) -> None:
         self.lam = lam
 
+    def check_config(self, config: Config) -> None:
+        check_pull("lam", self.lam, config)
+
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
         heads = model.private([task.name for task in tasks])
         return {"own.backbone": received.clone()} | {f"own.{n}": t for n, t in heads.items()}
 
     def train(self, job: Job) -> Tensors:
-        received = job.layout.views(job.start)
-
-        def pull(gradients: Tensors, parameters: Tensors) -> None:
-            for name in gradients.keys() & received.keys():
-                gradients[name] = gradients[name] + self.lam * (parameters[name] - received[name])
-
+        pull = pull_to(job.layout.views(job.start), self.lam)
         own, heads = self.personal(job)
         # The tasks' weights are learnt once, by the shared training.
         weights = {n: t.clone() for n, t in job.private.items() if n.startswith("balance.")}

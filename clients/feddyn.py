@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedjoint.config.schema import Config
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.options import Positive
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, Tensors
+
+from ._pull import check_pull
 
 
 class FedDyn(LocalMethod):
@@ -30,6 +33,9 @@ class FedDyn(LocalMethod):
 
     def __init__(self, alpha: Positive) -> None:
         self.alpha = alpha
+
+    def check_config(self, config: Config) -> None:
+        check_pull("alpha", self.alpha, config)
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
         return {"dual": received.new_zeros(model.layout().parameters.size)}

@@ -5,9 +5,12 @@ The server's half is :mod:`fedjoint.strategies.fedprox`.
 
 from __future__ import annotations
 
+from fedjoint.config.schema import Config
 from fedjoint.options import NotNegative
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod, Tensors
+
+from ._pull import check_pull, pull_to
 
 
 class Prox(LocalMethod):
@@ -25,12 +28,9 @@ class Prox(LocalMethod):
     def __init__(self, mu: NotNegative) -> None:
         self.mu: float = mu
 
+    def check_config(self, config: Config) -> None:
+        check_pull("mu", self.mu, config)
+
     def train(self, job: Job) -> Tensors:
-        received = job.layout.views(job.start)
-
-        def pull(gradients: Tensors, parameters: Tensors) -> None:
-            for name in gradients.keys() & received.keys():
-                gradients[name] = gradients[name] + self.mu * (parameters[name] - received[name])
-
-        job.descend(correct=pull)
+        job.descend(correct=pull_to(job.layout.views(job.start), self.mu))
         return {}

@@ -27,18 +27,26 @@ from fedjoint.registry import KINDS, find
 
 T = TypeVar("T")
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+#: Beyond it, a factor makes float32 numbers infinite within a few rounds.
+LARGEST = 1e6
+
+#: in (0, 1e6]
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+#: in [0, 1e6]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 #: in [0, 1]
 UpToOne = Annotated[float, Field(ge=0, le=1)]
 #: in [0, 1)
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 #: in (0, 1]
 Share = Annotated[float, Field(gt=0, le=1)]
-#: 0, 1, 2, ...
-Whole = Annotated[int, Field(ge=0)]
-#: 1, 2, ...
-Count = Annotated[int, Field(ge=1)]
+#: 0, 1, 2, ..., as far as 64 bits go
+Whole = Annotated[int, Field(ge=0, le=2**63 - 1)]
+#: 1, 2, ..., a million
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+#: Nearer to zero, a number is lost among those of float32; further away, its products are.
+_NEAREST, _FURTHEST = 1e-30, 1e30
 
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 _NAMES = {
@@ -173,7 +181,7 @@ def _parts(annotation: Any) -> tuple[Any, list[Any]]:
 
 def _range(marks: list[Any]) -> str:
     return " and ".join(
-        f"{sign} {bound}"
+        f"{sign} {_plain(bound)}"
         for mark in marks
         for key, sign in _SIGNS.items()
         if (bound := getattr(mark, key, None)) is not None
@@ -184,18 +192,41 @@ def _checked(option: Option, value: Any) -> Any:
     base, _ = _parts(option.annotation)
     if get_origin(base) is Literal and value not in get_args(base):
         raise choose(f"value of option {option.name}", str(value), map(str, get_args(base)))
+    _check_numbers(option.name, value)
     try:
         adapter = _adapter(option.annotation)
     except (PydanticUserError, TypeError):
         return value  # of a type that only the plug-in itself can check
     try:
         # Strict: to Python, true is also the number one, and a text may spell a number.
-        value = adapter.validate_python(value, strict=True)
+        return adapter.validate_python(value, strict=True)
     except ValidationError as error:
         raise _refused(option, error) from None
-    if isinstance(value, float) and not isfinite(value):
-        raise UserError(f"option {option.name} = {value!r}: it must be finite")
-    return value
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Refuse numbers in ``value``, however deep, with which float32 cannot compute."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _check_numbers(f"{name}.{key}", inner)
+    elif isinstance(value, (list, tuple)):
+        for place, inner in enumerate(value):
+            _check_numbers(f"{name}.{place}", inner)
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"option {name}: a whole number has no more than 64 bits")
+    elif isinstance(value, float) and not isfinite(value):
+        raise UserError(f"option {name} = {value!r}: it must be finite")
+    elif isinstance(value, float) and value and not _NEAREST <= abs(value) <= _FURTHEST:
+        raise UserError(
+            f"option {name} = {value!r}: it must be 0, or between {_plain(_NEAREST)} and "
+            f"{_plain(_FURTHEST)} in size, for float32 to compute with it"
+        )
+
+
+def _plain(number: float) -> str:
+    if isinstance(number, int):
+        return str(number)
+    return f"{number:g}".replace("e+0", "e").replace("e+", "e")
 
 
 @cache

@@ -16,12 +16,17 @@ def project(
     """Return the nearest x to ``point`` ``[n]`` with low <= x <= high and sum(each * x) = 1.
 
     It is ``clip(point - shift * each, low, high)`` for one number shift. The bounds must allow
-    a sum of one.
+    a sum of one; where they leave room for no other and rounding keeps them from it, a bound is
+    the result.
     """
 
     def beyond(shift: float) -> float:
         return (each * np.clip(point - shift * each, low, high)).sum() - 1
 
+    if (each * high).sum() <= 1:
+        return high
+    if (each * low).sum() >= 1:
+        return low
     least, most = ((point - high) / each).min() - 1, ((point - low) / each).max() + 1
     shift = brentq(beyond, least, most, xtol=1e-15, maxiter=1000)
     return np.clip(point - shift * each, low, high)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fedjoint.options import Count, Positive
+from fedjoint.options import Count, Share
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
@@ -34,7 +34,7 @@ class GeometricMedian(JointStrategy):
 
     omits = "secure aggregation"
 
-    def __init__(self, iterations: Count = 200, smoothing: Positive = 1e-6) -> None:
+    def __init__(self, iterations: Count = 200, smoothing: Share = 1e-6) -> None:
         super().__init__()
         self.iterations = iterations
         self.smoothing = smoothing

@@ -15,14 +15,16 @@ class OptimiserConfig(Section):
     """The clients' optimiser."""
 
     name: Literal["sgd", "adam", "adamw"] = Field("sgd", description="which optimiser")
-    lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="learning rate")
+    lr: float = Field(0.1, ge=1e-12, le=1e6, description="learning rate")
     momentum: float = Field(0.0, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="L2 (sgd, adam) or decoupled (adamw)"
+        0.0, ge=0, le=1e6, description="L2 (sgd, adam) or decoupled (adamw)"
     )
     beta1: float = Field(0.9, ge=0, lt=1, description="of adam and adamw: of the mean gradient")
     beta2: float = Field(0.999, ge=0, lt=1, description="of adam and adamw: of the mean square")
-    epsilon: float = Field(1e-8, gt=0, description="of adam and adamw: added to the root of that")
+    epsilon: float = Field(
+        1e-8, ge=1e-30, le=1, description="of adam and adamw: added to the root of that"
+    )
 
 
 class LocalConfig(Section):
@@ -31,12 +33,13 @@ class LocalConfig(Section):
     epochs: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,
         description="passes over the client's data per round; 1 where steps is not given",
     )
-    steps: int | None = Field(None, ge=1, description="optimiser steps per round")
+    steps: int | None = Field(None, ge=1, le=1_000_000, description="optimiser steps per round")
     batch_size: int = Field(16, ge=1, description="examples in a minibatch")
     optimiser: OptimiserConfig = OptimiserConfig()
-    lr_decay: float = Field(1.0, gt=0, le=1, description="factor on the rate after each round")
+    lr_decay: float = Field(1.0, ge=0.01, le=1, description="factor on the rate after each round")
     lr_scales: list[float] = Field(
         [], description="client i multiplies the rate by entry i % len; default: all by one"
     )
@@ -52,8 +55,19 @@ class LocalConfig(Section):
 
     @model_validator(mode="after")
     def _rates(self) -> LocalConfig:
-        if any(not scale > 0 for scale in self.lr_scales):
-            raise ValueError("lr_scales must be above zero")
+        if any(not 1e-30 <= scale <= 1e30 for scale in self.lr_scales):
+            raise ValueError("lr_scales must be above zero, from 1e-30 to 1e30")
+        return self
+
+    @model_validator(mode="after")
+    def _decays(self) -> LocalConfig:
+        rule = self.optimiser
+        if rule.name != "adam" and rule.weight_decay >= self.strongest_pull:
+            raise ValueError(
+                f"optimiser.weight_decay = {rule.weight_decay:g} throws weights further beyond "
+                f"zero than they were, at every step: keep it below {self.strongest_pull:g}, or "
+                "lower optimiser.lr"
+            )
         return self
 
     @model_validator(mode="after")
@@ -72,6 +86,17 @@ class LocalConfig(Section):
             if not given:
                 return {**values, "epochs": 1}
         return values
+
+    @property
+    def strongest_pull(self) -> float:
+        """The m from which on SGD or AdamW diverges on ``m / 2 * weight^2``, for some client.
+
+        By its rate alone without momentum: ``rate * m < 2``; with it, ``2 * (1 + momentum)``
+        (Polyak 1964). AdamW's decay has none.
+        """
+        rule = self.optimiser
+        momentum = rule.momentum if rule.name == "sgd" else 0.0
+        return 2 * (1 + momentum) / (rule.lr * max(self.lr_scales, default=1.0))
 
     def rate(self, round: int) -> float:
         """Return the learning rate of ``round``, from 1, before ``lr_scales``."""
@@ -122,7 +147,9 @@ class StrategyConfig(Plugin):
     )
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
     min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")
-    timeout: float = Field(3600.0, gt=0, description="seconds to wait for a round's replies")
+    timeout: float = Field(
+        3600.0, gt=0, le=1e8, description="seconds to wait for a round's replies"
+    )
     compression: CompressionConfig = CompressionConfig()
 
 
@@ -154,9 +181,14 @@ class EngineConfig(Plugin):
     min_nodes: int = Field(1, ge=1, description="nodes without which no round starts (deployed)")
     blocks: int = Field(0, ge=0, description="blocks of clients; 0: 4 to 64, by their number")
     threads: int = Field(1, ge=1, description="CPU threads per worker")
-    cpus_per_worker: float = Field(1.0, ge=0, description="CPUs that Ray sets aside for each")
+    cpus_per_worker: float = Field(
+        1.0, ge=0, le=1e6, description="CPUs that Ray sets aside for each"
+    )
     gpus_per_worker: float | None = Field(
-        None, ge=0, description="whole or fraction; default: 1 / workers_per_gpu where Ray has GPUs"
+        None,
+        ge=0,
+        le=1e6,
+        description="whole or fraction; default: 1 / workers_per_gpu where Ray has GPUs",
     )
     workers_per_gpu: int = Field(1, ge=1, description="workers that share a GPU")
     address: str | None = Field(None, description="join this Ray cluster (auto, or host:port)")

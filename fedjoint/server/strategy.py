@@ -128,6 +128,7 @@ def make_strategy(config: Config) -> JointStrategy:
         )
     try:
         method = make_method(*local_method(strategy, config))
+        method.check_config(config)
     except UserError as error:
         raise UserError(f"{'local.options: ' if local.method else ''}{error}") from None
     if local.method and method.half_of:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from fedjoint.config.schema import Config
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.options import make_plugin
@@ -36,6 +37,16 @@ class LocalMethod:
     half_of: ClassVar[str] = ""
     mu: float | None = None
     omits: ClassVar[str] = ""
+
+    def check_config(self, config: Config) -> None:
+        """Refuse, before the first round, what the method is not made for.
+
+        Args:
+            config: the run's configuration.
+
+        Raises:
+            UserError: the line says what is wrong and how to put it right.
+        """
 
     def private(self, model: JointModel, tasks: tuple[Task, ...], received: Tensor) -> Tensors:
         """Return one client's fresh private state beyond heads, say a control variate ``[P]``."""

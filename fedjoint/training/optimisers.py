@@ -78,10 +78,11 @@ class Optimiser:
         m = c.beta1 * m + (1 - c.beta1) * g
         v = c.beta2 * v + (1 - c.beta2) * g * g
         # A client that has not stepped yet is masked out; clamp keeps its correction finite.
-        taken = torch.as_tensor(self.taken, dtype=p.dtype, device=p.device).clamp(min=1)
+        # In float64, in which a beta next to one does not become one.
+        taken = torch.as_tensor(self.taken, dtype=torch.float64, device=p.device).clamp(min=1)
         taken = _like(taken, p) if taken.ndim else taken
-        root = (v / (1 - c.beta2**taken)).sqrt() + c.epsilon
-        return p - lr * (m / (1 - c.beta1**taken)) / root, (m, v)
+        first, second = ((1 - beta**taken).to(p.dtype) for beta in (c.beta1, c.beta2))
+        return p - lr * (m / first) / ((v / second).sqrt() + c.epsilon), (m, v)
 
 
 def _like(per_client: Tensor, p: Tensor) -> Tensor:

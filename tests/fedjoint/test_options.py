@@ -49,16 +49,27 @@ def test_options_reach_the_constructor():
     [
         ({}, "rule needs the option rate: a number > 0"),
         ({"rat": 1}, "unknown option of rule 'rat': allowed are .*; did you mean 'rate'"),
-        ({"rate": 0}, "rule: option rate = 0: a number > 0 is allowed"),
-        ({"rate": "1"}, "option rate = '1': a number > 0 is allowed"),
-        ({"rate": True}, "option rate = True: a number > 0 is allowed"),
+        ({"rate": 0}, "rule: option rate = 0: a number > 0 and <= 1e6 is allowed"),
+        ({"rate": "1"}, "option rate = '1': a number > 0 and <= "),
+        ({"rate": True}, "option rate = True: a number > 0 and <= "),
         ({"rate": float("inf")}, "option rate = inf: it must be finite"),
-        ({"rate": 1, "steps": 1.0}, "option steps = 1.0: a whole number >= 1 is allowed"),
+        ({"rate": 1, "weights": {"a": float("nan")}}, "option weights.a = nan: it must be finite"),
+        ({"rate": 1, "widths": [float("inf")]}, "option widths.0 = inf: it must be finite"),
+        ({"rate": 1e-300}, "option rate = 1e-300: it must be 0, or between 1e-30 and 1e30 in"),
+        (
+            {"rate": 1, "anything": [{"a": 1e308}]},
+            "option anything.0.a = 1e.308: it must be 0, or",
+        ),
+        ({"rate": 1e7}, "option rate = 10000000.0: a number > 0 and <= 1e6 is allowed"),
+        ({"rate": 1, "steps": 1.0}, "option steps = 1.0: a whole number >= 1 and <= 1000000 is"),
         ({"rate": 1, "on": 1}, "option on = 1: true or false is allowed"),
         ({"rate": 1, "level": "tusk"}, "option level 'tusk': allowed are client, task; did you"),
-        ({"rate": 1, "widths": [3, 0]}, "option widths.1 = 0: a list, each a whole number >= 1 is"),
+        (
+            {"rate": 1, "widths": [3, 0]},
+            "option widths.1 = 0: a list, each a whole number >= 1 and",
+        ),
         ({"rate": 1, "angle": -1}, "option angle = -1: a number > -1 and <= 1 is allowed"),
-        ({"rate": 1, "weights": {"a": -1}}, "a table, each a number >= 0 or nothing is allowed"),
+        ({"rate": 1, "weights": {"a": -1}}, "each a number >= 0 and <= 1e6 or nothing is"),
     ],
 )
 def test_a_wrong_option_is_one_line(options, said):
@@ -105,11 +116,11 @@ def test_whatever_a_plug_in_raises_is_one_line():
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [
-        (Positive, "a number > 0"),
+        (Positive, "a number > 0 and <= 1e6"),
         (UpToOne, "a number >= 0 and <= 1"),
         (BelowOne, "a number >= 0 and < 1"),
         (Share, "a number > 0 and <= 1"),
-        (Whole, "a whole number >= 0"),
+        (Whole, f"a whole number >= 0 and <= {2**63 - 1}"),
         (Any, "anything"),
         (str | list[str], "a text or a list, each a text"),
         (Literal["a", "b"], "a or b"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fedjoint.model.tasks import Task
-from fedjoint.options import Positive
 from fedjoint.training.balance import Balance, Tensors
+
+Temperature = Annotated[float, Field(ge=1e-3, le=1e6)]
 
 
 class DWA(Balance):
@@ -26,7 +29,7 @@ class DWA(Balance):
     https://arxiv.org/abs/1803.10704
     """
 
-    def __init__(self, tasks: Sequence[Task], temperature: Positive = 2.0) -> None:
+    def __init__(self, tasks: Sequence[Task], temperature: Temperature = 2.0) -> None:
         super().__init__(tasks)
         self.temperature = temperature
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedjoint.errors import choose
+from fedjoint.errors import UserError, choose
 from fedjoint.model.tasks import Task
 from fedjoint.options import NotNegative
 from fedjoint.training.balance import Balance, Tensors
@@ -31,6 +31,11 @@ class Fixed(Balance):
         for name in self.given:
             if name not in known:
                 raise choose("task in balance.options.weights", name, known)
+        if not any(self.given.get(name, 1.0) for name in known):
+            raise UserError(
+                "balance.options.weights are all 0, and nothing would be trained: give a task a "
+                "weight above 0"
+            )
 
     def weights(self, state: Tensors) -> Tensor:
         return torch.tensor([self.given.get(t.name, 1.0) for t in self.tasks])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from fedjoint.model.tasks import Task
-from fedjoint.options import NotNegative, Positive
+from fedjoint.options import Positive
 from fedjoint.training.balance import Balance, Tensors
+
+#: Powers of the training rates, which beyond it are zero or infinite in float32.
+Restoring = Annotated[float, Field(ge=0, le=10)]
 
 
 class GradNorm(Balance):
@@ -22,7 +27,7 @@ class GradNorm(Balance):
 
     Args:
         tasks: the client's.
-        alpha: the paper's restoring force.
+        alpha: the paper's restoring force, in [0, 10].
         lr: learning rate of the weights.
 
     Paper: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep
@@ -31,9 +36,7 @@ class GradNorm(Balance):
 
     separate = True
 
-    def __init__(
-        self, tasks: Sequence[Task], alpha: NotNegative = 1.5, lr: Positive = 0.025
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task], alpha: Restoring = 1.5, lr: Positive = 0.025) -> None:
         super().__init__(tasks)
         self.alpha = alpha
         self.lr = lr

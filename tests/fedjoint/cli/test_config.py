@@ -20,7 +20,7 @@ def test_every_setting_is_there_and_has_a_meaning():
 def test_a_key_has_its_type_range_and_default(capsys):
     config_command("local.epochs")
     assert capsys.readouterr().out.splitlines() == [
-        "local.epochs (a whole number >= 1 or nothing; default none)",
+        "local.epochs (a whole number >= 1 and <= 1000000 or nothing; default none)",
         "    passes over the client's data per round; 1 where steps is not given",
     ]
 

@@ -67,7 +67,11 @@ def test_dwa_is_the_softmax_of_the_last_two_rounds_ratios():
     [
         ("fixed", {"weights": {"d": 1.0}}, "unknown task in balance.options.weights 'd'"),
         ("fixed", {"weights": {"a": -1.0}}, "option weights.a = -1.0"),
-        ("dwa", {"temperature": 0}, "balance dwa: option temperature = 0: a number > 0 is allowed"),
+        (
+            "dwa",
+            {"temperature": 0},
+            "balance dwa: option temperature = 0: a number >= 0.001 and <= 1e6",
+        ),
         ("gradnorm", {"tasks": []}, "unknown option of balance gradnorm 'tasks'"),
         ("collections:Counter", {}, "Counter is no fedjoint.Balance"),
     ],
