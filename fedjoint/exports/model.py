@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from fedjoint.config.schema import ModelConfig
@@ -116,7 +117,7 @@ class Card(Section):
     head: Literal["linear", "fixed", "own"]
     target: Target
     origin: Origin
-    files: dict[str, str] = {}
+    files: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def rebuilt(self) -> bool:

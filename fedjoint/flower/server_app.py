@@ -18,9 +18,9 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 from fedjoint._util.logs import log_to
 from fedjoint.config.scenario import scenario_config
+from fedjoint.errors import UserError
 from fedjoint.flower.grid import FleetGrid
 from fedjoint.flower.run_config import run_to_resume, settings
-from fedjoint.errors import UserError
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import check_whole
 from fedjoint.server.serve import serve

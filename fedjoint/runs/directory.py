@@ -14,8 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
-
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedjoint.errors import UserError
@@ -81,6 +82,24 @@ def write_files(
 
 
 @contextmanager
+def drafted(folder: Path, names: Collection[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder to write into; in the end all goes to ``folder``, as one set.
+
+    Args:
+        folder: made where it is not there.
+        names: files of the set that may be in ``folder`` from before, and are not to be there
+            unless they are written anew.
+
+    Raises:
+        UserError: there is no room, or ``folder`` is not writable.
+    """
+    with writing(folder), TemporaryDirectory() as draft:
+        yield Path(draft)
+        contents = {path.name: path.read_bytes() for path in Path(draft).iterdir()}
+    write_files(folder, {**dict.fromkeys(names), **contents})
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the disk says into a line about ``path``.
 
@@ -106,6 +125,15 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; restore it from a backup") from None
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write ``rows`` as CSV.
+
+    Raises:
+        UserError: the folder is missing, full or not writable.
+    """
+    write_bytes(path, csv_bytes(rows))
 
 
 def csv_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -137,7 +165,7 @@ def _beside(path: Path, what: str) -> Path:
 
 
 def _write(path: Path, data: bytes, mode: int, durable: bool) -> None:
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:  # noqa: PTH123
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(data)
         file.flush()
         if durable:

@@ -22,8 +22,8 @@ from fedjoint.runs.tensors import DamagedError, pack, unpack
 TABLES = (
     "CREATE TABLE IF NOT EXISTS identity (run TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS generation (number INTEGER NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS state (client INTEGER NOT NULL, round INTEGER NOT NULL, "
-    "data BLOB NOT NULL, PRIMARY KEY (client, round))",
+    """CREATE TABLE IF NOT EXISTS state (client INTEGER NOT NULL, round INTEGER NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (client, round))""",
     "CREATE TABLE IF NOT EXISTS loaded (client INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL)",
 )
 

@@ -221,7 +221,7 @@ def test_formats_agree(tmp_path, name, format):
     if format == "onnx":
         pytest.importorskip("onnxscript")
         pytest.importorskip("onnxruntime")
-    write(exported, tmp_path / "out", [format])
+    exported.write(tmp_path / "out", [format])
     shape = exported.example.shape[1:]
     for n in (1, 5):
         source = torch.Generator().manual_seed(n)
@@ -337,7 +337,7 @@ def test_a_node_with_data_of_its_own(flowers, tmp_path):
 def test_sentences(tmp_path):
     result = text_problem(tmp_path)
     exported = export(result.path, "mood", client=0)
-    write(exported, tmp_path / "out")
+    exported.write(tmp_path / "out")
     lines = ["good word1 thing3", "bad", "Bad  word2\r", "a b c d e f g"]
     (tmp_path / "new.txt").write_bytes("\n".join(lines).encode())
     _, rows = predicting.predict(tmp_path / "out", tmp_path / "new.txt")
@@ -430,7 +430,7 @@ def test_a_problem_of_ones_own(tmp_path):
     with pytest.raises(UserError, match="not linear"):
         export(result.path, "parity", problem=problem)
     exported = export(result.path, "parity", client=1, problem=problem)
-    write(exported, tmp_path / "out", ["safetensors", "export"])
+    exported.write(tmp_path / "out", ["safetensors", "export"])
     x = torch.rand(3, 64)
     with torch.no_grad():
         found = torch.export.load(tmp_path / "out" / "model.pt2").module()(x)
