@@ -301,19 +301,15 @@ def test_a_node_with_data_of_its_own(flowers, tmp_path):
     from fedjoint.node.store import StateStore
 
     result, _ = flowers
-    here = RunDir.open(result.path).state
-    store = StateStore(here)
-    newest = store.newest()
-    states = store.read(list(newest), list(newest.values()))
+    run, states = RunDir.open(result.path), result.heads()
     node = tmp_path / "node.sqlite"
     ids = [7, 5, 9]
-    StateStore(node).write(2, {id: states[place] for place, id in enumerate(ids)})
+    StateStore(node, run.id).write(2, {id: states[place] for place, id in enumerate(ids)})
     expected = export(result.path, "kind", client=1).model.head.weight
-    store.close()
-    saved = RunDir(result.path).latest()
     ledger = Ledger(np.array(sorted(ids)), np.full(3, 2))
-    RunDir(result.path).checkpoint(replace(saved, ledger=ledger))
-    here.unlink()
+    for keep in (run.checkpoint, lambda last: run.finish(last, run.records())):
+        keep(replace(run.latest(), ledger=ledger))
+    run.state.unlink()
     with pytest.raises(UserError, match="live on its nodes"):
         export(result.path, "kind")
     with pytest.raises(UserError, match="--clients"):

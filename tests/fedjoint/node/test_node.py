@@ -9,12 +9,14 @@ import pytest
 import torch
 from flwr.app import Message
 from support.plugins import plugin
+from support.states import RUN
 from torch import nn
 
 from fedjoint.config.load import check
 from fedjoint.data.base import Examples
 from fedjoint.flower.compat import be_server, number
 from fedjoint.node.node import Node
+from fedjoint.node.store import StateStore
 from fedjoint.problem import build_problem
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.reports import ClientFailure
@@ -50,7 +52,7 @@ def problem():
 
 
 def header(round=1, generation=0, resumed_from=0, method="joint", options=None):
-    return Header("run", {}, round, generation, resumed_from, 0, method, options or {})
+    return Header("run", RUN, {}, round, generation, resumed_from, 0, method, options or {})
 
 
 def share(clients):
@@ -113,11 +115,11 @@ def updates(collector):
 
 
 def test_a_resumed_run_forgets_what_memory_holds_of_later_rounds(problem, tmp_path):
-    node = Node(problem, CONFIG, tmp_path / "state.sqlite", write_through=True)
+    node = Node(problem, CONFIG, StateStore(tmp_path / "state.sqlite", RUN), write_through=True)
     for round in (1, 2, 3):
         train(node, [1, 2], round)
     copy = shutil.copytree(tmp_path, tmp_path.parent / "copy")
-    restarted = Node(problem, CONFIG, copy / "state.sqlite")
+    restarted = Node(problem, CONFIG, StateStore(copy / "state.sqlite", RUN))
     # Heads are those of round 1 again, even though nobody asks for rounds 2 to 4.
     for resumed in (node, restarted):
         LEDGERS[resumed] = Ledger(np.array([1, 2]), np.array([1, 1]))
