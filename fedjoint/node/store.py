@@ -91,21 +91,21 @@ class StateStore:
     def prune(self, durable: int) -> None:
         """Delete what no resume needs: all before each client's newest state up to ``durable``.
 
-        Call :meth:`settle` first, so that the newest state is one that counts. What was written
-        then outlives a loss of power, as the checkpoint that is to follow does.
+        Call :meth:`settle` first, so that the newest state is one that counts. All that was written
+        then outlives a loss of power, as the checkpoint that is to follow does, and is in the file
+        itself, so that a copy of it is whole.
 
         Args:
             durable: the round of the oldest checkpoint that a run may be resumed from.
         """
+        with self._errors(), self._transaction():
+            self._db.execute(
+                "DELETE FROM state WHERE round < (SELECT MAX(newer.round) FROM state AS newer "
+                "WHERE newer.client = state.client AND newer.round <= ?)",
+                (durable,),
+            )
         with self._errors():
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self._transaction():
-                self._db.execute(
-                    "DELETE FROM state WHERE round < (SELECT MAX(newer.round) FROM state AS newer "
-                    "WHERE newer.client = state.client AND newer.round <= ?)",
-                    (durable,),
-                )
-            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def begin(self, generation: int, resumed_from: int) -> None:
         """Forget the rounds that a resumed run will do again.

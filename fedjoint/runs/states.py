@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import numpy as np
@@ -31,7 +33,7 @@ _SOME = 1000  # clients whose state is read at once
 
 
 class States:
-    """A run's state file, as it is: nothing is written, recovered or locked.
+    """A run's state file, as it is: nothing beside it is written, recovered or locked.
 
     Args:
         path: the file.
@@ -40,6 +42,8 @@ class States:
 
     def __init__(self, path: Path, run: str) -> None:
         self.path, self._run = path, run
+        self._log = path.with_name(f"{path.name}-wal")
+        self._copy: TemporaryDirectory[str] | None = None
 
     def newest(self) -> dict[int, int]:
         """Return the round of each client's newest state, by client, in order.
@@ -100,14 +104,9 @@ class States:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        # SQLite's usual way to read would write: it recovers the log that a killed process left,
-        # and makes files beside. Without locks, and with the index of the log in its own memory,
-        # it does not; what another process writes meanwhile shows in the files' stamps.
         before = self._stamps()
         try:
-            name = f"file:{quote(str(self.path.resolve()))}?mode=ro&vfs=unix-none"
-            with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as db:
-                db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            with closing(sqlite3.connect(self._uri(), uri=True, isolation_level=None)) as db:
                 if db.execute("SELECT 1 FROM sqlite_master").fetchone():  # not killed at its start
                     check_owner(self.path, identity(db), self._run)
                 yield db
@@ -121,11 +120,23 @@ class States:
         if before != self._stamps():
             raise UserError(f"{self.path}: just being written; wait until the run stands still")
 
+    def _uri(self) -> str:
+        """Return where SQLite is to read: the file, or a copy where a kill left a log beside it.
+
+        SQLite writes the log into the file and removes it when it reads it.
+        """
+        if not self._log.exists() or not self._log.stat().st_size:
+            return f"file:{quote(str(self.path.resolve()))}?immutable=1"
+        if self._copy is None:
+            self._copy = TemporaryDirectory()
+            for path in (self.path, self._log):
+                shutil.copyfile(path, Path(self._copy.name) / path.name)
+        return f"file:{quote(self._copy.name)}/{quote(self.path.name)}"
+
     def _stamps(self) -> list[tuple[int, int]]:
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such file; restore it from a backup")
-        log = self.path.with_name(f"{self.path.name}-wal")
-        found = [path.stat() for path in (self.path, log) if path.exists()]
+        found = [path.stat() for path in (self.path, self._log) if path.exists()]
         return [(stat.st_size, stat.st_mtime_ns) for stat in found]
 
 

@@ -22,6 +22,7 @@ from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.seal import parse, seal
 from fedjoint.simulation import simulate
 
 GREY = 16  # levels of the digits
@@ -438,9 +439,9 @@ def test_a_problem_of_ones_own(tmp_path):
 
 def test_a_card_runs_no_code(done, tmp_path):
     export(done.path, "digit").write(tmp_path)
-    card = json.loads((tmp_path / "model.json").read_text())
+    card = parse((tmp_path / "model.json").read_bytes())
     card["backbone"]["backbone"] = "os:abort"
-    (tmp_path / "model.json").write_text(json.dumps(card))
+    (tmp_path / "model.json").write_text(json.dumps(seal(card)))
     np.save(tmp_path / "x.npy", np.zeros((1, 64), np.float32))
     with pytest.raises(UserError, match="code of your own"):
         predicting.predict(tmp_path, tmp_path / "x.npy")
@@ -490,14 +491,22 @@ def test_malformed_files(model, tmp_path, name, content, words):
     assert "\n" not in str(caught.value)
 
 
+def resealed(old, new):
+    """Return what changes a card and its checksum with it."""
+    return lambda data: json.dumps(
+        seal(json.loads(json.dumps(parse(data)).encode().replace(old, new)))
+    ).encode()
+
+
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
         ("model.json", lambda data: b"{", r"model.json: not a card"),
-        ("model.json", lambda data: data.replace(b"linear", b"curved"), r"model.json: head"),
-        ("model.json", lambda data: data.replace(b"  16,", b"  17,"), r"do not fit"),
-        ("model.safetensors", lambda data: data[:-4], r"model.safetensors: not safetensors"),
-        ("model.safetensors", lambda data: data[:-1] + b"\x01", r"checksum"),
+        ("model.json", lambda data: data.replace(b"linear", b"curved"), r"not a card: .*checksum"),
+        ("model.json", resealed(b"linear", b"curved"), r"model.json: head"),
+        ("model.json", resealed(b"16,", b"17,"), r"do not fit"),
+        ("model.safetensors", lambda data: data[:-4], r"model.safetensors: not the model that"),
+        ("model.safetensors", lambda data: data[:-1] + b"\x01", r"not the model that model.json"),
     ],
 )
 def test_damaged_models(model, tmp_path, file, change, words):
