@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -30,6 +31,9 @@ TABLES = (
 )
 
 _SOME = 1000  # clients whose state is read at once
+_TRIES = 3  # times that a file is read which is written meanwhile
+
+T = TypeVar("T")
 
 
 class States:
@@ -51,9 +55,8 @@ class States:
         Raises:
             UserError: the file is missing, damaged, of another run, or just being written.
         """
-        with self._open() as db:
-            rows = db.execute("SELECT client, MAX(round) FROM state GROUP BY client")
-            return dict(sorted(rows.fetchall()))
+        rows = "SELECT client, MAX(round) FROM state GROUP BY client"
+        return dict(sorted(self._ask(lambda db: db.execute(rows).fetchall())))
 
     def fingerprints(self) -> dict[int, str]:
         """Return the fingerprint of the data of each client that was loaded, by client.
@@ -61,9 +64,8 @@ class States:
         Raises:
             UserError: as :meth:`newest`.
         """
-        with self._open() as db:
-            rows = db.execute("SELECT client, fingerprint FROM loaded ORDER BY client")
-            return dict(rows.fetchall())
+        rows = "SELECT client, fingerprint FROM loaded ORDER BY client"
+        return dict(self._ask(lambda db: db.execute(rows).fetchall()))
 
     def read(self, clients: Sequence[int], rounds: Sequence[int]) -> dict[int, dict[str, Tensor]]:
         """Return each client's state after the round that stands beside it in ``rounds``.
@@ -71,8 +73,7 @@ class States:
         Raises:
             UserError: as :meth:`newest`; or a client's state is missing or damaged.
         """
-        with self._open() as db:
-            states = read_states(db, self.path, self._run, clients, rounds)
+        states = self._ask(lambda db: read_states(db, self.path, self._run, clients, rounds))
         for client, round in zip(clients, rounds, strict=True):
             if client not in states:
                 raise UserError(
@@ -87,8 +88,7 @@ class States:
         Raises:
             UserError: it is not; the line names the client.
         """
-        with self._open():
-            pass
+        self._ask(lambda db: None)  # whose is it?
         for at in range(0, len(ledger.clients), _SOME):
             clients = ledger.clients[at : at + _SOME].tolist()
             states = self.read(clients, ledger.rounds[at : at + _SOME].tolist())
@@ -102,23 +102,29 @@ class States:
                             "the file from a backup"
                         )
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        before = self._stamps()
+    def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Answer from the file as it stands: again, where it was written meanwhile."""
+        for _ in range(_TRIES):
+            before = self._stamps()
+            try:
+                answer = self._try(question)
+            except UserError:
+                if before == self._stamps():
+                    raise
+            else:
+                if before == self._stamps():
+                    return answer
+            self._copy = None
+        raise UserError(f"{self.path}: just being written; wait until the run stands still")
+
+    def _try(self, question: Callable[[sqlite3.Connection], T]) -> T:
         try:
             with closing(sqlite3.connect(self._uri(), uri=True, isolation_level=None)) as db:
                 if db.execute("SELECT 1 FROM sqlite_master").fetchone():  # not killed at its start
                     check_owner(self.path, identity(db), self._run)
-                yield db
-        except (sqlite3.Error, UserError) as error:
-            if before == self._stamps():
-                if isinstance(error, UserError):
-                    raise
-                raise UserError(
-                    f"{self.path}: damaged: {error}; restore it from a backup"
-                ) from None
-        if before != self._stamps():
-            raise UserError(f"{self.path}: just being written; wait until the run stands still")
+                return question(db)
+        except sqlite3.Error as error:
+            raise UserError(f"{self.path}: damaged: {error}; restore it from a backup") from None
 
     def _uri(self) -> str:
         """Return where SQLite is to read: the file, or a copy where a kill left a log beside it.
@@ -137,7 +143,7 @@ class States:
         if not self.path.is_file():
             raise UserError(f"{self.path}: no such file; restore it from a backup")
         found = [path.stat() for path in (self.path, self._log) if path.exists()]
-        return [(stat.st_size, stat.st_mtime_ns) for stat in found]
+        return [(stat.st_size, stat.st_mtime_ns) for stat in found if stat.st_size]
 
 
 def identity(db: sqlite3.Connection) -> str | None:
