@@ -21,6 +21,7 @@ from fedjoint.exports.personal import PersonalModels
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.whole import check_whole
 
 
 def export(
@@ -56,9 +57,9 @@ def export(
     """
     run = RunDir.open(Path(path))
     run.described(problem)
-    config = run.config()
+    config, whole = run.config(), check_whole(run, states=False)
     kept = state or run.state
-    if not kept.is_file():  # before the data, which a deployed run's server need not have
+    if not kept.is_file() and run.info.get("deployed"):
         raise UserError(
             f"{kept}: no such file: the heads of a deployed run live on its nodes; export there, "
             "from a copy of the run directory, with --state and the node's state file"
@@ -73,7 +74,7 @@ def export(
     if task not in tasks:
         raise choose("task", task, tasks)
     places = {id: place for place, id in enumerate(ids or range(len(problem.data.sizes)))}
-    people = PersonalModels(run, config, problem, kept, places)
+    people = PersonalModels(run, whole, config, problem, kept, places)
     weights, whose, how = _weights(people, task, client)
     joint = people.trainer.model
     joint.load_state_dict(weights)

@@ -18,7 +18,7 @@ from fedjoint.problem import Problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.states import States
-from fedjoint.runs.whole import check_whole
+from fedjoint.runs.whole import Whole
 from fedjoint.server.strategy import checked_broadcast, local_method, make_strategy
 from fedjoint.training.method import make_method
 from fedjoint.training.trainer import Trainer
@@ -42,6 +42,7 @@ class PersonalModels:
 
     Args:
         run: the run.
+        whole: what its directory holds.
         config: its configuration, with this machine's data.
         problem: its problem.
         state: file of the clients' private state.
@@ -52,13 +53,23 @@ class PersonalModels:
     """
 
     def __init__(
-        self, run: RunDir, config: Config, problem: Problem, state: Path, places: Mapping[int, int]
+        self,
+        run: RunDir,
+        whole: Whole,
+        config: Config,
+        problem: Problem,
+        state: Path,
+        places: Mapping[int, int],
     ) -> None:
         self.config, self.problem, self.places, self._state = config, problem, places, state
-        whole = check_whole(run, states=False)
-        done = whole.newest
+        done, saved = whole.newest, run.info["saved"]
         if done is None:
             raise UserError(f"{run.path}: the run has no checkpoint yet")
+        if done.round < saved:
+            raise UserError(
+                f"{run.path}: the checkpoint of round {saved} is missing or damaged; resume the "
+                "run, or restore it from a backup"
+            )
         self.trainer, self.round = Trainer(problem, config, torch.device("cpu")), done.round
         layout = self.trainer.layout
         if {n: tuple(t.shape) for n, t in done.backbone.items()} != layout.shapes:
