@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.training.job import Correct
@@ -16,7 +18,7 @@ def pull_to(target: Tensors, strength: float) -> Correct:
         strength: m.
     """
 
-    def pull(gradients: Tensors, parameters: Tensors) -> None:
+    def pull(gradients: Tensors, parameters: Tensors, _active: Tensor | None) -> None:
         for name in gradients.keys() & target.keys():
             gradients[name] = gradients[name] + strength * (parameters[name] - target[name])
 

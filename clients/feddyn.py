@@ -44,7 +44,7 @@ class FedDyn(LocalMethod):
         old = job.private["dual"]
         dual, start = job.layout.parameters.views(old), job.layout.views(job.start)
 
-        def regularise(gradients: Tensors, parameters: Tensors) -> None:
+        def regularise(gradients: Tensors, parameters: Tensors, _active: Tensor | None) -> None:
             for name in gradients.keys() & dual.keys():
                 pull = self.alpha * (parameters[name] - start[name])
                 gradients[name] = gradients[name] - dual[name] + pull

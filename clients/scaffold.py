@@ -38,7 +38,7 @@ class Scaffold(LocalMethod):
         server, own = job.broadcast["control"], job.private["control"]
         shift = job.layout.parameters.views(server - own)
 
-        def correct(gradients: Tensors, _parameters: Tensors) -> None:
+        def correct(gradients: Tensors, _parameters: Tensors, _active: Tensor | None) -> None:
             for name in gradients.keys() & shift.keys():
                 gradients[name] = gradients[name] + shift[name]
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from fedjoint.problem import Problem
     from fedjoint.protocol.compression import Compression
     from fedjoint.runs.record import RoundRecord
-    from fedjoint.server.callbacks import Callback
+    from fedjoint.server.callbacks import Callback, Snapshot
+    from fedjoint.server.candidates import Budget, Candidates
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
     from fedjoint.simulation import RunResult, resume, simulate
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
 # Imported where they are used: servers and nodes start without PyTorch.
 _MODULES = {
     "Balance": "fedjoint.training.balance",
+    "Budget": "fedjoint.server.candidates",
     "Callback": "fedjoint.server.callbacks",
+    "Candidates": "fedjoint.server.candidates",
     "Client": "fedjoint.data.base",
     "Compression": "fedjoint.protocol.compression",
     "Config": "fedjoint.config.schema",
@@ -63,6 +66,7 @@ _MODULES = {
     "Problem": "fedjoint.problem",
     "RoundRecord": "fedjoint.runs.record",
     "RunResult": "fedjoint.simulation",
+    "Snapshot": "fedjoint.server.callbacks",
     "Source": "fedjoint.data.source",
     "Task": "fedjoint.model.tasks",
     "Updates": "fedjoint.server.updates",
@@ -75,7 +79,9 @@ _MODULES = {
 __version__ = "0.1.0"
 __all__ = [
     "Balance",
+    "Budget",
     "Callback",
+    "Candidates",
     "Client",
     "Compression",
     "Config",
@@ -92,6 +98,7 @@ __all__ = [
     "Problem",
     "RoundRecord",
     "RunResult",
+    "Snapshot",
     "Source",
     "Task",
     "Updates",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
-from fedjoint.data.base import Federation
+from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.errors import UserError, choose
 from fedjoint.model.inputs import Inputs
@@ -30,6 +30,8 @@ class Problem:
         backbone: builds a fresh backbone, inputs ``[n, ...]`` to features ``[n, features]``.
         data: the clients and their examples.
         example: ``[1, ...]`` one input, to find the shapes of the model.
+        central: examples with labels of all tasks, on which every client's model is measured
+            beside its own: the split ``central`` of an evaluation. None: there are none.
 
     Raises:
         UserError: tasks and data do not name the same tasks, the data's arrays do not fit one
@@ -40,11 +42,17 @@ class Problem:
     backbone: Callable[[], nn.Module]
     data: Federation
     example: Tensor
+    central: Examples | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
             has = getattr(self.example, "shape", type(self.example).__name__)
             raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
+        if self.central is not None and not isinstance(self.central, Examples):
+            what = type(self.central).__name__
+            raise UserError(f"central is {what}: give a fedjoint.Examples")
+        if self.central is not None and not len(self.central):
+            raise UserError("central has no examples; leave it out")
         names = tuple(task.name for task in self.tasks)
         if names != tuple(self.data.task_names):
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")

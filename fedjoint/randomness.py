@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     PERSONALISATION = 11  #: (round, client) what PyTorch draws before an evaluation
     MERGE = 12  #: (the strategy's own seed, ...) what a strategy draws
     SEARCH = 13  #: (trials) which settings are tried
+    OFFICIAL = 14  #: (split) which client gets which examples of a test set that the data has
+    SELECTION = 15  #: (round) what a strategy draws to choose who trains
 
 
 def derive(seed: int, purpose: Purpose, *key: int | str | np.ndarray) -> np.ndarray:

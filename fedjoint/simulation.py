@@ -18,11 +18,13 @@ from fedjoint.errors import UserError
 from fedjoint.problem import Problem, build_problem, with_metrics
 from fedjoint.registry import anchored
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord
 from fedjoint.runs.whole import check_whole
-from fedjoint.server.callbacks import AnyCallback, as_callback
+from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
 from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
+from fedjoint.server.troubles import Troubles
 from fedjoint.training.balance import make_balance
 
 
@@ -79,7 +81,7 @@ def simulate(
         UserError: the configuration, the data or the engine is at fault.
     """
     config = config if isinstance(config, Config) else check(config)
-    everyone = [as_callback(callback) for callback in callbacks]
+    everyone = _everyone(callbacks)
     check_plugins(config)
     config = _anchored(config)
     engine, own = make_engine(config.engine), problem is not None
@@ -88,7 +90,9 @@ def simulate(
     problem = _problem(config, problem, engine)
     # What every node would stumble over is found before there is a run.
     make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
-    problem.model(config)
+    model = problem.model(config)
+    if initial := config.model.initial:
+        fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
@@ -118,13 +122,21 @@ def resume(
     config, whole = run.config(), check_whole(run)
     if whole.status == "done" and whole.final:
         return RunResult(run.path, config, whole.records, whole.final.backbone)
-    everyone = [as_callback(callback) for callback in callbacks]
+    everyone = _everyone(callbacks)
     engine = make_engine(config.engine)
     problem = _problem(config, problem, engine)
     if run.state.exists():
-        check_unchanged(problem.data, run.states.fingerprints())
+        known = run.states.fingerprints()
+        check_unchanged(problem.data, known, central=problem.central)
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
+
+
+def _everyone(callbacks: Sequence[AnyCallback]) -> list[Callback]:
+    """Return the callbacks, and one that says what goes wrong where none of them does."""
+    everyone = [as_callback(callback) for callback in callbacks]
+    told = any(isinstance(callback, Troubles) for callback in everyone)
+    return everyone if told else [Troubles(), *everyone]
 
 
 def _anchored(config: Config) -> Config:

@@ -29,7 +29,7 @@ def config() -> dict[str, Any]:
                 "options": {"tasks": 2, "inputs": 16, "conflict_degrees": 90.0, "noise": 0.1},
             },
             "clients": 16,
-            "examples_per_client": 128,
+            "examples_per_client": 91,  # 128 with those for validation and test
             "task_mix": [["task0"], ["task0"], ["task0"], ["task1"]],
         },
         "model": {"backbone": {"name": "mlp", "options": {"hidden": [32]}}},

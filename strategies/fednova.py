@@ -66,6 +66,8 @@ class FedNova(FedAvg):
             return updates.steps.to(updates.weights)
         local, mu = known.config.local, known.method.mu or 0.0
         scale = scales(local, updates.clients.numpy())
+        if updates.rates is not None:
+            scale = scale * updates.rates.numpy()
         pull = local.rate(updates.round) * mu * scale
         found = scale * accumulated(steps, local.optimiser.momentum, pull)
         return torch.from_numpy(found).to(updates.weights)

@@ -34,12 +34,12 @@ class MultiKrum(JointStrategy):
     def __init__(self, malicious: Whole = 0, select: Count = 5) -> None:
         super().__init__()
         self.malicious = malicious
-        self.select = select
+        self.best = select
 
     def merge(self, updates: Updates) -> Tensor:
-        rule = f"multikrum (select = {self.select})"
-        enough(rule, len(updates), self.malicious, self.select + self.malicious)
-        best = krum_scores(updates.gram, self.malicious).argsort(stable=True)[: self.select]
+        rule = f"multikrum (select = {self.best})"
+        enough(rule, len(updates), self.malicious, self.best + self.malicious)
+        best = krum_scores(updates.gram, self.malicious).argsort(stable=True)[: self.best]
         kept = torch.zeros_like(updates.weights)
         kept[best] = updates.weights[best]
         return updates.combine(kept / kept.sum())

@@ -19,7 +19,8 @@ SHORT = {"strategy": 10, "method": 15}
 
 
 def blocks(page):
-    return dict(BLOCK.findall(page.read_text("utf-8")))
+    """Return kind -> the first block of it."""
+    return dict(reversed(BLOCK.findall(page.read_text("utf-8"))))
 
 
 def write(folder, text):
@@ -33,10 +34,24 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+def scripts():
+    """Return the Python blocks that are no file, each with its page."""
+    for page in sorted(FOLDER.glob("*.md")):
+        for kind, text in BLOCK.findall(page.read_text("utf-8")):
+            if kind == "python" and not text.startswith("# "):
+                yield pytest.param(text, id=page.stem)
+
+
+@pytest.mark.parametrize("text", scripts())
+def test_the_script_runs(text, here, capsys):
+    exec(text, {"__name__": "__main__"})
+    assert capsys.readouterr().out
+
+
 def test_every_kind_has_a_page():
     index = (FOLDER / "README.md").read_text("utf-8")
-    linked = re.findall(r"\]\((\w+)\.md\)", index)
-    assert sorted(linked) == [page.stem for page in PAGES] and len(PAGES) == len(KINDS)
+    linked = re.findall(r"\]\(([\w-]+)\.md\)", index)
+    assert sorted(linked) == [page.stem for page in PAGES] and len(PAGES) >= len(KINDS)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "scenario"], ids=str)

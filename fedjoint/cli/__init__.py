@@ -121,6 +121,7 @@ def main() -> None:
     # As an interrupt: what the run started is stopped, and the run marked as failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("fedjoint.data").setLevel(logging.INFO)  # one line of what was read
     try:
         app()
     except UserError as error:

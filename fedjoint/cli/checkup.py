@@ -136,9 +136,10 @@ def disk(
 def data() -> Iterator[Finding]:
     """Look for the files of the scenario text, the only one that needs any."""
     from fedjoint.config.scenario import scenario_config
+    from fedjoint.data.files import find
 
     try:
-        scenario_config("text", [])
+        find(scenario_config("text", []).data.source.options["path"])
     except UserError as error:
         yield Finding("warn", "the scenario text lacks its data", str(error))
     else:

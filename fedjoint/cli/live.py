@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fedjoint._util.wording import who
 from fedjoint.cli.common import console
 from fedjoint.runs.record import RoundRecord
-from fedjoint.server.callbacks import Callback
+from fedjoint.server.troubles import Troubles
 
 
-class Live(Callback):
-    """A progress bar of rounds with the objective and the metrics of the newest.
+class Live(Troubles):
+    """A progress bar of rounds, with the newest objective and metrics; above it what goes wrong.
 
     Args:
         rounds: how many there are.
@@ -19,6 +18,7 @@ class Live(Callback):
     """
 
     def __init__(self, rounds: int, label: str):
+        super().__init__()
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -38,13 +38,7 @@ class Live(Callback):
 
     def after_round(self, record: RoundRecord) -> None:
         self.progress.update(self.bar, completed=record.round, news=news(record))
-        for failure in record.clients.failed:
-            at = who(failure.client, failure.name or failure.node)
-            self.say(f"round {record.round}: {at}: {failure.reason}")
-        if record.kept:
-            self.say(f"round {record.round}: the previous backbone is kept: {record.kept}")
-        if record.fallback and record.round == 1:
-            self.say(f"clients train one by one: {record.fallback}")
+        super().after_round(record)
 
     def say(self, text: str) -> None:
         """Show a line, above the bar."""

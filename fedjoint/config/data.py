@@ -45,15 +45,30 @@ class DataConfig(Section):
     outputs: dict[str, int] = Field(
         {}, description="task -> number of classes, labels or targets; default: as in the data"
     )
-    valid_fraction: float = Field(0.1, ge=0, lt=1, description="share of each client's examples")
-    test_fraction: float = Field(0.2, ge=0, lt=1, description="share of each client's examples")
-    min_examples: int = Field(8, ge=0, description="fewest examples of a client, splits together")
+    valid_fraction: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of each client's examples, unless the data has a validation set",
+    )
+    test_fraction: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="share of each client's examples, unless the data has a test set: that is "
+        "divided among the clients of its task, the whole of it",
+    )
+    min_examples: int = Field(
+        8,
+        ge=0,
+        description="fewest examples of a client, without those of a test set of the data's own",
+    )
     examples_per_client: int | None = Field(
         None,
         ge=1,
-        description="most examples of a client. With partition = 'iid', clients draw exactly so "
-        "many on demand, and two clients may draw the same example: any number of clients costs "
-        "little memory. Generated data: how many are generated, default 64",
+        description="most training examples of a client. With partition = 'iid' or 'one_task', "
+        "clients draw exactly so many on demand, and two clients may draw the same example: any "
+        "number of clients costs little memory. Generated data: how many are generated, default 46",
     )
 
     @model_validator(mode="after")
@@ -65,7 +80,10 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _division(self) -> DataConfig:
         if self.partition == "one_task" and self.task_mix:
-            raise ValueError("partition = 'one_task' decides the tasks: leave out task_mix")
+            raise ValueError(
+                "partition = 'one_task' decides the tasks: leave out task_mix, or set partition to "
+                "another, such as 'iid'"
+            )
         if any(not mix or len(set(mix)) < len(mix) for mix in self.task_mix):
             raise ValueError("each entry of task_mix needs one or more different tasks")
         if any(outputs < 1 for outputs in self.outputs.values()):

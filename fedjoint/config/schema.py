@@ -38,6 +38,9 @@ class LocalConfig(Section):
     )
     steps: int | None = Field(None, ge=1, le=1_000_000, description="optimiser steps per round")
     batch_size: int = Field(16, ge=1, description="examples in a minibatch")
+    drop_last: bool = Field(
+        False, description="leave out an epoch's last minibatch where it is short"
+    )
     optimiser: OptimiserConfig = OptimiserConfig()
     lr_decay: float = Field(1.0, ge=0.01, le=1, description="factor on the rate after each round")
     lr_scales: list[float] = Field(
@@ -83,6 +86,8 @@ class LocalConfig(Section):
             given = [key for key in ("epochs", "steps") if values.get(key) is not None]
             if len(given) == 2:
                 raise ValueError("give epochs or steps, not both")
+            if values.get("drop_last") and "steps" in given:
+                raise ValueError("steps take full minibatches anyway: leave out drop_last")
             if not given:
                 return {**values, "epochs": 1}
         return values
@@ -121,6 +126,11 @@ class ModelConfig(Section):
     """The backbone."""
 
     backbone: BackboneConfig = BackboneConfig()
+    initial: str | None = Field(
+        None,
+        description="what the shared weights begin as: a run directory, or a safetensors file of a "
+        "state_dict; default: drawn by seed",
+    )
     norm: Literal["shared", "local"] = Field(
         "shared", description="send BatchNorm parameters and buffers, or keep them (FedBN)"
     )
@@ -158,7 +168,14 @@ class EvaluateConfig(Section):
 
     every: int = Field(1, ge=1, description="rounds between evaluations; the last is evaluated")
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients evaluated")
+    initial: bool = Field(False, description="evaluate before the first round, too, as round 0")
+    train: bool = Field(True, description="evaluate on training examples, too")
     batch_size: int = Field(1024, ge=1, description="examples per forward pass and client")
+    shared: bool = Field(
+        False,
+        description="where the local method personalises, measure the shared backbone, too, under "
+        "the clients' own heads: splits shared_train, shared_valid and shared_test",
+    )
 
 
 class DiagnosticsConfig(Section):

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data import partition
-from fedjoint.data.dataset import Dataset, is_known
+from fedjoint.data.dataset import TRAIN, Dataset, is_known
 from fedjoint.errors import choose
 
 _BINS = 10
@@ -39,21 +39,22 @@ def assign(
         rng: decides everything.
 
     Returns:
-        One ``[m]`` int64 array of positions per client. Every example of which a task is held is
-        in exactly one.
+        One ``[m]`` int64 array of positions per client. Every training example of which a task is
+        held is in exactly one.
 
     Raises:
         UserError: the examples do not suffice, or ``config.by`` is unknown.
     """
+    known, trains = dataset.known(), dataset.rows(TRAIN)
     if dataset.owner is not None:
-        return partition.natural(dataset.owner, minimum=config.min_examples)
+        parts_of = partition.natural(dataset.owner[trains], minimum=config.min_examples)
+        return [trains[part] for part in parts_of]
     if dataset.strata is None and config.by not in (None, *dataset.task_names):
         raise choose("data.by", str(config.by), dataset.task_names)
-    known = dataset.known()
     origin = np.zeros(len(known), np.int64) if dataset.origin is None else dataset.origin
     parts: list[list[np.ndarray]] = [[np.zeros(0, np.int64)] for _ in holds]
     for number in np.unique(origin):
-        members = np.flatnonzero(origin == number)
+        members = trains[origin[trains] == number]
         present = np.any(known[members], axis=0)
         holders = np.flatnonzero((holds & present).any(1))
         if not holders.size:
@@ -77,7 +78,7 @@ def _divide(
         return partition.iid(len(members), clients, rng, minimum=minimum)
     if config.partition == "quantity":
         return partition.quantity(len(members), clients, rng, alpha=config.alpha, minimum=minimum)
-    strata = _strata(dataset, config.by, present)[members]
+    strata = strata_of(dataset, config.by, present)[members]
     if config.partition == "shards":
         return partition.shards(
             strata, clients, rng, per_client=config.shards_per_client, minimum=minimum
@@ -85,8 +86,14 @@ def _divide(
     return partition.dirichlet(strata, clients, rng, alpha=config.alpha, minimum=minimum)
 
 
-def _strata(dataset: Dataset, by: str | None, present: np.ndarray) -> np.ndarray:
-    """Return ``[n]`` integers that skew the partition; a missing label is a stratum of its own."""
+def strata_of(dataset: Dataset, by: str | None, present: np.ndarray) -> np.ndarray:
+    """Return ``[n]`` integers that skew the partition; a missing label is a stratum of its own.
+
+    Args:
+        dataset: ``n`` examples.
+        by: name of the task that skews it, if one is named.
+        present: ``[tasks]`` bool, for which tasks there are labels.
+    """
     if dataset.strata is not None:
         return dataset.strata
     tasks = [task for task, here in zip(dataset.tasks, present, strict=True) if here]

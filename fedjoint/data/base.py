@@ -29,6 +29,16 @@ class Examples(NamedTuple):
         return Examples(self.x[index], {name: y[index] for name, y in self.y.items()})
 
 
+#: What a client's examples are split into.
+SPLITS = ("train", "valid", "test")
+
+#: The split of a problem's examples on which every client is measured.
+CENTRAL = "central"
+
+#: Begins the names of the splits on which the shared backbone is measured beside clients' own.
+SHARED = "shared_"
+
+
 @dataclass(frozen=True)
 class Client:
     """One data owner: its examples, split; ``y`` holds exactly the client's own tasks."""

@@ -11,6 +11,9 @@ from torch import Tensor
 from fedjoint.data.base import Examples
 from fedjoint.model.tasks import Task
 
+#: splits, as ``Dataset.split`` has them
+TRAIN, VALID, TEST = range(3)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -23,6 +26,9 @@ class Dataset:
             the clients with one of its tasks. None: all have one origin.
         owner: ``[n]`` client names, where the partition follows the data's own.
         strata: ``[n]`` int64, what skews the partition in place of a label.
+        split: ``[n]`` of ``TRAIN``, ``VALID`` and ``TEST``, where the data has splits of its own.
+            An origin without validation or test examples has them split off its training
+            examples. None: so has every origin.
     """
 
     tasks: tuple[Task, ...]
@@ -30,11 +36,22 @@ class Dataset:
     origin: np.ndarray | None = None
     owner: np.ndarray | None = None
     strata: np.ndarray | None = None
+    split: np.ndarray | None = None
 
     @property
     def task_names(self) -> tuple[str, ...]:
         """Names of the tasks, in order."""
         return tuple(task.name for task in self.tasks)
+
+    def rows(self, split: int) -> np.ndarray:
+        """Return ``[m]`` int64, the positions of a split that is the data's own.
+
+        Args:
+            split: ``TRAIN``, ``VALID`` or ``TEST``; where there are none, all examples train.
+        """
+        if self.split is None:
+            return np.arange(len(self.examples) if split == TRAIN else 0)
+        return np.flatnonzero(self.split == split)
 
     def known(self) -> np.ndarray:
         """Return ``[n, tasks]`` bool: which example is labelled for which task."""

@@ -9,10 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from fedjoint.config.data import DataConfig
-from fedjoint.data.assign import assign, task_matrix
+from fedjoint.data.assign import assign, strata_of, task_matrix
 from fedjoint.data.base import Federation
-from fedjoint.data.dataset import Dataset
+from fedjoint.data.dataset import TEST, TRAIN, VALID, Dataset
 from fedjoint.data.federation import DrawnFederation, PartitionedFederation
+from fedjoint.data.shares import Shares, share_by_owner, share_out
+from fedjoint.data.split import Splitter
 from fedjoint.errors import UserError, choose
 from fedjoint.model.tasks import Task
 from fedjoint.randomness import Purpose, generator
@@ -47,7 +49,7 @@ def divide(
     """
     check_tasks(dataset.tasks, data)
     dataset = _of_owners(dataset, data)
-    clients = data.clients if dataset.owner is None else len(np.unique(dataset.owner))
+    clients = data.clients if dataset.owner is None else len(_owners(dataset))
     if ids is not None and len(ids) != clients:
         raise UserError(f"the data has {clients} clients, but {len(ids)} client ids were given")
     names = dataset.task_names
@@ -94,6 +96,23 @@ def _of_owners(dataset: Dataset, data: DataConfig) -> Dataset:
     return dataset
 
 
+def _owners(dataset: Dataset) -> np.ndarray:
+    """Return the sorted names of the clients.
+
+    Raises:
+        UserError: one has no training examples.
+    """
+    assert dataset.owner is not None, "the partition is natural"
+    owners = np.unique(dataset.owner[dataset.rows(TRAIN)])
+    strangers = np.setdiff1d(dataset.owner, owners)
+    if strangers.size:
+        raise UserError(
+            f"client {str(strangers[0])!r} has test or validation examples, but none to train on; "
+            "leave its rows out, or choose another data.partition"
+        )
+    return owners
+
+
 def _federation(
     dataset: Dataset,
     holds: np.ndarray,
@@ -102,26 +121,50 @@ def _federation(
     ids: Sequence[int] | None,
     standardise: bool,
 ) -> Federation:
-    valid, test = data.valid_fraction, data.test_fraction
-    most = data.examples_per_client
-    if data.partition == "iid" and most is not None:
+    if not len(dataset.rows(TRAIN)):
+        raise UserError("the data has no training examples: all are validation or test examples")
+    fractions, most = (data.valid_fraction, data.test_fraction), data.examples_per_client
+    own = [split for split in (VALID, TEST) if len(dataset.rows(split))]
+    if data.partition in ("iid", "one_task") and most is not None:
+        alike = np.zeros(len(dataset.examples), np.int64)
         return DrawnFederation(
             dataset,
             holds,
             examples=most,
             seed=seed,
-            valid_fraction=valid,
-            test_fraction=test,
+            valid_fraction=fractions[0],
+            test_fraction=fractions[1],
+            shares={s: share_out(dataset, s, holds, seed, None, alike) for s in own},
             standardise=standardise,
         )
     parts = assign(dataset, holds, data, generator(seed, Purpose.PARTITION))
     return PartitionedFederation(
         dataset,
-        [part[:most] for part in parts],
+        parts,
         holds,
-        seed=seed,
-        valid_fraction=valid,
-        test_fraction=test,
+        Splitter(dataset, seed, *fractions, most),
+        shares={s: _shares(dataset, s, holds, data, seed, parts) for s in own},
         standardise=standardise,
         ids=ids,
     )
+
+
+def _shares(
+    dataset: Dataset,
+    split: int,
+    holds: np.ndarray,
+    data: DataConfig,
+    seed: int,
+    parts: Sequence[np.ndarray],
+) -> Shares:
+    if dataset.owner is not None:
+        return share_by_owner(dataset, split, _owners(dataset))
+    skewed = data.partition in ("dirichlet", "shards")
+    strata = np.zeros(len(dataset.examples), np.int64)
+    for number in np.unique(dataset.origin) if skewed and dataset.origin is not None else [0]:
+        members = slice(None) if dataset.origin is None else dataset.origin == number
+        if skewed:
+            present = np.any(dataset.known()[members], axis=0)
+            if present.any():
+                strata[members] = strata_of(dataset, data.by, present)[members]
+    return share_out(dataset, split, holds, seed, parts, strata)

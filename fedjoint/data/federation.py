@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from fedjoint.data.base import Client, Examples
-from fedjoint.data.dataset import Dataset
-from fedjoint.data.split import split, split_sizes, standardised
+from fedjoint.data.dataset import TRAIN, Dataset
+from fedjoint.data.shares import Shares
+from fedjoint.data.split import Splitter, split_sizes, standardised, whole
 from fedjoint.errors import UserError
 from fedjoint.randomness import Purpose, generator
 
@@ -24,9 +26,8 @@ class PartitionedFederation:
         dataset: all examples.
         parts: per client, the ``[m]`` int64 positions of its examples.
         holds: ``[clients, tasks]`` bool, which client is to have which task.
-        seed: decides the splits.
-        valid_fraction: share of a client's examples.
-        test_fraction: share of a client's examples.
+        splitter: splits a client's examples.
+        shares: split -> who gets which examples of one that is the data's own.
         standardise: scale features, see :func:`fedjoint.data.split.standardised`.
         ids: the clients' ids, where they are not 0, 1, ...
 
@@ -39,10 +40,9 @@ class PartitionedFederation:
         dataset: Dataset,
         parts: Sequence[np.ndarray],
         holds: np.ndarray,
+        splitter: Splitter,
         *,
-        seed: int,
-        valid_fraction: float,
-        test_fraction: float,
+        shares: Mapping[int, Shares] | None = None,
         standardise: bool = False,
         ids: Sequence[int] | None = None,
     ) -> None:
@@ -58,22 +58,21 @@ class PartitionedFederation:
                 f"client {idle.argmax()} has {counts[idle.argmax()]} examples but no label of its "
                 "tasks; change data.task_mix, or leave its rows out"
             )
-        self.sizes = split_sizes(counts, valid_fraction, test_fraction)[0]
-        self._examples = dataset.examples
+        self.sizes = np.array([splitter.size(part) for part in parts], np.int64)
+        # Without what the partition alone needs: this travels to every worker.
+        self._dataset = replace(dataset, owner=None, strata=None)
+        self._splitter, self._shares = splitter, dict(shares or {})
         # One array and its bounds, rather than an array per client: cheap to send and to keep.
         self._order = np.concatenate(parts)
         self._bounds = np.concatenate([[0], np.cumsum(counts)])
-        self._split = (valid_fraction, test_fraction)
         self._ids = range(len(parts)) if ids is None else ids
-        self._seed = seed
         self._standardise = standardise
 
     def client(self, index: int) -> Client:
         """Return the data of client ``index``."""
         own = self._order[self._bounds[index] : self._bounds[index + 1]]
-        parts = split(own, self._seed, self._ids[index], *self._split)
-        names = _names(self.task_names, self.tasks[index])
-        client = Client(*(_view(self._examples, names, part) for part in parts))
+        parts = self._splitter.split(own, self._ids[index])
+        client = _client(self._dataset, parts, self._shares, index, self.tasks[index])
         return standardised(client) if self._standardise else client
 
 
@@ -89,10 +88,12 @@ class DrawnFederation:
         dataset: all examples.
         holds: ``[clients, tasks]`` bool, which client has which task; its examples are labelled
             for one or more of them.
-        examples: examples of each client, splits together.
+        examples: training examples of each client.
         seed: decides the split and the draws.
         valid_fraction: share of a client's examples.
         test_fraction: share of a client's examples.
+        shares: split -> who gets which examples of one that is the data's own; they are divided,
+            and not drawn.
         standardise: scale features, see :func:`fedjoint.data.split.standardised`.
 
     Raises:
@@ -108,42 +109,76 @@ class DrawnFederation:
         seed: int,
         valid_fraction: float,
         test_fraction: float,
+        shares: Mapping[int, Shares] | None = None,
         standardise: bool = False,
     ) -> None:
         if not len(holds):
             raise UserError("the federation has no clients; set data.clients to 1 or more")
         self.task_names = dataset.task_names
         self.tasks = holds
-        self._examples = dataset.examples
+        self._dataset = replace(dataset, owner=None, strata=None)
+        self._shares = dict(shares or {})
         self._seed = seed
         self._standardise = standardise
-        counts = split_sizes(np.array(examples), valid_fraction, test_fraction)
-        self._counts = [int(count) for count in counts]
-        self.sizes = np.full(len(holds), self._counts[0], np.int64)
+        total = whole(examples, valid_fraction, test_fraction)
+        counts = split_sizes(np.array(total), valid_fraction, test_fraction)
+        self.sizes = np.full(len(holds), examples, np.int64)
         known = dataset.known()
-        everything = np.arange(len(known))
-        splits = split(everything, seed, 0, valid_fraction, test_fraction)
+        splitter = Splitter(dataset, seed, valid_fraction, test_fraction)
+        splits = splitter.split(dataset.rows(TRAIN), 0)
         # Clients with the same tasks draw from the same positions.
         self._pools = {}
         for row in np.unique(holds, axis=0):
-            pools = [part[known[part][:, row].any(1)] for part in splits]
-            for pool, count in zip(pools, self._counts, strict=True):
-                if len(pool) < count:
-                    raise UserError(
-                        f"a client with the tasks {', '.join(_names(self.task_names, row))} cannot "
-                        f"draw {count} of {len(pool)} examples; lower data.examples_per_client"
-                    )
-            self._pools[row.tobytes()] = pools
+            names = ", ".join(_names(self.task_names, row))
+            self._pools[row.tobytes()] = [
+                self._pool(split, part[known[part][:, row].any(1)], int(count), names)
+                for split, (part, count) in enumerate(zip(splits, counts, strict=True))
+            ]
+
+    def _pool(self, split: int, pool: np.ndarray, count: int, names: str) -> tuple[np.ndarray, int]:
+        """Return what clients with the tasks ``names`` draw from, and how many."""
+        if split in self._shares and not len(pool):
+            return pool, 0
+        if len(pool) < count:
+            raise UserError(
+                f"a client with the tasks {names} cannot draw {count} of {len(pool)} examples; "
+                "lower data.examples_per_client"
+            )
+        return pool, count
 
     def client(self, index: int) -> Client:
         """Return the data of client ``index``."""
         row = self.tasks[index]
         rng = generator(self._seed, Purpose.EXAMPLES, index)
-        names = _names(self.task_names, row)
-        pools = zip(self._pools[row.tobytes()], self._counts, strict=True)
+        pools = self._pools[row.tobytes()]
         parts = [rng.choice(pool, count, replace=False) for pool, count in pools]
-        client = Client(*(_view(self._examples, names, part) for part in parts))
+        client = _client(self._dataset, parts, self._shares, index, row)
         return standardised(client) if self._standardise else client
+
+
+def _client(
+    dataset: Dataset,
+    parts: Sequence[np.ndarray],
+    shares: Mapping[int, Shares],
+    index: int,
+    row: np.ndarray,
+) -> Client:
+    """Return the data of client ``index``, which has the tasks of ``row``.
+
+    Args:
+        dataset: all examples.
+        parts: positions of its training, validation and test examples.
+        shares: what is divided beside them.
+        index: the client.
+        row: ``[tasks]`` bool.
+    """
+    names = _names(dataset.task_names, row)
+    splits = [_view(dataset.examples, names, part) for part in parts]
+    for split, share in shares.items():
+        if row.any():
+            more = share.of(index, np.flatnonzero(row).tolist(), dataset)
+            splits[split] = _joined(splits[split], more)
+    return Client(*splits)
 
 
 def _names(names: Sequence[str], row: np.ndarray) -> list[str]:
@@ -153,3 +188,8 @@ def _names(names: Sequence[str], row: np.ndarray) -> list[str]:
 def _view(examples: Examples, names: Sequence[str], part: np.ndarray) -> Examples:
     own = Examples(examples.x, {name: examples.y[name] for name in names})
     return own.take(torch.from_numpy(part))
+
+
+def _joined(first: Examples, second: Examples) -> Examples:
+    y = {name: torch.cat([labels, second.y[name]]) for name, labels in first.y.items()}
+    return Examples(torch.cat([first.x, second.x]), y)

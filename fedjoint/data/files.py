@@ -1,61 +1,119 @@
 """Finding and reading the files of ``data.source.options.path``."""
 
 import codecs
-from collections.abc import Sequence
+import filecmp
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fedjoint.errors import UserError
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_MARK = "\ufeff"
+_WRONG = {
+    "\0": "a NUL",
+    _MARK: "a byte-order mark amid the text",
+    r"\r(?!\n)": "a carriage return that ends no line",
+}
+
+#: a path, or several
+Paths = str | list[str]
 
 
-def find(path: str | Sequence[str]) -> list[Path]:
+def find(path: str | Sequence[str], option: str = "path") -> list[Path]:
     """Return the files that ``path`` names: files, or folders for the files in them, sorted.
+
+    Args:
+        path: files and folders.
+        option: what they are given as, for errors.
 
     Raises:
         UserError: a path does not exist, or a folder has no files.
     """
+    cure = f"fix data.source.options.{option}"
     found: list[Path] = []
     for place in map(Path, [path] if isinstance(path, str) else path):
-        if place.is_dir():
-            inside = sorted(f for f in place.iterdir() if f.is_file() and f.name[0] != ".")
-            if not inside:
-                raise UserError(f"{place}: the folder has no files; fix data.source.options.path")
-            found += inside
-        elif place.exists():
-            found.append(place)
-        else:
-            raise UserError(f"{place}: no such file or folder; fix data.source.options.path")
+        try:
+            inside = sorted(place.iterdir()) if place.is_dir() else None
+            there = place.exists()
+        except (OSError, ValueError) as error:  # too long a name, no right to look, a NUL
+            why = getattr(error, "strerror", None) or error
+            raise UserError(f"{str(place)[:80]!r}: {why}; {cure}") from None
+        if not there:
+            raise UserError(
+                f"{place}: no such file or folder; {cure} (or FEDJOINT_DATA, where a scenario "
+                "looks there)"
+            )
+        files = [f for f in inside or [] if f.is_file() and f.name[0] != "."]
+        if inside is not None and not files:
+            raise UserError(f"{place}: the folder has no files; {cure}")
+        found += [place] if inside is None else files
+    if not found:
+        raise UserError(f"data.source.options.{option} names no file")
     return found
 
 
-def read_text(path: Path, encoding: str | None) -> str:
-    """Read a text file; without ``encoding``, as UTF-8 or, where that fails, as Latin-1.
+def refuse_repeats(paths: Iterable[Path]) -> None:
+    """Refuse a file that is listed twice, under whatever name, or whose copy is listed.
 
-    A file that begins with the byte-order mark of UTF-16 is read as that.
+    Its examples would be in training and test data alike.
 
     Raises:
-        UserError: the file cannot be read, is not in ``encoding`` or holds a NUL.
+        UserError: there is one.
+    """
+    sizes: dict[int, list[Path]] = {}
+    for path in paths:
+        same = sizes.setdefault(path.stat().st_size, [])
+        for other in same:
+            if path.samefile(other):
+                what = "is listed twice" if path == other else f"is the same file as {other}"
+                raise UserError(f"{path} {what}; list every file once")
+            if filecmp.cmp(path, other, shallow=False):
+                raise UserError(f"{path} holds the same as {other}; list one of them")
+        same.append(path)
+
+
+def read_text(path: Path, encoding: str | None) -> str:
+    """Read a text file; see :func:`read_guessed`, which says how it was read, too."""
+    return read_guessed(path, encoding)[0]
+
+
+def read_guessed(path: Path, encoding: str | None) -> tuple[str, bool]:
+    """Read a text file, and say whether its encoding is a guess.
+
+    Without ``encoding`` it is read as UTF-8 or, where that fails, as Latin-1: a guess. A file that
+    begins with the byte-order mark of UTF-16 is read as that.
+
+    Raises:
+        UserError: the file cannot be read, is not in ``encoding``, or holds a NUL, a byte-order
+            mark amid the text, or a carriage return that ends no line.
     """
     data = read_bytes(path)
     marked = encoding is None and data.startswith(_UTF_16)
-    text = _decode(path, data, "utf-16" if marked else encoding)
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{path}:{line}: holds a NUL; save the file as UTF-8 text")
-    return text
+    text, guessed = _decode(path, data, "utf-16" if marked else encoding)
+    text = text.removeprefix(_MARK)
+    for wrong, name in _WRONG.items():
+        if amid := re.search(wrong, text):
+            line = text.count("\n", 0, amid.start()) + 1
+            raise UserError(f"{path}:{line}: holds {name}; save the file as UTF-8 text without it")
+    return text, guessed
 
 
-def _decode(path: Path, data: bytes, encoding: str | None) -> str:
+def _decode(path: Path, data: bytes, encoding: str | None) -> tuple[str, bool]:
     try:
-        return data.decode(encoding or "utf-8-sig")
-    except LookupError:
-        raise UserError(f"data.encoding {encoding!r} is unknown; try utf-8 or latin-1") from None
+        return data.decode(encoding or "utf-8"), False
     except UnicodeDecodeError as error:
         if encoding is None:
-            return data.decode("latin-1")
+            return data.decode("latin-1"), True
         line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not {encoding}; fix the file, or data.encoding") from None
+        raise UserError(
+            f"{path}:{line}: not {encoding}; fix the file, or data.source.options.encoding"
+        ) from None
+    except (LookupError, ValueError):  # unknown, or none of text
+        raise UserError(
+            f"data.source.options.encoding {encoding!r} is unknown, or reads no such file; try "
+            "utf-8 or latin-1"
+        ) from None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -40,4 +40,10 @@ def read_idx(path: Path) -> np.ndarray:
     if len(data) != expected:
         word = "truncated" if len(data) < expected else "too long"
         raise UserError(f"{path}: {word}: {len(data)} bytes, its header says {expected}")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+    try:
+        return np.frombuffer(data, dtype, offset=start).reshape(shape)
+    except ValueError:
+        raise UserError(
+            f"{path}: its header has {data[3]} dimensions of up to {max(shape)}, which is no image "
+            "file; fetch it again"
+        ) from None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint.data.numbers import float32, means_missing, number
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 
@@ -20,13 +21,18 @@ Targets = dict[str, Literal["multiclass", "multilabel", "regression"]]
 
 
 def read_labels(
-    name: str, kind: str, cells: Sequence[str], where: Where, outputs: int | None = None
+    name: str,
+    kind: str,
+    cells: Sequence[str],
+    where: Where,
+    outputs: int | None = None,
+    missing: Collection[str] | None = None,
 ) -> tuple[Task, Tensor]:
     """Read the labels of one task. An empty cell is a missing label.
 
-    A ``multiclass`` cell is a class from 0, or, where the first cell is no integer, any text:
-    classes are then numbered in sorted order. A ``multilabel`` or ``regression`` cell has one or
-    more numbers with spaces between; those of a multilabel task are 0 or 1.
+    A ``multiclass`` cell is a class from 0 or, where no cell is a number, any text: classes are
+    then numbered in sorted order. A ``multilabel`` or ``regression`` cell has one or more numbers
+    with spaces between; those of a multilabel task are 0 or 1.
 
     Args:
         name: of the task.
@@ -34,12 +40,15 @@ def read_labels(
         cells: ``n`` texts.
         where: names the file and line of a cell in errors.
         outputs: declared number of classes, labels or targets; None: as many as there are.
+        missing: words that mean a missing label, too; None: no word does, and one such as NA, of
+            which nobody can say what it means, is refused.
 
     Raises:
-        UserError: a cell is malformed or disagrees with ``outputs``, no cell is filled, or no
-            number of classes was declared and a class below the largest never occurs.
+        UserError: a cell is malformed, ambiguous or disagrees with ``outputs``, no cell is filled,
+            or no number of classes was declared and a class below the largest never occurs.
     """
-    filled = [i for i, cell in enumerate(cells) if cell.strip()]
+    cells = blanked(name, cells, where, missing)
+    filled = [i for i, cell in enumerate(cells) if cell]
     if not filled:
         raise UserError(f"{where(0)}: task {name!r} has no labels; leave it out")
     if kind == "multiclass":
@@ -47,32 +56,92 @@ def read_labels(
     return _vectors(name, kind, cells, filled, where, outputs)
 
 
-def class_names(cells: Sequence[str]) -> list[str] | None:
-    """Return the names of the classes of a ``multiclass`` task by number; None: they have none."""
-    filled = [cell.strip() for cell in cells if cell.strip()]
-    return None if not filled or _is_integer(filled[0]) else sorted(set(filled))
+def blanked(
+    name: str, cells: Sequence[str], where: Where, missing: Collection[str] | None
+) -> list[str]:
+    """Return the cells without white space around them, and empty where a value is missing.
+
+    The arguments are those of :func:`read_labels`.
+
+    Raises:
+        UserError: nobody can say whether a cell is a missing value.
+    """
+    stripped = [cell.strip() for cell in cells]
+    if missing is not None:
+        words = {word.strip() for word in missing}
+        return ["" if cell in words else cell for cell in stripped]
+    doubtful = {cell for cell in set(stripped) if means_missing(cell)}
+    if doubtful:
+        row = next(i for i, cell in enumerate(stripped) if cell in doubtful)
+        raise UserError(
+            f"{where(row)}: {name!r} is {stripped[row]!r}: a missing value, or not? If so, set "
+            f"data.source.options.missing = [{stripped[row]!r}] or leave the cell empty; if not, "
+            "set it to []"
+        )
+    return stripped
+
+
+def refuse_look_alikes(what: str, values: Collection[str]) -> None:
+    """Refuse two values that differ in a way that nobody means, such as ``Yes`` and ``yes``.
+
+    Args:
+        what: they are, for errors.
+        values: distinct texts.
+
+    Raises:
+        UserError: there are two; the line names them.
+    """
+    seen: dict[object, str] = {}
+    for value in sorted(values):
+        plain = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+        as_number = number(plain)
+        other = seen.setdefault(plain if as_number is None else as_number, value)
+        if other != value:
+            raise UserError(
+                f"{what} has {other!r} and {value!r}: one, or two? Write one alike everywhere, or "
+                "name two differently"
+            )
+
+
+def class_names(cells: Sequence[str], missing: Collection[str] | None = None) -> list[str] | None:
+    """Return the names of the classes of a ``multiclass`` task by number; None: they have none.
+
+    Args:
+        cells: as for :func:`read_labels`, which took them.
+        missing: as for :func:`read_labels`.
+    """
+    words = {word.strip() for word in missing or ()}
+    names = {cell.strip() for cell in cells} - words - {""}
+    return None if any(number(name) is not None for name in names) else sorted(names) or None
 
 
 def _classes(
     name: str, cells: Sequence[str], filled: list[int], where: Where, outputs: int | None
 ) -> tuple[Task, Tensor]:
     y = np.full(len(cells), -1, np.int64)
-    if _is_integer(cells[filled[0]]):
+    distinct = {cells[i] for i in filled}
+    if any(number(cell) is not None for cell in distinct):
+        classes_of = {cell: _class(cell) for cell in distinct}
         for i in filled:
-            if not _is_integer(cells[i]) or int(cells[i]) < 0:
-                raise UserError(f"{where(i)}: label {cells[i]!r} of {name!r} is not a class from 0")
-            y[i] = int(cells[i])
+            of = classes_of[cells[i]]
+            if of is None:
+                raise UserError(
+                    f"{where(i)}: label {cells[i]!r} of {name!r} is not a class from 0; give all "
+                    "classes as whole numbers, or all as words"
+                )
+            y[i] = of
     else:
+        refuse_look_alikes(f"{where(filled[0])}: task {name!r}", distinct)
         # Text classes are numbered after all are seen, so that the order of lines is no matter.
-        y[filled] = np.unique([cells[i].strip() for i in filled], return_inverse=True)[1]
+        y[filled] = np.unique([cells[i] for i in filled], return_inverse=True)[1]
     classes = int(y.max()) + 1
+    if outputs is None and classes == 1:
+        raise UserError(
+            f"{where(filled[0])}: {name!r} is {cells[filled[0]]!r} everywhere, which leaves "
+            f"nothing to learn; leave it out, or declare data.outputs.{name}"
+        )
     if outputs is None:
-        absent = np.setdiff1d(np.arange(min(classes, len(cells) + 1)), y)
-        if absent.size:
-            raise UserError(
-                f"{where(int(y.argmax()))}: {name!r} has class {classes - 1} but never class "
-                f"{absent[0]}; number classes from 0, or declare data.outputs.{name}"
-            )
+        _refuse_gaps(name, y, where)
     elif classes > outputs:
         first = int((y >= outputs).argmax())
         raise UserError(
@@ -80,6 +149,22 @@ def _classes(
             f"data.outputs.{name} = {outputs} allows 0 to {outputs - 1}"
         )
     return Task(name, "multiclass", outputs or classes), torch.from_numpy(y)
+
+
+def _class(cell: str) -> int | None:
+    """Return the class that a cell names by number, ``1`` and ``1.0`` alike; None: it does not."""
+    value = number(cell)
+    # Never beyond what float64 tells apart, nor int64.
+    return int(value) if value is not None and value.is_integer() and 0 <= value < 2**53 else None
+
+
+def _refuse_gaps(name: str, y: np.ndarray, where: Where) -> None:
+    absent = np.setdiff1d(np.arange(min(int(y.max()) + 1, len(y) + 1)), y)
+    if absent.size:
+        raise UserError(
+            f"{where(int(y.argmax()))}: {name!r} has class {y.max()} but never class "
+            f"{absent[0]}; number classes from 0, or declare data.outputs.{name}"
+        )
 
 
 def _vectors(
@@ -91,22 +176,47 @@ def _vectors(
     outputs: int | None,
 ) -> tuple[Task, Tensor]:
     width = outputs or len(cells[filled[0]].split())
-    y = np.full((len(cells), width), np.nan, np.float32)
+    y = np.full((len(cells), width), np.nan)
     for i in filled:
-        try:
-            numbers = np.array(cells[i].split(), np.float32)
-        except ValueError:
-            raise UserError(f"{where(i)}: {cells[i]!r} of {name!r} is not a number") from None
-        if len(numbers) != width:
-            raise UserError(f"{where(i)}: {name!r} has {len(numbers)} numbers, expected {width}")
-        if not np.isfinite(numbers).all():
-            raise UserError(f"{where(i)}: {cells[i]!r} of {name!r} is not finite; leave it empty")
-        if kind == "multilabel" and not np.isin(numbers, (0, 1)).all():
+        parts = [number(part) for part in cells[i].split()]
+        if None in parts:
+            raise UserError(
+                f"{where(i)}: {cells[i]!r} of {name!r} is not a number such as -1.5; fix the cell, "
+                "or leave it empty where there is none"
+            )
+        if len(parts) != width:
+            raise UserError(
+                f"{where(i)}: {cells[i]!r} of {name!r} has {len(parts)} numbers, expected {width}"
+            )
+        if kind == "multilabel" and not set(parts) <= {0, 1}:
             raise UserError(f"{where(i)}: {cells[i]!r} of multilabel {name!r} is not all 0 and 1")
-        y[i] = numbers
-    return Task(name, kind, width), torch.from_numpy(y)
+        y[i] = parts
+    single = [as_float32(f"target {name!r}", y[:, k], where) for k in range(width)]
+    return Task(name, kind, width), torch.from_numpy(np.stack(single, 1))
 
 
-def _is_integer(cell: str) -> bool:
-    # Stricter than int(), which takes 1_0, and never beyond int64.
-    return re.fullmatch(r"-?[0-9]{1,18}", cell.strip(), re.ASCII) is not None
+def as_float32(what: str, values: np.ndarray, where: Where) -> np.ndarray:
+    """Return ``[n]`` float64 numbers (NaN: missing) as float32.
+
+    Args:
+        what: they are, for errors.
+        values: the numbers.
+        where: names the file and line of each in errors.
+
+    Raises:
+        UserError: one is beyond float32, or that is too coarse for the differences between them.
+    """
+    try:
+        return float32(values)
+    except OverflowError:
+        with np.errstate(over="ignore"):
+            row = int(np.isinf(values.astype(np.float32)).argmax())
+        raise UserError(
+            f"{where(row)}: {what} is {values[row]:g}, not finite in float32; use another unit"
+        ) from None
+    except ArithmeticError:
+        low, high = np.nanmin(values), np.nanmax(values)
+        raise UserError(
+            f"{where(0)}: {what} goes from {low:.17g} to {high:.17g}, and float32 is too coarse "
+            "for the differences; subtract a constant from it (a date: seconds since the first)"
+        ) from None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.data.base import Client, Examples
+from fedjoint.data.dataset import TEST, VALID, Dataset
 from fedjoint.randomness import Purpose, generator
 
 
@@ -23,14 +24,72 @@ def split_sizes(
     return counts - valid - test, valid, test
 
 
-def split(
-    index: np.ndarray, seed: int, client: int, valid_fraction: float, test_fraction: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shuffle ``index`` by (seed, client) and cut it into training, validation and test."""
-    shuffled = generator(seed, Purpose.SPLIT, client).permutation(index)
-    train, valid, _ = split_sizes(np.array(len(index)), valid_fraction, test_fraction)
-    first, second, third = np.split(shuffled, [int(train), int(train + valid)])
-    return first, second, third
+def whole(train: int, valid_fraction: float, test_fraction: float) -> int:
+    """Return the fewest examples of which ``train`` are for training."""
+    counts = np.arange(train, int(train / (1 - valid_fraction - test_fraction)) + 2)
+    sizes = split_sizes(counts, valid_fraction, test_fraction)[0]
+    return int(counts[np.argmax(sizes >= train)])
+
+
+class Splitter:
+    """Divides the examples of a client into training, validation and test examples.
+
+    Those of an origin that has a validation or test set of its own (see :class:`Dataset`) give
+    none to it.
+
+    Args:
+        dataset: all examples.
+        seed: decides the splits.
+        valid_fraction: share of a client's examples.
+        test_fraction: share of a client's examples.
+        most: training examples of a client, at most; None: all.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        seed: int,
+        valid_fraction: float,
+        test_fraction: float,
+        most: int | None = None,
+    ) -> None:
+        self._seed, self._most = seed, most
+        n = len(dataset.examples)
+        origin = np.zeros(n, np.int64) if dataset.origin is None else dataset.origin
+        has = [np.isin(origin, origin[dataset.rows(split)]) for split in (VALID, TEST)]
+        self._kind = has[0] + 2 * has[1].astype(np.int8)
+        fractions = (valid_fraction, test_fraction)
+        self._fractions = {
+            kind: (0.0 if kind & 1 else fractions[0], 0.0 if kind & 2 else fractions[1])
+            for kind in np.unique(self._kind).tolist()
+        }
+
+    def split(self, index: np.ndarray, client: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shuffle the positions ``index`` by (seed, client), and cut them.
+
+        Args:
+            index: ``[m]`` int64.
+            client: its id.
+        """
+        kinds, rng = self._kind[index], generator(self._seed, Purpose.SPLIT, client)
+        pieces: list[list[np.ndarray]] = []
+        for kind, fractions in self._fractions.items():
+            shuffled = rng.permutation(index[kinds == kind])
+            train, valid, _ = split_sizes(np.array(len(shuffled)), *fractions)
+            pieces.append(np.split(shuffled, [int(train), int(train + valid)]))
+        first, second, third = (np.concatenate(part) for part in zip(*pieces, strict=True))
+        if self._most is not None and len(first) > self._most:
+            first = (rng.permutation(first) if len(pieces) > 1 else first)[: self._most]
+        return first, second, third
+
+    def size(self, index: np.ndarray) -> int:
+        """Return how many of the examples at ``index`` are for training."""
+        kinds = self._kind[index]
+        total = sum(
+            int(split_sizes(np.array((kinds == kind).sum()), *fractions)[0])
+            for kind, fractions in self._fractions.items()
+        )
+        return total if self._most is None else min(total, self._most)
 
 
 def standardised(client: Client) -> Client:

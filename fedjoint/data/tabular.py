@@ -1,97 +1,240 @@
-"""Tables: CSV, and Parquet where pyarrow is installed."""
+"""Tables, read with pyarrow: every column as text, so that nothing is guessed on the way."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
 
-from fedjoint.data.files import read_text
+from fedjoint._util.wording import first_line
+from fedjoint.data.files import read_guessed
+from fedjoint.data.numbers import number
 from fedjoint.errors import UserError
+
+_LARGEST_BLOCK = 2**31 - 1
+_NO_ROWS = "the table has no rows; it needs a header and rows"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text cells.
+    """A table of text cells; an empty cell is a missing value.
 
     Attributes:
         columns: name -> ``n`` cells.
-        places: ``n`` names of the rows (file:line) for errors.
+        rows: ``n``.
+        place: row -> its name (file:line) for errors.
+        unread: columns whose values are no text and no numbers -> what they are.
+        notes: what else a reader should know, such as a guessed encoding.
     """
 
     columns: dict[str, list[str]]
-    places: list[str]
+    rows: int
+    place: Callable[[int], str]
+    unread: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def numbers(self, name: str) -> np.ndarray:
-        """Return a column as ``[n]`` float32, NaN where a cell is no number."""
-        found = [number(cell) for cell in self.columns[name]]
-        return np.array([np.nan if number is None else number for number in found], np.float32)
+        """Return a column as ``[n]`` float64, NaN where a cell is no number."""
+        return numbers(self.columns[name])
 
 
-def cell(value: Any) -> str:
-    """Write a value as a cell: nothing for None, and lists of numbers with spaces between."""
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple | np.ndarray):
-        return " ".join(str(float(item)) for item in value)
-    return str(int(value)) if isinstance(value, bool | np.bool_) else str(value)
+def numbers(cells: Sequence[str]) -> np.ndarray:
+    """Return ``[n]`` float64, NaN where a cell is no number as :func:`number` reads it."""
+    try:  # all at once: where this fails, a cell is no number, or written with a plus
+        values = pyarrow.array(cells, pyarrow.string()).cast(pyarrow.float64()).to_numpy()
+        if np.isfinite(values).all():
+            return values
+    except pyarrow.ArrowInvalid:
+        pass
+    each = (number(cell) for cell in cells)
+    return np.array([np.nan if value is None else value for value in each], np.float64)
 
 
-def read_table(path: Path, encoding: str | None) -> Table:
+def read_table(path: Path, encoding: str | None, delimiter: str = ",") -> Table:
     """Read one CSV or Parquet file.
 
+    Args:
+        path: the file; Parquet by its suffix.
+        encoding: of CSV, see :func:`fedjoint.data.files.read_guessed`.
+        delimiter: between the cells of CSV.
+
     Raises:
-        UserError: it cannot be read, is malformed, or has no rows.
+        UserError: it cannot be read, is malformed, has no rows, or two columns of one name.
     """
-    table = _parquet(path) if path.suffix == ".parquet" else _csv(path, encoding)
-    if not table.places:
-        raise UserError(f"{path}: the table has no rows; it needs a header and rows")
+    parquet = path.suffix.lower() == ".parquet"
+    table = _parquet(path) if parquet else _csv(path, encoding, delimiter)
+    if not table.rows:
+        raise UserError(f"{path}: {_NO_ROWS}")
     return table
 
 
-def _csv(path: Path, encoding: str | None) -> Table:
-    reader = csv.reader(io.StringIO(read_text(path, encoding), newline=""), strict=True)
-    rows, places = [], []
+def _csv(path: Path, encoding: str | None, delimiter: str) -> Table:
+    text, guessed = read_guessed(path, encoding)
+    rows = _rows(path, text, delimiter)
+    header = next(rows, (1, []))[1]
+    _check_header(path, header)
+    if next(rows, None) is None:
+        raise UserError(f"{path}: {_NO_ROWS}")
+    wrong: list[pyarrow.csv.InvalidRow] = []
+
+    def note(row: pyarrow.csv.InvalidRow) -> str:
+        wrong.append(row)
+        return "skip"
+
+    data = text.encode("utf-8", "surrogatepass")
     try:
-        header = [name.strip() for name in next(reader, [])]
-        if len(set(header)) < len(header):
-            double = next(name for name in header if header.count(name) > 1)
-            raise UserError(
-                f"{path}:1: two columns have the same name, {double!r}; give each column one in "
-                "the first line"
-            )
+        found = pyarrow.csv.read_csv(
+            pyarrow.BufferReader(data),
+            # One block: a row may be longer than the default one.
+            pyarrow.csv.ReadOptions(block_size=min(len(data) + 1, _LARGEST_BLOCK)),
+            pyarrow.csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note
+            ),
+            pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pyarrow.string()), strings_can_be_null=False
+            ),
+        )
+    except pyarrow.ArrowException as error:
+        _check_rows(path, text, delimiter)  # which says where
+        raise UserError(f"{path}: not valid CSV: {first_line(error)}") from None
+    if wrong:
+        _check_rows(path, text, delimiter)
+    names = [name.strip() for name in found.column_names]
+    columns = dict(zip(names, (column.to_pylist() for column in found.columns), strict=True))
+
+    def place(row: int) -> str:
+        lines = (line for line, _ in _rows(path, text, delimiter))
+        return f"{path}:{next(line for at, line in enumerate(lines) if at == row + 1)}"
+
+    notes = (f"{path.name} is not UTF-8 and was read as Latin-1",) if guessed else ()
+    return Table(columns, found.num_rows, place, notes=notes)
+
+
+def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of its last line, and the cells, of each row that is not empty.
+
+    pyarrow does not number lines; this is for the header, and for what is wrong.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
         for row in reader:
-            if not row:  # an empty line
-                continue
-            place = f"{path}:{reader.line_num}"
-            if len(row) != len(header):
-                raise UserError(f"{place}: {len(row)} cells, but the header has {len(header)}")
-            rows.append(row)
-            places.append(place)
+            if row:
+                yield reader.line_num, row
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
-    cells = [list(column) for column in zip(*rows, strict=True)]
-    return Table(dict(zip(header, cells, strict=False)), places)
+
+
+def _check_header(path: Path, header: Sequence[str]) -> None:
+    names = [name.strip() for name in header]
+    (most, count), *_ = Counter(names).most_common(1) or [("", 0)]
+    if count > 1:
+        raise UserError(
+            f"{path}:1: two columns have the same name, {most!r}; give each column one in the "
+            "first line"
+        )
+    if any(number(name) is not None for name in names):
+        name = next(name for name in names if number(name) is not None)
+        raise UserError(
+            f"{path}:1: the first line has the number {name}; it has to name the columns, with "
+            "words"
+        )
+
+
+def _check_rows(path: Path, text: str, delimiter: str) -> None:
+    rows = _rows(path, text, delimiter)
+    _, header = next(rows, (1, []))
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}:{line}: {len(row)} cells, but the header has {len(header)}; fix the line, "
+                "or data.source.options.delimiter"
+            )
 
 
 def _parquet(path: Path) -> Table:
+    table = read_parquet(path)
+    columns, unread = {}, {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        why = _unreadable(column.type)
+        if why:
+            unread[name] = why
+        else:
+            columns[name] = [cell(value, f"{path}: {name!r}") for value in column.to_pylist()]
+    return Table(columns, table.num_rows, lambda row: f"{path}: row {row}", unread)
+
+
+def read_parquet(path: Path) -> pyarrow.Table:
+    """Read a Parquet file.
+
+    Raises:
+        UserError: it cannot be read, or two columns have one name.
+    """
     try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(f"{path}: Parquet needs pyarrow; pip install 'fedjoint[parquet]'") from None
-    try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, OSError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path}: not a Parquet file, or a broken one: {first}") from None
-    columns = {name: [cell(v) for v in table[name].to_pylist()] for name in table.column_names}
-    return Table(columns, [f"{path}: row {i}" for i in range(table.num_rows)])
+        raise UserError(
+            f"{path}: not a Parquet file, or a broken one: {first_line(error)}"
+        ) from None
+    (most, count), *_ = Counter(table.column_names).most_common(1) or [("", 0)]
+    if count > 1:
+        raise UserError(f"{path}: two columns have the same name, {most!r}; rename one")
+    return table
+
+
+def _unreadable(kind: pyarrow.DataType) -> str | None:
+    """Return what a column of such values is, where it has no cells of text or numbers."""
+    types = pyarrow.types
+    if types.is_dictionary(kind):
+        return _unreadable(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = kind.value_type
+        plain = types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner)
+        return None if plain else f"lists of {inner}"
+    readable = (
+        types.is_boolean(kind)
+        or types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_decimal(kind)
+        or types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_null(kind)
+    )
+    return None if readable else str(kind).partition("<")[0]
+
+
+def cell(value: Any, where: str) -> str:
+    """Write a value as a cell: nothing for None and NaN, and lists of numbers with spaces between.
+
+    Args:
+        value: from a column.
+        where: names the column in errors.
+
+    Raises:
+        UserError: it is a list of anything but numbers.
+    """
+    if isinstance(value, list | tuple | np.ndarray):
+        return " ".join(_item(item, where) for item in value)
+    if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
+        return ""
+    return str(int(value)) if isinstance(value, bool | np.bool_) else str(value)
+
+
+def _item(value: Any, where: str) -> str:
+    if not isinstance(value, bool | int | float | np.number | np.bool_):
+        has = "a missing value" if value is None else type(value).__name__
+        raise UserError(f"{where}: a list holds {has}; lists are of numbers alone")
+    return str(float(value))
 
 
 def join(tables: Sequence[Table]) -> Table:
@@ -100,21 +243,21 @@ def join(tables: Sequence[Table]) -> Table:
     Raises:
         UserError: their columns differ.
     """
-    first = tables[0]
-    for table in tables:
-        odd = set(table.columns) ^ set(first.columns)
+    first, names = tables[0], [{*t.columns, *t.unread} for t in tables]
+    for table, own in zip(tables, names, strict=True):
+        odd = own ^ names[0]
         if odd:
             raise UserError(
-                f"{table.places[0]}: column {min(odd)!r} is not in every file; give files with "
+                f"{table.place(0)}: column {min(odd)!r} is not in every file; give files with "
                 "the same columns"
             )
-    columns = {name: [c for t in tables for c in t.columns[name]] for name in first.columns}
-    return Table(columns, [place for table in tables for place in table.places])
+    ends = list(accumulate(table.rows for table in tables))
 
+    def place(row: int) -> str:
+        at = bisect_right(ends, row)
+        return tables[at].place(row - ends[at] + tables[at].rows)
 
-def number(cell: str) -> float | None:
-    """Return the number in a cell; None where there is none."""
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+    unread = {name: why for table in tables for name, why in table.unread.items()}
+    shared = [name for name in first.columns if name not in unread]
+    columns = {name: [c for t in tables for c in t.columns[name]] for name in shared}
+    return Table(columns, ends[-1], place, unread, tuple(n for t in tables for n in t.notes))

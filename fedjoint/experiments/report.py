@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from fedjoint.data.base import CENTRAL, SPLITS
 from fedjoint.experiments.tables import table
+from fedjoint.runs.record import Metrics
 
 if TYPE_CHECKING:
     from fedjoint.simulation import RunResult
@@ -17,16 +19,22 @@ def metrics_table(title: str, result: RunResult) -> Table:
     """Return the metrics of the last evaluation, and their spread over clients where known."""
     splits = result.metrics
     spreads = [r.spread for r in result.records if r.spread]
-    rows, headers = [], ["task", "train", "valid", "test"]
+    measured = [split for split in (*SPLITS, CENTRAL) if any_known(splits.get(split))]
+    rows, headers = [], ["task", *measured]
     if spreads:
         headers += ["std over\nclients", "worst\nclient", "worst\ntenth"]
     for task in splits.get("test", {}):
-        values = [splits[split].get(task) for split in ("train", "valid", "test")]
+        values = [splits[split].get(task) for split in measured]
         if spreads:
             own = spreads[-1].get(task, {})
             values += [own.get(what) for what in ("std", "worst", "worst_tenth")]
         rows.append([task, *("-" if v is None else f"{v:.4f}" for v in values)])
     return table(title, headers, rows)
+
+
+def any_known(metrics: Metrics | None) -> bool:
+    """Return whether any metric has a value."""
+    return any(value is not None for value in (metrics or {}).values())
 
 
 def show_run(result: RunResult, console: Console) -> None:

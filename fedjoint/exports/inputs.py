@@ -52,13 +52,14 @@ def _table(path: Path, inputs: Inputs) -> Tensor:
                 f"{path}:1: the header has no column {name!r}{hint}; the model reads "
                 f"{len(columns)} columns, {columns[0]!r} to {columns[-1]!r}"
             )
-    x = np.stack([table.numbers(name) for name in columns], 1)
+    with np.errstate(over="ignore"):
+        x = np.stack([table.numbers(name) for name in columns], 1).astype(np.float32)
     wrong = np.argwhere(~np.isfinite(x))
     if len(wrong):
         row, at = wrong[0].tolist()
         name = columns[at]
         raise UserError(
-            f"{table.places[row]}: {name!r} is {table.columns[name][row]!r}, not a finite number"
+            f"{table.place(row)}: {name!r} is {table.columns[name][row]!r}, not a finite number"
         )
     return torch.from_numpy(x.reshape(-1, *inputs.shape))
 

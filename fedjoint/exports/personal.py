@@ -72,7 +72,7 @@ class PersonalModels:
             )
         self.trainer, self.round = Trainer(problem, config, torch.device("cpu")), done.round
         layout = self.trainer.layout
-        if {n: tuple(t.shape) for n, t in done.backbone.items()} != layout.shapes:
+        if not done.fits(layout):
             raise UserError(
                 f"{run.path}: its backbone is not the one that its configuration describes; give "
                 "the run's own problem, and leave model settings as they were"

@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint.data.base import SHARED
 from fedjoint.node.jobs import Jobs, Members, Start
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import EvaluateRequest
 from fedjoint.randomness import Purpose, derive
 from fedjoint.training.draws import Drawing
+from fedjoint.training.job import Job
+from fedjoint.training.method import LocalMethod
 
 _NOT_FINITE = "its model's outputs are not finite; lower its learning rate"
 
@@ -71,12 +74,25 @@ class Evaluation:
     def _evaluate(self, start: Start, members: Members) -> tuple[dict[str, Tensor], Tensor]:
         def evaluate() -> tuple[dict[str, Tensor], Tensor]:
             job = self._jobs.job(members, start, start.received.expand(len(members.ids), -1))
+            shared = self._shared(job, start.method)
             # A method may train to evaluate, and draw random numbers as it does.
-            return self._trainer.evaluate(job.cohort, *start.method.personal(job))
+            own, finite = self._trainer.evaluate(job.cohort, *start.method.personal(job))
+            return own | shared, finite
 
         seed = self._trainer.config.seed
         seeds = derive(seed, Purpose.PERSONALISATION, start.round, members.ids).tolist()
         return self._drawing.run(seeds, evaluate)
+
+    def _shared(self, job: Job, method: LocalMethod) -> dict[str, Tensor]:
+        """Return the statistics of the shared backbone, where that is asked for and another one.
+
+        It may be bad where the client's own is not, so its outputs need not be finite.
+        """
+        personalises = type(method).personal is not LocalMethod.personal
+        if not (self._trainer.config.evaluate.shared and method.shares and personalises):
+            return {}
+        found, _ = self._trainer.evaluate(job.cohort, job.shared, job.private)
+        return {SHARED + name: statistics for name, statistics in found.items()}
 
     def _values(self, each: Mapping[str, Tensor]) -> np.ndarray:
         """Return ``[c, tasks]`` float32, the clients' own test metrics; NaN: undefined."""

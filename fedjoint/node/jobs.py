@@ -48,15 +48,20 @@ class Members:
         rows: ``[c]`` int64, their places among the clients of the request.
         ids: ``[c]`` int64.
         rounds: ``[c]`` int64, the round after which a client's private state counts; 0: none.
+        steps: ``[c]`` int64, optimiser steps of each; None: as configured.
+        rates: ``[c]`` float32, factors on the learning rate of each; None: one.
     """
 
     rows: np.ndarray
     ids: np.ndarray
     rounds: np.ndarray
+    steps: np.ndarray | None = None
+    rates: np.ndarray | None = None
 
     def part(self, at: slice) -> Members:
         """Return some of them."""
-        return Members(self.rows[at], self.ids[at], self.rounds[at])
+        steps, rates = (own if own is None else own[at] for own in (self.steps, self.rates))
+        return Members(self.rows[at], self.ids[at], self.rounds[at], steps, rates)
 
 
 class Jobs:
@@ -80,7 +85,9 @@ class Jobs:
         Raises:
             UserError: a client does not live here.
         """
-        everyone = Members(np.arange(len(asked.clients)), asked.clients, rounds)
+        everyone = Members(
+            np.arange(len(asked.clients)), asked.clients, rounds, asked.steps, asked.rates
+        )
         start = 0
         for block, size in zip(asked.blocks.tolist(), asked.sizes.tolist(), strict=True):
             members = everyone.part(slice(start, start + size))
@@ -97,7 +104,12 @@ class Jobs:
             members.rounds,
             lambda: trainer.fresh(cohort.tasks, start.method, start.received),
         )
-        return trainer.job(cohort, start.round, start.received, start.broadcast, shared, private)
+        job = trainer.job(
+            cohort, start.round, start.received, start.broadcast, shared, private, members.rates
+        )
+        if members.steps is not None:
+            job.budget = {**job.budget, "epochs": None, "steps": members.steps}
+        return job
 
     def _positions(self, ids: np.ndarray) -> np.ndarray:
         if self._places is None:

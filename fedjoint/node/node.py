@@ -67,6 +67,8 @@ class Node:
         name: str = "",
     ):
         self.watched = WatchedFederation(problem.data, store, clients) if store else None
+        if self.watched and problem.central is not None:
+            self.watched.look_at_central(problem.central)
         self.problem = replace(problem, data=self.watched) if self.watched else problem
         self.config, self.name, self.store = config, name, store
         self.trainer = Trainer(self.problem, config, best_device())

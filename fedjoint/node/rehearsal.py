@@ -37,6 +37,7 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> None:
         UserError: no client tried could be trained and evaluated; the line says where that failed.
     """
     trainer.traits  # noqa: B018 - what is wrong with the model itself is said first
+    trainer.central  # noqa: B018 - then what is wrong with what all clients are measured on
     passed, bad_data = False, None
     for places in _candidates(trainer):
         errors: list[UserError] = []

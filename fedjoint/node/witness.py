@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedjoint.data.base import Client, Federation
+from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.data.fingerprint import fingerprint
-from fedjoint.data.unchanged import changed
+from fedjoint.data.unchanged import CENTRAL, central_fingerprint, changed
 from fedjoint.node.store import StateStore
 
 
@@ -40,9 +40,19 @@ class WatchedFederation:
         """
         client = self._data.client(index)
         if not self._seen[index]:
-            self._compare(index if self._ids is None else self._ids.get(index), client)
+            id = index if self._ids is None else self._ids.get(index)
+            if id is not None:  # else it lives elsewhere
+                self._compare(id, fingerprint(client))
             self._seen[index] = True
         return client
+
+    def look_at_central(self, central: Examples) -> None:
+        """Compare the examples that every client is measured on.
+
+        Raises:
+            UserError: they are not what they were.
+        """
+        self._compare(CENTRAL, central_fingerprint(central))
 
     def flush(self) -> None:
         """Keep the fingerprints of the clients that nobody had loaded before."""
@@ -50,10 +60,8 @@ class WatchedFederation:
             self._store.note_loaded(self._new)
             self._new = {}
 
-    def _compare(self, id: int | None, client: Client) -> None:
-        if id is None:  # it lives elsewhere
-            return
-        now, before = fingerprint(client), self._store.fingerprint(id)
+    def _compare(self, id: int, now: str) -> None:
+        before = self._store.fingerprint(id)
         if before is None:
             self._new[id] = now
         elif now != before:

@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedjoint._util.wording import plain
+from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
@@ -18,8 +19,6 @@ from fedjoint.protocol.checks import shaped
 from fedjoint.protocol.reports import ClientFailure, columns
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Seconds
-
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class EvaluateReply:
         tasks: its tasks, in the order of the columns of ``values``.
         failed: the clients that were not evaluated, with reasons.
         seconds: how long it took.
-        sums: ``split/task`` -> ``[b, k]``, the metric's statistics, summed over blocks of clients.
+        sums: ``split/task``, or ``shared_split/task`` of the shared backbone, -> ``[b, k]``, the
+            metric's statistics, summed over blocks of clients.
         blocks: ``split/task`` -> ``[b]`` int64, numbers of those blocks.
         values: ``[n, tasks]`` float, each client's own test metrics; NaN where undefined.
     """
@@ -73,7 +73,9 @@ class EvaluateReply:
         """
         said = wire.read(_Said, message)
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
-        widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in SPLITS}
+        splits = [*SPLITS, CENTRAL]
+        splits += [SHARED + split for split in splits]
+        widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in splits}
         for name, rows in sums.items():
             if name not in widths:
                 raise UserError(f"it has sums of {plain(name)!r}, which nobody has")

@@ -61,6 +61,8 @@ class Asked:
         blocks: ``[b]`` int64, numbers of the blocks.
         sizes: ``[b]`` int64, clients in each.
         tasks: ``[n, tasks]`` bool, of the clients; the server keeps that to itself.
+        steps: ``[n]`` int64, optimiser steps of each; None: as configured.
+        rates: ``[n]`` float32, factors on the learning rate of each; None: one.
     """
 
     clients: np.ndarray
@@ -68,15 +70,19 @@ class Asked:
     blocks: np.ndarray
     sizes: np.ndarray
     tasks: np.ndarray
+    steps: np.ndarray | None = None
+    rates: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what travels."""
-        return {
+        plan = {
             "clients": self.clients,
             "weights": self.weights,
             "blocks": self.blocks,
             "sizes": self.sizes,
         }
+        budget = {"steps": self.steps, "rates": self.rates}
+        return plan | {name: array for name, array in budget.items() if array is not None}
 
     @classmethod
     def read(cls, plan: Mapping[str, np.ndarray]) -> Asked:
@@ -91,7 +97,15 @@ class Asked:
         blocks = counts(plan, "blocks", len(sizes))
         if sizes.sum() != len(clients):
             raise wire.damaged("its blocks hold another number of clients than it names")
-        return cls(clients, weights, blocks, sizes, np.zeros((len(clients), 0), bool))
+        return cls(
+            clients,
+            weights,
+            blocks,
+            sizes,
+            np.zeros((len(clients), 0), bool),
+            counts(plan, "steps", len(clients)) if "steps" in plan else None,
+            shaped(plan, "rates", clients.shape, "f") if "rates" in plan else None,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fedjoint.model.layout import Layout
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.seal import check_owner
 from fedjoint.runs.tensors import DamagedError, pack, unpack
@@ -30,6 +31,12 @@ class Checkpoint:
     backbone: dict[str, Tensor]
     state: dict[str, Tensor]
     ledger: Ledger
+
+    def fits(self, layout: Layout) -> bool:
+        """Say whether the backbone is one of this layout, with finite parameters."""
+        return {n: tuple(t.shape) for n, t in self.backbone.items()} == layout.shapes and all(
+            self.backbone[name].isfinite().all() for name in layout.parameters.shapes
+        )
 
 
 def pack_checkpoint(run: str, checkpoint: Checkpoint) -> bytes:
@@ -57,8 +64,8 @@ def load_checkpoint(path: Path, run: str) -> Checkpoint:
         part, _, name = key.partition("/")
         parts.setdefault(part, {})[name] = tensor
     for name, tensor in parts["backbone"].items():
-        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
-            raise DamagedError(f"{name!r} of its backbone is {tensor.dtype} or not finite")
+        if tensor.dtype != torch.float32 or tensor.isnan().any():
+            raise DamagedError(f"{name!r} of its backbone is {tensor.dtype}, or not a number")
     round = int(metadata["round"])
     return Checkpoint(round, parts["backbone"], parts["state"], _ledger(parts["ledger"], round))
 

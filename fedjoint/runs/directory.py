@@ -339,6 +339,8 @@ class RunDir:
         tree["strategy"]["name"] = anchored(config.strategy.name)
         if reference := config.diagnostics.reference:
             tree["diagnostics"]["reference"] = str(Path(reference).resolve())
+        if initial := config.model.initial:
+            tree["model"]["initial"] = str(Path(initial).resolve())
         run = uuid.uuid4().hex
         with writing(self.path):
             self._checkpoints.mkdir()

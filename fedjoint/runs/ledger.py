@@ -24,24 +24,38 @@ class Ledger:
     Attributes:
         clients: ``[n]`` int64 ids, ascending, of the clients with a round that counts.
         rounds: ``[n]`` int64, the last such round of each.
+        losses: ``[n]`` float32, the mean training loss of each in that round; NaN where unknown.
     """
 
     clients: np.ndarray = field(default_factory=_none)
     rounds: np.ndarray = field(default_factory=_none)
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def __post_init__(self) -> None:
+        if not len(self.losses):
+            self.losses = np.full(len(self.clients), np.nan, np.float32)
 
     def of(self, clients: np.ndarray) -> np.ndarray:
         """Return ``[n]`` int64, the last round of each of ``clients`` that counts; 0: none."""
-        if not len(self.clients):
-            return np.zeros(len(clients), np.int64)
-        at = np.searchsorted(self.clients, clients).clip(max=len(self.clients) - 1)
-        return np.where(self.clients[at] == clients, self.rounds[at], 0)
+        return self._column(self.rounds, clients, 0)
 
-    def count(self, clients: np.ndarray, round: int) -> None:
-        """Note that ``round`` counts for ``clients``."""
+    def losses_of(self, clients: np.ndarray) -> np.ndarray:
+        """Return ``[n]`` float32, the losses of ``clients``; NaN: none."""
+        return self._column(self.losses, clients, np.nan)
+
+    def _column(self, column: np.ndarray, clients: np.ndarray, absent: float) -> np.ndarray:
+        if not len(self.clients):
+            return np.full(len(clients), absent, column.dtype)
+        at = np.searchsorted(self.clients, clients).clip(max=len(self.clients) - 1)
+        return np.where(self.clients[at] == clients, column[at], column.dtype.type(absent))
+
+    def count(self, clients: np.ndarray, round: int, losses: np.ndarray) -> None:
+        """Note that ``round`` counts for ``clients`` ``[n]``, with their ``losses`` ``[n]``."""
         everyone = np.union1d(self.clients, clients)
-        rounds = self.of(everyone)
-        rounds[np.searchsorted(everyone, clients)] = round
-        self.clients, self.rounds = everyone, rounds
+        rounds, known = self.of(everyone), self.losses_of(everyone)
+        at = np.searchsorted(everyone, clients)
+        rounds[at], known[at] = round, losses
+        self.clients, self.rounds, self.losses = everyone, rounds, known
 
     def only(self, clients: np.ndarray) -> Ledger:
         """Return the part of ``clients``."""
@@ -50,9 +64,9 @@ class Ledger:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint keeps, for ``Ledger.from_tensors``."""
-        return {"clients": torch.from_numpy(self.clients), "rounds": torch.from_numpy(self.rounds)}
+        return {name: torch.from_numpy(column) for name, column in vars(self).items()}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Ledger:
         """Return the ledger behind :meth:`tensors`."""
-        return cls(tensors["clients"].numpy(), tensors["rounds"].numpy())
+        return cls(**{name: tensor.numpy() for name, tensor in tensors.items()})

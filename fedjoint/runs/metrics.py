@@ -17,7 +17,7 @@ from fedjoint.runs.tensors import DamagedError
 
 
 class MetricsFile:
-    """The records of the rounds 1, 2, ... in order. Every line has the run's id and a checksum.
+    """The records of the rounds, in order. Every line has the run's id and a checksum.
 
     Args:
         path: the file.
@@ -57,15 +57,26 @@ class MetricsFile:
             UserError: the file is missing, or a line is missing, damaged or of another run.
         """
         *lines, _unfinished = read_bytes(self.path).split(b"\n")
-        return [self._record(number, line) for number, line in enumerate(lines, 1)]
+        records: list[RoundRecord] = []
+        for number, line in enumerate(lines, 1):
+            record = self._record(number, line)
+            # Round 0 is there where there is an evaluation before the first.
+            due = records[-1].round + 1 if records else min(record.round, 1)
+            if record.round != due:
+                raise UserError(
+                    f"{self.path}:{number}: it is the record of round {record.round}, not {due}; "
+                    "restore the file from a backup"
+                )
+            records.append(record)
+        return records
 
     def truncate(self, round: int) -> None:
-        """Keep the records of rounds up to ``round`` alone.
+        """Keep the records of rounds up to ``round`` alone; -1: none.
 
         Raises:
             UserError: the file is damaged, or the disk is full.
         """
-        lines = [self._line(record) for record in self.read()[:round]]
+        lines = [self._line(record) for record in self.read() if record.round <= round]
         write_bytes(self.path, b"".join(lines))
 
     def _line(self, record: RoundRecord) -> bytes:
@@ -77,14 +88,11 @@ class MetricsFile:
             tree = parse(line)
             run = tree.pop("run", None)
             check_owner(f"{self.path}:{number}", run, self._run)
-            record = RoundRecord.from_json(tree)
+            return RoundRecord.from_json(tree)
         except DamagedError as error:
-            why = f"damaged: {error}"
-        else:
-            if record.round == number:
-                return record
-            why = f"it is the record of round {record.round}, not {number}"
-        raise UserError(f"{self.path}:{number}: {why}; restore the file from a backup")
+            raise UserError(
+                f"{self.path}:{number}: damaged: {error}; restore the file from a backup"
+            ) from None
 
 
 def as_csv(run: str, records: Sequence[RoundRecord]) -> bytes:

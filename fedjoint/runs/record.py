@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fedjoint.errors import UserError
@@ -39,7 +39,8 @@ class Participation:
         trained: number of those that did.
         ids: their ids, ascending; None in rounds of very many.
         failed: who did not train.
-        unevaluated: who was not evaluated.
+        unevaluated: who was to be evaluated, and was not.
+        untrained: number of those that were not evaluated as they never trained.
     """
 
     asked: int
@@ -47,6 +48,7 @@ class Participation:
     ids: tuple[int, ...] | None
     failed: tuple[Failure, ...] = ()
     unevaluated: tuple[Failure, ...] = ()
+    untrained: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class RoundRecord:
     """A line of ``metrics.jsonl``.
 
     Attributes:
-        round: from 1.
+        round: from 1; 0: the evaluation before the first (``evaluate.initial``).
         objective: mean training loss, all tasks together.
         loss: task -> mean training loss.
         evaluation: split -> task -> metric, pooled over clients; None in rounds without.
@@ -105,6 +107,7 @@ class RoundRecord:
         seconds: where the time went.
         diagnostics: how much the updates agree, see :func:`fedjoint.server.agreement.diagnose`,
             and ``transfer``; None in rounds without.
+        strategy: numbers that the strategy put into its ``report``.
     """
 
     round: int
@@ -119,6 +122,7 @@ class RoundRecord:
     bytes: Traffic
     seconds: Seconds
     diagnostics: dict[str, Any] | None
+    strategy: dict[str, float] = field(default_factory=dict)
 
     @property
     def test(self) -> Metrics:

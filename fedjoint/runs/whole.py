@@ -19,7 +19,7 @@ class Whole:
 
     Attributes:
         status: of the run.
-        records: of the rounds 1, 2, ...
+        records: of the rounds, from the first.
         saved: the newest checkpoint; None: none was saved.
         final: the run after its last round, without the strategy's state; None: it has not ended.
     """
@@ -48,21 +48,25 @@ def check_whole(run: RunDir, *, states: bool = True) -> Whole:
     Raises:
         UserError: something is not as the run left it; the line names the file.
     """
-    status = run.status
-    run.config()
+    status, config = run.status, run.config()
     # In this order, as a live run writes records before checkpoints.
     final = run.final()
     # A done run goes on from nothing: its checkpoints may be deleted.
     saved = run.latest() if run.has_checkpoints or status != "done" else None
     whole = Whole(status, run.records(), saved, final if status in _ENDED else None)
-    _check_rounds(run, whole)
+    _check_rounds(run, whole, first=0 if config.evaluate.initial else 1)
     if states and not run.info.get("deployed"):
         _check_states(run, whole)
     return whole
 
 
-def _check_rounds(run: RunDir, whole: Whole) -> None:
-    newest, written = whole.newest, len(whole.records)
+def _check_rounds(run: RunDir, whole: Whole, first: int) -> None:
+    newest, written = whole.newest, whole.records[-1].round if whole.records else 0
+    if whole.records and whole.records[0].round != first:
+        raise UserError(
+            f"{run.path}: metrics.jsonl begins with round {whole.records[0].round}, not "
+            f"{first}; restore the file from a backup"
+        )
     if whole.status in _ENDED and newest is None:
         raise UserError(
             f"{run.path}: the run is {whole.status}, and final/backbone.safetensors is missing; "

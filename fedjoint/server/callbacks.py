@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import threading
@@ -9,7 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from torch import Tensor
 
 from fedjoint._util.logs import event
 from fedjoint._util.wording import who
@@ -20,13 +25,32 @@ from fedjoint.options import construct
 from fedjoint.registry import find
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
-from fedjoint.runs.record import RoundRecord, common_failure
+from fedjoint.runs.record import Failure, RoundRecord, common_failure
 
 log = logging.getLogger("fedjoint.server.serve")
 
 _ALIKE = 3  # failures for one reason that are logged one by one
 
 EVERY = 10.0  # seconds between two signs of life
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run as a round left it.
+
+    Attributes:
+        round: the round; 0: before the first.
+        backbone: called without arguments, returns a copy of the shared tensors, by name.
+        tasks: names of the columns of ``values``.
+        clients: ``[n]`` int64 ids, ascending, of the clients evaluated in this round.
+        values: ``[n, tasks]`` their own test metrics; NaN where they have none.
+    """
+
+    round: int
+    backbone: Callable[[], dict[str, Tensor]]
+    tasks: tuple[str, ...]
+    clients: np.ndarray
+    values: np.ndarray
 
 
 class Callback:
@@ -52,6 +76,9 @@ class Callback:
     def after_round(self, record: RoundRecord) -> bool | None:
         """Hear what a round left; return True to have it be the last."""
 
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        """Hear, before :meth:`after_round`, what the backbone and the clients' metrics are now."""
+
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Hear that every node has saved its private state, and what is to be saved beside."""
 
@@ -60,15 +87,43 @@ class Callback:
 
 
 class _AfterRound(Callback):
-    def __init__(self, function: Callable[[RoundRecord], bool | None]) -> None:
-        self._function = function
+    """Calls a function after every round, with the record, and the snapshot if it takes two."""
+
+    def __init__(self, function: Callable[..., bool | None]) -> None:
+        self._function, self._both = function, _takes_two(function)
+        self._snapshot: Snapshot | None = None
+
+    def on_snapshot(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def after_round(self, record: RoundRecord) -> bool | None:
-        return self._function(record)
+        return self._function(record, self._snapshot) if self._both else self._function(record)
 
 
-#: A callback, or a function that is called as ``after_round``.
-AnyCallback = Callback | Callable[[RoundRecord], bool | None]
+def _takes_two(function: Callable[..., object]) -> bool:
+    """Return whether ``function`` must be called with two arguments.
+
+    Raises:
+        UserError: it takes neither one nor two.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # written in C
+        return False
+    for count in (1, 2):
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            continue
+        return count == 2
+    raise UserError(
+        f"callback {function!r} takes {signature}: let it take the record, or the record and the "
+        "snapshot"
+    )
+
+
+#: A callback, or a function that is called as ``after_round``, with one argument or two.
+AnyCallback = Callback | Callable[..., bool | None]
 
 
 def as_callback(callback: AnyCallback) -> Callback:
@@ -158,18 +213,11 @@ class Log(Callback):
 
     def after_round(self, record: RoundRecord) -> None:
         number, clients = record.round, record.clients
-        alike, said = Counter(failure.reason for failure in clients.failed), set()
-        for failure in clients.failed:
-            count = alike[failure.reason]
-            if failure.reason in said and count > _ALIKE:
-                continue  # said with the first of them
-            said.add(failure.reason)
-            others = f" and {count - 1} others" if count > _ALIKE else ""
-            whom = who(failure.client, failure.name) + others
-            details = {"node": str(failure.node), "name": failure.name}
-            # On a console, the progress bar says so already.
-            text = f"round {number}: {whom}: {failure.reason}"
-            event(log, logging.INFO, "failure", text, round=number, **details)
+        self._failures("failure", "", number, clients.failed)
+        self._failures("unevaluated", "evaluation: ", number, clients.unevaluated)
+        if record.kept:
+            text = f"round {number}: the previous backbone is kept: {record.kept}"
+            event(log, logging.INFO, "kept", text, round=number)
         text = f"round {number} of {self._rounds}: {clients.trained} of {clients.asked} clients"
         event(
             log,
@@ -182,6 +230,20 @@ class Log(Callback):
             failed=len(clients.failed),
             kept=record.kept,
         )
+
+    def _failures(self, kind: str, what: str, number: int, failures: Sequence[Failure]) -> None:
+        # At INFO: on a console, Troubles says so already.
+        alike, said = Counter(failure.reason for failure in failures), set()
+        for failure in failures:
+            count = alike[failure.reason]
+            if failure.reason in said and count > _ALIKE:
+                continue  # said with the first of them
+            said.add(failure.reason)
+            others = f" and {count - 1} others" if count > _ALIKE else ""
+            whom = who(failure.client, failure.name) + others
+            details = {"node": str(failure.node), "name": failure.name}
+            text = f"round {number}: {whom}: {what}{failure.reason}"
+            event(log, logging.INFO, kind, text, round=number, **details)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         number = checkpoint.round

@@ -122,6 +122,17 @@ class Collector:
         """Gradients that the clients that trained computed, all together."""
         return sum(int(part.reply.reports.work[part.good].sum()) for part in self.parts)
 
+    def client_losses(self) -> np.ndarray:
+        """``[n]`` float32, mean loss over its tasks of each client of :attr:`trained`; or NaN."""
+        if not self.parts:
+            return np.zeros(0, np.float32)
+        rows = np.concatenate([part.reply.reports.losses[part.good] for part in self.parts])
+        known = np.isfinite(rows)
+        sums, counted = np.where(known, rows, 0).sum(1), known.sum(1)
+        means = np.where(counted > 0, sums / np.maximum(counted, 1), np.nan)
+        order = np.argsort(np.concatenate([part.asked.clients[part.good] for part in self.parts]))
+        return means[order].astype(np.float32)
+
     def losses(self) -> tuple[float | None, dict[str, float]]:
         """Return the mean loss over the examples trained on, all tasks together and for each."""
         if not self.parts:
@@ -170,6 +181,7 @@ class Collector:
             layout=self.terms.layout.parameters,
             round=round,
             extras={name: _stacked(parts, order) for name, parts in extras.items()},
+            rates=None if columns[0].rates is None else stacked("rates"),
         )
 
     def mean_buffers(self, weights: Tensor) -> Tensor:
@@ -225,6 +237,7 @@ class _Columns:
         examples: ``[rows]`` int64.
         steps: ``[rows]`` int64; of a block, the mean over its clients.
         tasks: ``[rows, tasks]`` bool.
+        rates: ``[rows]`` float32, factors on the learning rate; None: all one, or rows of blocks.
     """
 
     keys: np.ndarray
@@ -232,6 +245,7 @@ class _Columns:
     examples: np.ndarray
     steps: np.ndarray
     tasks: np.ndarray
+    rates: np.ndarray | None = None
 
 
 def _order(columns: list[_Columns]) -> np.ndarray:
@@ -248,6 +262,7 @@ def _columns(part: Part, reduce: bool) -> _Columns:
             examples=reports.examples[good],
             steps=reports.steps[good],
             tasks=asked.tasks[good],
+            rates=None if asked.rates is None else asked.rates[good],
         )
     kept = used(asked, good, reduce)
     block = np.repeat(np.arange(len(kept)), asked.sizes)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.model.tasks import Task
-from fedjoint.protocol.evaluation import SPLITS, EvaluateReply
+from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.runs.record import Metrics
 
 Sums = dict[str, dict[int, np.ndarray]]
@@ -51,9 +52,15 @@ def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, flo
 
 
 def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
-    """Return split -> task -> metric of all clients' examples together."""
+    """Return split -> task -> metric of all clients' examples together.
+
+    Splits of the shared backbone are there where clients measured it.
+    """
     found: dict[str, Metrics] = {}
-    for split in SPLITS:
+    measured = {name.partition("/")[0] for name in sums}
+    splits = (*SPLITS, CENTRAL) if CENTRAL in measured else SPLITS
+    shared = [SHARED + split for split in splits]
+    for split in [*splits, *(shared if measured & set(shared) else [])]:
         found[split] = {}
         for task in tasks:
             blocks = sums.get(f"{split}/{task.name}", {})

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.protocol.requests import Asked
+from fedjoint.randomness import Purpose, generator
+from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.record import Metrics
+from fedjoint.server.candidates import Budget, Candidates
 from fedjoint.server.population import Population
 from fedjoint.server.pull import equal_pull
 from fedjoint.server.roster import Roster
+from fedjoint.server.strategy import JointStrategy, checked_choice, chooses
 
 
 @dataclass(frozen=True)
@@ -39,20 +45,34 @@ class Plan:
         return np.isin(self.asked[node].clients, self.compared)
 
 
-def plan_training(config: Config, roster: Roster, round: int, *, per_client: bool) -> Plan:
+def plan_training(
+    config: Config,
+    roster: Roster,
+    round: int,
+    strategy: JointStrategy,
+    ledger: Ledger,
+    evaluation: Mapping[str, Metrics],
+) -> Plan:
     """Draw the clients of a round and divide them among the nodes.
 
     Args:
         config: the run's configuration.
         roster: who is there.
         round: the round.
-        per_client: whether the strategy needs a row per client.
+        strategy: may choose the clients, and give them budgets.
+        ledger: their last rounds, and losses in these.
+        evaluation: the last one.
 
     Raises:
-        UserError: the round has fewer clients than a merge needs.
+        UserError: the round has fewer clients than a merge needs, or the strategy's choice is
+            wrong.
     """
     people, s, d = roster.people, config.strategy, config.diagnostics
-    chosen = people.sample(config.seed, round, s.fraction)
+    chosen, budget = people.sample(config.seed, round, s.fraction), Budget()
+    if chooses(strategy):
+        candidates = _candidates(config, roster, round, chosen, ledger, evaluation)
+        ids, budget = checked_choice(strategy, round, candidates)
+        chosen = np.searchsorted(people.ids, ids)
     if not roster.deployed and len(chosen) < s.min_clients:
         raise UserError(
             f"strategy.min_clients is {s.min_clients}, but a round has {len(chosen)} clients: "
@@ -65,11 +85,46 @@ def plan_training(config: Config, roster: Roster, round: int, *, per_client: boo
     return Plan(
         round=round,
         clients=len(chosen),
-        asked=roster.split(chosen, weigh(people, chosen, s.weight_by)),
-        reduce=not per_client and len(chosen) > d.clients and s.compression.name == "none",
+        asked={
+            node: _with_budget(share, people.ids[chosen], budget)
+            for node, share in roster.split(chosen, weigh(people, chosen, s.weight_by)).items()
+        },
+        reduce=not strategy.per_client and len(chosen) > d.clients and s.compression.name == "none",
         compared=people.ids[compared],
         diagnosed=diagnosed,
     )
+
+
+def _candidates(
+    config: Config,
+    roster: Roster,
+    round: int,
+    drawn: np.ndarray,
+    ledger: Ledger,
+    evaluation: Mapping[str, Metrics],
+) -> Candidates:
+    people = roster.people
+    able = np.flatnonzero(people.sizes > 0)
+    ids = people.ids[able]
+    return Candidates(
+        ids=ids,
+        sizes=people.sizes[able],
+        tasks=people.tasks[able],
+        task_names=tuple(task.name for task in roster.tasks),
+        losses=ledger.losses_of(ids),
+        trained=ledger.of(ids),
+        count=len(drawn),
+        drawn=people.ids[drawn],
+        evaluation=evaluation,
+        rng=generator(config.seed, Purpose.SELECTION, round),
+    )
+
+
+def _with_budget(share: Asked, ids: np.ndarray, budget: Budget) -> Asked:
+    """Return the share of a node with its clients' part of ``budget``, which is that of ``ids``."""
+    at = np.searchsorted(ids, share.clients)
+    steps, rates = (own if own is None else own[at] for own in (budget.steps, budget.rates))
+    return replace(share, steps=steps, rates=rates)
 
 
 def weigh(people: Population, chosen: np.ndarray, by: str) -> np.ndarray:
@@ -87,10 +142,23 @@ def weigh(people: Population, chosen: np.ndarray, by: str) -> np.ndarray:
     return equal_pull(people.tasks[chosen])
 
 
-def plan_evaluation(config: Config, roster: Roster, round: int) -> dict[int, Asked]:
-    """Return what each node is asked to evaluate; nothing in rounds without an evaluation."""
-    e = config.evaluate
+def plan_evaluation(
+    config: Config, roster: Roster, round: int, ledger: Ledger
+) -> tuple[dict[int, Asked], int]:
+    """Return what each node is asked to evaluate, and how many clients are left out.
+
+    A client that never trained has a head that never trained: it is left out of the metrics. Before
+    the first round nobody has trained, and everybody is evaluated.
+
+    Args:
+        config: the run's configuration.
+        roster: who is there.
+        round: the round; 0 before the first. Nothing is asked in rounds without an evaluation.
+        ledger: who trained.
+    """
+    e, people = config.evaluate, roster.people
     if round % e.every and round != config.rounds:
-        return {}
-    chosen = roster.people.sample_evaluation(config.seed, round, e.fraction)
-    return roster.split(chosen, np.ones(len(chosen)))
+        return {}, 0
+    chosen = people.sample_evaluation(config.seed, round, e.fraction)
+    trained = chosen[ledger.of(people.ids[chosen]) > 0] if round else chosen
+    return roster.split(trained, np.ones(len(trained))), len(chosen) - len(trained)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from flwr.app import Message
 from torch import Tensor
 
-from fedjoint._util.wording import plain, who
+from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.training import Terms
@@ -30,10 +30,11 @@ from fedjoint.runs.record import (
 )
 from fedjoint.server import evaluation
 from fedjoint.server.agreement import diagnose
+from fedjoint.server.callbacks import Snapshot
 from fedjoint.server.collect import Collector
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.run import Run
-from fedjoint.server.strategy import MergeError, checked_merge
+from fedjoint.server.strategy import MergeError, checked_merge, checked_report
 
 log = logging.getLogger("fedjoint.server.round")
 
@@ -54,7 +55,8 @@ def run_round(run: Run, round: int) -> bool:
     """
     began = time.perf_counter()
     run.discover()
-    plan = plan_training(run.config, run.roster, round, per_client=run.strategy.per_client)
+    run.strategy.report = {}
+    plan = plan_training(run.config, run.roster, round, run.strategy, run.ledger, run.evaluation)
     broadcast = run.broadcast(round)
 
     sent = time.perf_counter()
@@ -65,7 +67,7 @@ def run_round(run: Run, round: int) -> bool:
     if merged.step is not None:
         run.backbone = run.backbone + merged.step
     if merged.kept is None:
-        run.ledger.count(collected.trained, round)
+        run.ledger.count(collected.trained, round, collected.client_losses())
 
     evaluating = time.perf_counter()
     evaluated = _evaluate(run, round)
@@ -88,6 +90,7 @@ def run_round(run: Run, round: int) -> bool:
             ids=tuple(trained.tolist()) if plan.clients <= _NAMED else None,
             failed=_named(run, collected.failed),
             unevaluated=_named(run, evaluated.failed),
+            untrained=evaluated.untrained,
         ),
         steps=Steps(collected.work / len(trained) if len(trained) else None, collected.work),
         kept=merged.kept,
@@ -102,12 +105,55 @@ def run_round(run: Run, round: int) -> bool:
             round=ended - began,
         ),
         diagnostics=diagnostics,
+        strategy=checked_report(run.strategy),
     )
-    stops = [callback.after_round(record) for callback in run.callbacks]
-    last = any(stops) or round == run.config.rounds
+    last = _tell(run, record, evaluated) or round == run.config.rounds
     if last or round % run.config.output.checkpoint_every == 0:
         _checkpoint(run, round)
     return last
+
+
+def evaluate_initial(run: Run) -> None:
+    """Evaluate the backbone that the first round starts with; the record is that of round 0.
+
+    Raises:
+        UserError: the strategy cannot broadcast.
+        StateLostError: a node died.
+    """
+    began = time.perf_counter()
+    evaluated = _evaluate(run, 0)
+    took = time.perf_counter() - began
+    record = RoundRecord(
+        round=0,
+        objective=None,
+        loss={},
+        evaluation=evaluated.metrics,
+        spread=evaluated.spread,
+        clients=Participation(0, 0, (), unevaluated=_named(run, evaluated.failed)),
+        steps=Steps(None, 0),
+        kept=None,
+        fallback=None,
+        bytes=Traffic(0, 0),
+        seconds=Seconds(0.0, 0.0, 0.0, 0.0, took, took),
+        diagnostics=None,
+    )
+    _tell(run, record, evaluated)
+
+
+def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
+    """Tell the callbacks of a round; return whether one wants it to be the last."""
+    run.evaluation = evaluated.metrics or run.evaluation
+    snapshot = Snapshot(
+        record.round,
+        run.named,
+        tuple(task.name for task in run.roster.tasks),
+        evaluated.clients,
+        evaluated.values,
+    )
+    for callback in run.callbacks:
+        callback.on_snapshot(snapshot)
+    stops = [callback.after_round(record) for callback in run.callbacks]
+    return any(stops)
 
 
 def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
@@ -162,11 +208,11 @@ def _merge(run: Run, plan: Plan, collected: Collector) -> _Merged:
         if trained < least:
             raise UserError(f"{trained} clients trained, strategy.min_clients is {least}")
         updates = collected.updates(run.parameters, plan.round)
+        updates = replace(updates, evaluation=run.evaluation)
         step = checked_merge(run.strategy, updates)
     except UserError as error:
         if isinstance(error, MergeError) and not len(run.ledger.clients):
             raise  # nothing was ever merged, and the next rounds would go as this one
-        log.error("round %d: the previous backbone is kept: %s", plan.round, error)
         return _Merged(kept=str(error))
     found = diagnose(updates, step, *collected.compared(updates)) if plan.diagnosed else None
     # Of BatchNorm's statistics, only a mean makes sense.
@@ -175,11 +221,20 @@ def _merge(run: Run, plan: Plan, collected: Collector) -> _Merged:
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """What an evaluation gave; see :class:`fedjoint.runs.record.RoundRecord`."""
+    """What an evaluation gave; see :class:`fedjoint.runs.record.RoundRecord`.
 
-    metrics: dict[str, Metrics] | None
-    spread: dict[str, dict[str, float | int]] | None
-    failed: list[Failure]
+    Attributes:
+        clients: ``[n]`` int64 ids, ascending, of those evaluated.
+        values: ``[n, tasks]`` their own test metrics; NaN where undefined.
+        untrained: how many were left out, as they never trained.
+    """
+
+    metrics: dict[str, Metrics] | None = None
+    spread: dict[str, dict[str, float | int]] | None = None
+    failed: list[Failure] = field(default_factory=list)
+    clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    untrained: int = 0
 
 
 def _evaluate(run: Run, round: int) -> _Evaluated:
@@ -189,11 +244,12 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         UserError: the strategy cannot broadcast.
         StateLostError: a node died.
     """
-    asked = plan_evaluation(run.config, run.roster, round)
+    asked, untrained = plan_evaluation(run.config, run.roster, round, run.ledger)
     if not asked:
-        return _Evaluated(None, None, [])
+        return _Evaluated(untrained=untrained)
     sums: evaluation.Sums = {}
     values: list[np.ndarray] = []
+    clients: list[np.ndarray] = []
     failed: list[Failure] = []
     silent = dict(asked)
     for message in _alive(run, run.evaluate(asked, round, run.broadcast(round))):
@@ -210,17 +266,22 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
             continue
         failed += [Failure(each.client, node, plain(each.reason)) for each in reply.failed]
         values.append(reply.values)
+        clients.append(share.clients)
         for key, blocks in evaluation.by_block(reply).items():
             sums.setdefault(key, {}).update(blocks)
     failed += [Failure(None, node, _LATE) for node in silent]
-    for failure in failed:
-        at = who(failure.client, run.roster.name(failure.node))
-        log.error("round %d: %s: evaluation: %s", round, at, failure.reason)
     if not sums:
-        return _Evaluated(None, None, failed)
-    tasks = run.roster.tasks
-    spread = evaluation.spread(np.concatenate(values), tasks)
-    return _Evaluated(evaluation.pooled(sums, tasks), spread, failed)
+        return _Evaluated(failed=failed, untrained=untrained)
+    tasks, ids, each = run.roster.tasks, np.concatenate(clients), np.concatenate(values)
+    order = np.argsort(ids)
+    return _Evaluated(
+        evaluation.pooled(sums, tasks),
+        evaluation.spread(each, tasks),
+        failed,
+        ids[order],
+        each[order],
+        untrained,
+    )
 
 
 def _checkpoint(run: Run, round: int) -> None:

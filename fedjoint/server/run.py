@@ -26,6 +26,7 @@ from fedjoint.protocol.requests import (
     TrainRequest,
 )
 from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.record import Metrics
 from fedjoint.server.callbacks import Callback
 from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
@@ -57,6 +58,7 @@ class Run:
         durable: the round of the newest checkpoint; 0: none.
         ledger: the last round of each client that was merged.
         backbone: ``[P]`` parameters and, after them, the shared buffers.
+        evaluation: split -> task -> metric, of the last evaluation; empty before the first.
     """
 
     config: Config
@@ -72,6 +74,7 @@ class Run:
     durable: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     backbone: Tensor = field(default_factory=lambda: torch.zeros(0))
+    evaluation: Mapping[str, Metrics] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.durable = self.resumed_from

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -16,13 +17,15 @@ from fedjoint.model.tasks import Task
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord, common_failure
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
-from fedjoint.server.round import StateLostError, run_round
+from fedjoint.server.round import StateLostError, evaluate_initial, run_round
 from fedjoint.server.run import Run
 from fedjoint.server.strategy import local_method, make_strategy
+from fedjoint.server.trial import try_merge
 
 log = logging.getLogger("fedjoint.server.serve")
 
@@ -92,7 +95,7 @@ def _begin(
         run.bump_generation()
     saved, generation = run.latest(), run.generation
     resumed_from = saved.round if saved else 0
-    run.truncate(resumed_from)
+    run.truncate(resumed_from if saved else -1)
 
     def beat() -> None:
         if run.generation == generation:
@@ -114,6 +117,8 @@ def _begin(
     )
     if saved:
         strategy.state, begun.ledger = dict(saved.state), saved.ledger
+        done = [record.evaluation for record in run.records() if record.evaluation]
+        begun.evaluation = done[-1] if done else {}
     return begun, saved
 
 
@@ -139,6 +144,10 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
         if begun.reference:
             begun.reference.check(begun.roster.tasks)
         begun.backbone = begun.roster.layout.flat(_first_backbone(begun, saved))
+        if saved is None:
+            try_merge(begun)
+        if config.evaluate.initial and saved is None:
+            evaluate_initial(begun)
         for round in range(first, config.rounds + 1):
             if run_round(begun, round):
                 break
@@ -178,6 +187,7 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
 
 def _check_trained(records: Sequence[RoundRecord]) -> None:
     """Raise a UserError where nothing ever was merged: the backbone is the first one."""
+    records = [record for record in records if record.round]
     if any(record.clients.trained for record in records):
         if all(record.kept for record in records):
             raise UserError(f"no round has merged; the last one: {records[-1].kept}")
@@ -192,10 +202,13 @@ def _first_backbone(begun: Run, saved: Checkpoint | None) -> dict[str, Tensor]:
     """Return what the first round starts with.
 
     Raises:
-        UserError: the nodes have another backbone than the checkpoint.
+        UserError: the nodes have another backbone than the checkpoint, or than what is to be its
+            first.
     """
+    if saved is None and (initial := begun.config.model.initial):
+        return fit_initial(Path(initial), read_initial(Path(initial)), begun.roster.layout)
     if saved is None:
         return {n: to_tensor(a) for n, a in begun.roster.initial.items()}
-    if {n: tuple(t.shape) for n, t in saved.backbone.items()} != begun.roster.layout.shapes:
+    if not saved.fits(begun.roster.layout):
         raise UserError("the nodes' backbone differs from the checkpoint's: give them its settings")
     return saved.backbone

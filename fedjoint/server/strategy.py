@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,9 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint._util.wording import first_line
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.options import make_plugin
+from fedjoint.server.candidates import (
+    Budget,
+    Candidates,
+    checked_budget,
+    checked_selection,
+)
 from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod, make_method
 
@@ -38,6 +45,8 @@ class JointStrategy:
         omits: in a few words, what of the paper that it is named after is left out.
         state: what the strategy remembers between rounds, by name; saved in checkpoints. A merge
             may change it in place: where the merge fails, it is what it was before.
+        report: numbers of the strategy's own, by name, for the round's record; emptied before
+            every round.
     """
 
     per_client: bool = True
@@ -47,6 +56,7 @@ class JointStrategy:
     def __init__(self) -> None:
         self.method_options: dict[str, float | int | str] = {}
         self.state: dict[str, Tensor] = {}
+        self.report: dict[str, float] = {}
 
     def check_config(self, config: Config, method: LocalMethod) -> None:
         """Refuse, before the first round, what the strategy is not made for.
@@ -58,6 +68,24 @@ class JointStrategy:
         Raises:
             UserError: the line says what is wrong and how to put it right.
         """
+
+    def select(self, round: int, clients: Candidates) -> Sequence[int] | np.ndarray | None:
+        """Return ids of the clients that train in ``round``; None: those of ``clients.drawn``.
+
+        Args:
+            round: the round, from 1.
+            clients: who can train, and what is known of them.
+        """
+        return None
+
+    def budget(self, round: int, clients: Candidates) -> Budget | None:
+        """Return the steps and the rates of the clients that train; None: as configured.
+
+        Args:
+            round: the round, from 1.
+            clients: those that train.
+        """
+        return None
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
         """Return further tensors for the clients' method (say, a control variate ``[P]``).
@@ -84,11 +112,13 @@ class Circumstances:
         config: its configuration.
         method: the local method that its clients run.
         clients: ``[n]`` int64, ids of the clients with examples that the nodes have named so far.
+        traced: the reasons of which a traceback was logged.
     """
 
     config: Config
     method: LocalMethod
     clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    traced: set[str] = field(default_factory=set)
 
 
 # Not an attribute of the strategy: a plug-in may have any of that name.
@@ -141,6 +171,52 @@ def make_strategy(config: Config) -> JointStrategy:
     return strategy
 
 
+def chooses(strategy: JointStrategy) -> bool:
+    """Return whether ``strategy`` chooses clients, or gives them budgets."""
+    own, base = type(strategy), JointStrategy
+    return own.select is not base.select or own.budget is not base.budget
+
+
+def checked_choice(
+    strategy: JointStrategy, round: int, clients: Candidates
+) -> tuple[np.ndarray, Budget]:
+    """Return ids ``[n]`` of the clients that train, ascending, and the budget of each.
+
+    Raises:
+        UserError: the strategy's ``select`` or ``budget`` fails, or returns what it may not.
+    """
+    name = type(strategy).__name__
+    try:
+        chosen = strategy.select(round, clients)
+        ids = clients.drawn if chosen is None else checked_selection(name, chosen, clients)
+        return ids, checked_budget(name, strategy.budget(round, clients.only(ids)), len(ids))
+    except UserError as error:
+        raise UserError(f"round {round}: {error}") from None
+    except Exception as error:  # a plug-in may raise anything
+        log.exception("the choice of clients failed")
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"round {round}: {name} fails to choose clients: {why}") from error
+
+
+def checked_report(strategy: JointStrategy) -> dict[str, float]:
+    """Return the numbers that the strategy reports.
+
+    Raises:
+        UserError: its report is no dict of numbers by name.
+    """
+    name, report = type(strategy).__name__, strategy.report
+    if not isinstance(report, dict):
+        raise UserError(f"{name}: report is {type(report).__name__}, not a dict of numbers")
+    numbers = {}
+    for key, value in report.items():
+        try:
+            numbers[str(key)] = float(value)
+        except (TypeError, ValueError):
+            what = type(value).__name__
+            raise UserError(f"{name}: report[{key!r}] is {what}, not a number") from None
+    return numbers
+
+
 def checked_broadcast(strategy: JointStrategy, backbone: Tensor, round: int) -> dict[str, Tensor]:
     """Return what ``strategy`` broadcasts, which a round cannot do without.
 
@@ -166,7 +242,7 @@ def checked_broadcast(strategy: JointStrategy, backbone: Tensor, round: int) -> 
 
 
 class MergeError(UserError):
-    """A strategy's merge is wrong in itself, whatever it is given."""
+    """A strategy is wrong in itself, whatever it is given."""
 
 
 def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
@@ -198,8 +274,13 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
             raise type(error)(f"{name}: {error}") from error
         if isinstance(error, ValueError):  # as a rule refuses what it is given
             raise UserError(f"{name}: {error}") from error
-        log.exception("merge failed")
-        raise MergeError(f"{name}: merge fails: {type(error).__name__}: {error}") from error
+        why = f"{name}: merge fails: {type(error).__name__}: {first_line(error)}"
+        known = circumstances(strategy)
+        if known is None or why not in known.traced:
+            log.exception("merge failed")
+        if known is not None:
+            known.traced.add(why)
+        raise MergeError(why) from error
     return step
 
 
@@ -211,11 +292,12 @@ def check_tensors(what: str, named: Mapping[str, Any]) -> None:
         named: the values.
 
     Raises:
-        UserError: there is one.
+        MergeError: one is no tensor.
+        UserError: one is not finite.
     """
     for name, value in named.items():
         if not isinstance(value, Tensor):
-            raise UserError(f"{what}[{name!r}] is {type(value).__name__}, not a tensor")
+            raise MergeError(f"{what}[{name!r}] is {type(value).__name__}, not a tensor")
         if not torch.isfinite(value).all():
             raise UserError(f"{what}[{name!r}] is not finite")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -77,6 +77,9 @@ class Updates:
         layout: names and shapes behind the P parameters.
         round: the round, from 1.
         extras: further ``[rows, ...]`` tensors that the local method sent along.
+        rates: ``[rows]`` float32, the factors on the learning rate that the strategy's budget gave
+            (not those of ``local.lr_scales``); None: all one.
+        evaluation: split -> task -> metric, of the last evaluation; empty before the first.
     """
 
     matrix: Tensor
@@ -90,6 +93,8 @@ class Updates:
     layout: Layout
     round: int
     extras: dict[str, Tensor] = field(default_factory=dict)
+    rates: Tensor | None = None
+    evaluation: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.matrix.shape[0]
@@ -132,6 +137,7 @@ class Updates:
             tasks=torch.eye(len(self.task_names), dtype=torch.bool)[present],
             steps=(member @ self.steps) // member.sum(1),
             extras={},
+            rates=None,
         )
 
     def combine(self, coefficients: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint.data.base import Client, Examples, Federation
+from fedjoint.data.base import SPLITS, Client, Examples, Federation
 from fedjoint.data.dataset import is_known
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
@@ -46,6 +46,11 @@ class Stack:
     def nbytes(self) -> int:
         """Bytes of the inputs and labels."""
         return self.x.nbytes + sum(labels.nbytes for labels in self.y.values())
+
+    def shared(self, clients: int, tasks: Sequence[str]) -> Stack:
+        """Return a stack of one client as if each of ``clients`` had it; memory is shared."""
+        y = {name: self.y[name].expand(clients, *self.y[name].shape[1:]) for name in tasks}
+        return Stack(self.x.expand(clients, *self.x.shape[1:]), y, self.sizes.repeat(clients))
 
     def examples(self, row: int) -> Examples:
         """Return the examples of one client, without the padding; memory is shared."""
@@ -117,10 +122,10 @@ def gather(
     for place, client, own in zip(places.tolist(), clients.tolist(), known, strict=True):
         part = own or data.client(place)
         if own is None:
-            for split in ("train", "valid", "test"):
+            for split in SPLITS:
                 examples = getattr(part, split)
                 _check_inputs(examples.x, example, f"client {client}, {split} inputs")
-                _check_labels(examples, tasks, client)
+                _check_labels(examples, tasks, f"client {client}")
         parts.append(part)
     return Cohort(
         clients,
@@ -129,6 +134,25 @@ def gather(
         stack([part.valid for part in parts], tasks, device),
         stack([part.test for part in parts], tasks, device),
     )
+
+
+def everyones(
+    examples: Examples, tasks: Sequence[Task], example: Tensor, device: torch.device
+) -> Stack:
+    """Return examples that all clients are measured on, as a stack of one client.
+
+    Args:
+        examples: with labels of all ``tasks``.
+        tasks: the problem's.
+        example: ``[1, ...]``, what inputs must be like.
+        device: where to put them.
+
+    Raises:
+        UserError: inputs or labels do not fit the model or their task, or are not finite.
+    """
+    _check_inputs(examples.x, example, "the central inputs")
+    _check_labels(examples, tasks, "the central examples")
+    return stack([examples], tasks, device)
 
 
 def _check_inputs(x: Tensor, like: Tensor, who: str) -> None:
@@ -143,9 +167,9 @@ def _check_inputs(x: Tensor, like: Tensor, who: str) -> None:
         )
 
 
-def _check_labels(examples: Examples, tasks: Sequence[Task], client: int) -> None:
+def _check_labels(examples: Examples, tasks: Sequence[Task], whose: str) -> None:
     for task in tasks:
-        who = f"client {client}, task {task.name!r}"
+        who = f"{whose}, task {task.name!r}"
         if task.name not in examples.y:
             raise UserError(f"{who}: no labels; its examples have those of {list(examples.y)}")
         y, like = examples.y[task.name], task.missing(0)

@@ -23,8 +23,9 @@ Tensors = dict[str, Tensor]
 #: Is told of every minibatch before its step.
 Beside = Callable[["Batch"], None]
 
-#: Changes the gradients in place before a step: ``(gradients, parameters) -> None``.
-Correct = Callable[[Tensors, Tensors], None]
+#: Changes the gradients in place before a step: ``(gradients, parameters, active) -> None``, active
+#: being that of the :class:`Batch`: the clients that take the step.
+Correct = Callable[[Tensors, Tensors, Tensor | None], None]
 
 
 class Batch(NamedTuple):
@@ -64,10 +65,12 @@ class Job:
         optimiser: makes an optimiser of the configured kind over some parameters.
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
-        budget: the batch size, and epochs or steps, of a round.
+        budget: the batch size, epochs or steps (one number, or ``[clients]``), and whether short
+            batches are left out.
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
         momentum: of SGD.
+        last: whether the run ends with this round, as it is configured.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
@@ -91,6 +94,7 @@ class Job:
     least: int
     rate: Tensor
     momentum: float
+    last: bool
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
     work: np.ndarray = field(init=False)
@@ -103,7 +107,9 @@ class Job:
         self.steps = np.zeros(len(self.cohort), np.int64)
         self.work = np.zeros(len(self.cohort), np.int64)
 
-    def batches(self, steps: int | None = None, stream: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, steps: int | None = None, stream: int = 0, *, epochs: int | None = None
+    ) -> Iterator[Batch]:
         """Yield the round's minibatches, in an order drawn from (seed, round, client).
 
         An epoch's last minibatch is left out where it has fewer examples than the model takes.
@@ -111,18 +117,20 @@ class Job:
         Args:
             steps: this many instead of the configured budget.
             stream: another number gives another, independent order.
+            epochs: this many passes over the data instead.
 
         Raises:
-            UserError: the client has too few examples for any minibatch.
+            UserError: a client has too few examples for any minibatch; or both ``steps`` and
+                ``epochs`` are given.
         """
         data, device = self.cohort.train, self.shared.device
+        budget = self._budget(steps, epochs)
         if 0 < data.sizes.max() < self.least:
             raise UserError(
                 f"it has {data.sizes.max()} training example, and the model learns from no fewer "
                 f"than {self.least} at once: give it more, or use a model that takes examples one "
                 "by one"
             )
-        budget = {**self.budget, "epochs": None, "steps": steps} if steps else self.budget
         drawn = schedule(
             self.seed, self.round, self.cohort.clients, data.sizes, stream=stream, **budget
         )
@@ -146,6 +154,21 @@ class Job:
             active = None if everyone else torch.from_numpy(who).to(device)
             y = {n: _rows(labels, at) for n, labels in data.y.items()}
             yield Batch(_rows(data.x, at), y, active, None if labelled is None else labelled[step])
+
+    def _budget(self, steps: int | None, epochs: int | None) -> Mapping[str, Any]:
+        if steps and epochs:
+            raise UserError("train for so many steps or so many epochs, not both")
+        budget = dict(self.budget)
+        if steps or epochs:
+            budget |= {"steps": steps or None, "epochs": epochs or None}
+        sizes, batch = self.cohort.train.sizes, budget["batch_size"]
+        short = sizes[(sizes > 0) & (sizes < batch)]
+        if budget["drop_last"] and budget["steps"] is None and len(short):
+            raise UserError(
+                f"it has {short[0]} training examples, and local.drop_last leaves out minibatches "
+                f"of fewer than local.batch_size = {batch}: lower that, or give it more"
+            )
+        return budget
 
     def gradients(
         self, batch: Batch, shared: Tensor, private: Tensors, names: Collection[str]
@@ -184,7 +207,7 @@ class Job:
             return weights.to(self.shared.device).expand(len(self.cohort), -1)
         return torch.vmap(self.balance.weights)(state).to(self.shared.device)
 
-    def descend(
+    def descend(  # noqa: PLR0913 - all by name, and rarely more than two
         self,
         *,
         shared: Tensor | None = None,
@@ -193,6 +216,7 @@ class Job:
         beside: Beside | None = None,
         correct: Correct | None = None,
         steps: int | None = None,
+        epochs: int | None = None,
         stream: int = 0,
         record: bool = True,
     ) -> None:
@@ -203,8 +227,9 @@ class Job:
             private: the heads that go with them.
             trainable: which of the trainable parameters to train, by name.
             beside: is called with every minibatch before its step, to train something else on it.
-            correct: changes the gradients in place before every step.
+            correct: changes the gradients in place before every step, and is told who takes it.
             steps: this many steps instead of the configured budget.
+            epochs: this many passes over the data instead.
             stream: which order of minibatches, see :meth:`batches`.
             record: count these steps and losses as the clients' training.
         """
@@ -217,14 +242,14 @@ class Job:
         total = torch.zeros_like(self.losses)
         taken = torch.zeros(len(self.cohort), device=shared.device)
         counted = torch.zeros_like(self.losses)  # steps whose minibatch had a label of the task
-        for batch in self.batches(steps, stream):
+        for batch in self.batches(steps, stream, epochs=epochs):
             if beside is not None:
                 beside(batch)
             if not fixed:
                 weights = self.weights(private)
             found = self.kernel(parameters, frozen, batch.x, batch.y, weights)
             if correct is not None:
-                correct(found.of, parameters)
+                correct(found.of, parameters, batch.active)
             optimiser.step(found.of, batch.active)
             counts = batch.labelled  # whoever is not active has no label either
             if counts is None and batch.active is not None:

@@ -27,7 +27,7 @@ class Schedule:
         return self.mask.any(2).sum(0)
 
 
-def schedule(
+def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
     seed: int,
     round: int,
     clients: np.ndarray,
@@ -35,15 +35,16 @@ def schedule(
     *,
     batch_size: int,
     epochs: int | None = None,
-    steps: int | None = None,
+    steps: int | np.ndarray | None = None,
+    drop_last: bool = False,
     stream: int = 0,
 ) -> Schedule:
     """Draw the minibatches of ``clients`` for one round.
 
-    With ``epochs``, each epoch visits every example once, the last batch may be short, and a
-    client with fewer examples takes fewer steps. With ``steps``, every client takes that many
-    full batches (of all its examples where it has fewer than ``batch_size``), shuffled anew each
-    time it has seen all of them.
+    With ``epochs``, each epoch visits every example once, the last batch may be short (or is left
+    out), and a client with fewer examples takes fewer steps. With ``steps``, every client takes
+    that many full batches (of all its examples where it has fewer than ``batch_size``), shuffled
+    anew each time it has seen all of them.
 
     Args:
         seed: the run's seed.
@@ -52,10 +53,13 @@ def schedule(
         sizes: ``[clients]`` number of training examples; without any, a client takes no steps.
         batch_size: examples per step.
         epochs: passes over the data, or None.
-        steps: optimiser steps, or None; exactly one of the two is given.
+        steps: optimiser steps, of all or ``[clients]`` of each, or None; exactly one of the two
+            is given.
+        drop_last: leave out an epoch's last batch where it has fewer than ``batch_size`` examples.
         stream: another number gives another, independent order.
     """
     count, longest = len(clients), max(1, int(sizes.max()))
+    used = sizes // batch_size * batch_size if drop_last else sizes
     position = np.arange(longest)
     batch_size = min(batch_size, longest)  # beyond it there would be padding alone
 
@@ -65,12 +69,13 @@ def schedule(
         return np.argsort(np.where(position < sizes[:, None], drawn, np.uint64(2**64 - 1)), axis=1)
 
     if steps is None:
-        per_epoch = -(-longest // batch_size)
+        per_epoch = -(-max(1, int(used.max())) // batch_size)
         padded = np.zeros((count, per_epoch * batch_size), np.int64)
-        present = np.arange(per_epoch * batch_size) < sizes[:, None]
+        present = np.arange(per_epoch * batch_size) < used[:, None]
         indices = []
         for epoch in range(epochs or 0):
-            padded[:, :longest] = shuffled(epoch)
+            order = shuffled(epoch)[:, : padded.shape[1]]
+            padded[:, : order.shape[1]] = order
             indices.append(padded.reshape(count, per_epoch, batch_size).copy())
         index = np.concatenate(indices, 1)
         mask = np.tile(present.reshape(count, per_epoch, batch_size), (1, epochs or 0, 1))
@@ -78,11 +83,13 @@ def schedule(
         own = np.maximum(sizes, 1)[:, None, None]
         batch = np.minimum(batch_size, own)
         slot = np.arange(batch_size)[None, None, :]
-        place = np.arange(steps)[None, :, None] * batch + np.minimum(slot, batch - 1)
+        turn = np.arange(int(np.max(steps)))[None, :, None]
+        place = turn * batch + np.minimum(slot, batch - 1)
         passes = int((place // own).max()) + 1
         orders = np.stack([shuffled(epoch) for epoch in range(passes)], 1)
         which, within = np.divmod(place, own)
         index = orders[np.arange(count)[:, None, None], which, within]
-        mask = np.broadcast_to(slot < np.minimum(batch, sizes[:, None, None]), index.shape)
+        has = slot < np.minimum(batch, sizes[:, None, None])
+        mask = np.broadcast_to(has & (turn < np.reshape(steps, (-1, 1, 1))), index.shape)
     mask = mask.transpose(1, 0, 2)
     return Schedule(np.where(mask, index.transpose(1, 0, 2), 0), np.ascontiguousarray(mask))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.data.base import Client
+from fedjoint.data.base import CENTRAL, SPLITS, Client
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
@@ -20,7 +20,7 @@ from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.balance import Balance, make_balance
-from fedjoint.training.cohort import Cohort, Stack, gather
+from fedjoint.training.cohort import Cohort, Stack, everyones, gather
 from fedjoint.training.gradients import (
     Kernel,
     Measure,
@@ -73,7 +73,7 @@ class Trainer:
         """
         local, traits = self.config.local, self.traits
         reason = "local.sequential is set" if local.sequential else traits.sequential
-        if traits.train > 1 and local.steps is None:
+        if traits.train > 1 and local.steps is None and not local.drop_last:
             return f"{reason}; an epoch's last minibatch of one example is left out"
         return reason
 
@@ -174,6 +174,7 @@ class Trainer:
         broadcast: Mapping[str, Tensor],
         shared: Tensor,
         private: Tensors,
+        rates: np.ndarray | None = None,
     ) -> Job:
         """Return a job that trains ``shared`` and ``private`` in place.
 
@@ -184,6 +185,7 @@ class Trainer:
             broadcast: what else the strategy sent.
             shared: ``[clients, P]``, holding ``received`` in every row.
             private: name -> ``[clients, ...]`` the clients' private state.
+            rates: ``[clients]`` float32, further factors on the learning rate.
         """
         local = self.config.local
         balance, kernel, measure = self._kernel(cohort.tasks)
@@ -191,8 +193,11 @@ class Trainer:
         rule = local.optimiser
         if rate != rule.lr:
             rule = rule.model_copy(update={"lr": rate})
-        own = torch.from_numpy(scales(local, cohort.clients)).to(self.device)
-        scale = own if local.lr_scales else None
+        factors = scales(local, cohort.clients)
+        if rates is not None:
+            factors = factors * rates
+        own = torch.from_numpy(factors).to(self.device)
+        scale = own if local.lr_scales or rates is not None else None
         return Job(
             cohort=cohort,
             round=round,
@@ -211,10 +216,12 @@ class Trainer:
                 "batch_size": local.batch_size,
                 "epochs": local.epochs,
                 "steps": local.steps,
+                "drop_last": local.drop_last,
             },
             least=self.traits.train,
             rate=rate * own,
             momentum=rule.momentum,
+            last=round >= self.config.rounds,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:
@@ -251,9 +258,9 @@ class Trainer:
             private: name -> ``[clients, ...]`` private state.
 
         Returns:
-            ``<split>/<task>`` -> ``[clients, k]`` float64 on the CPU, for the splits train, valid
-            and test; and ``[clients]`` bool, whose outputs are all finite. The statistics of the
-            others mean nothing.
+            ``<split>/<task>`` -> ``[clients, k]`` float64 on the CPU, for the splits train, valid,
+            test and central, as far as they are measured; and ``[clients]`` bool, whose outputs
+            are all finite. The statistics of the others mean nothing.
         """
         weights = {**self.layout.views(shared), **private}
         weights = {n: t for n, t in weights.items() if n in self._state_names}
@@ -262,13 +269,30 @@ class Trainer:
         finite = torch.ones(len(cohort), dtype=torch.bool, device=self.device)
         self.model.eval()
         try:
-            for split in ("train", "valid", "test"):
-                stack: Stack = getattr(cohort, split)
+            for split, stack in self._measured(cohort, names):
                 sums = self._statistics(cohort.tasks, names, stack, weights, finite)
                 result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
         finally:
             self.model.train()
         return result, finite.cpu()
+
+    def _measured(self, cohort: Cohort, names: Sequence[str]) -> Iterator[tuple[str, Stack]]:
+        for split in SPLITS if self.config.evaluate.train else SPLITS[1:]:
+            yield split, getattr(cohort, split)
+        if self.central is not None:
+            yield CENTRAL, self.central.shared(len(cohort), names)
+
+    @cached_property
+    def central(self) -> Stack | None:
+        """The examples on which every client is measured, on the device; None: there are none.
+
+        Raises:
+            UserError: they do not fit the model or the tasks.
+        """
+        problem = self.problem
+        if problem.central is None:
+            return None
+        return everyones(problem.central, problem.tasks, problem.example, self.device)
 
     def _statistics(
         self,

@@ -119,7 +119,7 @@ class World:
         model.load_state_dict(state)
         return model
 
-    def minibatches(self, client, round, steps=None, stream=0):
+    def minibatches(self, client, round, steps=None, stream=0, epochs=None):
         """Yield the client's minibatches of a round."""
         data, local = self.problem.data.client(client).train, self.config.local
         drawn = schedule(
@@ -128,7 +128,7 @@ class World:
             np.array([client]),
             np.array([len(data)]),
             batch_size=local.batch_size,
-            epochs=None if steps else local.epochs,
+            epochs=None if steps else epochs or local.epochs,
             steps=steps,
             stream=stream,
         )

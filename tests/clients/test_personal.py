@@ -9,6 +9,7 @@ from fedjoint.clients.babu import Babu
 from fedjoint.clients.ditto import Ditto
 from fedjoint.clients.independent import Independent
 from fedjoint.clients.rep import Rep
+from fedjoint.errors import UserError
 
 
 def heads_of(model):
@@ -35,6 +36,42 @@ def test_rep_fits_heads_and_then_the_body(world):
             heads = heads_of(model)
             assert all(torch.equal(heads[name], tensor) for name, tensor in after_heads.items())
             world.same(model, found[round].shared[client], found[round].private, client)
+
+
+def test_rep_fits_heads_for_epochs(world):
+    found = world.train(Rep(head_epochs=2))
+    for client in world.clients:
+        model = world.model(client, world.received[1])
+        fit(world, model, client, 1, list(model.heads.parameters()), epochs=2, stream=1)
+        fit(world, model, client, 1, list(model.backbone.parameters()))
+        world.same(model, found[1].shared[client], found[1].private, client)
+
+
+@pytest.mark.parametrize("options", [{}, {"head_steps": 1, "head_epochs": 1}])
+def test_rep_needs_one_budget_for_heads(options):
+    with pytest.raises(UserError, match="give either head_steps or head_epochs"):
+        Rep(**options)
+
+
+PARTS = {
+    "head": lambda model: model.heads.parameters(),
+    "body": lambda model: model.backbone.parameters(),
+    "both": lambda model: model.parameters(),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("at", ["evaluation", "end"])
+def test_babu_tunes_what_and_when_it_is_asked_to(world, part, at):
+    """Oh, Kim and Yun, 2022, table 5: head, body or the full network, for a few epochs."""
+    world.trainer.config = world.config.model_copy(update={"rounds": 2})
+    found = world.train(Babu(tune=part, tune_epochs=3, tune_at=at))
+    for client in world.clients:
+        for round in world.rounds:
+            tuned = world.model(client, world.evaluated)
+            if at == "evaluation" or round == 2:
+                fit(world, tuned, client, round, list(PARTS[part](tuned)), epochs=3)
+            world.same(tuned, found[round].personal[0][client], found[round].personal[1], client)
 
 
 def test_babu_trains_the_body_alone_and_tunes_heads_to_evaluate(world):

@@ -32,7 +32,6 @@ PLACES = {
 #: valid values of options that have to be given
 REQUIRED = {
     "alpha": 0.5,
-    "head_steps": 1,
     "lam": 0.1,
     "mu": 0.1,
     "name": "a",
@@ -125,7 +124,7 @@ def bounds(option):
 
 
 #: options that take time or memory in proportion: more than a test should
-LARGE = {"head_steps", "hidden", "embedding", "iterations", "clusters"}
+LARGE = {"head_steps", "head_epochs", "tune_epochs", "hidden", "embedding", "clusters"}
 
 #: options that ask for a number of clients that a run of eight has not
 MANY = {"malicious", "select"}

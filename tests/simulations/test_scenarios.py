@@ -21,9 +21,11 @@ def _lines(times, *lines):
     return "".join(f"{line} w{i}\n" for i in range(times) for line in lines)
 
 
+QUESTIONS = ["0 how is it ?", "1 what film ?", "2 what is it short for ?"]
+QUESTIONS += ["3 who was he ?", "4 where ?", "5 how far ?"]
 SENTENCES = {
-    "TREC.train.all": _lines(20, "0 how is it ?", "1 what film ?", "2 what is it short for ?"),
-    "TREC.test.all": _lines(20, "3 who was he ?", "4 where ?", "5 how far ?"),
+    "TREC.train.all": _lines(20, *QUESTIONS),
+    "TREC.test.all": "".join(f"{question} other\n" for question in QUESTIONS),
     "mpqa.all": _lines(30, "0 complaining", "1 is happy"),
     "rt-polarity.all": _lines(30, "0 silly and tedious .", "1 a great film ."),
 }
@@ -100,12 +102,22 @@ def test_text_learns_separable_sentences(sentences, tmp_path):
 
 def test_text_without_data_says_how_to_set_it(sentences, tmp_path, monkeypatch):
     (sentences / "mpqa.all").unlink()
-    with pytest.raises(UserError, match=r"mpqa\.all: no such file; set FEDJOINT_DATA to"):
-        scenario_config("text", [])
+    with pytest.raises(UserError, match=r"mpqa\.all: no such file or folder; .*FEDJOINT_DATA"):
+        build_problem(scenario_config("text", []))
     monkeypatch.delenv("FEDJOINT_DATA")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"shared/data/text/TREC\.train\.all: .* set FEDJOINT_DATA"):
-        scenario_config("text", [])
+    with pytest.raises(UserError, match=r"shared/data/text/TREC\.train\.all: .*FEDJOINT_DATA"):
+        build_problem(scenario_config("text", []))
+
+
+def test_text_reads_files_of_one_s_own_without_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDJOINT_DATA", str(tmp_path / "nowhere"))
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(_lines(20, f"0 {name} good", f"1 {name} bad"))
+    own = [f"data.source.options.path={[str(tmp_path / f'{n}.txt') for n in ('one', 'two')]}"]
+    problem = build_problem(scenario_config("text", [*own, "data.clients=4"]))
+    assert [task.name for task in problem.tasks] == ["one", "two"]
+    assert problem.data.tasks.tolist() == [[True, False], [False, True]] * 2
 
 
 def test_tabular_holds_the_patients_and_hides_the_answers():

@@ -104,7 +104,7 @@ def test_taskbalanced_counts_tasks_alike(wrap):
         (FedProx(0.5), "prox", {"mu": 0.5}),
         (FedDyn(0.5), "feddyn", {"alpha": 0.5}),
         (FedRep(3), "rep", {"head_steps": 3}),
-        (FedBABU(), "babu", {}),
+        (FedBABU(), "babu", {"tune": "head", "tune_at": "evaluation"}),
         (Ditto(2), "ditto", {"lam": 2.0}),
         (APFL(0.25), "apfl", {"alpha": 0.25, "adaptive": False}),
         (APFL(adaptive=True), "apfl", {"alpha": 0.5, "adaptive": True}),

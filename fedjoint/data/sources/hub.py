@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data.base import Examples
+from fedjoint.data.columns import column_inputs
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.labels import Targets, read_labels
+from fedjoint.data.owners import read_owners
 from fedjoint.data.source import Source
 from fedjoint.data.tabular import cell
-from fedjoint.data.text import Vocabulary, encode
+from fedjoint.data.text import Vocabulary
 from fedjoint.errors import UserError, choose
 from fedjoint.model.inputs import Inputs, Words
 from fedjoint.options import Count
@@ -31,6 +31,7 @@ class Hub(Source):
         split: split to use; clients make their own splits of it.
         input: column of images, texts or numbers.
         client_column: column that names whose an example is, for ``partition = "natural"``.
+        missing: words that mean a missing label, such as NA; an empty value always does.
         max_length: words kept of a text.
         vocabulary: hash buckets of words, and padding.
     """
@@ -42,6 +43,7 @@ class Hub(Source):
         split: str = "train",
         input: str = "image",
         client_column: str | None = None,
+        missing: list[str] | None = None,
         max_length: Count = 40,
         vocabulary: Vocabulary = 4096,
     ) -> None:
@@ -50,6 +52,7 @@ class Hub(Source):
         self.split = split
         self.input = input
         self.client_column = client_column
+        self.missing = missing
         self.max_length = max_length
         self.vocabulary = vocabulary
 
@@ -67,21 +70,26 @@ class Hub(Source):
         for column in [self.input, *self.targets, self.client_column]:
             if column is not None and column not in rows.column_names:
                 raise choose("column", column, rows.column_names)
+        where = f"{self.name}/{self.split}"
+
+        def cells(column: str) -> list[str]:
+            return [cell(value, f"{where}: {column!r}") for value in rows[column]]
+
+        def place(row: int) -> str:
+            return f"{where}: row {row}"
+
         labels = {
-            name: read_labels(
-                name,
-                kind,
-                [cell(value) for value in rows[name]],
-                lambda i: f"{self.name}/{self.split}: row {i}",
-                data.outputs.get(name),
-            )
+            name: read_labels(name, kind, cells(name), place, data.outputs.get(name), self.missing)
             for name, kind in self.targets.items()
         }
-        owned = self.client_column is not None and data.partition == "natural"
+        x = column_inputs(
+            list(rows[self.input]), f"{where}: {self.input!r}", self.max_length, self.vocabulary
+        )
+        who = self.client_column if data.partition == "natural" else None
         return Dataset(
             tuple(task for task, _ in labels.values()),
-            Examples(self._inputs(list(rows[self.input])), {n: y for n, (_, y) in labels.items()}),
-            owner=np.array([str(who) for who in rows[self.client_column]]) if owned else None,
+            Examples(x, {name: y for name, (_, y) in labels.items()}),
+            owner=None if who is None else read_owners(who, cells(who), place, self.missing),
         )
 
     def inputs(self, example: Tensor) -> Inputs:
@@ -90,11 +98,6 @@ class Hub(Source):
             words = Words(max_length=self.max_length, vocabulary=self.vocabulary)
             return read.model_copy(update={"words": words})
         return read.model_copy(update={"pixels": True})
-
-    def _inputs(self, values: list[Any]) -> Tensor:
-        if isinstance(values[0], str):
-            return encode(values, self.max_length, self.vocabulary)
-        return _arrays(f"{self.name}: {self.input!r}", values)
 
 
 def _fetch(name: str, split: str) -> Any:
@@ -115,18 +118,3 @@ def _fetch(name: str, split: str) -> Any:
             f"split {split!r} of hub dataset {name!r} has no rows; set data.source.options.split"
         )
     return rows
-
-
-def _arrays(place: str, values: list[Any]) -> Tensor:
-    arrays = [np.asarray(value) for value in values]
-    for row, array in enumerate(arrays):
-        if array.shape != arrays[0].shape or array.dtype.kind not in "buif":
-            raise UserError(
-                f"{place} of row {row} is no array of numbers of "
-                f"shape {arrays[0].shape}; choose another data.source.options.input"
-            )
-    stacked = np.stack(arrays)
-    x = torch.from_numpy(stacked.astype(np.float32) / (255 if stacked.dtype == np.uint8 else 1))
-    if x.ndim == 1 or x.ndim == 3:
-        return x[:, None]
-    return x.movedim(-1, 1).contiguous() if x.ndim == 4 else x  # images come channels last

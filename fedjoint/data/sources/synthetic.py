@@ -29,13 +29,13 @@ from fedjoint.data.assign import task_matrix
 from fedjoint.data.base import Client, Examples
 from fedjoint.data.divide import check_tasks, task_mix
 from fedjoint.data.source import Built, Source
-from fedjoint.data.split import split_sizes
+from fedjoint.data.split import split_sizes, whole
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.options import Count, NotNegative
 from fedjoint.randomness import Purpose, generator
 
-_EXAMPLES = 64  # of a client, unless data.examples_per_client says otherwise
+_EXAMPLES = 46  # to train on; 64 with the usual shares for validation and test
 
 
 class Synthetic(Source):
@@ -124,7 +124,7 @@ class SyntheticFederation:
     Args:
         source: the tasks.
         holds: ``[clients, tasks]`` bool, which client has which task.
-        examples: examples of each client, splits together.
+        examples: training examples of each client.
         seed: decides the tasks and, with the client, its examples.
         valid_fraction: share of a client's examples.
         test_fraction: share of a client's examples.
@@ -142,7 +142,8 @@ class SyntheticFederation:
     ) -> None:
         self.task_names = tuple(task.name for task in tasks(source))
         self.tasks = holds
-        counts = split_sizes(np.array(examples), valid_fraction, test_fraction)
+        total = whole(examples, valid_fraction, test_fraction)
+        counts = split_sizes(np.array(total), valid_fraction, test_fraction)
         self._counts = [int(count) for count in counts]
         self.sizes = np.full(len(holds), self._counts[0], np.int64)
         self._directions = directions(source, seed)

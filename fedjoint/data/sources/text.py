@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,12 @@ from torch import Tensor
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data.base import Examples
-from fedjoint.data.dataset import Dataset
-from fedjoint.data.files import find, read_text
+from fedjoint.data.dataset import TEST, Dataset
+from fedjoint.data.files import read_guessed, read_text, refuse_repeats
 from fedjoint.data.labels import class_names, read_labels
+from fedjoint.data.reading import listed, say
 from fedjoint.data.source import Source
+from fedjoint.data.task_files import Named, task_files
 from fedjoint.data.text import Vocabulary, encode
 from fedjoint.errors import UserError
 from fedjoint.model.inputs import Inputs, Words
@@ -26,85 +31,147 @@ class Text(Source):
     """Sentences with a class each, one ``label sentence`` per line, a task per file.
 
     Args:
-        path: a file, a folder of files, or a list of files. Those whose names agree up to the
-            first dot are one task, named by that part.
+        path: a file, a folder of files, or a list of files, of which those of one folder whose
+            names differ only in ``train`` and ``test`` are one task; or a table with such a path
+            for each task, by its name.
         encoding: of the files; by default UTF-8, and Latin-1 where that fails.
+        missing: words that mean a missing label, such as NA, where a line has none.
+        test_path: files of test sets, as ``path``; by default those of ``path`` that are one by
+            their names.
         max_length: words kept of a sentence.
         vocabulary: hash buckets of words, and padding.
     """
 
     def __init__(
         self,
-        path: str | list[str],
+        path: Named,
         encoding: str | None = None,
+        missing: list[str] | None = None,
+        test_path: Named | None = None,
         max_length: Count = 40,
         vocabulary: Vocabulary = 4096,
     ) -> None:
         self.path = path
         self.encoding = encoding
+        self.missing = missing
+        self.test_path = test_path
         self.max_length = max_length
         self.vocabulary = vocabulary
 
     def load(self, data: DataConfig) -> Dataset:
         """Load one classification task per file; ``x`` is ``[n, max_length]`` int64 word ids.
 
-        A task is named by its file up to the first dot, and files of one name are one task. Each
-        task has its own examples: those of the others have no label for it.
-
-        Of lines of one task with the same words the first is kept, whatever the labels of the
-        others: no sentence is in two splits or with two clients.
+        Each task has its own examples: those of the others have no label for it. A task's test
+        set is kept as it is, and what it holds is left out of training. Of other lines of one task
+        with the same words the first is kept, whatever the labels of the others: no sentence is
+        in two splits or with two clients. Lines without words are left out.
 
         Raises:
-            UserError: a file is missing, empty or malformed.
+            UserError: a file is missing, empty or malformed, or two would be one task by mistake.
         """
         tasks: list[Task] = []
-        inputs, labels = [], []
-        for name, lines in self._lines_by_task().items():
+        inputs, labels, splits, left_out = [], [], [], Counter[str]()
+        for name, lines in self._lines.items():
             task, own = read_labels(
                 name,
                 "multiclass",
-                [label for label, _, _ in lines],
-                [place for _, _, place in lines].__getitem__,
+                [line.label for line in lines],
+                lambda i, lines=lines: lines[i].place,  # type: ignore[misc]
                 data.outputs.get(name),
+                self.missing,
             )
             # All labels are read before: a class of repeated sentences alone is a class still.
-            kept = _first([sentence for _, sentence, _ in lines])
+            kept = _kept(lines, left_out)
             tasks.append(task)
             labels.append(own[kept])
-            inputs.append(encode((lines[i][1] for i in kept), self.max_length, self.vocabulary))
+            splits.append(np.array([lines[i].split for i in kept], np.int64))
+            inputs.append(encode((lines[i].words for i in kept), self.max_length, self.vocabulary))
         count = [len(own) for own in labels]
         y = {task.name: task.missing(sum(count)) for task in tasks}
         for task, own, stop in zip(tasks, labels, np.cumsum(count), strict=True):
             y[task.name][stop - len(own) : stop] = own
-        origin = np.repeat(np.arange(len(tasks)), count)
-        return Dataset(tuple(tasks), Examples(torch.cat(inputs), y), origin)
+        split = np.concatenate(splits)
+        dataset = Dataset(
+            tuple(tasks),
+            Examples(torch.cat(inputs), y),
+            np.repeat(np.arange(len(tasks)), count),
+            split=split if split.any() else None,
+        )
+        say(
+            [file for files in self._files.values() for file, _ in files],
+            dataset,
+            inputs=f"the first {self.max_length} words of a line",
+            notes=[*self._notes, *(f"left out {n} {why}" for why, n in left_out.items())],
+        )
+        return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
         words = Words(max_length=self.max_length, vocabulary=self.vocabulary)
         return super().inputs(example).model_copy(update={"words": words})
 
     def class_names(self, task: Task) -> list[str] | None:
-        return class_names([label for label, _, _ in self._lines_by_task()[task.name]])
+        return class_names([line.label for line in self._lines[task.name]], self.missing)
 
-    def _lines_by_task(self) -> dict[str, list[tuple[str, str, str]]]:
-        """Return the (label, sentence, file:line) of each line, by task."""
-        tasks: dict[str, list[tuple[str, str, str]]] = {}
-        for path in find(self.path):
-            name = path.name.partition(".")[0]
-            tasks.setdefault(name, []).extend(_lines(path, self.encoding))
+    @cached_property
+    def _files(self) -> dict[str, list[tuple[Path, int]]]:
+        tasks = task_files(self.path, self.test_path)
+        refuse_repeats(file for files in tasks.values() for file, _ in files)
         return tasks
 
+    @property
+    def _notes(self) -> list[str]:
+        files = [file for own in self._files.values() for file, _ in own]
+        guessed = [file.name for file in files if read_guessed(file, self.encoding)[1]]
+        return [f"{listed(guessed)} read as Latin-1, as it is not UTF-8"] if guessed else []
 
-def _first(sentences: Iterable[str]) -> list[int]:
-    """Return where each sentence, as a list of words, occurs first."""
-    places: dict[tuple[str, ...], int] = {}
-    for place, sentence in enumerate(sentences):
-        places.setdefault(tuple(sentence.lower().split()), place)
-    return list(places.values())
+    @cached_property
+    def _lines(self) -> dict[str, list[Line]]:
+        """The lines of each task."""
+        return {
+            task: [line for file, split in files for line in _read(file, split, self.encoding)]
+            for task, files in self._files.items()
+        }
 
 
-def _lines(path: Path, encoding: str | None) -> list[tuple[str, str, str]]:
-    """Return (label, sentence, file:line) of each line."""
+@dataclass(frozen=True)
+class Line:
+    """A line of a file.
+
+    Attributes:
+        label: a class.
+        words: the sentence.
+        place: file:line.
+        split: of the file.
+    """
+
+    label: str
+    words: str
+    place: str
+    split: int
+
+
+def _kept(lines: Sequence[Line], left_out: Counter[str]) -> list[int]:
+    """Return the lines that are kept, in order; count the others by why they are not."""
+    sentences = [tuple(line.words.lower().split()) for line in lines]
+    tests = {own for own, line in zip(sentences, lines, strict=True) if line.split == TEST}
+    seen: set[tuple[str, ...]] = set()
+    kept = []
+    for place, (own, line) in enumerate(zip(sentences, lines, strict=True)):
+        if not own:
+            left_out["lines without words"] += 1
+        elif line.split == TEST:
+            kept.append(place)
+        elif own in tests:
+            left_out["lines that the test set holds"] += 1
+        elif own in seen:
+            left_out["lines that repeat another"] += 1
+        else:
+            seen.add(own)
+            kept.append(place)
+    return kept
+
+
+def _read(path: Path, split: int, encoding: str | None) -> list[Line]:
     # Not splitlines: Latin-1 sentences may hold other characters that it takes for line ends.
     text = read_text(path, encoding).removesuffix("\n")
     if not text:
@@ -119,5 +186,5 @@ def _lines(path: Path, encoding: str | None) -> list[tuple[str, str, str]]:
                 f"{path}:{number}: label {label[:40]!r} holds white space; write one space between "
                 "label and sentence"
             )
-        lines.append((label, sentence, f"{path}:{number}"))
+        lines.append(Line(label, sentence, f"{path}:{number}", split))
     return lines

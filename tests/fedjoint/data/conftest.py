@@ -13,13 +13,18 @@ from fedjoint.model.tasks import Task
 
 
 @pytest.fixture
-def shared_text() -> Path:
-    """The folder of real text tasks, kept outside the repository."""
+def shared_data() -> Path:
+    """The folder of real data, kept outside the repository."""
     root = os.environ.get("FEDJOINT_DATA") or Path(__file__).parents[4] / "shared" / "data"
-    folder = Path(root) / "text"
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}: set FEDJOINT_DATA to the folder with the text tasks")
-    return folder
+    if not Path(root).is_dir():
+        pytest.skip(f"no {root}: set FEDJOINT_DATA to the folder with the real data")
+    return Path(root)
+
+
+@pytest.fixture
+def shared_text(shared_data) -> Path:
+    """Its folder of text tasks."""
+    return shared_data / "text"
 
 
 @pytest.fixture

@@ -97,8 +97,12 @@ def test_a_million_clients_are_made_on_demand():
 
 def test_examples_per_client_caps_other_partitions():
     federation = build_data(DataConfig(examples_per_client=10), 0)[1]
-    totals = [sum(len(p) for p in whole(federation.client(i))) for i in range(20)]
-    assert max(totals) == 10 and min(totals) >= 8
+    uncapped = build_data(DataConfig(), 0)[1]
+    for i in range(20):
+        few, all_ = federation.client(i), uncapped.client(i)
+        assert len(few.train) == federation.sizes[i] == min(10, len(all_.train))
+        assert few.train.x.equal(all_.train.x[:10])
+        assert few.valid.x.equal(all_.valid.x) and few.test.x.equal(all_.test.x)
 
 
 def text_files(folder: Path) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.federation import DrawnFederation, PartitionedFederation
+from fedjoint.data.split import Splitter
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 
@@ -15,7 +16,8 @@ FRACTIONS = {"valid_fraction": 0.1, "test_fraction": 0.2}
 
 def federation(dataset, parts, holds=None, **settings):
     holds = np.ones((len(parts), len(dataset.tasks)), bool) if holds is None else holds
-    return PartitionedFederation(dataset, parts, holds, **{"seed": 0} | FRACTIONS | settings)
+    splitter = Splitter(dataset, settings.pop("seed", 0), **FRACTIONS)
+    return PartitionedFederation(dataset, parts, holds, splitter, **settings)
 
 
 def positions(examples):
@@ -100,7 +102,7 @@ def test_standardising_leaves_constants_finite():
     assert built.client(0).train.x.eq(0).all()
 
 
-def drawn(dataset, holds, examples=20, seed=0):
+def drawn(dataset, holds, examples=14, seed=0):
     return DrawnFederation(dataset, holds, examples=examples, seed=seed, **FRACTIONS)
 
 
@@ -115,7 +117,7 @@ def test_draws_do_not_leak_between_clients(two_tasks):
     assert sum(len(kind) for kind in kinds) == 120, "an example is in two splits"
     for client, size in zip(clients, built.sizes, strict=True):
         assert len(set(positions(client.train))) == len(client.train) == size == 14
-        assert (len(client.valid), len(client.test)) == (2, 4)
+        assert (len(client.valid), len(client.test)) == (1, 3)
 
 
 def test_draws_depend_on_seed_and_client_alone(two_tasks):

@@ -43,12 +43,13 @@ def test_vectors():
         ("multiclass", ["0", "999999999999"], None, r"never class 1"),
         ("multiclass", ["0", "1", "3"], 3, r"f.csv:4: label '3' .* data.outputs.t = 3 allows 0 to"),
         ("multiclass", ["a", "b", "c"], 2, r"f.csv:4: label 'c' of 't' is class 2"),
+        ("multiclass", ["0", "0"], None, r"f.csv:2: 't' is '0' everywhere, which leaves nothing"),
         ("multiclass", ["", " "], None, r"f.csv:2: task 't' has no labels"),
         ("multilabel", ["0 1", "0 2"], None, r"f.csv:3: '0 2' of multilabel 't' is not all 0 and"),
         ("regression", ["1", "x"], None, r"f.csv:3: 'x' of 't' is not a number"),
-        ("regression", ["1", "nan"], None, r"f.csv:3: 'nan' of 't' is not finite"),
-        ("regression", ["1 2", "1"], None, r"f.csv:3: 't' has 1 numbers, expected 2"),
-        ("regression", ["1"], 2, r"f.csv:2: 't' has 1 numbers, expected 2"),
+        ("regression", ["1", "nan"], None, r"f.csv:3: 't' is 'nan': a missing value, or not\?"),
+        ("regression", ["1 2", "1"], None, r"f.csv:3: '1' of 't' has 1 numbers, expected 2"),
+        ("regression", ["1"], 2, r"f.csv:2: '1' of 't' has 1 numbers, expected 2"),
     ],
 )
 def test_malformed_cells_are_named(kind, cells, outputs, message):

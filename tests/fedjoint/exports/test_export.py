@@ -311,6 +311,7 @@ def test_a_node_with_data_of_its_own(flowers, tmp_path):
     for keep in (run.checkpoint, lambda last: run.finish(last, run.records())):
         keep(replace(run.latest(), ledger=ledger))
     run.state.unlink()
+    run.mark("done", deployed=True)
     with pytest.raises(UserError, match="live on its nodes"):
         export(result.path, "kind")
     with pytest.raises(UserError, match="--clients"):
@@ -536,7 +537,7 @@ def test_the_commands(done, tmp_path, command):
     [
         (["--task", "digt"], ["unknown task 'digt'", "did you mean 'digit'"]),
         (["--task", "digit", "--client", "1"], ["client 1 has not trained 'digit'", "0, 4, 6, 10"]),
-        (["--task", "digit", "--state", "none"], ["none", "--state"]),
+        (["--task", "digit", "--state", "none"], ["none: no such file"]),
         (["--task", "digit", "--format", "onx"], ["unknown format", "did you mean 'onnx'"]),
         (["--task", "digit", "--clients", "a"], ["--clients a"]),
         (["--task", "digit", "--data", "."], ["--data needs --clients"]),

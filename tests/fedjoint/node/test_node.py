@@ -105,7 +105,7 @@ def train(
     collector = Collector(terms, np.array(few, np.int64))
     collector.add(1, asked, send(node, TRAIN, request))
     if merged:
-        LEDGERS[node].count(collector.trained, round)
+        LEDGERS[node].count(collector.trained, round, collector.client_losses())
     return collector
 
 
@@ -275,7 +275,7 @@ def test_a_client_whose_outputs_are_not_finite_is_unevaluated_and_the_others_cou
     state = node.state.take(np.array([2]), np.array([1]), dict)
     state["heads.digit.bias"].fill_(torch.nan)
     node.state.put(np.array([2]), np.array([1]), 2, state)
-    LEDGERS[node].count(np.array([2]), 2)
+    LEDGERS[node].count(np.array([2]), 2, np.zeros(1))
     found, failed = evaluate(node, [0, 1, 2, 3])
     assert failed == (
         ClientFailure(2, "its model's outputs are not finite; lower its learning rate"),

@@ -53,7 +53,8 @@ def test_what_is_taken_is_what_counts(store, stored, resident, seed):
             private.put(clients, counts, round, stacked(clients.tolist(), round))
             if random.random() < 0.6:
                 share = 1.0 if random.random() < 0.7 else 0.5
-                ledger.count(clients[random.random(len(clients)) < share], round)
+                counted = clients[random.random(len(clients)) < share]
+                ledger.count(counted, round, np.zeros(len(counted)))
         if random.random() < 0.1:  # a checkpoint
             private.settle(ledger)
             private.flush()

@@ -43,7 +43,7 @@ def checkpoint(round):
 
 
 def ledger(round):
-    return Ledger(np.array([2, 7]), np.array([round, 1]))
+    return Ledger(np.array([2, 7]), np.array([round, 1]), np.float32([0.5, 0.25]))
 
 
 @pytest.fixture

@@ -245,6 +245,7 @@ EVALUATIONS = {
 @pytest.mark.parametrize("what", EVALUATIONS)
 def test_a_damaged_evaluation_is_left_out(what, config, tmp_path, caplog):
     change, said = EVALUATIONS[what]
+    caplog.set_level(logging.INFO)
     good, bad = honest(config, [0, 1], "good"), honest(config, [2, 3], "bad")
     alone = run(config, tmp_path, Fleet({5: good, 9: lambda m: evaluating(bad, m)}))
     fleet = Fleet({5: honest(config, [0, 1], "good"), 9: forging(bad, EVALUATE, change)})
@@ -262,6 +263,8 @@ def evaluating(node, message):
 
 
 def test_evaluations_that_fail_or_never_come_are_named(config, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+
     def mute(message):
         quiet = message.metadata.message_type == EVALUATE
         return [] if quiet else b(message)

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from fedjoint.training.minibatches import schedule
 
@@ -36,6 +37,18 @@ def test_an_epoch_has_every_example_once(batch_size):
         for epoch in range(epochs):
             part = own[epoch * len(lengths) : (epoch + 1) * len(lengths)]
             assert sorted(i for batch in part for i in batch) == list(range(size))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16, 33])
+def test_short_batches_are_left_out_as_a_data_loader_does(batch_size):
+    found = drawn(range(len(SIZES)), SIZES, batch_size=batch_size, epochs=2, drop_last=True)
+    whole = drawn(range(len(SIZES)), SIZES, batch_size=batch_size, epochs=2)
+    assert found.mask.any((1, 2)).all(), "a step without anybody"
+    for row, size in enumerate(SIZES):
+        loader = DataLoader(range(size), batch_size, drop_last=True)
+        assert [len(batch) for batch in batches(found, row)] == [len(b) for b in loader] * 2
+        full = [batch for batch in batches(whole, row) if len(batch) == batch_size]
+        assert batches(found, row) == full
 
 
 @pytest.mark.parametrize("steps", [1, 7, 40])

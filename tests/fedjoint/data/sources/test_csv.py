@@ -1,5 +1,7 @@
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data.sources.csv import Csv
@@ -84,9 +86,6 @@ def test_malformed_tables(tmp_path, text, settings, message):
 
 
 def test_parquet_is_read_like_csv(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    from pyarrow import parquet
-
     columns = {
         "age": [30.0, 41.5, 7.0],
         "sick": ["yes", "no", "yes"],
@@ -111,12 +110,4 @@ def test_parquet_is_read_like_csv(tmp_path):
         load(tmp_path, path=str(file))
     file.write_bytes(b"no parquet")
     with pytest.raises(UserError, match=r"t\.parquet: not a Parquet file"):
-        load(tmp_path, path=str(file))
-
-
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    file = tmp_path / "t.parquet"
-    file.write_bytes(b"")
-    with pytest.raises(UserError, match=r"pip install 'fedjoint\[parquet\]'"):
         load(tmp_path, path=str(file))

@@ -49,7 +49,8 @@ def test_types(tmp_path, code, kind):
 
 def test_pairs_are_joined(tmp_path):
     paths = write(tmp_path)
-    dataset = load(paths + paths)
+    (tmp_path / "more").mkdir()
+    dataset = load(paths + write(tmp_path / "more", encoded(255 - IMAGES)))
     assert dataset.examples.y["label"].tolist() == [*LABELS, *LABELS]
 
 

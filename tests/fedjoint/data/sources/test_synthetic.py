@@ -6,7 +6,7 @@ from fedjoint.data.sources import synthetic
 from fedjoint.errors import UserError
 
 
-def build(config, holds, examples=64, seed=0):
+def build(config, holds, examples=46, seed=0):
     return synthetic.SyntheticFederation(
         config, holds, examples=examples, seed=seed, valid_fraction=0.1, test_fraction=0.2
     )

@@ -8,12 +8,13 @@ from support.plugins import plugin
 from fedjoint.config.data import DataConfig
 from fedjoint.data import text
 from fedjoint.data.build import build_data, make_source
+from fedjoint.data.dataset import TEST, TRAIN
 from fedjoint.errors import UserError
 
 
 def config(path, **settings):
     places = [str(p) for p in path] if isinstance(path, list) else str(path)
-    known = ("encoding", "max_length", "vocabulary")
+    known = ("encoding", "max_length", "vocabulary", "test_path", "missing")
     options = {name: settings.pop(name) for name in known if name in settings}
     return DataConfig(source=plugin("text", path=places, **options), **settings)
 
@@ -34,7 +35,7 @@ def test_words_are_hashed_alone_and_padded():
 
 
 def test_files_are_tasks_and_miss_each_other_s_labels(tmp_path):
-    (tmp_path / "mood.all").write_text("1 fine day\n0 awful\n1 \n")
+    (tmp_path / "mood.all").write_text("1 fine day\n0 awful\n1 so so\n")
     (tmp_path / "topic.train.txt").write_text("0 what is it\n")
     (tmp_path / "topic.test.txt").write_text("2 who\n1 where\n")
     dataset = load(tmp_path)
@@ -43,17 +44,27 @@ def test_files_are_tasks_and_miss_each_other_s_labels(tmp_path):
     assert y["mood"].tolist() == [1, 0, 1, -1, -1, -1]
     assert y["topic"].tolist() == [-1, -1, -1, 2, 1, 0]
     assert dataset.origin.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.split.tolist() == [0, 0, 0, 2, 2, 0]
 
 
 def test_a_sentence_is_kept_once_with_its_first_label(tmp_path):
     (tmp_path / "a.train").write_text("1 so it is\n0 no\n1 So  it is\n0 so it is\n2 no\n")
-    (tmp_path / "a.test").write_text("0 well\n1 NO\n")
-    (tmp_path / "b.all").write_text("1 no\n0 yes\n")
-    dataset = load([tmp_path / n for n in ("a.train", "a.test", "b.all")])
-    assert dataset.origin.tolist() == [0, 0, 0, 1, 1]
-    assert dataset.examples.y["a"].tolist() == [1, 0, 0, -1, -1]
+    (tmp_path / "b.all").write_text("1 no\n0 yes\n1 \n")
+    dataset = load([tmp_path / n for n in ("a.train", "b.all")])
+    assert dataset.origin.tolist() == [0, 0, 1, 1] and dataset.split is None
+    assert dataset.examples.y["a"].tolist() == [1, 0, -1, -1]
     assert dataset.tasks[0].outputs == 3
-    assert dataset.examples.x.equal(text.encode(["so it is", "no", "well", "no", "yes"], 40, 4096))
+    assert dataset.examples.x.equal(text.encode(["so it is", "no", "no", "yes"], 40, 4096))
+
+
+def test_a_test_set_is_kept_whole_and_out_of_training(tmp_path):
+    (tmp_path / "a.train").write_text("1 so it is\n0 no\n1 NO\n0 well\n")
+    (tmp_path / "a.test").write_text("0 No\n1 yes\n0 no\n")
+    dataset = load(tmp_path)
+    test = dataset.rows(TEST)
+    assert dataset.examples.y["a"][test].tolist() == [0, 1, 0]
+    assert dataset.examples.x[test].equal(text.encode(["no", "yes", "no"], 40, 4096))
+    assert dataset.examples.y["a"][dataset.rows(TRAIN)].tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("drawn", [{}, {"partition": "iid", "examples_per_client": 20}])
@@ -132,8 +143,10 @@ def test_missing_file_and_empty_folder(tmp_path):
 def test_real_tasks(shared_text):
     names = ["TREC.train.all", "TREC.test.all", "mpqa.all", "rt-polarity.all"]
     dataset = load([shared_text / name for name in names])
-    # MPQA has 10,606 lines, TREC 5,952.
-    assert np.bincount(dataset.origin).tolist() == [5869, 8241, 10662]
+    # MPQA has 10,606 lines, TREC 5,452 to train on.
+    assert np.bincount(dataset.origin[dataset.rows(TRAIN)]).tolist() == [5369, 8240, 10662]
+    # The official test set of TREC, and of no other (Li and Roth 2002).
+    assert np.bincount(dataset.origin[dataset.rows(TEST)]).tolist() == [500]
     assert [(t.name, t.outputs) for t in dataset.tasks] == [
         ("TREC", 6),
         ("mpqa", 2),

@@ -1,0 +1,73 @@
+"""One line about what was read: nothing of a user's file goes unused without a word."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedjoint.data.dataset import TEST, TRAIN, VALID, Dataset, is_known
+
+log = logging.getLogger("fedjoint.data")
+
+_MOST = 12  # names in a list
+_said: set[str] = set()
+
+
+def say(
+    files: Sequence[Path],
+    dataset: Dataset,
+    *,
+    inputs: str,
+    left_out: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Log what was read, once in a process.
+
+    It is a warning where something was left out or guessed, else information.
+
+    Args:
+        files: that were read.
+        dataset: what came of them.
+        inputs: what an example's inputs are, in words.
+        left_out: what of the files is not in it -> why not.
+        notes: what else was guessed or left out.
+    """
+    counts = [len(dataset.rows(split)) for split in (TRAIN, VALID, TEST)]
+    sizes = f"{sum(counts)} examples"
+    if counts[VALID] or counts[TEST]:
+        named = [
+            f"{n} {w}" for n, w in zip(counts, ("training", "validation", "test"), strict=True)
+        ]
+        sizes += f" ({', '.join(n for n, count in zip(named, counts, strict=True) if count)})"
+    parts = [
+        f"read {listed([path.name for path in files])}: {sizes}",
+        f"inputs {inputs}",
+        f"tasks {', '.join(_task(dataset, k) for k in range(len(dataset.tasks)))}",
+    ]
+    if dataset.owner is not None:
+        parts.append(f"{len(np.unique(dataset.owner))} clients")
+    if left_out:
+        parts.append("left out " + listed([f"{name!r} ({why})" for name, why in left_out.items()]))
+    line = "; ".join([*parts, *notes])
+    key = f"{[str(path) for path in files]} {line}"
+    if key not in _said:
+        _said.add(key)
+        log.log(logging.WARNING if left_out or notes else logging.INFO, "%s", line)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names with commas between; of many, the first and how many more."""
+    more = len(names) - _MOST
+    return ", ".join(names[:_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _task(dataset: Dataset, number: int) -> str:
+    task = dataset.tasks[number]
+    known = is_known(dataset.examples.y[task.name])
+    kinds = {"multiclass": "classes", "multilabel": "labels", "regression": "targets"}
+    text = f"{task.name} ({task.outputs} {kinds[task.kind]}"
+    lacking = 0 if dataset.origin is not None else int((~known).sum())
+    return text + (f", {lacking} missing)" if lacking else ")")

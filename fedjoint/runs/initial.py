@@ -1,0 +1,84 @@
+"""The weights that a backbone begins with, from a run or a file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from fedjoint.errors import UserError
+from fedjoint.model.layout import Layout
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.whole import check_whole
+
+log = logging.getLogger(__name__)
+
+_OWN = "backbone."  # begins the names of a joint model's shared tensors
+
+
+def read_initial(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in ``path``, by name.
+
+    Args:
+        path: a run directory, of which the newest backbone is taken, or a safetensors file.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if path.is_dir():
+        try:
+            newest = check_whole(RunDir.open(path), states=False).newest
+        except UserError as error:
+            raise UserError(f"model.initial: {error}") from None
+        if newest is None:
+            raise UserError(f"model.initial: {path}: the run has no checkpoint yet")
+        return newest.backbone
+    try:
+        return safetensors.torch.load_file(path)
+    except OSError as error:
+        raise UserError(f"model.initial: {path}: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise UserError(
+            f"model.initial: {path} is no safetensors file ({error}); write a state_dict with "
+            "safetensors.torch.save_file"
+        ) from None
+
+
+def fit_initial(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """Return the tensors of a backbone, of those in ``path``; what else is there is left out.
+
+    Names may be those of the backbone itself (its ``state_dict``) or those of a run.
+
+    Args:
+        path: where they are from.
+        tensors: name -> tensor.
+        layout: of the backbone's shared tensors.
+
+    Raises:
+        UserError: a tensor is missing, of another shape, or not finite.
+    """
+    chosen: dict[str, Tensor] = {}
+    for name, shape in layout.shapes.items():
+        tensor = tensors.get(name, tensors.get(name.removeprefix(_OWN)))
+        if tensor is None:
+            raise UserError(
+                f"model.initial: {path} has no {name.removeprefix(_OWN)!r}; it has "
+                f"{', '.join(sorted(tensors)[:4])} and so on: give weights of this backbone"
+            )
+        if tuple(tensor.shape) != shape:
+            raise UserError(
+                f"model.initial: {name!r} is {tuple(tensor.shape)} in {path}, and {shape} here: "
+                "give weights of this backbone"
+            )
+        if name not in layout.buffers and not torch.isfinite(tensor).all():
+            raise UserError(f"model.initial: {name!r} in {path} is not finite")
+        chosen[name] = tensor.to(torch.float32)
+    rest = [n for n in tensors if n not in layout.shapes and _OWN + n not in layout.shapes]
+    if rest:
+        log.info("model.initial: %d of %d tensors are not used", len(rest), len(tensors))
+    return chosen

@@ -1,0 +1,73 @@
+"""Before the first round: a plug-in's merge is tried on made-up updates."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.errors import UserError
+from fedjoint.randomness import Purpose, generator
+from fedjoint.server.roster import Roster
+from fedjoint.server.run import Run
+from fedjoint.server.strategy import MergeError, checked_merge, make_strategy
+from fedjoint.server.updates import Updates
+
+_MOST = 1 << 25  # numbers in the updates that are made up
+
+#: What is wrong however many clients there are.
+_ALWAYS = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
+
+
+def try_merge(run: Run) -> None:
+    """Have a strategy like the run's merge made-up updates of the clients of a round.
+
+    Nothing of that is kept. Built-in strategies are not tried. A merge that refuses these updates
+    may take others, and one that reads what the local method sends is tried in the first round.
+
+    Raises:
+        UserError: the merge is wrong in itself; no client has trained yet.
+    """
+    if ":" not in run.config.strategy.name:
+        return
+    roster, config = run.roster, run.config
+    chosen = roster.people.sample(config.seed, 1, config.strategy.fraction)
+    rows = min(len(chosen), max(2, _MOST // max(1, roster.layout.parameters.size)))
+    try:
+        checked_merge(
+            make_strategy(config), _made_up(roster, chosen[:rows], config.seed, run.parameters)
+        )
+    except MergeError as error:
+        if rows == len(chosen) or isinstance(error.__cause__, (*_ALWAYS, MergeError)):
+            raise UserError(f"before the first round: {error}") from error
+    except UserError:
+        pass
+
+
+class _AbsentError(UserError):
+    """A merge asked for what the local method sends."""
+
+
+class _Absent(dict[str, Tensor]):
+    def __missing__(self, name: str) -> Tensor:
+        raise _AbsentError(name)
+
+
+def _made_up(roster: Roster, chosen: np.ndarray, seed: int, backbone: Tensor) -> Updates:
+    people, count = roster.people, len(chosen)
+    rng = generator(seed, Purpose.MERGE, "trial")
+    matrix = rng.standard_normal((count, len(backbone)), np.float32) * 1e-3
+    sizes = torch.from_numpy(people.sizes[chosen])
+    return Updates(
+        matrix=torch.from_numpy(matrix),
+        weights=(sizes / sizes.sum()).float(),
+        examples=sizes,
+        clients=torch.from_numpy(people.ids[chosen]),
+        tasks=torch.from_numpy(people.tasks[chosen]),
+        task_names=tuple(task.name for task in roster.tasks),
+        steps=torch.ones(count, dtype=torch.int64),
+        backbone=backbone,
+        layout=roster.layout.parameters,
+        round=1,
+        extras=_Absent(),
+    )

@@ -1,0 +1,58 @@
+"""What goes wrong in a run, each reason said once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+
+from fedjoint._util.wording import who
+from fedjoint.runs.record import Failure, RoundRecord
+from fedjoint.server.callbacks import Callback
+
+log = logging.getLogger("fedjoint")
+
+
+class Troubles(Callback):
+    """Says who failed and why, why a merge was left out, why clients train one by one: once each.
+
+    A reason that was said is not said again for others, or in later rounds; a run's records have
+    all of it.
+    """
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        log.warning("%s", text)
+
+    def after_round(self, record: RoundRecord) -> None:
+        for reason, text in _reasons(record):
+            if reason not in self._said:
+                self._said.add(reason)
+                self.say(text)
+
+
+def _reasons(record: RoundRecord) -> Iterator[tuple[str, str]]:
+    at, clients = f"round {record.round}", record.clients
+    if record.fallback:
+        yield record.fallback, f"clients train one by one: {record.fallback}"
+    for reason, whom in by_reason(clients.failed):
+        yield reason, f"{at}: {whom}: {reason}"
+    for reason, whom in by_reason(clients.unevaluated):
+        yield reason, f"{at}: {whom}: evaluation: {reason}"
+    if record.kept:
+        yield record.kept, f"{at}: the previous backbone is kept: {record.kept}"
+    if record.evaluation and clients.untrained:
+        why = "not in the metrics, as they have not trained yet"
+        yield why, f"{at}: {clients.untrained} clients are {why}"
+
+
+def by_reason(failures: Iterable[Failure]) -> Iterator[tuple[str, str]]:
+    """Yield each reason, and whom it concerns: the first, and how many others."""
+    whom: dict[str, list[Failure]] = {}
+    for failure in failures:
+        whom.setdefault(failure.reason, []).append(failure)
+    for reason, (first, *others) in whom.items():
+        more = f" and {len(others)} others" if others else ""
+        yield reason, who(first.client, first.name or first.node) + more
