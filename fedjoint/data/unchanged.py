@@ -9,7 +9,7 @@ from fedjoint.data.fingerprint import fingerprint
 from fedjoint.errors import UserError
 
 #: Stands for a client in place of an id: the examples that every client is measured on.
-CENTRAL = -1
+EVERYONE = -1
 
 
 def check_unchanged(
@@ -30,7 +30,7 @@ def check_unchanged(
         UserError: a client's have changed, or it is there no more; the line names it.
     """
     for client, before in known.items():
-        if client == CENTRAL:
+        if client == EVERYONE:
             now = central_fingerprint(central) if central is not None else None
         else:
             place = client if places is None else places.get(client, len(data.sizes))
@@ -46,7 +46,7 @@ def central_fingerprint(central: Examples) -> str:
 
 def changed(client: int) -> UserError:
     """Return the error for a client whose data are not what they were."""
-    whose = "that every client is measured on" if client == CENTRAL else f"of client {client}"
+    whose = "that every client is measured on" if client == EVERYONE else f"of client {client}"
     return UserError(
         f"the data {whose} are not those that the run was made from; bring those back, "
         "or start a new run"

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.data.fingerprint import fingerprint
-from fedjoint.data.unchanged import CENTRAL, central_fingerprint, changed
+from fedjoint.data.unchanged import EVERYONE, central_fingerprint, changed
 from fedjoint.node.store import StateStore
 
 
@@ -52,7 +52,7 @@ class WatchedFederation:
         Raises:
             UserError: they are not what they were.
         """
-        self._compare(CENTRAL, central_fingerprint(central))
+        self._compare(EVERYONE, central_fingerprint(central))
 
     def flush(self) -> None:
         """Keep the fingerprints of the clients that nobody had loaded before."""

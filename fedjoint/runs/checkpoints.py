@@ -71,10 +71,11 @@ def load_checkpoint(path: Path, run: str) -> Checkpoint:
 
 
 def _ledger(tensors: dict[str, Tensor], round: int) -> Ledger:
-    if tensors.keys() != {"clients", "rounds"}:
+    if tensors.keys() != Ledger().tensors().keys():
         raise DamagedError("it says not which round of each client counts")
     clients, rounds = tensors["clients"], tensors["rounds"]
-    sound = clients.dtype == rounds.dtype == torch.int64 and clients.shape == rounds.shape
+    sound = clients.dtype == rounds.dtype == torch.int64
+    sound &= clients.shape == rounds.shape == tensors["losses"].shape
     if not sound or not (clients.diff() > 0).all() or not ((rounds > 0) & (rounds <= round)).all():
         raise DamagedError("it counts rounds of clients that there cannot be")
     return Ledger.from_tensors(tensors)

@@ -60,7 +60,7 @@ class Ledger:
     def only(self, clients: np.ndarray) -> Ledger:
         """Return the part of ``clients``."""
         here = np.isin(self.clients, clients)
-        return Ledger(self.clients[here], self.rounds[here])
+        return Ledger(self.clients[here], self.rounds[here], self.losses[here])
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint keeps, for ``Ledger.from_tensors``."""

@@ -342,7 +342,9 @@ def start(path):
     run = RunDir(path)
     saved, counted = run.latest(), run.latest().ledger
     states = run.states.read(counted.clients.tolist(), counted.rounds.tolist())
-    return repr((saved, sorted(states.items()), run.records()[: saved.round], run.config()))
+    tensors = [saved.backbone, saved.state, counted.tensors(), *states.values()]
+    numbers = [{name: t.tolist() for name, t in sorted(part.items())} for part in tensors]
+    return repr((sorted(states), numbers, run.records()[: saved.round], run.config()))
 
 
 def starts(made, copied):
