@@ -95,7 +95,21 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         tasks, data, example = source.build(config.data, config.seed, ids)
         backbone = Backbone(config.model.backbone, source.inputs(example))
         problem = Problem(tasks, backbone, data, example)
-    return replace(problem, tasks=with_metrics(problem.tasks, config.metrics))
+    return replace(problem, tasks=with_settings(problem.tasks, config))
+
+
+def with_settings(tasks: Sequence[Task], config: Config) -> list[Task]:
+    """Return ``tasks`` with the metrics and the scales of targets that ``config`` names.
+
+    Raises:
+        UserError: there is no such task, metric or scale, or an option is wrong.
+    """
+    scales = config.data.target_scale
+    for name in scales:
+        if name not in [task.name for task in tasks]:
+            raise choose("task in data.target_scale", name, [task.name for task in tasks])
+    scaled = [replace(task, scale=scales.get(task.name, task.scale)) for task in tasks]
+    return with_metrics(scaled, config.metrics)
 
 
 def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, Plugin]) -> list[Task]:

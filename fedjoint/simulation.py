@@ -15,7 +15,7 @@ from fedjoint.config.section import Plugin, Section
 from fedjoint.data.unchanged import check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
-from fedjoint.problem import Problem, build_problem, with_metrics
+from fedjoint.problem import Problem, build_problem, with_settings
 from fedjoint.registry import anchored
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
@@ -173,4 +173,4 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
         )
-    return replace(problem, tasks=with_metrics(problem.tasks, config.metrics))
+    return replace(problem, tasks=with_settings(problem.tasks, config))

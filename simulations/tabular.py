@@ -21,13 +21,10 @@ from ._script import progress, script, show
 
 TASKS = (
     fedjoint.Task("malignant", "multiclass", 2),
-    fedjoint.Task("texture", "regression", 1),
-    fedjoint.Task("concavity", "regression", 1),
+    # Mean and standard deviation over all patients: constants, so that clinics scale alike.
+    fedjoint.Task("texture", "regression", 1, scale=(25.68, 6.141)),
+    fedjoint.Task("concavity", "regression", 1, scale=(0.2722, 0.2085)),
 )
-
-# Mean and standard deviation over all patients: constants, so that clinics scale alike.
-TEXTURE = (25.68, 6.141)
-CONCAVITY = (0.2722, 0.2085)
 
 
 def config() -> dict[str, Any]:
@@ -70,16 +67,11 @@ class Patients(fedjoint.Source):
         inputs = [name for name in found.feature_names if not name.startswith("worst")]
         y = {
             "malignant": torch.from_numpy((found.target == 0).astype(np.int64)),
-            "texture": _target(values["worst texture"], TEXTURE),
-            "concavity": _target(values["worst concavity"], CONCAVITY),
+            "texture": torch.from_numpy(values["worst texture"][:, None]),
+            "concavity": torch.from_numpy(values["worst concavity"][:, None]),
         }
         x = torch.from_numpy(np.stack([values[name] for name in inputs], 1))
         return fedjoint.Dataset(TASKS, fedjoint.Examples(x, y))
-
-
-def _target(values: np.ndarray, scale: tuple[float, float]) -> torch.Tensor:
-    mean, deviation = scale
-    return torch.from_numpy((values[:, None] - mean) / deviation).float()
 
 
 if __name__ == "__main__":

@@ -45,6 +45,12 @@ class DataConfig(Section):
     outputs: dict[str, int] = Field(
         {}, description="task -> number of classes, labels or targets; default: as in the data"
     )
+    target_scale: dict[str, Literal["own", "none"] | list[float | list[float]]] = Field(
+        {},
+        description="task of regression -> how its targets are scaled in training: own, by each "
+        "client's training examples; [mean, deviation] that all agree on; or none. Metrics and "
+        "predictions have the targets' own units. Default: as the task has it, which is own",
+    )
     valid_fraction: float = Field(
         0.1,
         ge=0,

@@ -158,7 +158,10 @@ class StrategyConfig(Plugin):
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
     min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")
     timeout: float = Field(
-        3600.0, gt=0, le=1e8, description="seconds to wait for a round's replies"
+        3600.0,
+        gt=0,
+        le=1e8,
+        description="seconds that a node has for a round; a late client fails",
     )
     compression: CompressionConfig = CompressionConfig()
 
@@ -182,6 +185,12 @@ class DiagnosticsConfig(Section):
     """Conflict diagnostics."""
 
     every: int = Field(1, ge=0, description="rounds between diagnostics; 0: never")
+    within_every: int = Field(
+        5,
+        ge=0,
+        description="rounds between measurements of how the tasks of one client conflict, on up "
+        "to evaluate.batch_size of its training examples; 0: never",
+    )
     clients: int = Field(64, ge=2, description="most clients compared, drawn anew every round")
     reference: str | None = Field(
         None,

@@ -22,6 +22,10 @@ from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import check_whole
+from fedjoint.training.targets import Scale
+
+#: the mean and the scale of the targets, where a model has them
+Units = tuple[Tensor, Tensor] | None
 
 
 def export(
@@ -75,7 +79,7 @@ def export(
         raise choose("task", task, tasks)
     places = {id: place for place, id in enumerate(ids or range(len(problem.data.sizes)))}
     people = PersonalModels(run, whole, config, problem, kept, places)
-    weights, whose, how = _weights(people, task, client)
+    weights, units, whose, how = _weights(people, task, client)
     joint = people.trainer.model
     joint.load_state_dict(weights)
     source = make_source(config.data.source) if described else Source()
@@ -106,30 +110,32 @@ def export(
         ),
     )
     numbers = (scaling.mean, scaling.scale) if scaling else None
-    return Exported(TaskModel(backbone, head, numbers).eval(), card, problem.example)
+    return Exported(TaskModel(backbone, head, numbers, units).eval(), card, problem.example)
 
 
 def _weights(
     people: PersonalModels, task: str, client: int | None
-) -> tuple[dict[str, Tensor], list[int], str]:
-    """Return the joint model's tensors, whose they are, and how they were made."""
+) -> tuple[dict[str, Tensor], Units, list[int], str]:
+    """Return the joint model's tensors, the targets' units, whose and how they were made."""
     holders = people.holders(task)
     if not holders:
         raise UserError(f"no client whose state is here has trained {task!r}")
     some = ", ".join(map(str, holders[:20])) + (", ..." if len(holders) > 20 else "")
     if client is None:
-        weights = _mean(people, task, holders, some)
+        weights, units = _mean(people, task, holders, some)
         how = "the shared backbone and the mean of the clients' heads, by training examples"
-        return weights, holders, how
+        return weights, units, holders, how
     if client in holders:
-        return people.model(client, task).weights, [client], f"the model of client {client}"
+        own = people.model(client, task)
+        units = own.scale and (own.scale.mean.float(), own.scale.deviation.float())
+        return own.weights, units, [client], f"the model of client {client}"
     raise UserError(f"client {client} has not trained {task!r}; those that have are {some}")
 
 
 def _mean(
     people: PersonalModels, task: str, holders: Sequence[int], some: str
-) -> dict[str, Tensor]:
-    """Average the heads over one backbone."""
+) -> tuple[dict[str, Tensor], Units]:
+    """Average the heads, as they predict in the targets' units, over one backbone."""
     prefix = f"heads.{task}."
     head = people.trainer.model.heads[task]
     if not isinstance(head, nn.Linear) and head.state_dict():
@@ -139,13 +145,13 @@ def _mean(
         )
     first: dict[str, Tensor] = {}
     total: dict[str, Tensor] = {}
-    examples = 0
+    examples, offset = 0, None
     for client in holders:
         own = people.model(client, task)
         first = first or own.weights
         for name, tensor in own.weights.items():
             if name.startswith(prefix):
-                total[name] = total.get(name, 0) + own.examples * tensor.double()
+                total[name] = total.get(name, 0) + own.examples * _in_units(tensor, own.scale)
             # Integers count batches; no output depends on them.
             elif (
                 name.startswith("backbone.")
@@ -158,7 +164,20 @@ def _mean(
                     f"no sense; choose a client with --client: {some}"
                 )
         examples += own.examples
-    return first | {name: (tensor / examples).float() for name, tensor in total.items()}
+        if own.scale is not None:
+            offset = (0 if offset is None else offset) + own.examples * own.scale.mean
+    weights = first | {name: (tensor / examples).float() for name, tensor in total.items()}
+    if offset is None:
+        return weights, None
+    mean = (offset / examples).float()
+    return weights, (mean, torch.ones_like(mean))
+
+
+def _in_units(tensor: Tensor, scale: Scale | None) -> Tensor:
+    """Return a linear head's weight or bias ``[outputs, ...]``, for targets less the mean."""
+    if scale is None:
+        return tensor.double()
+    return tensor.double() * scale.deviation.view(-1, *[1] * (tensor.ndim - 1))
 
 
 def _head(make: Any) -> Literal["linear", "fixed", "own"]:

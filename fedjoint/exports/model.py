@@ -36,10 +36,16 @@ class TaskModel(nn.Module):
         backbone: inputs to features.
         head: features to outputs.
         scaling: mean and scale of the inputs, ``(x - mean) / scale``; None: as they are.
+        units: mean and scale of the targets, ``[outputs]``: the head's output times the scale plus
+            the mean is what is predicted; None: the head predicts the targets as they are.
     """
 
     def __init__(
-        self, backbone: nn.Module, head: nn.Module, scaling: tuple[Tensor, Tensor] | None = None
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        scaling: tuple[Tensor, Tensor] | None = None,
+        units: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
@@ -47,11 +53,18 @@ class TaskModel(nn.Module):
         self.scale: Tensor | None
         self.register_buffer("mean", scaling[0] if scaling else None)
         self.register_buffer("scale", scaling[1] if scaling else None)
+        self.target_mean: Tensor | None
+        self.target_scale: Tensor | None
+        self.register_buffer("target_mean", units[0] if units else None)
+        self.register_buffer("target_scale", units[1] if units else None)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mean is not None and self.scale is not None:
             x = (x - self.mean) / self.scale
-        return self.head(self.backbone(x))
+        output = self.head(self.backbone(x))
+        if self.target_mean is not None and self.target_scale is not None:
+            output = output * self.target_scale + self.target_mean
+        return output
 
 
 class Target(Section):
@@ -190,10 +203,17 @@ def load(folder: Path, card: Card) -> TaskModel:
     example = torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
     backbone = Backbone(card.backbone.backbone, inputs)
     joint = build_model(backbone, [task], example, norm=card.backbone.norm, seed=0)
-    scaling = (tensors["mean"], tensors["scale"]) if {"mean", "scale"} <= tensors.keys() else None
-    model = TaskModel(joint.backbone, joint.heads[target.name], scaling)
+    scaling, units = (_pair(tensors, *names) for names in (_SCALING, _UNITS))
+    model = TaskModel(joint.backbone, joint.heads[target.name], scaling, units)
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
         raise UserError(f"{path}: its tensors do not fit {CARD}; export again") from None
     return model.eval()
+
+
+_SCALING, _UNITS = ("mean", "scale"), ("target_mean", "target_scale")
+
+
+def _pair(tensors: dict[str, Tensor], mean: str, scale: str) -> tuple[Tensor, Tensor] | None:
+    return (tensors[mean], tensors[scale]) if {mean, scale} <= tensors.keys() else None

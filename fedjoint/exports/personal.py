@@ -21,6 +21,7 @@ from fedjoint.runs.states import States
 from fedjoint.runs.whole import Whole
 from fedjoint.server.strategy import checked_broadcast, local_method, make_strategy
 from fedjoint.training.method import make_method
+from fedjoint.training.targets import Scale
 from fedjoint.training.trainer import Trainer
 
 
@@ -31,10 +32,12 @@ class Personal:
     Attributes:
         examples: the client's training examples that are labelled for the task.
         weights: tensors of the joint model, by name; the heads are those of its tasks.
+        scale: of the task's targets; None: the head predicts them as they are.
     """
 
     examples: int
     weights: dict[str, Tensor]
+    scale: Scale | None = None
 
 
 class PersonalModels:
@@ -161,4 +164,5 @@ class PersonalModels:
                 )
             weights[name] = tensor
         examples = int(is_known(cohort.train.y[task][0]).sum())
-        return Personal(examples, weights)
+        scale = cohort.scales.get(task)
+        return Personal(examples, weights, scale and Scale(*(part[0] for part in scale)))

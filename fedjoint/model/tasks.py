@@ -20,6 +20,7 @@ from fedjoint.model.metric import Metric, make_metric
 from fedjoint.model.metrics.accuracy import accuracy
 from fedjoint.model.metrics.micro_f1 import micro_f1
 from fedjoint.model.metrics.r2 import r2
+from fedjoint.model.scale import TargetScale, checked_scale
 
 # kind -> default loss, default metric
 KINDS: dict[str, tuple[Loss, Metric]] = {
@@ -44,10 +45,15 @@ class Task:
             is missing; by default the kind's. It runs under ``torch.func.vmap``. A loss of
             ``torch.nn`` with a ``reduction`` is made one.
         metric: what is reported, or its registered name; by default accuracy, micro F1 or R2.
+        scale: of a regression's targets in training; metrics and predictions have the targets' own
+            units. ``own``: each client subtracts the mean of its training examples and divides by
+            their deviation. ``(mean, deviation)``, each a number or one per output: all clients
+            use these. ``none``: targets are learnt as they are. By default ``own``, and ``none``
+            where the loss is not the kind's or the head has nothing to learn.
 
     Raises:
-        UserError: the kind or the metric is unknown, ``outputs`` is too small, PyTorch cannot have
-            a head of that name, or the loss or the metric is none.
+        UserError: the kind, the metric or the scale is unknown, ``outputs`` is too small, PyTorch
+            cannot have a head of that name, or the loss or the metric is none.
     """
 
     name: str
@@ -56,6 +62,7 @@ class Task:
     head: Callable[[int], nn.Module] | None = None
     loss: Loss | None = None
     metric: Metric | str | None = None
+    scale: TargetScale | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -82,6 +89,10 @@ class Task:
             raise UserError(
                 f"the metric of task {self.name!r} is {type(self.metric).__name__}: give a "
                 "fedjoint.Metric, or a name of fedjoint list metrics"
+            )
+        if self.scale is not None:
+            object.__setattr__(
+                self, "scale", checked_scale(self.name, self.kind, self.outputs, self.scale)
             )
 
     def make_head(self, features: int) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedjoint.data.base import SHARED
 from fedjoint.node.jobs import Jobs, Members, Start
+from fedjoint.node.turns import Turns
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import EvaluateRequest
@@ -33,6 +34,7 @@ class Evaluation:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs, self._trainer = jobs, jobs.trainer
         self._drawing = Drawing(jobs.trainer.device)
+        self._turns = Turns(jobs, jobs.trainer.config.strategy.timeout)
 
     def run(self, request: EvaluateRequest, start: Start) -> EvaluateReply:
         """Sum the metrics' statistics over the clients of each block.
@@ -47,27 +49,22 @@ class Evaluation:
         began, tasks = time.perf_counter(), self._trainer.problem.tasks
         values = np.full((len(request.asked.clients), len(tasks)), np.nan, np.float32)
         failed: list[ClientFailure] = []
-        sums: dict[str, list[Tensor]] = {}
-        blocks: dict[str, list[int]] = {}
-        evaluate = partial(self._evaluate, start)
-        for block, chunks in self._jobs.blocks(request.asked, request.rounds):
-            totals: dict[str, Tensor] = {}
-            for chunk in chunks:
-                for members, (each, good) in self._jobs.attempt(evaluate, chunk, failed):
-                    rows = good.numpy()
-                    failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~rows].tolist()]
-                    values[members.rows[rows]] = self._values(each)[rows]
-                    for name, own in each.items():
-                        totals[name] = totals.get(name, 0) + own[good].sum(0)
-            for name, total in totals.items():
-                sums.setdefault(name, []).append(total)
-                blocks.setdefault(name, []).append(block)
+        sums: dict[str, dict[int, Tensor]] = {}
+        work = self._jobs.divide(request.asked, request.rounds)
+        for turn in self._turns.run(work, partial(self._evaluate, start), failed):
+            (each, good), members = turn.result, turn.members
+            rows, block = good.numpy(), int(request.asked.blocks[turn.place])
+            failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~rows].tolist()]
+            values[members.rows[rows]] = self._values(each)[rows]
+            for name, own in each.items():
+                totals = sums.setdefault(name, {})
+                totals[block] = totals.get(block, 0) + own[good].sum(0)
         return EvaluateReply(
             tasks=tuple(task.name for task in tasks),
             failed=tuple(failed),
             seconds=time.perf_counter() - began,
-            sums={name: torch.stack(parts) for name, parts in sums.items()},
-            blocks={name: np.array(ids) for name, ids in blocks.items()},
+            sums={name: torch.stack(list(totals.values())) for name, totals in sums.items()},
+            blocks={name: np.array(list(totals)) for name, totals in sums.items()},
             values=values,
         )
 

@@ -58,8 +58,8 @@ class Members:
     steps: np.ndarray | None = None
     rates: np.ndarray | None = None
 
-    def part(self, at: slice) -> Members:
-        """Return some of them."""
+    def at(self, at: slice | np.ndarray) -> Members:
+        """Return those at some positions."""
         steps, rates = (own if own is None else own[at] for own in (self.steps, self.rates))
         return Members(self.rows[at], self.ids[at], self.rounds[at], steps, rates)
 
@@ -79,8 +79,8 @@ class Jobs:
         self.trainer, self.state, self._places = trainer, state, places
         self._logged: set[str] = set()  # one traceback for each reason
 
-    def blocks(self, asked: Asked, rounds: np.ndarray) -> Iterator[tuple[int, list[Members]]]:
-        """Yield the number of each block, and its clients as they form jobs.
+    def divide(self, asked: Asked, rounds: np.ndarray) -> Iterator[tuple[int, Members]]:
+        """Yield the clients of each job, block by block, with the block's place in the request.
 
         Raises:
             UserError: a client does not live here.
@@ -89,10 +89,10 @@ class Jobs:
             np.arange(len(asked.clients)), asked.clients, rounds, asked.steps, asked.rates
         )
         start = 0
-        for block, size in zip(asked.blocks.tolist(), asked.sizes.tolist(), strict=True):
-            members = everyone.part(slice(start, start + size))
-            parts = self.trainer.chunks(self._positions(members.ids))
-            yield block, [members.part(part) for part in parts]
+        for place, size in enumerate(asked.sizes.tolist()):
+            members = everyone.at(slice(start, start + size))
+            for part in self.trainer.chunks(self._positions(members.ids)):
+                yield place, members.at(part)
             start += size
 
     def job(self, members: Members, start: Start, shared: Tensor) -> Job:
@@ -141,7 +141,7 @@ class Jobs:
                 log.exception("clients %s failed", members.ids.tolist())
             if len(members.ids) > 1:
                 for row in range(len(members.ids)):
-                    yield from self.attempt(act, members.part(slice(row, row + 1)), failed)
+                    yield from self.attempt(act, members.at(slice(row, row + 1)), failed)
                 return
             failed.append(ClientFailure(int(members.ids[0]), why))
         else:

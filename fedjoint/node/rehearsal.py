@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fedjoint._util.limit import LateError, limited
 from fedjoint.data.base import Client
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
@@ -108,7 +109,8 @@ def _few(trainer: Trainer, place: int) -> Cohort:
 
     class First:
         def client(self, index: int) -> Client:
-            data = problem.data.client(index)
+            with limited(trainer.config.strategy.timeout):
+                data = problem.data.client(index)
             splits = (data.train, data.valid, data.test)
             return Client(*(part.take(torch.arange(min(size, len(part)))) for part in splits))
 
@@ -119,6 +121,11 @@ def _few(trainer: Trainer, place: int) -> Cohort:
         )
     except UserError as error:
         raise _DataError(str(error)) from error
+    except LateError:
+        limit = trainer.config.strategy.timeout
+        raise _DataError(
+            f"the data of client {place} did not come within strategy.timeout = {limit:g} s"
+        ) from None
 
 
 def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:

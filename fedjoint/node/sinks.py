@@ -26,19 +26,25 @@ class Sink:
     sample: np.ndarray | None = None
 
     def add(
-        self, rows: np.ndarray, good: np.ndarray, update: Tensor, payload: Mapping[str, Tensor]
+        self,
+        block: int,
+        rows: np.ndarray,
+        good: np.ndarray,
+        update: Tensor,
+        payload: Mapping[str, Tensor],
     ) -> None:
-        """Take the updates of a few clients of the block at hand.
+        """Take the updates of a few clients of a block.
 
         Args:
+            block: its place in the request.
             rows: ``[c]`` the clients' places in the request.
             good: ``[c]`` bool, whose updates are finite.
             update: ``[c, P + B]``.
             payload: what is to be sent instead of the P parameters, where updates are compressed.
         """
 
-    def end(self) -> None:
-        """End the block at hand."""
+    def close(self) -> None:
+        """Hear that nothing else comes."""
 
     def payload(self) -> dict[str, Tensor]:
         """Return the compressed updates of the clients that trained."""
@@ -54,7 +60,12 @@ class Rows(Sink):
         self._moved = self.buffers = np.zeros((clients, layout.size - self._size), np.float32)
 
     def add(
-        self, rows: np.ndarray, good: np.ndarray, update: Tensor, payload: Mapping[str, Tensor]
+        self,
+        block: int,
+        rows: np.ndarray,
+        good: np.ndarray,
+        update: Tensor,
+        payload: Mapping[str, Tensor],
     ) -> None:
         self._out[rows] = update[:, : self._size].cpu().numpy()
         self._moved[rows] = update[:, self._size :].cpu().numpy()
@@ -65,21 +76,30 @@ class Sums(Sink):
 
     def __init__(self, request: TrainRequest, layout: Layout, device: torch.device) -> None:
         size, blocks = layout.parameters.size, len(request.asked.blocks)
-        self._size, self._block, self._device = size, 0, device
+        self._size, self._device = size, device
         self._weights, self._sampled = request.asked.weights, request.sampled
         self._seats = request.sampled.cumsum() - 1
         self._out = self.rows = np.zeros((blocks, size), np.float32)
         self._moved = self.buffers = np.zeros((blocks, layout.size - size), np.float32)
         self._few = self.sample = np.zeros((int(request.sampled.sum()), size), np.float32)
-        self._clear()
+        self._masses = np.zeros(blocks)
+        self._clear(0)
 
-    def _clear(self) -> None:
+    def _clear(self, block: int) -> None:
         self._total = torch.zeros(self._size + self._moved.shape[1], device=self._device)
-        self._mass = 0.0
+        self._mass, self._block = 0.0, block
 
     def add(
-        self, rows: np.ndarray, good: np.ndarray, update: Tensor, payload: Mapping[str, Tensor]
+        self,
+        block: int,
+        rows: np.ndarray,
+        good: np.ndarray,
+        update: Tensor,
+        payload: Mapping[str, Tensor],
     ) -> None:
+        if block != self._block:
+            self.close()
+            self._clear(block)
         weights = torch.from_numpy(np.where(good, self._weights[rows], 0)).float()
         weights = weights.to(self._device)
         self._total += weights @ (update if good.all() else update.nan_to_num())
@@ -89,12 +109,16 @@ class Sums(Sink):
             own = update[torch.from_numpy(few).to(self._device), : self._size]
             self._few[self._seats[rows[few]]] = own.cpu().numpy()
 
-    def end(self) -> None:
-        if self._mass > 0:
-            mean = (self._total / self._mass).cpu().numpy()
-            self._out[self._block], self._moved[self._block] = np.split(mean, [self._size])
-        self._block += 1
-        self._clear()
+    def close(self) -> None:
+        if not self._mass > 0:
+            return
+        at = self._block
+        mean = (self._total / self._mass).cpu().numpy()
+        if self._masses[at]:  # clients of the block that were late come after other blocks
+            before = np.concatenate([self._out[at], self._moved[at]])
+            mean = np.average([before, mean], 0, [self._masses[at], self._mass])
+        self._masses[at] += self._mass
+        self._out[at], self._moved[at] = np.split(mean, [self._size])
 
 
 class Compressed(Sink):
@@ -104,16 +128,28 @@ class Compressed(Sink):
         self._size = layout.parameters.size
         self._moved = self.buffers = np.zeros((clients, layout.size - self._size), np.float32)
         self._parts: dict[str, list[Tensor]] = {}
+        self._rows: list[np.ndarray] = []
 
     def add(
-        self, rows: np.ndarray, good: np.ndarray, update: Tensor, payload: Mapping[str, Tensor]
+        self,
+        block: int,
+        rows: np.ndarray,
+        good: np.ndarray,
+        update: Tensor,
+        payload: Mapping[str, Tensor],
     ) -> None:
         self._moved[rows] = update[:, self._size :].cpu().numpy()
+        self._rows.append(rows[good])
         for name, values in payload.items():
             self._parts.setdefault(name, []).append(values)
 
     def payload(self) -> dict[str, Tensor]:
-        return {name: torch.cat(parts) for name, parts in self._parts.items()}
+        if not self._rows:
+            return {}
+        order = torch.from_numpy(np.argsort(np.concatenate(self._rows)))
+        return {
+            name: torch.cat(parts)[order.to(parts[0].device)] for name, parts in self._parts.items()
+        }
 
 
 def make_sink(

@@ -26,6 +26,7 @@ from fedjoint.server.population import Population, assign, makespan
 
 log = logging.getLogger("fedjoint.server.roster")
 
+_START = 86_400.0  # seconds that a simulated node has to load its data and try its clients
 _QUERY = 120.0  # seconds that a deployed node has to say who it is
 _PATIENCE = 10.0  # how many times as long as it took, until it is asked again
 
@@ -124,9 +125,8 @@ class Roster:
             self._know()
 
     def _ask(self, grid: Grid, new: list[int], header: Header) -> None:
-        limit = self.config.strategy.timeout
-        if self.deployed:
-            limit = min(limit, _QUERY)
+        # A simulated node may take long to load data; if it dies, its error is the answer.
+        limit = _QUERY if self.deployed else _START
         content = QueryRequest(header, initial=not self.initial).pack()
         asked = [Message(content, node, QUERY, ttl=limit) for node in new]
         began, silent, found = time.monotonic(), set(new), {}

@@ -39,6 +39,8 @@ from fedjoint.server.strategy import (
     local_method,
 )
 
+_GRACE = 5.0  # seconds that a node's reply may take, beyond what its clients may
+
 
 @dataclass
 class Run:
@@ -154,6 +156,7 @@ class Run:
                     rounds=self.ledger.of(share.clients),
                     sampled=plan.sampled(node),
                     reduce=plan.reduce,
+                    within=plan.within,
                 ).pack()
                 for node, share in plan.asked.items()
             },
@@ -180,7 +183,8 @@ class Run:
         return self._send(PERSIST, dict.fromkeys(self.roster.nodes, content))
 
     def _send(self, kind: str, contents: Mapping[int, RecordDict]) -> Iterable[Message]:
-        timeout = self.config.strategy.timeout
+        # The node keeps to the limit; a little later, it is the node that is lost.
+        timeout = 1.1 * self.config.strategy.timeout + _GRACE
         sent = [Message(content, node, kind, ttl=timeout) for node, content in contents.items()]
         return self.grid.send_and_receive(sent, timeout=timeout)
 

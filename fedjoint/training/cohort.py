@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from fedjoint.data.base import SPLITS, Client, Examples, Federation
 from fedjoint.data.dataset import is_known
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
+from fedjoint.training.targets import Rules, Scale, own_scale, stacked
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Cohort:
     Attributes:
         clients: ``[clients]`` int64 ids.
         tasks: their tasks, in the order of the problem's.
-        train, valid, test: their examples.
+        train, valid, test: their examples, targets in their own units.
+        scales: task -> how its targets are scaled; a task that is not there is learnt as it is.
     """
 
     clients: np.ndarray
@@ -79,6 +81,13 @@ class Cohort:
     train: Stack
     valid: Stack
     test: Stack
+    scales: dict[str, Scale] = field(default_factory=dict)
+
+    @cached_property
+    def learnt(self) -> Stack:
+        """The training examples with targets as they are learnt."""
+        targets = {n: scale.learnt(self.train.y[n]) for n, scale in self.scales.items()}
+        return replace(self.train, y={**self.train.y, **targets}) if targets else self.train
 
     def __len__(self) -> int:
         return len(self.clients)
@@ -86,7 +95,8 @@ class Cohort:
     @property
     def nbytes(self) -> int:
         """Bytes of all examples."""
-        return self.train.nbytes + self.valid.nbytes + self.test.nbytes
+        scaled = sum(self.train.y[name].nbytes for name in self.scales)
+        return self.train.nbytes + self.valid.nbytes + self.test.nbytes + scaled
 
     def client(self, row: int) -> Client:
         """Return the data of one client; memory is shared."""
@@ -102,6 +112,7 @@ def gather(
     clients: np.ndarray,
     known: Sequence[Client | None],
     device: torch.device,
+    rules: Rules | None = None,
 ) -> Cohort:
     """Stack the data of clients that all have the same tasks.
 
@@ -113,6 +124,7 @@ def gather(
         clients: ``[clients]``, their ids.
         known: their data, where it is on the device and checked already; else None.
         device: where to stack it.
+        rules: what scales the tasks' targets, see :mod:`fedjoint.training.targets`.
 
     Raises:
         UserError: a client's inputs or labels are missing, do not fit the model or their task, or
@@ -127,12 +139,18 @@ def gather(
                 _check_inputs(examples.x, example, f"client {client}, {split} inputs")
                 _check_labels(examples, tasks, f"client {client}")
         parts.append(part)
+    scales = {
+        name: stacked([rule or own_scale(part.train.y[name]) for part in parts], device)
+        for name, rule in (rules or {}).items()
+        if name in parts[0].train.y
+    }
     return Cohort(
         clients,
         tuple(tasks),
         stack([part.train for part in parts], tasks, device),
         stack([part.valid for part in parts], tasks, device),
         stack([part.test for part in parts], tasks, device),
+        scales,
     )
 
 

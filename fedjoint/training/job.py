@@ -123,7 +123,7 @@ class Job:
             UserError: a client has too few examples for any minibatch; or both ``steps`` and
                 ``epochs`` are given.
         """
-        data, device = self.cohort.train, self.shared.device
+        data, device = self.cohort.learnt, self.shared.device
         budget = self._budget(steps, epochs)
         if 0 < data.sizes.max() < self.least:
             raise UserError(
@@ -194,7 +194,7 @@ class Job:
 
     def loss(self, shared: Tensor) -> Tensor:
         """``[clients]``, what training minimises, of ``shared`` ``[clients, P]`` on its data."""
-        losses = self.measure({**self.layout.views(shared), **self.private}, self.cohort.train)
+        losses = self.measure({**self.layout.views(shared), **self.private}, self.cohort.learnt)
         state = {n: t for n, t in self.private.items() if n.startswith("balance.")}
         weights, known = self.weights(self.private), torch.ones_like(losses)
         return torch.vmap(self.balance.total)(losses, weights, state, known)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fedjoint._util.limit import uninterrupted
 from fedjoint.data.base import Client
 from fedjoint.training.cohort import Cohort
 
@@ -38,15 +39,19 @@ class Residents:
         key = tuple(places.tolist())
         if key not in self._cohorts:
             cohort = self._gather(places, clients, [self._client(place) for place in key])
-            for place in key:
-                self._leave(place)
-            self._cohorts[key], self._left[key] = cohort, len(key)
-            self._homes |= {place: (key, row) for row, place in enumerate(key)}
-            self._bytes += cohort.nbytes
+            with uninterrupted():
+                self._keep(key, cohort)
         self._cohorts.move_to_end(key)
+        return self._cohorts[key]
+
+    def _keep(self, key: tuple[int, ...], cohort: Cohort) -> None:
+        for place in key:
+            self._leave(place)
+        self._cohorts[key], self._left[key] = cohort, len(key)
+        self._homes |= {place: (key, row) for row, place in enumerate(key)}
+        self._bytes += cohort.nbytes
         while self._bytes > self._most and len(self._cohorts) > 1:
             self._forget(next(iter(self._cohorts)))
-        return self._cohorts[key]
 
     def _client(self, place: int) -> Client | None:
         if place not in self._homes:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint._util.limit import LateError, limited
 from fedjoint.config.schema import Config
 from fedjoint.data.base import CENTRAL, SPLITS, Client
 from fedjoint.errors import UserError
@@ -34,6 +35,8 @@ from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
+from fedjoint.training.targets import scaling_rules
+from fedjoint.training.within import Within, make_within
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
@@ -60,8 +63,10 @@ class Trainer:
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
+        self._within: dict[tuple[str, ...], Within] = {}
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
 
     @cached_property
@@ -100,9 +105,10 @@ class Trainer:
         """Return a few inputs to try the model on, of one client where that has any."""
         data, example = self.problem.data, self.problem.example
         try:
-            x = data.client(int((data.sizes > 1).argmax())).train.x[:_TRIED]
+            with limited(self.config.strategy.timeout):
+                x = data.client(int((data.sizes > 1).argmax())).train.x[:_TRIED]
             return torch.cat([x, example])
-        except Exception:  # a client's data may raise anything, and says so when it is trained
+        except (Exception, LateError):  # of a client's data, said when it is trained
             return example
 
     @cached_property
@@ -164,7 +170,9 @@ class Trainer:
         self, places: np.ndarray, clients: np.ndarray, known: Sequence[Client | None]
     ) -> Cohort:
         problem, tasks = self.problem, self.tasks(int(places[0]))
-        return gather(problem.data, tasks, problem.example, places, clients, known, self.device)
+        return gather(
+            problem.data, tasks, problem.example, places, clients, known, self.device, self.rules
+        )
 
     def job(
         self,
@@ -246,6 +254,33 @@ class Trainer:
             self._kernels[key] = balance, kernel, measure
         return self._kernels[key]
 
+    def within(self, job: Job) -> Tensor:
+        """Return how the tasks of each of the job's clients pull at the backbone they received.
+
+        Args:
+            job: of clients with several tasks, before it trains.
+
+        Returns:
+            ``[clients, tasks, tasks]`` float64 on the CPU, see :mod:`fedjoint.training.within`;
+            on the first ``evaluate.batch_size`` training examples.
+        """
+        tasks = job.cohort.tasks
+        key = tuple(task.name for task in tasks)
+        if key not in self._within:
+            parameters = self.layout.parameters.shapes.keys()
+            self._within[key] = make_within(
+                self.model,
+                tasks,
+                self.trainable & parameters,
+                batched=self.fallback is None,
+                precision=self.config.local.precision,
+            )
+        train, few = job.cohort.train, slice(self.config.evaluate.batch_size)
+        x, y = (train.x, train.y) if self.fallback is None else train.alone
+        weights = {**self.layout.views(job.shared), **job.private}
+        y = {name: labels[:, few] for name, labels in y.items()}
+        return self._within[key](weights, x[:, few], y).cpu()
+
     @torch.no_grad()
     def evaluate(
         self, cohort: Cohort, shared: Tensor, private: Tensors
@@ -270,7 +305,7 @@ class Trainer:
         self.model.eval()
         try:
             for split, stack in self._measured(cohort, names):
-                sums = self._statistics(cohort.tasks, names, stack, weights, finite)
+                sums = self._statistics(cohort, names, stack, weights, finite)
                 result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
         finally:
             self.model.train()
@@ -296,7 +331,7 @@ class Trainer:
 
     def _statistics(
         self,
-        tasks: tuple[Task, ...],
+        cohort: Cohort,
         names: list[str],
         stack: Stack,
         weights: Tensors,
@@ -313,12 +348,15 @@ class Trainer:
             else:
                 single = forward({n: t[0] for n, t in weights.items()}, x[0, at])
                 outputs = {n: o[None] for n, o in single.items()}
-            for task in tasks:
+            for task in cohort.tasks:
+                output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
-                finite &= outputs[task.name].flatten(1).isfinite().all(1)
+                finite &= output.flatten(1).isfinite().all(1)
                 labels = y[task.name][:, at].flatten(0, 1)
+                if scale is not None:
+                    output = scale.units(output)
                 # Metrics see [examples, outputs]; the padding's labels are missing.
-                found = task.metric_fn.statistics(outputs[task.name].flatten(0, 1), labels)
+                found = task.metric_fn.statistics(output.flatten(0, 1), labels)
                 each = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
                 sums[task.name] = sums.get(task.name, 0) + each
         return sums

@@ -21,8 +21,9 @@ TASKS = (
     Task("digit", "multiclass", 10),
     Task("parity", "multiclass", 2),  # odd: 1
     Task("loop", "multiclass", 2),  # the digit encloses an area: 0, 6, 8 and 9
-    Task("ink", "regression", 1),  # mean intensity
-    Task("centroid", "regression", 2),  # row and column of the intensity's centre of mass
+    # Mean intensity, and row and column of its centre of mass: scaled below, by constants.
+    Task("ink", "regression", 1, scale="none"),
+    Task("centroid", "regression", 2, scale="none"),
 )
 
 # Which tasks the clients have, in turn, unless data.task_mix says otherwise.

@@ -105,7 +105,10 @@ class FixedHead(nn.Module):
 def tasks(source: Synthetic) -> tuple[Task, ...]:
     """Return the tasks ``task0``, ``task1``, ..."""
     head = None if source.learned_heads else FixedHead
-    return tuple(Task(f"task{k}", "regression", 1, head=head) for k in range(source.tasks))
+    # Targets are of unit size as they are made.
+    return tuple(
+        Task(f"task{k}", "regression", 1, head=head, scale="none") for k in range(source.tasks)
+    )
 
 
 def directions(source: Synthetic, seed: int) -> np.ndarray:

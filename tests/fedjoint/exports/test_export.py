@@ -549,3 +549,44 @@ def test_one_clear_line(done, tmp_path, command, arguments, words):
     (line,) = errors.strip().splitlines()
     assert line.startswith("error: ") and all(word in line for word in words), line
     assert not list(tmp_path.iterdir())
+
+
+# Targets in units of their own
+
+
+@pytest.fixture
+def marks(tmp_path):
+    """Clients whose marks have means and deviations of their own, in the thousands."""
+    rng = np.random.default_rng(5)
+    rows = [
+        [f"s{c}", *x.tolist(), 1000 * (c + 1) + 300 * x[0] - 200 * x[1]]
+        for c in range(3)
+        for x in rng.normal(size=(30 + 10 * c, 2))
+    ]
+    file = table(tmp_path / "marks.csv", ["school", "a", "b", "mark"], rows)
+    source = plugin("csv", path=str(file), targets={"mark": "regression"}, client_column="school")
+    return run(tmp_path, rounds=8, data={"source": source, "partition": "natural"})
+
+
+def test_an_exported_model_predicts_in_the_targets_units(marks, tmp_path):
+    assert marks.metrics["test"]["mark"] > 0.9
+    assert pooled(marks) == pytest.approx(marks.metrics["test"], abs=1e-4)
+    data = unscaled(marks.config)
+    x = torch.cat([data.client(c).test.x for c in range(3)])
+    weights = torch.tensor([len(data.client(c).train) for c in range(3)])
+    with torch.no_grad():
+        outputs = [export(marks.path, "mark", client=c).model(x) for c in range(3)]
+        joint = export(marks.path, "mark")
+        assert all(o.mean().round(decimals=-3) == 1000 * (c + 1) for c, o in enumerate(outputs))
+        # Features are scaled by each client's own moments there, and here by the pooled ones.
+        scaled = [export(marks.path, "mark", client=c) for c in range(3)]
+        for own in scaled:
+            own.model.mean, own.model.scale = joint.model.mean, joint.model.scale
+        expected = sum(w * own.model(x) for w, own in zip(weights, scaled, strict=True))
+        torch.testing.assert_close(joint.model(x), expected / weights.sum())
+    write(joint, tmp_path / "out")
+    file = table(tmp_path / "x.csv", ["a", "b"], x.tolist())
+    columns, rows = predicting.predict(tmp_path / "out", file)
+    assert columns == ["mark"]
+    found = torch.tensor([[float(cell) for cell in row] for row in rows])
+    torch.testing.assert_close(found, joint.model(x).detach())

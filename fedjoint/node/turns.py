@@ -1,0 +1,113 @@
+"""In which order the clients of a request work, and how long they may take."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from fedjoint._util.limit import LateError, limited
+from fedjoint.node.jobs import Jobs, Members
+from fedjoint.protocol.reports import ClientFailure
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Turn(Generic[T]):
+    """What some clients did.
+
+    Attributes:
+        place: their block's place in the request.
+        members: the clients.
+        result: what doing it gave.
+        seconds: how long it took.
+    """
+
+    place: int
+    members: Members
+    result: T
+    seconds: float
+
+
+class Turns:
+    """Lets the clients of a request work, one job after the other, within the round's time.
+
+    A slow client must not cost the others their round. A job of several clients gets half of the
+    time that is left while others wait; if that is not enough, its clients come last, each on its
+    own. So do clients that were late in an earlier request.
+
+    Args:
+        jobs: divides the clients.
+        seconds: that a request may take, ``strategy.timeout``.
+    """
+
+    def __init__(self, jobs: Jobs, seconds: float) -> None:
+        self._jobs, self._seconds = jobs, seconds
+        self._late: Counter[int] = Counter()
+
+    def run(
+        self,
+        work: Iterable[tuple[int, Members]],
+        act: Callable[[Members], T],
+        failed: list[ClientFailure],
+    ) -> Iterator[Turn[T]]:
+        """Yield what ``act`` gives, in turns; the clients of a turn have one block.
+
+        Args:
+            work: the clients of each job, with their block's place in the request.
+            act: does it for some clients.
+            failed: is told of the clients that failed, or were late.
+        """
+        end = time.monotonic() + self._seconds
+        waiting = deque(self._in_order(work))
+        while waiting:
+            place, members = waiting.popleft()
+            began = time.monotonic()
+            left = end - began
+            if left <= 0:
+                failed += self._failures(members, "its turn did not come within")
+                continue
+            own: list[ClientFailure] = []
+            try:
+                with limited(left / 2 if waiting else left):
+                    results = list(self._jobs.attempt(act, members, own))
+            except LateError:
+                self._late.update(members.ids.tolist())
+                if waiting and len(members.ids) > 1:
+                    waiting.extend((place, one) for one in _each(members))
+                else:
+                    failed += self._failures(members, "it did not finish within")
+                continue
+            failed += own
+            seconds = (time.monotonic() - began) / max(1, len(results))
+            for client in members.ids.tolist() if self._late else ():
+                self._late.pop(client, None)
+            for part, result in results:
+                yield Turn(place, part, result, seconds)
+
+    def _in_order(self, work: Iterable[tuple[int, Members]]) -> Iterator[tuple[int, Members]]:
+        """Yield the jobs, without the clients that were late; these come last, one by one."""
+        last: list[tuple[int, Members]] = []
+        for place, members in work:
+            late = np.array([client in self._late for client in members.ids.tolist()], bool)
+            if not late.any():
+                yield place, members
+                continue
+            if not late.all():
+                yield place, members.at(np.flatnonzero(~late))
+            last += [(place, one) for one in _each(members.at(np.flatnonzero(late)))]
+        yield from sorted(last, key=lambda turn: self._late[int(turn[1].ids[0])])
+
+    def _failures(self, members: Members, what: str) -> list[ClientFailure]:
+        why = f"{what} strategy.timeout = {self._seconds:g} s"
+        return [ClientFailure(client, why) for client in members.ids.tolist()]
+
+
+def _each(members: Members) -> Iterator[Members]:
+    for row in range(len(members.ids)):
+        yield members.at(slice(row, row + 1))
