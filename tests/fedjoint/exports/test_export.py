@@ -584,7 +584,7 @@ def test_an_exported_model_predicts_in_the_targets_units(marks, tmp_path):
             own.model.mean, own.model.scale = joint.model.mean, joint.model.scale
         expected = sum(w * own.model(x) for w, own in zip(weights, scaled, strict=True))
         torch.testing.assert_close(joint.model(x), expected / weights.sum())
-    write(joint, tmp_path / "out")
+    joint.write(tmp_path / "out")
     file = table(tmp_path / "x.csv", ["a", "b"], x.tolist())
     columns, rows = predicting.predict(tmp_path / "out", file)
     assert columns == ["mark"]
