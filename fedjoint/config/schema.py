@@ -185,6 +185,12 @@ class DiagnosticsConfig(Section):
     """Conflict diagnostics."""
 
     every: int = Field(1, ge=0, description="rounds between diagnostics; 0: never")
+    within_every: int = Field(
+        5,
+        ge=0,
+        description="rounds between measurements of how the tasks of one client conflict, on up "
+        "to evaluate.batch_size of its training examples; 0: never",
+    )
     clients: int = Field(64, ge=2, description="most clients compared, drawn anew every round")
     reference: str | None = Field(
         None,

@@ -63,27 +63,47 @@ def conflict(arms: Sequence[Arm], path: Path) -> str | None:
 
 
 def task_cosines(records: Sequence[RoundRecord], path: Path) -> str | None:
-    """Draw the cosines between the tasks' mean updates in the last round that has them.
+    """Draw how the tasks agree, in the last rounds that tell it.
+
+    On the left the cosines between the tasks' mean updates, of which those of the very same clients
+    have none; on the right those between the gradients of tasks of one client.
 
     Returns:
         Why nothing is drawn; None where it is.
     """
-    found = [(r.round, (r.diagnostics or {}).get("tasks", {})) for r in records]
-    found = [(round, tasks) for round, tasks in found if tasks.get("ids")]
-    if not found:
+    maps = {
+        "task updates": _newest(records, "tasks"),
+        "gradients within clients": _newest(records, "within"),
+    }
+    drawn = {what: found for what, found in maps.items() if found and _compares(found[1])}
+    if not any(maps.values()):
         return "no map of the cosines between tasks: no round has diagnostics"
-    last, tasks = found[-1]
-    if len(tasks["ids"]) < 2:
+    if maps["task updates"] and len(maps["task updates"][1]["ids"]) < 2:
         return "no map of the cosines between tasks: there is one task"
-    cosine = [[float("nan") if v is None else v for v in row] for row in tasks["cosine"]]
-    figure, axis = plt.subplots(figsize=(4, 3.5))
-    image = axis.imshow(cosine, vmin=-1, vmax=1, cmap="RdBu")
-    axis.set_xticks(range(len(cosine)), tasks["ids"], rotation=45, ha="right")
-    axis.set_yticks(range(len(cosine)), tasks["ids"])
-    axis.set_title(f"cosine of task updates, round {last}", fontsize="small")
-    figure.colorbar(image)
+    if not drawn:
+        return "no map of the cosines between tasks: no two tasks of different clients"
+    figure, axes = plt.subplots(1, len(drawn), figsize=(4.2 * len(drawn), 3.5), squeeze=False)
+    for axis, (what, (round, tasks)) in zip(axes[0], drawn.items(), strict=True):
+        cosine = [[float("nan") if v is None else v for v in row] for row in tasks["cosine"]]
+        image = axis.imshow(cosine, vmin=-1, vmax=1, cmap="RdBu")
+        axis.set_xticks(range(len(cosine)), tasks["ids"], rotation=45, ha="right")
+        axis.set_yticks(range(len(cosine)), tasks["ids"])
+        axis.set_title(f"cosine of {what}, round {round}", fontsize="small")
+        figure.colorbar(image)
     _save(figure, path)
     return None
+
+
+def _newest(records: Sequence[RoundRecord], kind: str) -> tuple[int, dict[str, Any]] | None:
+    """Return the last round with diagnostics of a kind, and these."""
+    found = [(r.round, (r.diagnostics or {}).get(kind, {})) for r in records]
+    return next((each for each in reversed(found) if each[1].get("ids")), None)
+
+
+def _compares(found: dict[str, Any]) -> bool:
+    """Whether two different tasks have a cosine."""
+    rows = enumerate(found["cosine"])
+    return any(v is not None for i, row in rows for j, v in enumerate(row) if i != j)
 
 
 def objective(records: Sequence[RoundRecord], path: Path) -> None:

@@ -19,7 +19,7 @@ from fedjoint.protocol.compression import compress
 from fedjoint.protocol.reports import ClientFailure, ClientReports
 from fedjoint.protocol.requests import TrainRequest
 from fedjoint.protocol.training import TrainReply
-from fedjoint.randomness import Purpose, derive
+from fedjoint.randomness import Purpose, derive, seeded
 from fedjoint.training.draws import Drawing
 from fedjoint.training.job import Job
 
@@ -36,6 +36,7 @@ class Trained:
         payload: the compressed update of those that are good, where updates are compressed.
         extras: ``[c, ...]`` tensors of the local method.
         sent: bytes that one client sends.
+        within: ``[c, tasks, tasks]`` how the tasks of each client agree, NaN where unknown.
     """
 
     reports: ClientReports
@@ -43,6 +44,7 @@ class Trained:
     payload: Mapping[str, Tensor]
     extras: Mapping[str, Tensor]
     sent: int
+    within: np.ndarray
 
 
 class Training:
@@ -73,14 +75,18 @@ class Training:
         failed: list[ClientFailure] = []
         extras: dict[str, np.ndarray] = {}
         seconds, sent = np.zeros(len(request.asked.blocks)), 0
+        within = np.full((int(request.sampled.sum()), len(tasks), len(tasks)), np.nan)
+        seats = request.sampled.cumsum() - 1
         work = self._jobs.divide(request.asked, request.rounds)
-        for turn in self._turns.run(work, partial(self._train, start), failed):
+        for turn in self._turns.run(work, partial(self._train, request, start), failed):
             trained, rows = turn.result, turn.members.rows
             good = trained.reports.good
             failed += [ClientFailure(c, _NOT_FINITE) for c in turn.members.ids[~good].tolist()]
             reports.put(rows, trained.reports)
             sent = max(sent, trained.sent)
             _scatter(extras, trained.extras, rows, len(reports.good))
+            few = request.sampled[rows]
+            within[seats[rows[few]]] = trained.within[few]
             if good.any() and start.method.shares:
                 sink.add(turn.place, rows, good, trained.update, trained.payload)
             seconds[turn.place] += turn.seconds
@@ -99,15 +105,17 @@ class Training:
             buffers=sink.buffers,
             sample=sink.sample,
             extras=extras,
+            within=within if request.within else None,
         )
 
-    def _train(self, start: Start, members: Members) -> Trained:
+    def _train(self, request: TrainRequest, start: Start, members: Members) -> Trained:
         def train() -> tuple[Job, dict[str, Tensor]]:
             shared = start.received.expand(len(members.ids), -1).clone()
             job = self._jobs.job(members, start, shared)
             return job, start.method.train(job)
 
         config, method = self._trainer.config, start.method
+        within = self._compare_tasks(start, members, request.within & request.sampled[members.rows])
         seeds = derive(config.seed, Purpose.TRAINING, start.round, members.ids).tolist()
         job, extras = self._drawing.run(seeds, train)
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
@@ -120,7 +128,32 @@ class Training:
         reports = self._report(job, members, good.cpu().numpy())
         with uninterrupted():
             self._keep(job, members, start, reports.good)
-        return Trained(reports, update, payload, extras, sent)
+        return Trained(reports, update, payload, extras, sent, within)
+
+    def _compare_tasks(self, start: Start, members: Members, wanted: np.ndarray) -> np.ndarray:
+        """Return ``[c, tasks, tasks]`` float64, how the tasks of each client that is wanted agree.
+
+        NaN where it has not both, or cannot tell: what is wrong with it is said where it trains.
+        """
+        names = [task.name for task in self._trainer.problem.tasks]
+        found = np.full((len(wanted), len(names), len(names)), np.nan)
+        if not wanted.any():
+            return found
+
+        def compare(few: Members) -> tuple[np.ndarray, np.ndarray]:
+            shared = start.received.expand(len(few.ids), -1)
+            with seeded(self._trainer.device, 0):
+                job = self._jobs.job(few, start, shared)
+                places = np.array([names.index(task.name) for task in job.cohort.tasks])
+                if len(places) < 2:
+                    return places, np.full((len(few.ids), 1, 1), np.nan)
+                return places, self._trainer.within(job).numpy()
+
+        few = members.at(np.flatnonzero(wanted))
+        for measured, (places, grams) in self._jobs.attempt(compare, few, []):
+            rows = np.flatnonzero(np.isin(members.ids, measured.ids))
+            found[np.ix_(rows, places, places)] = grams
+        return found
 
     def _compress(self, job: Job, update: Tensor, good: Tensor) -> tuple[dict[str, Tensor], int]:
         """Compress ``update`` in place; return what to send and how many bytes a client saves."""

@@ -141,6 +141,7 @@ class QueryRequest:
 @dataclass(frozen=True)
 class _Train(Header):
     reduce: bool
+    within: bool
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class TrainRequest:
         rounds: ``[n]`` int64, the round after which a client's private state counts; 0: none.
         sampled: ``[n]`` bool, whose updates are wanted one by one even where ``reduce`` is set.
         reduce: whether the reply holds a mean per block, and no row per client.
+        within: whether the sampled clients are to compare their tasks with one another.
     """
 
     header: Header
@@ -165,12 +167,13 @@ class TrainRequest:
     rounds: np.ndarray
     sampled: np.ndarray
     reduce: bool
+    within: bool = False
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
         plan = {**self.asked.arrays(), "rounds": self.rounds, "sampled": self.sampled}
         return wire.pack(
-            {**vars(self.header), "reduce": self.reduce},
+            {**vars(self.header), "reduce": self.reduce, "within": self.within},
             backbone=self.backbone,
             broadcast=self.broadcast,
             plan=plan,
@@ -193,6 +196,7 @@ class TrainRequest:
             rounds=counts(plan, "rounds", len(asked.clients)),
             sampled=shaped(plan, "sampled", asked.clients.shape, "b"),
             reduce=found.reduce,
+            within=found.within,
         )
 
 

@@ -18,7 +18,7 @@ from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.checks import MOST, shaped
 from fedjoint.protocol.compression import decode
-from fedjoint.protocol.reports import ClientFailure, ClientReports
+from fedjoint.protocol.reports import ClientFailure, ClientReports, columns
 from fedjoint.protocol.requests import Asked, Number
 
 Seconds = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
@@ -34,6 +34,7 @@ class Terms:
         reduce: whether replies hold a mean per block rather than a row per client.
         shares: whether the run's local method has clients send updates.
         compression: how they are to send them.
+        within: whether sampled clients were to compare their tasks with one another.
     """
 
     layout: Layout
@@ -41,6 +42,7 @@ class Terms:
     reduce: bool
     shares: bool
     compression: CompressionConfig
+    within: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class TrainReply:
             clients share nothing.
         sample: ``[m, P]`` float32 updates of the sampled clients, where rows are means of blocks.
         extras: further ``[n, ...]`` arrays of the local method.
+        within: ``[m, tasks, tasks]`` float64, inner products of the gradients of each sampled
+            client's tasks, NaN where it has not both; None where nobody asked.
     """
 
     tasks: tuple[str, ...]
@@ -89,6 +93,7 @@ class TrainReply:
     buffers: np.ndarray | None
     sample: np.ndarray | None
     extras: Mapping[str, np.ndarray]
+    within: np.ndarray | None = None
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -100,6 +105,7 @@ class TrainReply:
             buffers=_some("buffers", self.buffers),
             sample=_some("sample", self.sample),
             extras=self.extras,
+            within=_some("within", self.within),
             report={**vars(self.reports), "block_seconds": self.block_seconds},
         )
 
@@ -135,6 +141,7 @@ class TrainReply:
             buffers=received.buffers() if terms.shares else None,
             sample=received.sample(sampled) if terms.shares and terms.reduce else None,
             extras=received.extras(),
+            within=received.within(sampled, said.tasks) if terms.within else None,
         )
 
 
@@ -203,6 +210,20 @@ class _Received:
             if not np.isfinite(values[self.good]).all():
                 raise UserError(f"{name!r} is not finite")
         return extras
+
+    def within(self, sampled: np.ndarray, named: tuple[str, ...]) -> np.ndarray:
+        """Return the inner products of tasks' gradients, in the order of the run's tasks.
+
+        A node that measured none, or what is not finite, leaves them unknown.
+        """
+        names = self.terms.tasks
+        found = np.full((int(sampled.sum()), len(names), len(names)), np.nan)
+        arrays = wire.arrays(self.message, "within")
+        if arrays:
+            said = shaped(arrays, "within", (len(found), len(named), len(named)), "f")
+            places = np.array(columns(named, names))
+            found[np.ix_(np.arange(len(found)), places, places)] = said
+        return np.where(np.isfinite(found), found, np.nan)
 
 
 def _finite(what: str, rows: np.ndarray, used: np.ndarray) -> np.ndarray:

@@ -217,6 +217,18 @@ class Collector:
         rows = _stacked(parts, order)
         return torch.from_numpy(found[order]), rough_inner_products(rows)
 
+    def within(self) -> Tensor:
+        """``[n, tasks, tasks]`` float64, how the tasks of each sampled client agree, by client id.
+
+        Inner products of their gradients, NaN where unknown.
+        """
+        ids, parts = [np.zeros(0, np.int64)], [np.zeros((0, *[len(self.terms.tasks)] * 2))]
+        for part in self.parts:
+            if part.reply.within is not None:
+                ids.append(part.asked.clients[np.isin(part.asked.clients, self.sample)])
+                parts.append(part.reply.within)
+        return torch.from_numpy(np.concatenate(parts)[np.argsort(np.concatenate(ids))])
+
     def _columns(self) -> list[_Columns]:
         return [_columns(part, self.terms.reduce) for part in self.parts]
 

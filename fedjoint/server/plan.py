@@ -31,6 +31,7 @@ class Plan:
         reduce: whether nodes send a mean per block of clients, and no rows.
         compared: ``[n]`` int64, ids of the clients whose updates are compared with one another.
         diagnosed: whether this round is.
+        within: whether those clients compare their own tasks with one another.
     """
 
     round: int
@@ -39,6 +40,7 @@ class Plan:
     reduce: bool
     compared: np.ndarray
     diagnosed: bool
+    within: bool
 
     def sampled(self, node: int) -> np.ndarray:
         """Return ``[n]`` bool, which of a node's clients are compared with others."""
@@ -79,8 +81,10 @@ def plan_training(
             "lower it, or raise data.clients or strategy.fraction"
         )
     diagnosed = bool(d.every) and round % d.every == 0
+    several = bool((people.tasks[chosen].sum(1) > 1).any())
+    within = several and bool(d.within_every) and round % d.within_every == 0
     compared = chosen[:0]
-    if diagnosed:
+    if diagnosed or within:
         compared = people.sample_compared(chosen, config.seed, round, d.clients)
     return Plan(
         round=round,
@@ -92,6 +96,7 @@ def plan_training(
         reduce=not strategy.per_client and len(chosen) > d.clients and s.compression.name == "none",
         compared=people.ids[compared],
         diagnosed=diagnosed,
+        within=within,
     )
 
 

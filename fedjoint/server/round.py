@@ -29,7 +29,7 @@ from fedjoint.runs.record import (
     Traffic,
 )
 from fedjoint.server import evaluation
-from fedjoint.server.agreement import diagnose
+from fedjoint.server.agreement import agreement_within, diagnose
 from fedjoint.server.callbacks import Snapshot
 from fedjoint.server.collect import Collector
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
@@ -72,6 +72,9 @@ def run_round(run: Run, round: int) -> bool:
     evaluating = time.perf_counter()
     evaluated = _evaluate(run, round)
     diagnostics = merged.diagnostics
+    if plan.within and run.shares:
+        names = tuple(task.name for task in run.roster.tasks)
+        diagnostics = (diagnostics or {}) | {"within": agreement_within(collected.within(), names)}
     if run.reference and evaluated.metrics:
         transfer = run.reference.transfer(round, evaluated.metrics["test"], run.roster.tasks)
         diagnostics = (diagnostics or {}) | {"transfer": transfer}
@@ -168,6 +171,7 @@ def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
         reduce=plan.reduce,
         shares=run.shares,
         compression=run.config.strategy.compression,
+        within=plan.within,
     )
     collector = Collector(terms, plan.compared)
     silent = dict(plan.asked)

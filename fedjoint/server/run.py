@@ -153,6 +153,7 @@ class Run:
                     rounds=self.ledger.of(share.clients),
                     sampled=plan.sampled(node),
                     reduce=plan.reduce,
+                    within=plan.within,
                 ).pack()
                 for node, share in plan.asked.items()
             },

@@ -36,6 +36,7 @@ from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
 from fedjoint.training.targets import scaling_rules
+from fedjoint.training.within import Within, make_within
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
@@ -65,6 +66,7 @@ class Trainer:
         self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
+        self._within: dict[tuple[str, ...], Within] = {}
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
 
     @cached_property
@@ -251,6 +253,33 @@ class Trainer:
             )
             self._kernels[key] = balance, kernel, measure
         return self._kernels[key]
+
+    def within(self, job: Job) -> Tensor:
+        """Return how the tasks of each of the job's clients pull at the backbone they received.
+
+        Args:
+            job: of clients with several tasks, before it trains.
+
+        Returns:
+            ``[clients, tasks, tasks]`` float64 on the CPU, see :mod:`fedjoint.training.within`;
+            on the first ``evaluate.batch_size`` training examples.
+        """
+        tasks = job.cohort.tasks
+        key = tuple(task.name for task in tasks)
+        if key not in self._within:
+            parameters = self.layout.parameters.shapes.keys()
+            self._within[key] = make_within(
+                self.model,
+                tasks,
+                self.trainable & parameters,
+                batched=self.fallback is None,
+                precision=self.config.local.precision,
+            )
+        train, few = job.cohort.train, slice(self.config.evaluate.batch_size)
+        x, y = (train.x, train.y) if self.fallback is None else train.alone
+        weights = {**self.layout.views(job.shared), **job.private}
+        y = {name: labels[:, few] for name, labels in y.items()}
+        return self._within[key](weights, x[:, few], y).cpu()
 
     @torch.no_grad()
     def evaluate(

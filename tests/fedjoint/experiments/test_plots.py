@@ -77,6 +77,19 @@ def record(ids):
     return make_record(1, diagnostics={"tasks": {"ids": ids, "cosine": cosine}})
 
 
+def test_tasks_of_the_same_clients_are_seen_within_them_alone(tmp_path, drawn):
+    same = {"ids": ["a", "b"], "cosine": [[1.0, None], [None, 1.0]]}
+    within = {"ids": ["a", "b"], "cosine": [[1.0, 0.25], [0.25, 1.0]]}
+    file = tmp_path / "cosine.png"
+    records = [make_record(1, diagnostics={"tasks": same})]
+    assert "no two tasks of different clients" in plots.task_cosines(records, file)
+    assert (
+        plots.task_cosines([*records, make_record(2, diagnostics={"within": within})], file) is None
+    )
+    shown = [axis.images[0].get_array().tolist() for axis in drawn[0].axes if axis.images]
+    assert shown == [within["cosine"]]
+
+
 def test_a_map_of_one_cell_is_left_out_in_words(tmp_path, drawn):
     file = tmp_path / "cosine.png"
     assert plots.task_cosines([record(["a"])], file) == (

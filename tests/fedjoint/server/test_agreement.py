@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedjoint.model.layout import Layout
-from fedjoint.server.agreement import diagnose
+from fedjoint.server.agreement import agreement_within, diagnose
 from fedjoint.server.updates import Updates
 
 
@@ -85,3 +85,42 @@ def test_too_few_rows_to_compare(matrix):
     assert len(said["clients"]["cosine"]) == len(matrix)
     assert said["step_ratio"] == (0.0 if matrix.any() else None)
     json.dumps(said, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "known"),
+    [
+        ([[1, 1], [1, 1]], False),  # the same clients: one update
+        ([[1, 1], [1, 0]], True),
+        ([[1, 0], [0, 1]], True),
+        ([[1, 1], [1, 1], [0, 0]], False),
+    ],
+)
+def test_what_holds_by_construction_is_not_said(tasks, known):
+    matrix = np.random.default_rng(0).normal(size=(len(tasks), 5))
+    updates = updates_of(matrix, tasks)
+    said = diagnose(updates, torch.zeros(5), *everyone(updates))["tasks"]
+    assert [said["cosine"][i][i] for i in (0, 1)] == pytest.approx([1, 1])
+    assert (said["cosine"][0][1] is not None) == known
+    assert (said["conflicting"] is not None) == known == (said["magnitude_similarity"] is not None)
+
+
+def test_agreement_within_clients_against_numpy():
+    random = np.random.default_rng(1)
+    gradients, grams, cosines = random.normal(size=(5, 3, 6)), np.full((5, 3, 3), np.nan), {}
+    gradients[4, 0] = 0  # a task without labels
+    for client, tasks in enumerate([(0, 1), (0, 1), (1, 2), (1,), (0, 1)]):
+        own = gradients[client][list(tasks)]
+        if len(tasks) > 1:
+            grams[np.ix_([client], tasks, tasks)] = own @ own.T
+            if own[0].any():
+                u, v = own / np.linalg.norm(own, axis=1, keepdims=True)
+                cosines.setdefault(tasks, []).append(u @ v)
+    said = agreement_within(torch.from_numpy(grams), ("a", "b", "c"))
+    assert (said["ids"], said["clients"]) == (["a", "b", "c"], 3)
+    assert said["cosine"][0][1] == pytest.approx(np.mean(cosines[0, 1]))
+    assert said["cosine"][2][1] == pytest.approx(np.mean(cosines[1, 2]))
+    assert said["cosine"][0][2] is None
+    assert said["conflicting"] == pytest.approx((np.concatenate([*cosines.values()]) < 0).mean())
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
+    assert agreement_within(torch.zeros(0, 3, 3), ("a", "b", "c"))["ids"] == []

@@ -83,8 +83,8 @@ def message(reply):
     return Message(wire.pack(reply.pop("config"), **reply), 1, TRAIN)
 
 
-def terms(reduce=False, layout=LAYOUT, shares=True, compression=None):
-    return Terms(layout, TASKS, reduce, shares, compression or CompressionConfig())
+def terms(reduce=False, layout=LAYOUT, shares=True, compression=None, within=False):
+    return Terms(layout, TASKS, reduce, shares, compression or CompressionConfig(), within)
 
 
 def collect(replies, reduce=False, few=(), **run):
@@ -469,6 +469,44 @@ def collect_buffers(replies, reduce=False):
         collector.add(node, asked(node), message(reply))
     collector.settle()
     return collector
+
+
+def told(node, few, change=lambda grams: grams):
+    """A reply with ``client + [[3, 2], [2, 1]]`` of its sampled clients, tasks as it names them."""
+    clients = np.array([client for client in asked(node).clients if client in few], float)
+    grams = clients[:, None, None] + np.array([[3.0, 2.0], [2.0, 1.0]])
+    return {**parts(node), "within": {"within": change(grams)}}
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+def test_tasks_within_clients_are_in_the_run_s_order(order):
+    clients = [client for node in (1, 2, 3) for client in asked(node).clients.tolist()]
+    few = sorted(clients)[::2]
+    collector = collect([(node, told(node, few)) for node in order], few=few, within=True)
+    assert not collector.failed
+    expected = [[[client + 1, client + 2], [client + 2, client + 3]] for client in few]
+    assert collector.within().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda grams: grams[:, :1], "'within' has shape"),
+        (lambda grams: grams[1:], "'within' has shape"),
+        (lambda grams: grams.astype(int), "within"),
+    ],
+)
+def test_bad_comparisons_of_tasks_are_reported(change, words):
+    few = asked(1).clients.tolist()
+    collector = collect([(1, told(1, few, change))], few=few, within=True)
+    assert len(collector.failed) == 1 and words in collector.failed[0].reason
+
+
+def test_what_is_not_finite_within_a_client_is_unknown():
+    few = asked(1).clients.tolist()
+    reply = told(1, few, lambda grams: grams * np.inf)
+    assert collect([(1, reply)], few=few, within=True).within().isnan().all()
+    assert collect([(1, parts(1))], few=few, within=True).within().isnan().all()
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (2, 3, 1)])
