@@ -20,21 +20,23 @@ _WRONG = {
 Paths = str | list[str]
 
 
-def find(path: str | Sequence[str], option: str = "path") -> list[Path]:
+def find(path: str | Sequence[str], option: str = "path", suffix: str = "") -> list[Path]:
     """Return the files that ``path`` names: files, or folders for the files in them, sorted.
 
     Args:
         path: files and folders.
         option: what they are given as, for errors.
+        suffix: of the files that count in a folder, however deep they lie; by default all do that
+            lie in it.
 
     Raises:
-        UserError: a path does not exist, or a folder has no files.
+        UserError: a path does not exist, or a folder has no files, or deep ones in several folders.
     """
     cure = f"fix data.source.options.{option}"
     found: list[Path] = []
     for place in map(Path, [path] if isinstance(path, str) else path):
         try:
-            inside = sorted(place.iterdir()) if place.is_dir() else None
+            inside = _inside(place, suffix) if place.is_dir() else None
             there = place.exists()
         except (OSError, ValueError) as error:  # too long a name, no right to look, a NUL
             why = getattr(error, "strerror", None) or error
@@ -44,13 +46,22 @@ def find(path: str | Sequence[str], option: str = "path") -> list[Path]:
                 f"{place}: no such file or folder; {cure} (or FEDJOINT_DATA, where a scenario "
                 "looks there)"
             )
-        files = [f for f in inside or [] if f.is_file() and f.name[0] != "."]
-        if inside is not None and not files:
-            raise UserError(f"{place}: the folder has no files; {cure}")
-        found += [place] if inside is None else files
+        if inside == []:
+            raise UserError(f"{place}: the folder has no {suffix} files; {cure}".replace("  ", " "))
+        if len(folders := sorted({str(file.parent) for file in inside or []})) > 1:
+            raise UserError(
+                f"{place}: {suffix} files in {', '.join(folders[:3])}: of one data set, or of "
+                f"several? Name one folder, or list the files; {cure}"
+            )
+        found += [place] if inside is None else inside
     if not found:
         raise UserError(f"data.source.options.{option} names no file")
     return found
+
+
+def _inside(folder: Path, suffix: str) -> list[Path]:
+    files = folder.rglob(f"*{suffix}") if suffix else folder.iterdir()
+    return sorted(file for file in files if file.is_file() and file.name[0] != ".")
 
 
 def refuse_repeats(paths: Iterable[Path]) -> None:
@@ -68,9 +79,16 @@ def refuse_repeats(paths: Iterable[Path]) -> None:
             if path.samefile(other):
                 what = "is listed twice" if path == other else f"is the same file as {other}"
                 raise UserError(f"{path} {what}; list every file once")
-            if filecmp.cmp(path, other, shallow=False):
+            if _equal(path, other):
                 raise UserError(f"{path} holds the same as {other}; list one of them")
         same.append(path)
+
+
+def _equal(path: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(path, other, shallow=False)
+    except OSError:  # who reads it says that it cannot be read
+        return False
 
 
 def read_text(path: Path, encoding: str | None) -> str:

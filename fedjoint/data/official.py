@@ -52,17 +52,18 @@ def splits_of(paths: Sequence[Path]) -> list[int]:
     return [TRAIN if split is None else split for split in named]
 
 
-def find_split(path: Paths, test_path: Paths | None) -> list[tuple[Path, int]]:
+def find_split(path: Paths, test_path: Paths | None, suffix: str = "") -> list[tuple[Path, int]]:
     """Return the files of ``path`` and ``test_path``, each with its split.
 
     Args:
         path: files and folders; see :func:`splits_of`.
         test_path: those of the test set; None: there is none, or ``path`` holds it.
+        suffix: see :func:`fedjoint.data.files.find`.
 
     Raises:
         UserError: a file is not there, or there are two test sets.
     """
-    paths = find(path)
+    paths = find(path, suffix=suffix)
     files = list(zip(paths, splits_of(paths), strict=True))
     if test_path is None:
         return files
@@ -72,7 +73,7 @@ def find_split(path: Paths, test_path: Paths | None) -> list[tuple[Path, int]]:
             f"{other} is a test set by its name, and data.source.options.test_path names another; "
             "leave one of them out"
         )
-    return files + [(file, TEST) for file in find(test_path, "test_path")]
+    return files + [(file, TEST) for file in find(test_path, "test_path", suffix)]
 
 
 def splits_in(column: str, cells: Sequence[str], where: Callable[[int], str]) -> np.ndarray:

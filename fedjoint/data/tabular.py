@@ -61,19 +61,21 @@ def numbers(cells: Sequence[str]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in each], np.float64)
 
 
-def read_table(path: Path, encoding: str | None, delimiter: str = ",") -> Table:
+def read_table(path: Path, encoding: str | None, delimiter: str | None = None) -> Table:
     """Read one CSV or Parquet file.
 
     Args:
         path: the file; Parquet by its suffix.
         encoding: of CSV, see :func:`fedjoint.data.files.read_guessed`.
-        delimiter: between the cells of CSV.
+        delimiter: between the cells; None: a tab in .tsv files, else a comma.
 
     Raises:
         UserError: it cannot be read, is malformed, has no rows, or two columns of one name.
     """
-    parquet = path.suffix.lower() == ".parquet"
-    table = _parquet(path) if parquet else _csv(path, encoding, delimiter)
+    suffix = path.suffix.lower()
+    usual = "\t" if suffix == ".tsv" else ","
+    parquet = suffix == ".parquet"
+    table = _parquet(path) if parquet else _csv(path, encoding, delimiter or usual)
     if not table.rows:
         raise UserError(f"{path}: {_NO_ROWS}")
     return table

@@ -41,7 +41,7 @@ class Csv(Source):
         standardise: each client standardises features by its own training examples' mean and
             deviation; no statistics are shared.
         encoding: of the files; by default UTF-8, and Latin-1 where that fails.
-        delimiter: between the cells of CSV, one character.
+        delimiter: between cells, one character; by default a tab in .tsv files, else a comma.
         missing: words that mean a missing label, such as NA; an empty cell always does.
         test_path: files of a test set, as ``path``; by default clients split off their own.
         split_column: column that says train, valid or test of each row.
@@ -56,12 +56,12 @@ class Csv(Source):
         drop: list[str] | None = None,
         standardise: bool = True,
         encoding: str | None = None,
-        delimiter: str = ",",
+        delimiter: str | None = None,
         missing: list[str] | None = None,
         test_path: Paths | None = None,
         split_column: str | None = None,
     ) -> None:
-        if len(delimiter) != 1 or delimiter in '"\r\n':
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
             raise UserError(
                 f"data.source.options.delimiter is {delimiter!r}: give one character, such as ';'"
             )

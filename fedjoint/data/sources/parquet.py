@@ -121,8 +121,7 @@ class Parquet(Source):
 
     @cached_property
     def _files(self) -> list[tuple[Path, int]]:
-        test_path = None if self.test_path is None else _inside(self.test_path)
-        files = find_split(_inside(self.path), test_path)
+        files = find_split(self.path, self.test_path, ".parquet")
         refuse_repeats(file for file, _ in files)
         return files
 
@@ -182,22 +181,6 @@ class Parquet(Source):
     def _classes(self, target: str) -> int | None:
         names = _features(self._table).get(target, {}).get("names")
         return None if names is None else len(names)
-
-
-def _inside(path: Paths) -> list[str]:
-    """Return the files of ``path``, a folder by the Parquet files in it, however deep."""
-    files: list[str] = []
-    for place in [path] if isinstance(path, str) else path:
-        inside = sorted(map(str, Path(place).rglob("*.parquet"))) if Path(place).is_dir() else None
-        if inside == []:
-            raise UserError(f"{place}: no Parquet file in it; fix data.source.options.path")
-        if inside and len(folders := {str(Path(file).parent) for file in inside}) > 1:
-            raise UserError(
-                f"{place}: Parquet files in {', '.join(sorted(folders)[:3])}: of one data set, or "
-                "of several? Name one folder, or list the files, in data.source.options.path"
-            )
-        files += [place] if inside is None else inside
-    return files
 
 
 def _features(table: pyarrow.Table) -> dict[str, Any]:

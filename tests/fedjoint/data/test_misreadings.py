@@ -203,6 +203,11 @@ CASES = {
     "an open quote": csv(PLAIN + '"5,6,0\n', r"a.csv:6: (not valid CSV|1 cells)"),
     "semicolons": csv(PLAIN.replace(",", ";"), r"unknown column 'c': allowed are x;z;c"),
     "semicolons declared": csv(PLAIN.replace(",", ";"), Read(x=[[1, 0.5]]), delimiter=";"),
+    "tabs": (
+        {"a.tsv": PLAIN.replace(",", "\t")},
+        plugin("csv", path="a.tsv", **CLASS),
+        Read(x=[[1, 0.5]]),
+    ),
     "no delimiter": csv(PLAIN, "give one character", delimiter=", "),
     # encodings
     "a NUL": csv(PLAIN.replace("3", "\0"), r"a.csv:4: holds a NUL"),

@@ -116,7 +116,7 @@ CLEAR = np.zeros((5, 4, 4), np.uint8)
         ({"a": rows([png(CLEAR), png(OTHER)])}, {}, "row 0 is an image of Pillow's mode RGBA"),
         ({"a": rows([png(GREYS[0].astype(np.uint16)), png(OTHER)])}, {}, "Pillow's mode I;16"),
         ({"a": rows([])}, {}, "the table has no rows"),
-        ({}, {}, "no Parquet file in it"),
+        ({}, {}, "the folder has no .parquet files; fix data.source.options.path"),
         ({"a": rows(["a b", " "])}, {}, "of row 1 has no words"),
         ({"a": rows([[1.0], [1.0, 2.0]])}, {}, r"of row 1 is no array of numbers of shape \(1,\)"),
         ({"a": rows([png(GREYS[0])])}, {"input": "image"}, "unknown column 'image'"),
