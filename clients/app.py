@@ -19,6 +19,7 @@ from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.node.node import Node
 from fedjoint.node.own_data import with_own_data
+from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem
 from fedjoint.protocol import wire
 from fedjoint.protocol.requests import Header
@@ -106,7 +107,7 @@ def make_node(
     settings, given = header.config, context.node_config
     if "partition-id" in given:  # simulated
         config = check(settings, "config from the server")
-        store = RunDir(Path(header.run)).state
+        store = StateStore(RunDir(Path(header.run)).state, header.id)
         name = f"worker {given['partition-id']}"
         problem = problem or build_problem(config)
         return Node(problem, config, store, write_through=write_through, name=name)
@@ -124,7 +125,7 @@ def make_node(
         absent = [client for client in ids if client >= len(problem.data.sizes)]
         if absent:
             raise UserError(f"client {absent[0]} is not in the run's data; fix --clients")
-    store = Path(own["state"]) / f"{Path(header.run).name}.sqlite"
+    store = StateStore(Path(own["state"]) / f"{Path(header.run).name}.sqlite", header.id)
     return Node(problem, config, store, places, write_through=True, name=own["name"])
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fedjoint.data.source import Source
     from fedjoint.engines.base import Engine
     from fedjoint.errors import UserError
+    from fedjoint.exports.export import export
+    from fedjoint.exports.exported import Exported
     from fedjoint.model.inputs import Inputs
     from fedjoint.model.metric import Metric
     from fedjoint.model.tasks import Task
@@ -55,6 +57,7 @@ _MODULES = {
     "Dataset": "fedjoint.data.dataset",
     "Engine": "fedjoint.engines.base",
     "Examples": "fedjoint.data.base",
+    "Exported": "fedjoint.exports.exported",
     "Inputs": "fedjoint.model.inputs",
     "Job": "fedjoint.training.job",
     "JointStrategy": "fedjoint.server.strategy",
@@ -68,6 +71,7 @@ _MODULES = {
     "Task": "fedjoint.model.tasks",
     "Updates": "fedjoint.server.updates",
     "UserError": "fedjoint.errors",
+    "export": "fedjoint.exports.export",
     "resume": "fedjoint.simulation",
     "simulate": "fedjoint.simulation",
 }
@@ -85,6 +89,7 @@ __all__ = [
     "Dataset",
     "Engine",
     "Examples",
+    "Exported",
     "Inputs",
     "Job",
     "JointStrategy",
@@ -98,6 +103,7 @@ __all__ = [
     "Task",
     "Updates",
     "UserError",
+    "export",
     "resume",
     "simulate",
 ]

@@ -12,14 +12,15 @@ from torch import Tensor
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.config.section import Plugin, Section
+from fedjoint.data.unchanged import check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
-from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem, with_settings
 from fedjoint.registry import anchored
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.whole import check_whole
 from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
 from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
@@ -50,10 +51,17 @@ class RunResult:
         return done[-1] if done else {}
 
     def heads(self) -> dict[int, dict[str, Tensor]]:
-        """Return the private state of every client that trained, by id."""
-        store = StateStore(RunDir(self.path).state)
-        newest = store.newest()
-        return store.read(list(newest), list(newest.values()))
+        """Return the private state of every client that trained, by id.
+
+        Raises:
+            UserError: the run directory is not as the run left it.
+        """
+        run = RunDir.open(self.path)
+        newest = check_whole(run).newest
+        if newest is None:
+            return {}
+        clients, rounds = newest.ledger.clients.tolist(), newest.ledger.rounds.tolist()
+        return run.states.read(clients, rounds)
 
 
 def simulate(
@@ -98,20 +106,29 @@ def resume(
 ) -> RunResult:
     """Continue a run from its newest checkpoint, to the same end as without interruption.
 
+    A run that is done stays as it is, and its result is returned.
+
     Args:
         path: the run directory.
         problem: the run's own problem, where it did not come from the configuration.
         callbacks: hear how the run goes: objects, or functions called with every record.
 
     Raises:
-        UserError: it is no run directory, or it is damaged.
+        UserError: it is no run directory, a file of it is missing, damaged or of another run, or
+            the data have changed; then nothing was written.
     """
     run = RunDir.open(Path(path))
     run.described(problem)
-    config = run.config()
+    config, whole = run.config(), check_whole(run)
+    if whole.status == "done" and whole.final:
+        return RunResult(run.path, config, whole.records, whole.final.backbone)
     everyone = _everyone(callbacks)
     engine = make_engine(config.engine)
-    backbone = engine.execute(config, _problem(config, problem, engine), run, everyone)
+    problem = _problem(config, problem, engine)
+    if run.state.exists():
+        known = run.states.fingerprints()
+        check_unchanged(problem.data, known, central=problem.central)
+    backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 
 

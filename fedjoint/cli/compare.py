@@ -24,7 +24,8 @@ from fedjoint.experiments.show_bench import show_bench
 from fedjoint.experiments.show_compare import show_compare
 from fedjoint.experiments.tune import Tuning
 from fedjoint.runs.directory import RunDir, new_folder
-from fedjoint.runs.files import write_csv
+from fedjoint.runs.files import drafted, write_csv
+from fedjoint.runs.whole import check_whole
 
 Seeds = Annotated[int, typer.Option(min=1, help="Seeds; an interval needs two or more.")]
 Tune = Annotated[
@@ -77,10 +78,12 @@ def compare_command(
             on_run=_shown_in(status),
         )
     show_compare(found, config.local.optimiser.lr, console)
-    write_csv(found.rows(), folder / "compare.csv")
-    write_csv(found.gains(), folder / "gains.csv")
-    _write_tuning(found.tuning.values(), folder)
-    _draw(list(found.arms.values()), found.arms["joint"], folder)
+    with drafted(folder) as draft:
+        write_csv(found.rows(), draft / "compare.csv")
+        write_csv(found.gains(), draft / "gains.csv")
+        _write_tuning(found.tuning.values(), draft)
+        _draw(list(found.arms.values()), found.arms["joint"], draft)
+    console.print(f"table and plots: {folder}", soft_wrap=True)
 
 
 def bench_command(
@@ -117,16 +120,22 @@ def bench_command(
             on_run=_shown_in(status),
         )
     show_bench(found, config.local.optimiser.lr, console)
-    write_csv(found.rows(), folder / "ranking.csv")
-    _write_tuning(found.tuning.values(), folder)
     arms = list(found.everyone.values())
-    _draw(arms, arms[0], folder)
+    with drafted(folder) as draft:
+        write_csv(found.rows(), draft / "ranking.csv")
+        _write_tuning(found.tuning.values(), draft)
+        _draw(arms, arms[0], draft)
+    console.print(f"table and plots: {folder}", soft_wrap=True)
 
 
 def plot_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Draw a run: objective, metrics, conflict."""
     opened = RunDir.open(run)
-    if why := plots.of_run(opened.records(), run):
+    # A run that goes on is writing its clients' state.
+    records = check_whole(opened, states=opened.status != "running").records
+    if not records:
+        raise UserError(f"{run}: no round is done yet, so there is nothing to draw")
+    if why := plots.of_run(records, run):
         console.print(why)
     console.print(f"plots: {run}/*.png", soft_wrap=True)
 
@@ -163,4 +172,3 @@ def _draw(arms: list[Arm], main: Arm, folder: Path) -> None:
     ]
     for why in filter(None, left_out):
         console.print(why)
-    console.print(f"table and plots: {folder}", soft_wrap=True)

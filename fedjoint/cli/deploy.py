@@ -26,6 +26,7 @@ from fedjoint.errors import UserError
 from fedjoint.experiments.report import metrics_table, show_run
 from fedjoint.experiments.tables import table
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.whole import check_whole
 from fedjoint.simulation import RunResult
 
 _QUIET = 60.0  # seconds without a sign of life, after which status says so
@@ -74,7 +75,9 @@ def deploy_command(
             f"from its newest checkpoint with fedjoint deploy --resume {run.path}"
         )
         sys.exit(130)
-    result = RunResult(run.path, config, run.records(), run.backbone().backbone)
+    whole = check_whole(run, states=False)
+    backbone = whole.newest.backbone if whole.newest else {}
+    result = RunResult(run.path, config, whole.records, backbone)
     show_run(result, console)
     _show_participation(run)
 
@@ -82,7 +85,9 @@ def deploy_command(
 def status_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Show how a run is doing: rounds, metrics, nodes, clients."""
     found = RunDir.open(run)
-    config, records, status = found.config(), found.records(), found.info["status"]
+    config, status = found.config(), found.status
+    # A run that goes on is writing its clients' state.
+    records = check_whole(found, states=status != "running").records
     done = records[-1].round if records else 0
     say(f"{run}: {status}, round {done} of {config.rounds}")
     news = found.last_news()

@@ -12,8 +12,8 @@ import typer
 
 from fedjoint.cli.common import client_ids, console, parts
 from fedjoint.errors import UserError
-from fedjoint.export.export import export, write
-from fedjoint.export.predict import predict
+from fedjoint.exports.export import export
+from fedjoint.exports.predict import predict
 from fedjoint.node.own_data import own_data
 from fedjoint.runs.files import write_bytes
 
@@ -67,7 +67,7 @@ def export_command(
     exported = export(run, task, client=client, state=state, clients=ids, data=own)
     name = task if client is None else f"{task}-client-{client}"
     folder = output or run / "export" / name
-    write(exported, folder, formats)
+    exported.write(folder, formats)
     console.print(f"{exported.card.origin.how}: {folder}", soft_wrap=True, markup=False)
 
 
@@ -90,7 +90,4 @@ def predict_command(
     if output is None:
         sys.stdout.write(text.getvalue())
         return
-    try:
-        write_bytes(output, text.getvalue().encode())
-    except OSError as error:
-        raise UserError(f"{output}: {error.strerror}; choose another --output") from None
+    write_bytes(output, text.getvalue().encode())

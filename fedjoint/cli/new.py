@@ -14,6 +14,7 @@ import typer
 from fedjoint.cli.common import say
 from fedjoint.errors import UserError, choose
 from fedjoint.registry import registered
+from fedjoint.runs.files import write_files
 
 #: what to write -> its kind in the registry, and how to try it
 _KINDS = {
@@ -38,9 +39,11 @@ def new_command(
     for path in targets:
         if path.exists():
             raise UserError(f"{path} is there already; choose another name, or move it away")
+    contents = {}
     for path, template in targets.items():
         text = (files("fedjoint.cli") / "templates" / f"{template}.txt").read_text("utf-8")
-        path.write_text(Template(text).substitute(names), "utf-8")
+        contents[path.name] = Template(text).substitute(names).encode()
+    write_files(Path(), contents)
     say(f"wrote {name}.py and test_{name}.py; test it: pytest test_{name}.py")
     say(f"use it: {usage.format(file=f'{name}.py', cls=names['cls'])}")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedjoint.cli.common import Scenario, Settings, console
+from fedjoint.cli.common import Scenario, Settings, console, say
 from fedjoint.cli.live import Live
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
@@ -44,7 +44,10 @@ def simulate_command(
 
 def resume_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Continue a run from its newest checkpoint."""
-    config = RunDir.open(run).config()
+    opened = RunDir.open(run)
+    config = opened.config()
+    if opened.status == "done":
+        say(f"{run}: the run is done; nothing is left to do")
     with Live(config.rounds, label(config)) as live:
         result = resume(run, callbacks=[live])
     show_run(result, console)

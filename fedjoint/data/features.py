@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from fedjoint.data.labels import as_float32
 from fedjoint.data.numbers import is_date, looks_like_a_number, means_missing, number
 from fedjoint.data.tabular import Table
 from fedjoint.errors import UserError
+
+_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
 
 
 def choose_features(table: Table, taken: Collection[str]) -> tuple[list[str], dict[str, str]]:
@@ -42,6 +45,8 @@ def _no_feature(name: str, cells: Sequence[str]) -> str | None:
     """Return why a column is no feature, None where it is one."""
     if not name:
         return "no name"
+    if _INDEX.fullmatch(name):
+        return "an index of pandas"
     filled = {cell for cell in cells if cell.strip() and not means_missing(cell)}
     if not filled:
         return "empty"

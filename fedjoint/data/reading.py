@@ -51,7 +51,7 @@ def say(
         parts.append(f"{len(np.unique(dataset.owner))} clients")
     if left_out:
         parts.append("left out " + listed([f"{name!r} ({why})" for name, why in left_out.items()]))
-    line = "; ".join([*parts, *notes])
+    line = " ".join("; ".join([*parts, *notes]).split())  # a column's name may hold a line end
     key = f"{[str(path) for path in files]} {line}"
     if key not in _said:
         _said.add(key)

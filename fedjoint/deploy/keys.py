@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedjoint.errors import UserError
+from fedjoint.runs.files import write_files
 
 _YEARS = 5
 
@@ -85,9 +86,8 @@ def _make_authority(folder: Path) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         .sign(key, hashes.SHA384())
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    _private(folder / "ca.key", _pem(key))
-    (folder / "ca.pem").write_bytes(own.public_bytes(serialization.Encoding.PEM))
+    contents = {"ca.key": _pem(key), "ca.pem": own.public_bytes(serialization.Encoding.PEM)}
+    write_files(folder, contents, private=["ca.key"])
 
 
 def _server(
@@ -98,12 +98,8 @@ def _server(
 ) -> None:
     if authority.public_key() != signer.public_key():
         raise UserError(f"{folder.parent}: ca.key and ca.pem are not of one authority")
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "server.key").exists():
-        key = _key_in(folder / "server.key")
-    else:
-        key = ec.generate_private_key(ec.SECP384R1())
-        _private(folder / "server.key", _pem(key))
+    known = (folder / "server.key").exists()
+    key = _key_in(folder / "server.key") if known else ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
     # Flower's own processes on the server reach it by the loopback.
     names = [_host(host) for host in (*hosts, "localhost", "127.0.0.1", "::1")]
@@ -121,14 +117,17 @@ def _server(
         )
         .sign(signer, hashes.SHA384())
     )
-    (folder / "server.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    contents = {
+        "server.key": _pem(key),
+        "server.pem": certificate.public_bytes(serialization.Encoding.PEM),
+        "ca.pem": authority.public_bytes(serialization.Encoding.PEM),
+    }
+    write_files(folder, contents, private=["server.key"])
 
 
 def _node(folder: Path, authority: x509.Certificate) -> None:
     if (folder / "node.key").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
     # The formats that flower-supernode reads.
     private = key.private_bytes(
@@ -139,9 +138,12 @@ def _node(folder: Path, authority: x509.Certificate) -> None:
     public = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
-    _private(folder / "node.key", private)
-    (folder / "node.pub").write_bytes(public + b"\n")
-    (folder / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    contents = {
+        "node.key": private,
+        "node.pub": public + b"\n",
+        "ca.pem": authority.public_bytes(serialization.Encoding.PEM),
+    }
+    write_files(folder, contents, private=["node.key"])
 
 
 def _certificate(
@@ -186,8 +188,3 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _private(path: Path, data: bytes) -> None:
-    path.touch(0o600, exist_ok=False)
-    path.write_bytes(data)

@@ -11,9 +11,8 @@ from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.whole import check_whole
 from fedjoint.server.plugins import check_plugins
-
-_NUMBER = "flower-run"  # a file of its own, as the ServerApp writes run.json
 
 
 def start(config: Config, connection: Connection) -> tuple[RunDir, str]:
@@ -31,13 +30,12 @@ def restart(path: Path, connection: Connection) -> tuple[RunDir, str]:
     """Continue a run from its newest checkpoint; stop what may still be going of it.
 
     Raises:
-        UserError: it is no run, or done.
+        UserError: it is done, or no run, or a file of it is missing, damaged or of another run.
     """
     run = RunDir.open(path)
-    if run.info["status"] == "done":
+    if check_whole(run).status == "done":
         raise UserError(f"{path}: the run is done")
-    known = run.path / _NUMBER
-    number = known.read_text("utf-8") if known.exists() else ""
+    number = run.number()
     # A server that was killed takes the run that died with it for alive.
     if number and connection.status(number) in ("pending", "starting", "running"):
         connection.call("stop", number, connection.name)
@@ -91,5 +89,5 @@ def attend(
 def _submit(run: RunDir, connection: Connection) -> str:
     app = make_app_folder(run.path / "flower-app")
     number = connection.submit(app, {"run-dir": str(run.path.resolve())})
-    (run.path / _NUMBER).write_text(number, "utf-8")
+    run.write_number(number)
     return number

@@ -17,6 +17,7 @@ from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder, program
 from fedjoint.problem import Problem
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.whole import check_whole
 from fedjoint.server.callbacks import Callback, followed
 
 _START = 60.0  # seconds for the SuperLink to start
@@ -45,7 +46,9 @@ class Flower(Engine):
         except BaseException:
             run.mark("failed")
             raise
-        return run.backbone().backbone
+        newest = check_whole(run, states=False).newest
+        assert newest is not None, "the run has ended"
+        return newest.backbone
 
 
 @contextmanager

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from fedjoint.experiments.arms import Arm, mean
+from fedjoint.runs.files import drafted
 from fedjoint.runs.record import RoundRecord
 
 #: Most arms whose range over seeds is drawn: more hide one another.
@@ -125,8 +126,10 @@ def of_run(records: Sequence[RoundRecord], folder: Path) -> str | None:
     Returns:
         What is not drawn, and why; None where all is.
     """
-    objective(records, folder / "objective.png")
-    return task_cosines(records, folder / "cosine.png")
+    names = "objective.png", "cosine.png"
+    with drafted(folder, names) as draft:
+        objective(records, draft / names[0])
+        return task_cosines(records, draft / names[1])
 
 
 def _colours(count: int) -> list[Any]:

@@ -18,9 +18,11 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 from fedjoint._util.logs import log_to
 from fedjoint.config.scenario import scenario_config
+from fedjoint.errors import UserError
 from fedjoint.flower.grid import FleetGrid
 from fedjoint.flower.run_config import run_to_resume, settings
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.whole import check_whole
 from fedjoint.server.serve import serve
 
 log = logging.getLogger("fedjoint")
@@ -34,6 +36,8 @@ def main(grid: Grid, context: Context) -> None:
     values = context.run_config
     if path := run_to_resume(values):
         run = RunDir.open(Path(path))
+        if check_whole(run).status == "done":
+            raise UserError(f"{path}: the run is done")
         config = run.config()
     else:
         config = scenario_config(str(values["scenario"]), settings(values))

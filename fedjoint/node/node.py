@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from fedjoint.node.rehearsal import rehearse
 from fedjoint.node.sinks import make_sink
 from fedjoint.node.store import StateStore
 from fedjoint.node.train import Training
+from fedjoint.node.witness import WatchedFederation
 from fedjoint.problem import Problem
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
@@ -49,7 +50,7 @@ class Node:
     Args:
         problem: tasks, backbone and data.
         config: the run's configuration.
-        store: SQLite file of the clients' private state, or None to keep it in memory.
+        store: keeps the clients' private state; None: memory does.
         clients: id -> position in ``problem.data`` of the clients that live here; None for a
             simulated node, which can play any client.
         write_through: write private state after every message, as the process may end.
@@ -60,14 +61,17 @@ class Node:
         self,
         problem: Problem,
         config: Config,
-        store: Path | None,
+        store: StateStore | None,
         clients: Mapping[int, int] | None = None,
         write_through: bool = False,
         name: str = "",
     ):
-        self.problem, self.config, self.name = problem, config, name
-        self.trainer = Trainer(problem, config, best_device())
-        self.store = StateStore(store) if store else None
+        self.watched = WatchedFederation(problem.data, store, clients) if store else None
+        if self.watched and problem.central is not None:
+            self.watched.look_at_central(problem.central)
+        self.problem = replace(problem, data=self.watched) if self.watched else problem
+        self.config, self.name, self.store = config, name, store
+        self.trainer = Trainer(self.problem, config, best_device())
         self.state = PrivateState(self.store, config.engine.cache_clients, self.trainer.device)
         self.places, self.write_through = clients, write_through
         self.generation, self.rehearsed = -1, False
@@ -123,7 +127,7 @@ class Node:
     def persist(self, request: PersistRequest) -> RecordDict:
         """Write all private state that counts to the store, and delete there what does not."""
         self.state.settle(request.ledger)
-        self.state.flush()
+        self._flush()
         if request.forget:
             self.state.forget()
         if self.store:
@@ -147,7 +151,7 @@ class Node:
         )
         reply = self.training.run(request, start, sink)
         if self.write_through:
-            self.state.flush()
+            self._flush()
         return reply.pack()
 
     def evaluate(self, request: EvaluateRequest) -> RecordDict:
@@ -157,6 +161,12 @@ class Node:
             UserError: the request does not fit this node.
         """
         return self.evaluation.run(request, self._start(request)).pack()
+
+    def _flush(self) -> None:
+        """Write what the store does not have."""
+        self.state.flush()
+        if self.watched:
+            self.watched.flush()
 
     def _start(self, request: TrainRequest | EvaluateRequest) -> Start:
         self._begin(request.header)

@@ -64,4 +64,7 @@ def _source(run: Mapping[str, Any], own: Any) -> Any:
     """Return the run's source with a node's own options, or the node's own source."""
     if not isinstance(own, Mapping) or own.get("name", run["name"]) != run["name"]:
         return own
-    return {**run, "options": {**run["options"], **own.get("options", {})}}
+    options = {**run["options"], **own.get("options", {})}
+    if "path" in own.get("options", {}) and "test_path" not in own["options"]:
+        options.pop("test_path", None)  # it belongs to the run's own path
+    return {**run, "options": options}

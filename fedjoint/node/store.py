@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,23 +12,14 @@ from torch import Tensor
 
 from fedjoint.errors import UserError
 from fedjoint.runs.ledger import Ledger
-from fedjoint.runs.tensors import DamagedError, pack, unpack
+from fedjoint.runs.seal import check_owner
+from fedjoint.runs.states import TABLES, identity, pack_state, read_states
 
 _PATIENCE = 30.0  # seconds to wait for another process's transaction
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS state (
-    client INTEGER NOT NULL,
-    round INTEGER NOT NULL,
-    data BLOB NOT NULL,
-    PRIMARY KEY (client, round)
-);
-CREATE TABLE IF NOT EXISTS run (generation INTEGER NOT NULL);
-"""
-
 
 class StateStore:
-    """The private state of clients after each round, in one SQLite file.
+    """The private state of a run's clients after each round, in one SQLite file.
 
     Any number of processes on one machine may use the file at once, each through its own
     ``StateStore`` (which one thread uses at a time). A process killed in the middle of a write
@@ -37,26 +27,29 @@ class StateStore:
 
     Args:
         path: the file; made when it is not there.
+        run: the run's id.
 
     Raises:
-        UserError: (any method) the file cannot be used, or stays locked for 30 seconds.
+        UserError: the file is of another run; (any method) it cannot be used, or stays locked
+            for 30 seconds.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, run: str) -> None:
+        self.path, self._run = path, run
         with self._errors():
             self._db = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
+            if theirs := identity(self._db):
+                check_owner(path, theirs, run)
             self._use_log()
             self._db.execute("PRAGMA synchronous = NORMAL")
             with self._transaction():
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
+                self._make_tables()
 
     def write(self, round: int, states: Mapping[int, Mapping[str, Tensor]]) -> None:
         """Keep ``states`` (client -> name -> tensor) as of the end of ``round``: all or none."""
-        rows = [(int(client), round, pack(state)) for client, state in states.items()]
+        rows = [(int(c), round, pack_state(self._run, c, round, s)) for c, s in states.items()]
         with self._errors(), self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", rows)
 
@@ -68,30 +61,20 @@ class StateStore:
         Raises:
             UserError: a client's state is damaged.
         """
-        wanted = json.dumps([[int(c), int(r)] for c, r in zip(clients, rounds, strict=True)])
         with self._errors():
-            found = self._db.execute(
-                "SELECT client, state.round, data FROM state JOIN (SELECT "
-                "json_extract(value, '$[0]') AS who, json_extract(value, '$[1]') AS round "
-                "FROM json_each(?)) AS wanted ON client = who AND state.round = wanted.round",
-                (wanted,),
-            ).fetchall()
-        states = {}
-        for client, round, data in found:
-            try:
-                states[client] = unpack(data)[0]
-            except DamagedError as error:
-                raise UserError(
-                    f"{self.path}: the state of client {client} after round {round} is damaged "
-                    f"({error}); start a new run, or restore the file from a backup"
-                ) from None
-        return states
+            return read_states(self._db, self.path, self._run, clients, rounds)
 
-    def newest(self) -> dict[int, int]:
-        """Return the round of each client's newest state, by client, in order."""
+    def fingerprint(self, client: int) -> str | None:
+        """Return the fingerprint of the client's data as it was first loaded; None: never."""
         with self._errors():
-            rows = self._db.execute("SELECT client, MAX(round) FROM state GROUP BY client")
-            return dict(sorted(rows.fetchall()))
+            rows = self._db.execute("SELECT fingerprint FROM loaded WHERE client = ?", (client,))
+            row = rows.fetchone()
+        return None if row is None else str(row[0])
+
+    def note_loaded(self, fingerprints: Mapping[int, str]) -> None:
+        """Keep the fingerprints of the data of clients that were loaded, by client."""
+        with self._errors(), self._transaction():
+            self._db.executemany("INSERT OR IGNORE INTO loaded VALUES (?, ?)", fingerprints.items())
 
     def settle(self, ledger: Ledger) -> None:
         """Delete the states of rounds that do not count."""
@@ -108,7 +91,9 @@ class StateStore:
     def prune(self, durable: int) -> None:
         """Delete what no resume needs: all before each client's newest state up to ``durable``.
 
-        Call :meth:`settle` first, so that the newest state is one that counts.
+        Call :meth:`settle` first, so that the newest state is one that counts. All that was written
+        then outlives a loss of power, as the checkpoint that is to follow does, and is in the file
+        itself, so that a copy of it is whole.
 
         Args:
             durable: the round of the oldest checkpoint that a run may be resumed from.
@@ -119,6 +104,8 @@ class StateStore:
                 "WHERE newer.client = state.client AND newer.round <= ?)",
                 (durable,),
             )
+        with self._errors():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def begin(self, generation: int, resumed_from: int) -> None:
         """Forget the rounds that a resumed run will do again.
@@ -130,14 +117,23 @@ class StateStore:
             resumed_from: the round of the checkpoint; later states are deleted.
         """
         with self._errors(), self._transaction():
-            (known,) = self._db.execute("SELECT MAX(generation) FROM run").fetchone()
+            (known,) = self._db.execute("SELECT MAX(number) FROM generation").fetchone()
             if generation > (known or 0):
                 self._db.execute("DELETE FROM state WHERE round > ?", (resumed_from,))
-                self._db.execute("INSERT INTO run VALUES (?)", (generation,))
+                self._db.execute("INSERT INTO generation VALUES (?)", (generation,))
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def _make_tables(self) -> None:
+        for statement in TABLES:
+            self._db.execute(statement)
+        if identity(self._db) is None:
+            if self._db.execute("SELECT 1 FROM state").fetchone():
+                check_owner(self.path, None, self._run)
+            self._db.execute("INSERT INTO identity VALUES (?)", (self._run,))
+        check_owner(self.path, identity(self._db), self._run)
 
     def _use_log(self) -> None:
         # SQLite does not wait for its lock here, unlike anywhere else.

@@ -30,6 +30,7 @@ class Header:
 
     Attributes:
         run: path of the run directory on the server.
+        id: the run's id.
         config: the run's configuration, as JSON has it.
         round: the round; 0 before the first.
         generation: how often the run was resumed.
@@ -40,6 +41,7 @@ class Header:
     """
 
     run: str
+    id: str
     config: dict[str, Any]
     round: Number
     generation: Number

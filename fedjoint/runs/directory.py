@@ -2,64 +2,53 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-import os
 import platform
+import shutil
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
-from torch import Tensor
 
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.registry import anchored
-from fedjoint.runs.files import write_bytes, write_csv
-from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.checkpoints import Checkpoint, load_checkpoint, pack_checkpoint
+from fedjoint.runs.files import write_bytes, write_files, writing
+from fedjoint.runs.metrics import MetricsFile, as_csv
+from fedjoint.runs.plain import plain
 from fedjoint.runs.record import RoundRecord
-from fedjoint.runs.tensors import DamagedError, pack, unpack
+from fedjoint.runs.seal import read_sealed, write_sealed
+from fedjoint.runs.states import States
+from fedjoint.runs.tensors import DamagedError
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = "2"
 _KEPT = 2  # checkpoints: the newest, and one in case that is damaged
+_FINAL = "final/backbone.safetensors"
 _PACKAGES = ("fedjoint", "flwr", "torch", "numpy", "ray")
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A run after ``round`` rounds.
-
-    Attributes:
-        round: rounds done.
-        backbone: the shared tensors.
-        state: the strategy's state.
-        ledger: which round of each client counts.
-    """
-
-    round: int
-    backbone: dict[str, Tensor]
-    state: dict[str, Tensor]
-    ledger: Ledger
+Status = Literal["created", "running", "done", "stopped", "failed"]
 
 
 class RunDir:
     """A run's directory; made by :meth:`create`, found again by :meth:`open`.
 
-    One process writes to it at a time; any number may read. Layout::
+    One process writes to it at a time; any number may read. Every file says which run it is of,
+    and whether it is whole; :func:`fedjoint.runs.whole.check_whole` looks at them together.
+    Layout::
 
+        run.json                              the run's id; versions, seed, created, generation,
+                                              status, the round of the newest checkpoint
         config.json                           the whole configuration
-        run.json                              versions, seed, created, generation, status
         metrics.jsonl                         one record per round
         nodes.json                            the nodes, when last heard of
+        flower.json                           the number of the run on a Flower server
         checkpoints/round-000010.safetensors  the newest two
         state.sqlite                          the clients' private state (simulation)
         final/backbone.safetensors            when the run is done
@@ -84,30 +73,14 @@ class RunDir:
         resumed from another folder.
 
         Raises:
-            UserError: the directory cannot be made.
+            UserError: the directory cannot be made, or has no room.
         """
         run = cls(new_folder(parent, name))
-        run._checkpoints.mkdir()
-        run._metrics.touch()
-        # A limit may be infinite: written as Infinity, which is Python's JSON, not everyone's.
-        tree = config.model_dump()
-        tree["strategy"]["name"] = anchored(config.strategy.name)
-        if reference := config.diagnostics.reference:
-            tree["diagnostics"]["reference"] = str(Path(reference).resolve())
-        if initial := config.model.initial:
-            tree["model"]["initial"] = str(Path(initial).resolve())
-        _write_json(run._config, _plain(tree, nonfinite=float), allow_nan=True)
-        _write_json(
-            run._info,
-            {
-                "versions": {**{p: _version(p) for p in _PACKAGES}, "python": _python()},
-                "seed": config.seed,
-                "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-                "generation": 0,
-                "status": "created",
-                "own_problem": own_problem,
-            },
-        )
+        try:
+            run._fill(config, own_problem)
+        except BaseException:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         return run
 
     @classmethod
@@ -115,7 +88,7 @@ class RunDir:
         """Return the run in ``path``.
 
         Raises:
-            UserError: ``path`` is no run directory.
+            UserError: ``path`` is no run directory, or its configuration is of another run.
         """
         run = cls(Path(path))
         if not run.path.is_dir():
@@ -123,7 +96,17 @@ class RunDir:
         for file in (run._config, run._info):
             if not file.is_file():
                 raise UserError(f"{path}: not a run directory: {file.name} is missing")
+        read_sealed(run._config, run.id)
         return run
+
+    @cached_property
+    def id(self) -> str:
+        """What no other run has, 32 hexadecimal digits.
+
+        Raises:
+            UserError: run.json is damaged.
+        """
+        return str(self.info["run"])
 
     @property
     def state(self) -> Path:
@@ -131,20 +114,28 @@ class RunDir:
         return self.path / "state.sqlite"
 
     @property
-    def info(self) -> dict[str, Any]:
-        """The content of run.json: versions, seed, created, generation and status.
+    def states(self) -> States:
+        """The clients' private state, to read."""
+        return States(self.state, self.id)
 
-        Once the run has begun, also ``method``, its local method.
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        ``run`` (its id), versions, seed, created, ``generation``, ``status``, ``saved`` (the round
+        of the newest checkpoint; 0: none) and ``own_problem``. Once the run has begun, also
+        ``method``, its local method, and ``deployed``, whether its clients' state is elsewhere.
 
         Raises:
             UserError: the file is damaged.
         """
-        info = _read_json(self._info)
-        if type(info.get("generation")) is not int or not isinstance(info.get("status"), str):
-            raise UserError(
-                f"{self._info}: damaged: no generation or no status; restore it from a backup"
-            )
-        return info
+        return read_sealed(self._info)
+
+    @property
+    def status(self) -> Status:
+        """How the run is doing."""
+        status: Status = self.info["status"]
+        return status
 
     @property
     def generation(self) -> int:
@@ -155,9 +146,11 @@ class RunDir:
         """Return the run's configuration.
 
         Raises:
-            UserError: the file is damaged, or this version refuses it.
+            UserError: the file is damaged or of another run, or this version refuses it.
         """
-        return check(_read_json(self._config), str(self._config))
+        tree = read_sealed(self._config, self.id)
+        del tree["run"]
+        return check(tree, str(self._config))
 
     def described(self, problem: object | None) -> None:
         """Make sure that the run's problem is known.
@@ -168,155 +161,148 @@ class RunDir:
         Raises:
             UserError: there is none, and the configuration does not describe it.
         """
-        if self.info.get("own_problem") and problem is None:
+        if self.info["own_problem"] and problem is None:
             raise UserError(
                 f"{self.path}: its problem was passed from Python; do this from Python, too, with "
                 "the argument problem"
             )
 
-    def mark(self, status: Literal["running", "done", "stopped", "failed"], **details: Any) -> None:
+    def mark(self, status: Status, **details: Any) -> None:
         """Note how the run is doing, and ``details`` of it."""
-        _write_json(self._info, {**self.info, "status": status, **details})
+        self._note(status=status, **details)
+
+    def bump_generation(self) -> int:
+        """Count a resume; return how many there have been, this one included."""
+        self._note(generation=self.generation + 1)
+        return self.generation
 
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Replace what is known of the nodes, see :meth:`fedjoint.server.roster.Roster.report`."""
         # Every round: not worth waiting for the disk.
-        _write_json(self._nodes, {"time": time.time(), "nodes": list(nodes)}, durable=False)
+        tree = {"time": time.time(), "nodes": list(nodes)}
+        write_sealed(self._nodes, self.id, tree, durable=False)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return what was last written of the nodes.
+        """Return what was last written of the nodes; nothing where the run has not begun.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is missing, damaged or of another run.
         """
-        if not self._nodes.exists():
-            return []
-        nodes = _read_json(self._nodes).get("nodes")
-        if not isinstance(nodes, list) or not all(
-            isinstance(node, dict) and {"node", "name", "state"} <= node.keys() for node in nodes
-        ):
-            raise UserError(f"{self._nodes}: damaged: no list of nodes; delete it")
-        return nodes
+        return list(self._heard()["nodes"])
 
     def last_news(self) -> float | None:
         """Return when the server last gave a sign of life, seconds since 1970; None: never.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: as :meth:`nodes`.
         """
-        when = _read_json(self._nodes).get("time") if self._nodes.exists() else None
-        return float(when) if isinstance(when, int | float) else None
+        when = self._heard()["time"]
+        return None if when is None else float(when)
 
-    def bump_generation(self) -> int:
-        """Count a resume; return how many there have been, this one included."""
-        info = self.info
-        info["generation"] += 1
-        _write_json(self._info, info)
-        return info["generation"]
+    def write_number(self, number: str) -> None:
+        """Keep the number that the run has on a Flower server."""
+        write_sealed(self._number, self.id, {"number": number})
+
+    def number(self) -> str | None:
+        """Return the number that the run last had on a Flower server; None: none.
+
+        Raises:
+            UserError: the file is damaged or of another run.
+        """
+        return read_sealed(self._number, self.id)["number"] if self._number.exists() else None
 
     def append(self, record: RoundRecord) -> None:
-        """Add a round's record to metrics.jsonl; NaN and infinite numbers become null.
+        """Add a round's record to metrics.jsonl, see :meth:`MetricsFile.append`.
 
         The next checkpoint makes it durable. After a crash, :meth:`truncate` first.
         """
-        with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(record.to_json()), allow_nan=False) + "\n")
+        self._metrics.append(record)
 
     def records(self) -> list[RoundRecord]:
-        """Return the rounds' records; a last line that a crash left unfinished is dropped.
-
-        Raises:
-            UserError: another line is damaged.
-        """
-        records: list[RoundRecord] = []
-        text = self._metrics.read_text("utf-8", errors="replace") if self._metrics.exists() else ""
-        *lines, _unfinished = text.split("\n")
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(RoundRecord.from_json(json.loads(line)))
-            except ValueError as error:
-                why = error if isinstance(error, UserError) else "it is not JSON"
-                raise UserError(
-                    f"{self._metrics}:{number}: {why}; delete the lines from there on and resume"
-                ) from None
-        return records
+        """Return the rounds' records, see :meth:`MetricsFile.read`."""
+        return self._metrics.read()
 
     @property
     def written(self) -> int:
         """Bytes of metrics written so far."""
-        return self._metrics.stat().st_size if self._metrics.exists() else 0
+        return self._metrics.size
 
     def truncate(self, round: int) -> None:
         """Keep the records of rounds up to ``round`` alone."""
-        kept = [record.to_json() for record in self.records() if record.round <= round]
-        lines = [json.dumps(record, allow_nan=False) + "\n" for record in kept]
-        write_bytes(self._metrics, "".join(lines).encode())
+        self._metrics.truncate(round)
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Save what a resume needs beside the clients' state; keep the newest two."""
-        with self._metrics.open("ab") as file:
-            os.fsync(file.fileno())
+        """Save what a resume needs beside the clients' state; keep the newest two.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        self._metrics.sync()
         path = self._checkpoints / f"round-{checkpoint.round:06d}.safetensors"
-        tensors = {f"backbone/{n}": t for n, t in checkpoint.backbone.items()}
-        tensors |= {f"state/{n}": t for n, t in checkpoint.state.items()}
-        tensors |= {f"ledger/{n}": t for n, t in checkpoint.ledger.tensors().items()}
-        write_bytes(path, pack(tensors, {"round": str(checkpoint.round), "schema": _SCHEMA}))
+        write_bytes(path, pack_checkpoint(self.id, checkpoint))
+        self._note(saved=checkpoint.round)
         kept = self._saved()[:_KEPT]
         for other in self._checkpoints.iterdir():  # and what a killed writer left
             if other not in kept:
                 other.unlink()
 
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether any checkpoint is left, whole or not."""
+        return bool(self._saved())
+
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, or None if none was ever saved.
 
         Raises:
-            UserError: there are checkpoints, but none is whole.
+            UserError: checkpoints were saved, and none is whole; or one is of another run.
         """
         saved = self._saved()
         for path in saved:
             try:
-                return _load(path)
+                checkpoint = load_checkpoint(path, self.id)
+                if checkpoint.round != _round_of(path):
+                    raise DamagedError(f"it is that of round {checkpoint.round}")
+                return checkpoint
             except DamagedError as error:
                 log.warning("%s: skipped: %s", path, error)
-        if saved:
-            raise UserError(f"{self._checkpoints}: no checkpoint is whole; start a new run")
+            except OSError as error:  # a newer one has taken its place meanwhile
+                log.warning("%s: skipped: %s", path, error.strerror)
+        if round := self.info["saved"]:
+            what = "no checkpoint is whole" if saved else "there is no checkpoint"
+            raise UserError(
+                f"{self._checkpoints}: {what}, and the run has saved round {round}; restore it "
+                "from a backup, or start a new run"
+            )
         return None
 
-    def finish(
-        self, round: int, backbone: Mapping[str, Tensor], records: Sequence[RoundRecord]
-    ) -> None:
+    def finish(self, last: Checkpoint, records: Sequence[RoundRecord]) -> None:
         """Write the final backbone and metrics.csv.
 
-        Nested tables of a record become columns ``a/b``; lists are left out.
-
         Args:
-            round: rounds done.
-            backbone: the shared tensors.
+            last: the run after its last round, without the strategy's state.
             records: the rounds' records.
-        """
-        self._final.parent.mkdir(exist_ok=True)
-        tensors = {f"backbone/{n}": t for n, t in backbone.items()}
-        write_bytes(self._final, pack(tensors, {"round": str(round), "schema": _SCHEMA}))
-        rows = [_flat(_plain(record.to_json())) for record in records]
-        write_csv(rows, self.path / "metrics.csv")
-
-    def backbone(self) -> Checkpoint:
-        """Return the newest backbone, final or of a checkpoint (final: without state).
 
         Raises:
-            UserError: there is none that is whole.
+            UserError: the disk is full.
         """
-        found = self.latest()
-        if self._final.exists():
-            try:
-                final = _load(self._final)
-            except DamagedError as error:
-                raise UserError(f"{self._final}: {error}; delete it and resume the run") from None
-            if found is None or final.round >= found.round:
-                return final
-        if found is None:
-            raise UserError(f"{self.path}: the run has no checkpoint yet")
-        return found
+        backbone = pack_checkpoint(self.id, last)
+        contents = {_FINAL: backbone, "metrics.csv": as_csv(self.id, records)}
+        write_files(self.path, contents)
+
+    def final(self) -> Checkpoint | None:
+        """Return the final backbone and ledger; None where the run has not ended yet.
+
+        Raises:
+            UserError: it is damaged, or of another run.
+        """
+        path = self.path / _FINAL
+        if not path.exists():
+            return None
+        try:
+            return load_checkpoint(path, self.id)
+        except (DamagedError, OSError) as error:
+            raise UserError(f"{path}: damaged: {error}; restore it from a backup") from None
 
     @property
     def _config(self) -> Path:
@@ -331,20 +317,54 @@ class RunDir:
         return self.path / "nodes.json"
 
     @property
-    def _metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+    def _number(self) -> Path:
+        return self.path / "flower.json"
 
     @property
     def _checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    @property
-    def _final(self) -> Path:
-        return self.path / "final" / "backbone.safetensors"
+    @cached_property
+    def _metrics(self) -> MetricsFile:
+        return MetricsFile(self.path / "metrics.jsonl", self.id)
 
     def _saved(self) -> list[Path]:
         """Return the checkpoints' files, the newest first."""
         return sorted(self._checkpoints.glob("round-*.safetensors"), key=_round_of, reverse=True)
+
+    def _fill(self, config: Config, own_problem: bool) -> None:
+        """Write the files of a run that has not begun; run.json, which makes it one, comes last."""
+        # A limit may be infinite: written as Infinity, which is Python's JSON, not everyone's.
+        tree = config.model_dump()
+        tree["strategy"]["name"] = anchored(config.strategy.name)
+        if reference := config.diagnostics.reference:
+            tree["diagnostics"]["reference"] = str(Path(reference).resolve())
+        if initial := config.model.initial:
+            tree["model"]["initial"] = str(Path(initial).resolve())
+        run = uuid.uuid4().hex
+        with writing(self.path):
+            self._checkpoints.mkdir()
+            (self.path / "metrics.jsonl").touch()
+        write_sealed(self._config, run, plain(tree, nonfinite=float))
+        info = {
+            "versions": {**{p: _version(p) for p in _PACKAGES}, "python": _python()},
+            "seed": config.seed,
+            "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "generation": 0,
+            "status": "created",
+            "saved": 0,
+            "own_problem": own_problem,
+        }
+        write_sealed(self._info, run, info)
+
+    def _note(self, **news: Any) -> None:
+        info = self.info
+        write_sealed(self._info, info.pop("run"), {**info, **news})
+
+    def _heard(self) -> dict[str, Any]:
+        if not self._nodes.exists() and not self._metrics.size:
+            return {"time": None, "nodes": []}
+        return read_sealed(self._nodes, self.id)
 
 
 def _round_of(path: Path) -> int:
@@ -373,60 +393,6 @@ def new_folder(parent: Path, name: str) -> Path:
             path = parent / f"{stem}-{number}"
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}; set output.dir") from None
-
-
-def _load(path: Path) -> Checkpoint:
-    tensors, metadata = unpack(path.read_bytes())
-    if metadata.get("schema") != _SCHEMA:
-        raise DamagedError(f"schema {metadata.get('schema')!r}, expected {_SCHEMA!r}")
-    parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "state": {}, "ledger": {}}
-    for key, tensor in tensors.items():
-        part, _, name = key.partition("/")
-        parts[part][name] = tensor
-    ledger = Ledger.from_tensors(parts["ledger"]) if parts["ledger"] else Ledger()
-    return Checkpoint(int(metadata["round"]), parts["backbone"], parts["state"], ledger)
-
-
-def _plain(value: Any, nonfinite: Any = lambda number: None) -> Any:
-    """Return ``value`` in the types of JSON, numbers that are not finite as ``nonfinite`` says."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v, nonfinite) for k, v in value.items()}
-    if isinstance(value, np.ndarray | np.generic | Tensor):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        if all(type(item) is int for item in value):  # the ids of very many clients
-            return list(value)
-        return [_plain(item, nonfinite) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return nonfinite(value)
-    return value
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            row |= _flat(value, f"{prefix}{name}/")
-        elif not isinstance(value, list):
-            row[prefix + name] = value
-    return row
-
-
-def _write_json(path: Path, value: Any, allow_nan: bool = False, durable: bool = True) -> None:
-    text = json.dumps(value, indent=2, allow_nan=allow_nan) + "\n"
-    write_bytes(path, text.encode(), durable=durable)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: damaged: {error}; restore it from a backup") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: damaged: not a table; restore it from a backup")
-    return value
 
 
 def _version(package: str) -> str | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.whole import check_whole
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,12 @@ def read_initial(path: Path) -> dict[str, Tensor]:
     """
     if path.is_dir():
         try:
-            return RunDir.open(path).backbone().backbone
+            newest = check_whole(RunDir.open(path), states=False).newest
         except UserError as error:
             raise UserError(f"model.initial: {error}") from None
+        if newest is None:
+            raise UserError(f"model.initial: {path}: the run has no checkpoint yet")
+        return newest.backbone
     try:
         return safetensors.torch.load_file(path)
     except OSError as error:

@@ -57,6 +57,11 @@ class Ledger:
         rounds[at], known[at] = round, losses
         self.clients, self.rounds, self.losses = everyone, rounds, known
 
+    def only(self, clients: np.ndarray) -> Ledger:
+        """Return the part of ``clients``."""
+        here = np.isin(self.clients, clients)
+        return Ledger(self.clients[here], self.rounds[here], self.losses[here])
+
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint keeps, for ``Ledger.from_tensors``."""
         return {name: torch.from_numpy(column) for name, column in vars(self).items()}

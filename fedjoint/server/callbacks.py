@@ -23,7 +23,8 @@ from fedjoint.config.section import Plugin
 from fedjoint.errors import UserError
 from fedjoint.options import construct
 from fedjoint.registry import find
-from fedjoint.runs.directory import Checkpoint, RunDir
+from fedjoint.runs.checkpoints import Checkpoint
+from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import Failure, RoundRecord, common_failure
 
 log = logging.getLogger("fedjoint.server.serve")

@@ -10,6 +10,7 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.whole import check_whole
 
 #: What may differ between a run and its reference: what is no part of training alone.
 _FREE: dict[str, Any] = {
@@ -41,7 +42,8 @@ class Reference:
         self.path = path
         try:
             run = RunDir.open(Path(path))
-            theirs, records, info = run.config(), run.records(), run.info
+            theirs, info = run.config(), run.info
+            records = check_whole(run, states=False).records
         except UserError as error:
             raise UserError(f"diagnostics.reference: {error}") from None
         if theirs.local.method != "independent":
@@ -51,7 +53,7 @@ class Reference:
         for key in own | other:
             if own.get(key) != other.get(key):
                 raise self._wrong(f"{key} is {other.get(key)}, here it is {own.get(key)}")
-        if own_problem is not None and info.get("own_problem", False) != own_problem:
+        if own_problem is not None and info["own_problem"] != own_problem:
             raise self._wrong("problem was passed from Python for one of the two runs alone")
         if info["status"] != "done":
             raise UserError(

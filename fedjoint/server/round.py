@@ -18,7 +18,7 @@ from fedjoint.errors import UserError
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.training import Terms
 from fedjoint.protocol.wire import NODE_DIED
-from fedjoint.runs.directory import Checkpoint
+from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.record import (
     Failure,
     Metrics,

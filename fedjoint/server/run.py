@@ -49,6 +49,7 @@ class Run:
     Attributes:
         config: its configuration.
         path: the run directory.
+        id: the run's id.
         grid: reaches the nodes.
         strategy: merges.
         roster: the nodes and their clients.
@@ -64,6 +65,7 @@ class Run:
 
     config: Config
     path: Path
+    id: str
     grid: Grid
     strategy: JointStrategy
     roster: Roster
@@ -119,6 +121,7 @@ class Run:
         method, options = local_method(self.strategy, self.config)
         return Header(
             run=str(self.path.resolve()),
+            id=self.id,
             config=self._settings,
             round=round,
             generation=self.generation,

@@ -15,7 +15,8 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol.arrays import to_tensor
-from fedjoint.runs.directory import Checkpoint, RunDir
+from fedjoint.runs.checkpoints import Checkpoint
+from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord, common_failure
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
@@ -90,7 +91,7 @@ def _begin(
 ) -> tuple[Run, Checkpoint | None]:
     """Return the run as its newest checkpoint left it, and that checkpoint, if there is one."""
     strategy = make_strategy(config)
-    if run.info["status"] != "created":
+    if run.status != "created":
         run.bump_generation()
     saved, generation = run.latest(), run.generation
     resumed_from = saved.round if saved else 0
@@ -105,6 +106,7 @@ def _begin(
     begun = Run(
         config=config,
         path=run.path,
+        id=run.id,
         grid=grid,
         strategy=strategy,
         roster=roster,
@@ -124,7 +126,7 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
     """Run the rounds that are left, and close the run directory however that ends."""
     config, first = begun.config, begun.resumed_from + 1
     name, options = local_method(begun.strategy, config)
-    run.mark("running", method=name)
+    run.mark("running", method=name, deployed=begun.roster.deployed)
     kind = "resume" if begun.generation else "start"
     text = f"{kind}: round {first} is next"
     event(log, logging.INFO, kind, text, round=first, generation=begun.generation)
@@ -151,6 +153,9 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
                 break
         records = run.records()
         _check_trained(records)
+        last, backbone = records[-1].round, begun.named()
+        run.finish(Checkpoint(last, backbone, {}, begun.ledger), records)
+        run.mark("done" if last == config.rounds else "stopped")
     except BaseException as error:
         failure = error
         if not isinstance(error, StateLostError):
@@ -159,12 +164,9 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
     finally:
         for callback in told:
             callback.on_run_end(failure)
-    last = records[-1].round
-    run.finish(last, begun.named(), records)
-    run.mark("done" if last == config.rounds else "stopped")
     text = "the run is done" if last == config.rounds else f"the run was stopped after round {last}"
-    event(log, logging.INFO, "end", text, status=run.info["status"], round=last)
-    return begun.named()
+    event(log, logging.INFO, "end", text, status=run.status, round=last)
+    return backbone
 
 
 def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
@@ -175,9 +177,12 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
         if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
             log.error("unforeseen", exc_info=error)
     event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
-    if run.generation == begun.generation:
-        run.write_nodes(begun.roster.report())
-        run.mark("failed")
+    try:
+        if run.generation == begun.generation:
+            run.write_nodes(begun.roster.report())
+            run.mark("failed")
+    except UserError as other:  # a full disk, which is likely why the run fails
+        log.error("that the run failed cannot be noted: %s", other)
 
 
 def _check_trained(records: Sequence[RoundRecord]) -> None:
@@ -204,6 +209,6 @@ def _first_backbone(begun: Run, saved: Checkpoint | None) -> dict[str, Tensor]:
         return fit_initial(Path(initial), read_initial(Path(initial)), begun.roster.layout)
     if saved is None:
         return {n: to_tensor(a) for n, a in begun.roster.initial.items()}
-    if {n: tuple(t.shape) for n, t in saved.backbone.items()} != begun.roster.layout.shapes:
+    if not saved.fits(begun.roster.layout):
         raise UserError("the nodes' backbone differs from the checkpoint's: give them its settings")
     return saved.backbone

@@ -283,7 +283,7 @@ class Trainer:
                 batched=self.fallback is None,
                 precision=self.config.local.precision,
             )
-        train, few = job.cohort.train, slice(self.config.evaluate.batch_size)
+        train, few = job.cohort.learnt, slice(self.config.evaluate.batch_size)
         x, y = (train.x, train.y) if self.fallback is None else train.alone
         weights = {**self.layout.views(job.shared), **job.private}
         y = {name: labels[:, few] for name, labels in y.items()}

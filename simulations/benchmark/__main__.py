@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from fedjoint.errors import UserError, choose
-from fedjoint.runs.files import write_csv
+from fedjoint.runs.files import drafted, write_csv
 
 from . import merge as merging
 from . import population as populations
@@ -65,8 +65,9 @@ def main(
     console.print(
         f"medians of {repeats} processes with {rounds} rounds each, after {WARM_UP} to warm up"
     )
-    write_csv(rows, out / "benchmark.csv")
-    draw(rows, out / "benchmark.png")
+    with drafted(out) as draft:
+        write_csv(rows, draft / "benchmark.csv")
+        draw(rows, draft / "benchmark.png")
     console.print(f"table and plot: {out}", soft_wrap=True)
 
 

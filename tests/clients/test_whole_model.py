@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import fedjoint
-from fedjoint.export.export import export
+from fedjoint.exports.export import export
 
 SIZES = np.array([10, 20, 30])
 RATE, ROUNDS, EPOCHS = 0.1, 3, 2

@@ -1,6 +1,5 @@
 """Strategies of third parties: installed and found by name, in a file, and at fault."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from fedjoint.cli import main
 from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.seal import read_sealed, write_sealed
 from fedjoint.simulation import resume, simulate
 
 STRATEGY = '''
@@ -103,12 +103,12 @@ def half_of_fedavg(folder):
 
 
 def check(run, strategy, folder):
-    assert json.loads((run.path / "config.json").read_text())["strategy"]["name"] == strategy
+    assert run.config().strategy.name == strategy
     records = run.records()
     assert [record.round for record in records] == [1, 2]
     assert all(record.kept is None for record in records)
     assert all(record.clients.trained == 6 for record in records)
-    expected, found = half_of_fedavg(folder), run.backbone().backbone
+    expected, found = half_of_fedavg(folder), run.final().backbone
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6)
@@ -457,7 +457,8 @@ def test_a_faulty_broadcast_ends_a_run_that_can_be_resumed(tmp_path, second, wor
     assert RunDir(folder).info["status"] == "failed"
     assert [record.round for record in RunDir(folder).records()] == [1]
     # The plug-in is fixed, and the run goes on.
-    text = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(text.replace(f'"{second}"', '"fixed"'))
+    tree = read_sealed(folder / "config.json")
+    tree["strategy"]["options"]["second"] = "fixed"
+    write_sealed(folder / "config.json", tree.pop("run"), tree)
     found, expected = resume(folder), run("fixed", 3)
     assert_same(found, expected)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data.base import Examples
 from fedjoint.data.columns import column_inputs
-from fedjoint.data.dataset import Dataset
+from fedjoint.data.dataset import TEST, TRAIN, Dataset
 from fedjoint.data.labels import Targets, read_labels
 from fedjoint.data.owners import read_owners
 from fedjoint.data.source import Source
@@ -29,6 +30,7 @@ class Hub(Source):
         name: name of the dataset, such as ylecun/mnist.
         targets: column -> kind of task: multiclass, multilabel or regression.
         split: split to use; clients make their own splits of it.
+        test_split: split that is the test set; by default clients split off their own.
         input: column of images, texts or numbers.
         client_column: column that names whose an example is, for ``partition = "natural"``.
         missing: words that mean a missing label, such as NA; an empty value always does.
@@ -41,6 +43,7 @@ class Hub(Source):
         name: str,
         targets: Targets,
         split: str = "train",
+        test_split: str | None = None,
         input: str = "image",
         client_column: str | None = None,
         missing: list[str] | None = None,
@@ -50,6 +53,7 @@ class Hub(Source):
         self.name = name
         self.targets = targets
         self.split = split
+        self.test_split = test_split
         self.input = input
         self.client_column = client_column
         self.missing = missing
@@ -57,7 +61,7 @@ class Hub(Source):
         self.vocabulary = vocabulary
 
     def load(self, data: DataConfig) -> Dataset:
-        """Load one split and one task per column of ``targets``.
+        """Load one or two splits, and one task per column of ``targets``.
 
         Inputs of text become word ids ``[n, max_length]``; images become ``[n, channels, height,
         width]`` and lists of numbers ``[n, k]`` float32, bytes scaled to 0..1.
@@ -66,30 +70,39 @@ class Hub(Source):
             UserError: Flower Datasets is not installed, the dataset, the split or a column is
                 not there, inputs differ in shape, or a label is wrong.
         """
-        rows = _fetch(self.name, self.split)
-        for column in [self.input, *self.targets, self.client_column]:
-            if column is not None and column not in rows.column_names:
-                raise choose("column", column, rows.column_names)
-        where = f"{self.name}/{self.split}"
+        splits = list(filter(None, (self.split, self.test_split)))
+        if len(set(splits)) < len(splits):
+            raise UserError(f"split {self.split!r} is split and test_split; name two splits")
+        tables = [_fetch(self.name, split) for split in splits]
+        ends = np.cumsum([len(rows) for rows in tables])
 
-        def cells(column: str) -> list[str]:
-            return [cell(value, f"{where}: {column!r}") for value in rows[column]]
+        def values(column: str) -> list[Any]:
+            for rows in tables:
+                if column not in rows.column_names:
+                    raise choose("column", column, rows.column_names)
+            return [value for rows in tables for value in rows[column]]
 
         def place(row: int) -> str:
-            return f"{where}: row {row}"
+            at = int(np.searchsorted(ends, row, side="right"))
+            return f"{self.name}/{splits[at]}: row {row - ends[at] + len(tables[at])}"
 
+        def cells(column: str) -> list[str]:
+            return [cell(value, f"{self.name}: {column!r}") for value in values(column)]
+
+        given = values(self.input)
         labels = {
             name: read_labels(name, kind, cells(name), place, data.outputs.get(name), self.missing)
             for name, kind in self.targets.items()
         }
-        x = column_inputs(
-            list(rows[self.input]), f"{where}: {self.input!r}", self.max_length, self.vocabulary
-        )
+        x = column_inputs(given, f"{self.name}: {self.input!r}", self.max_length, self.vocabulary)
         who = self.client_column if data.partition == "natural" else None
         return Dataset(
             tuple(task for task, _ in labels.values()),
             Examples(x, {name: y for name, (_, y) in labels.items()}),
             owner=None if who is None else read_owners(who, cells(who), place, self.missing),
+            split=np.repeat([TRAIN, TEST], [ends[0], ends[1] - ends[0]])
+            if self.test_split
+            else None,
         )
 
     def inputs(self, example: Tensor) -> Inputs:

@@ -191,6 +191,12 @@ CASES = {
     "a column without name": csv(
         table(*"1234", header=",z,c"), Read(x=[[0.5]], says=r"left out '' \(no name\)")
     ),
+    "an index": csv(
+        table(*"1234", header="Unnamed: 0,z,c"), Read(x=[[0.5]], says=r"'Unnamed: 0' \(an index")
+    ),
+    "a line end in a name": csv(
+        table(*"abcd", header='"x\ny",z,c'), Read(x=[[0.5]], says="left out 'x.*y'")
+    ),
     "a longer row": csv(PLAIN + "5,6,0,7\n", r"a.csv:6: 4 cells, but the header has 3"),
     "a shorter row": csv(PLAIN + "5,6\n", r"a.csv:6: 2 cells, but the header has 3"),
     "a trailing comma": csv(table(*"1234", more=","), r"a.csv:2: 4 cells, but the header has 3"),
@@ -253,6 +259,9 @@ CASES = {
     "text in place of numbers": columns("'a' of 'c' is not a number", SIZE, c=["a"] * 4),
     "timestamps": columns(
         Read(says=r"left out 'when' \(timestamp"), when=np.array([1, 2, 3, 4], "datetime64[ms]")
+    ),
+    "an index of pandas": columns(
+        Read(x=[[0], [1]], says="'__index_level_0__' "), __index_level_0__=[0, 1, 2, 3]
     ),
     "bytes": columns(Read(says=r"left out 'b' \(binary\)"), b=[b"1"] * 4),
     "booleans": columns(Read(x=[[0, 1], [1, 0]]), b=[True, False, True, False]),

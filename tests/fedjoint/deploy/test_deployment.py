@@ -7,8 +7,8 @@ from support.machines import Site
 
 import fedjoint
 from fedjoint.config.load import check, load
-from fedjoint.node.store import StateStore
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.states import States
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -74,7 +74,7 @@ def test_same_numbers_with_keys_and_nobody_else(tmp_path):
 
     run = RunDir.open(site.run)
     assert {node["name"] for node in run.nodes()} == {"west", "east"}
-    backbone = run.backbone().backbone
+    backbone = run.final().backbone
     for name, tensor in simulated.backbone.items():
         torch.testing.assert_close(backbone[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
     ours, theirs = simulated.records[-1], run.records()[-1]
@@ -85,10 +85,10 @@ def test_same_numbers_with_keys_and_nobody_else(tmp_path):
     # Heads: on their nodes, the same as in simulation, and nowhere else.
     heads = simulated.heads()
     for name, clients in (("west", [0, 1]), ("east", [2, 3])):
-        store = StateStore(tmp_path / name / f"{run.path.name}.sqlite")
-        newest = store.newest()
+        states = States(tmp_path / name / f"{run.path.name}.sqlite", run.id)
+        newest = states.newest()
         assert list(newest) == clients
-        for client, state in store.read(clients, list(newest.values())).items():
+        for client, state in states.read(clients, list(newest.values())).items():
             for key, tensor in state.items():
                 torch.testing.assert_close(heads[client][key], tensor, rtol=1e-5, atol=1e-6)
     assert not run.state.exists()

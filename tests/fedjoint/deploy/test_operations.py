@@ -75,7 +75,7 @@ LOST = UserError("flwr list failed: Run ID not found. (1101)")
 
 
 def test_a_run_that_the_server_has_forgotten_is_submitted_again(run, tmp_path):
-    (run.path / "flower-run").write_text("7")
+    run.write_number("7")
     connection = knows(tmp_path, list=LOST, run={"run-id": 8})
     assert runs.restart(run.path, connection)[1] == "8"
     assert connection.asked == ["list", "run"]
@@ -143,7 +143,7 @@ def test_status_shows_text_as_it_is_and_says_when_it_is_old(run, monkeypatch):
     assert "no news" not in said
     monkeypatch.setattr(time, "time", lambda: 4e9)
     assert "no news since" in invoke("status", run.path).stdout
-    run.mark("done")
+    run.mark("failed")
     assert "no news" not in invoke("status", run.path).stdout
 
 
@@ -235,7 +235,7 @@ def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logg
     config = check({"data": {"clients": 2}}).model_dump(mode="json")
 
     def ask(config):
-        header = Header("/runs/r", config, 2, 0, 0, 0, "joint", {})
+        header = Header("/runs/r", "a" * 32, config, 2, 0, 0, 0, "joint", {})
         (message,) = number([Message(QueryRequest(header, initial=False).pack(), 4, QUERY)])
         return app(message, context)
 

@@ -40,5 +40,5 @@ def test_a_killed_server_costs_nothing(tmp_path):
     assert [record.round for record in run.records()] == [1, 2, 3]
     assert all(record.clients.trained == 6 for record in run.records())
     assert "by client: 0: 3, 1: 3, 2: 3, 3: 3, 4: 3, 5: 3" in site.log("again")
-    for name, tensor in run.backbone().backbone.items():
+    for name, tensor in run.final().backbone.items():
         torch.testing.assert_close(whole.backbone[name], tensor, rtol=1e-5, atol=1e-6, msg=name)

@@ -56,7 +56,7 @@ def test_the_repository_is_a_flower_app(tmp_path):
             time.sleep(1.0)
         assert status == "finished:completed", (tmp_path / "link/superlink.log").read_text()
     (folder,) = (tmp_path / "runs").iterdir()
-    assert_same(inline(tmp_path / "inline"), RunDir.open(folder).backbone().backbone)
+    assert_same(inline(tmp_path / "inline"), RunDir.open(folder).final().backbone)
 
 
 def test_a_run_that_is_stopped_leaves_no_process(tmp_path):

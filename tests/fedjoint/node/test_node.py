@@ -9,12 +9,14 @@ import pytest
 import torch
 from flwr.app import Message
 from support.plugins import plugin
+from support.states import RUN
 from torch import nn
 
 from fedjoint.config.load import check
 from fedjoint.data.base import Examples
 from fedjoint.flower.compat import be_server, number
 from fedjoint.node.node import Node
+from fedjoint.node.store import StateStore
 from fedjoint.problem import build_problem
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.reports import ClientFailure
@@ -50,7 +52,7 @@ def problem():
 
 
 def header(round=1, generation=0, resumed_from=0, method="joint", options=None):
-    return Header("run", {}, round, generation, resumed_from, 0, method, options or {})
+    return Header("run", RUN, {}, round, generation, resumed_from, 0, method, options or {})
 
 
 def share(clients):
@@ -113,11 +115,11 @@ def updates(collector):
 
 
 def test_a_resumed_run_forgets_what_memory_holds_of_later_rounds(problem, tmp_path):
-    node = Node(problem, CONFIG, tmp_path / "state.sqlite", write_through=True)
+    node = Node(problem, CONFIG, StateStore(tmp_path / "state.sqlite", RUN), write_through=True)
     for round in (1, 2, 3):
         train(node, [1, 2], round)
     copy = shutil.copytree(tmp_path, tmp_path.parent / "copy")
-    restarted = Node(problem, CONFIG, copy / "state.sqlite")
+    restarted = Node(problem, CONFIG, StateStore(copy / "state.sqlite", RUN))
     # Heads are those of round 1 again, even though nobody asks for rounds 2 to 4.
     for resumed in (node, restarted):
         LEDGERS[resumed] = Ledger(np.array([1, 2]), np.array([1, 1]))
@@ -260,7 +262,7 @@ def test_a_client_that_diverges_in_private_fails_by_name_and_keeps_its_state(met
     for round in (1, 2):
         collector = train(node, [0, 1, 2, 3], round, method=method, options=options)
         (failed,) = collector.failed
-        assert failed == Failure(2, 1, "what it learnt is not finite; lower its learning rate")
+        assert failed == Failure(2, 1, "what it learnt is not finite; lower local.optimiser.lr")
         assert collector.trained.tolist() == [0, 1, 3]
     kept = node.state.take(np.array([2]), np.array([0]), lambda: {"fresh": torch.ones(1)})
     assert kept.keys() == {"fresh"}
@@ -276,7 +278,7 @@ def test_a_client_whose_outputs_are_not_finite_is_unevaluated_and_the_others_cou
     LEDGERS[node].count(np.array([2]), 2, np.zeros(1))
     found, failed = evaluate(node, [0, 1, 2, 3])
     assert failed == (
-        ClientFailure(2, "its model's outputs are not finite; lower its learning rate"),
+        ClientFailure(2, "its model's outputs are not finite; lower local.optimiser.lr"),
     )
     for name, sums in expected.items():
         np.testing.assert_allclose(found[name], sums, rtol=1e-6)

@@ -25,7 +25,9 @@ def test_own_data_replace_settings_of_the_run(tmp_path):
 
 
 def test_options_of_the_run_s_source_are_added_to_and_those_of_another_are_not():
-    run = {"source": plugin("csv", path="all.csv", targets={"ill": "multiclass"})}
+    # The run's test set goes with the run's own files.
+    files = {"path": "all.csv", "test_path": "rest.csv"}
+    run = {"source": plugin("csv", **files, targets={"ill": "multiclass"})}
     settings = check({"data": run | {"partition": "natural"}}).model_dump()
 
     def on_the_node(own):

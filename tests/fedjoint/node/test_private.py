@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support.states import stacked, state
+from support.states import RUN, newest, stacked, state
 from support.tensors import same
 
 from fedjoint.errors import UserError
@@ -18,7 +18,7 @@ def fresh():
 
 @pytest.fixture
 def store(tmp_path):
-    with_file = StateStore(tmp_path / "state.sqlite")
+    with_file = StateStore(tmp_path / "state.sqlite", RUN)
     yield with_file
     with_file.close()
 
@@ -60,7 +60,7 @@ def test_what_is_taken_is_what_counts(store, stored, resident, seed):
             private.flush()
             if stored:
                 store.settle(ledger)
-                assert store.newest() == dict(
+                assert newest(store) == dict(
                     zip(ledger.clients.tolist(), ledger.rounds.tolist(), strict=True)
                 )
                 if random.random() < 0.5:
@@ -72,7 +72,7 @@ def test_no_more_than_the_resident_clients_are_unwritten(store):
     for first in range(0, 12, 2):
         clients = np.arange(first, first + 2)
         private.put(clients, np.zeros(2), 1, stacked(clients.tolist(), 1))
-        assert first + 2 - len(store.newest()) <= 3
+        assert first + 2 - len(newest(store)) <= 3
 
 
 def test_forgotten_state_that_was_not_written_is_gone(store):

@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from support.states import state
+from support.states import RUN, newest, state
 from support.tensors import same
 
 from fedjoint.errors import UserError
@@ -30,7 +30,7 @@ def rounds_of(store, client):
 
 @pytest.fixture
 def store(tmp_path):
-    with_file = StateStore(tmp_path / "state.sqlite")
+    with_file = StateStore(tmp_path / "state.sqlite", RUN)
     yield with_file
     with_file.close()
 
@@ -38,7 +38,7 @@ def store(tmp_path):
 def test_the_state_of_a_round_is_read(store):
     store.write(2, {0: state(0, 2), 5: state(5, 2)})
     store.write(4, {5: state(5, 4)})
-    assert store.newest() == {0: 2, 5: 4}
+    assert newest(store) == {0: 2, 5: 4}
     assert store.read([0, 5, 7], [1, 3, 4]) == {}
     found = store.read([5, 7, 0], [4, 4, 2])
     assert found.keys() == {0, 5}
@@ -53,7 +53,7 @@ def test_settling_deletes_what_does_not_count(store):
     store.settle(Ledger(np.array([0, 2, 9]), np.array([1, 3, 3])))
     assert {c: rounds_of(store, c) for c in (0, 1, 2, 4)} == {0: [1], 1: [], 2: [2, 3], 4: []}
     store.settle(Ledger())
-    assert store.newest() == {}
+    assert newest(store) == {}
 
 
 def test_a_state_without_tensors_is_kept_too(store):
@@ -63,7 +63,7 @@ def test_a_state_without_tensors_is_kept_too(store):
 
 def test_another_store_sees_what_was_written(store):
     store.write(1, {1: state(1, 1)})
-    other = StateStore(store.path)
+    other = StateStore(store.path, RUN)
     assert rounds_of(other, 1) == [1]
 
 
@@ -94,7 +94,7 @@ def test_a_resume_forgets_later_rounds_once(store):
         store.write(round, {7: state(7, round)})
     store.begin(generation=0, resumed_from=0)
     assert rounds_of(store, 7) == [1, 2, 3]
-    other = StateStore(store.path)
+    other = StateStore(store.path, RUN)
     other.begin(generation=1, resumed_from=2)
     assert rounds_of(store, 7) == [1, 2]
     store.write(3, {7: state(7, 3)})
@@ -127,9 +127,9 @@ def test_a_file_that_is_no_store_is_one_line(tmp_path):
     path = tmp_path / "state.sqlite"
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(UserError, match=r"state\.sqlite: file is not a database"):
-        StateStore(path)
+        StateStore(path, RUN)
     with pytest.raises(UserError, match="check that the folder is there"):
-        StateStore(tmp_path / "nowhere" / "state.sqlite")
+        StateStore(tmp_path / "nowhere" / "state.sqlite", RUN)
 
 
 def test_a_full_disk_is_said_and_leaves_all_or_nothing(store):
@@ -139,10 +139,10 @@ def test_a_full_disk_is_said_and_leaves_all_or_nothing(store):
     large = {c: {"w": torch.zeros(3000)} for c in range(5)}
     with pytest.raises(UserError, match="full"):
         store.write(2, large)
-    assert list(store.newest()) == [1]
+    assert list(newest(store)) == [1]
     store._db.execute("PRAGMA max_page_count = 100000")
     store.write(2, large)
-    assert list(store.newest()) == [0, 1, 2, 3, 4]
+    assert list(newest(store)) == [0, 1, 2, 3, 4]
 
 
 def let_go_soon(path, statement):
@@ -155,14 +155,14 @@ def let_go_soon(path, statement):
 
 def test_whoever_opens_a_new_file_waits_for_whoever_makes_it(tmp_path):
     let_go_soon(tmp_path / "state.sqlite", "CREATE TABLE other (x)")
-    assert StateStore(tmp_path / "state.sqlite").newest() == {}
+    assert newest(StateStore(tmp_path / "state.sqlite", RUN)) == {}
 
 
 def test_whoever_begins_waits_for_whoever_writes(store):
     store.write(1, {1: state(1, 1)})
-    let_go_soon(store.path, "INSERT INTO run VALUES (0)")
+    let_go_soon(store.path, "INSERT INTO generation VALUES (0)")
     store.begin(1, 0)
-    assert store.newest() == {}
+    assert newest(store) == {}
 
 
 WRITER = """
@@ -171,7 +171,7 @@ from fedjoint.node.store import StateStore
 path, client = sys.argv[1], int(sys.argv[2])
 print("ready", flush=True)
 input()
-store = StateStore(path)
+store = StateStore(path, "a" * 32)
 for round in range(1, 11):
     store.write(round, {client: {
         "heads.a.weight": torch.full((2, 3), 100.0 * client + round),
@@ -201,7 +201,7 @@ def test_processes_share_a_file_that_none_has_made(tmp_path):
     for writer in writers:
         writer.communicate(timeout=60)
         assert writer.returncode == 0
-    store = StateStore(path)
+    store = StateStore(path, RUN)
     # The first to begin deletes what anyone had by then; later rounds are all there.
     for client in range(4):
         assert rounds_of(store, client)[-9:] == list(range(2, 11))
@@ -210,7 +210,7 @@ def test_processes_share_a_file_that_none_has_made(tmp_path):
 KILLED = """
 import os, signal, sys, torch
 from fedjoint.node.store import StateStore
-store = StateStore(sys.argv[1])
+store = StateStore(sys.argv[1], "a" * 32)
 store._db.set_progress_handler(lambda: os.kill(os.getpid(), signal.SIGKILL), int(sys.argv[2]))
 store.write(2, {client: {"steps": torch.tensor(-1)} for client in range(50)})
 """
@@ -220,10 +220,10 @@ store.write(2, {client: {"steps": torch.tensor(-1)} for client in range(50)})
 @pytest.mark.parametrize("instructions", [100, 900])  # of SQLite, of which the write takes more
 def test_a_kill_in_the_middle_of_a_write_leaves_the_file_as_it_was(tmp_path, instructions):
     path = tmp_path / "state.sqlite"
-    StateStore(path).write(1, {client: state(client, 1) for client in range(50)})
+    StateStore(path, RUN).write(1, {client: state(client, 1) for client in range(50)})
     done = subprocess.run([sys.executable, "-c", KILLED, path, str(instructions)])
     assert done.returncode == -signal.SIGKILL
-    store = StateStore(path)
+    store = StateStore(path, RUN)
     assert all(rounds_of(store, client) == [1] for client in range(50))
     assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     store.write(2, {client: state(client, 2) for client in range(50)})

@@ -13,7 +13,8 @@ from support.records import make_record
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.runs.directory import Checkpoint, RunDir
+from fedjoint.runs.checkpoints import Checkpoint
+from fedjoint.runs.directory import RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import Failure, Participation
 
@@ -211,7 +212,7 @@ def test_a_record_damaged_in_the_middle_names_its_line(run, records, spoilt):
     path = run.path / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:2], spoilt, *lines[3:]]))
-    with pytest.raises(UserError, match=r"metrics\.jsonl:3: it is not") as error:
+    with pytest.raises(UserError, match=r"metrics\.jsonl:3: damaged: it ") as error:
         run.records()
     assert "\n" not in str(error.value)
 
@@ -226,10 +227,12 @@ def test_numbers_that_are_not_finite_are_null(run):
 
 
 def test_the_end_of_a_run(saved):
-    assert is_whole(saved.backbone(), 20)
+    assert saved.final() is None
     records = [make_record(1, loss={"a": 0.5}), make_record(2, loss={"a": 0.25, "b": math.nan})]
-    saved.finish(21, backbone(21), records)
-    assert saved.backbone().round == 21 and same(saved.backbone().backbone, backbone(21))
+    saved.finish(Checkpoint(21, backbone(21), {}, ledger(20)), records)
+    final = saved.final()
+    assert final.round == 21 and same(final.backbone, backbone(21))
+    assert same(final.ledger.tensors(), ledger(20).tensors())
     with (saved.path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     wanted = ("round", "loss/a", "loss/b", "bytes/up", "clients/trained")
@@ -237,7 +240,4 @@ def test_the_end_of_a_run(saved):
         ["1", "0.5", "", "50", "2"],
         ["2", "0.25", "", "50", "2"],
     ]
-    final = saved.path / "final" / "backbone.safetensors"
-    final.write_bytes(final.read_bytes()[:-1])
-    with pytest.raises(UserError, match="delete it and resume"):
-        saved.backbone()
+    assert {row["run"] for row in rows} == {saved.id}

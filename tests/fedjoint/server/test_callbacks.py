@@ -96,7 +96,7 @@ def test_a_callback_may_stop_a_run_which_can_go_on(tmp_path):
     assert run.info["status"] == "done"
     whole = simulate(configure(tmp_path))
     for name, tensor in whole.backbone.items():
-        assert torch.equal(run.backbone().backbone[name], tensor)
+        assert torch.equal(run.final().backbone[name], tensor)
 
 
 def test_a_callback_that_raises_ends_the_run(tmp_path):

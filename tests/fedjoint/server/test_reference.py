@@ -10,7 +10,9 @@ from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.model.metrics.r2 import r2
 from fedjoint.model.tasks import Task
+from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.ledger import Ledger
 from fedjoint.server.reference import Reference
 from fedjoint.simulation import simulate
 
@@ -28,8 +30,13 @@ def alone(folder, tests, status="done", own_problem=False, **tables):
     """Make up a run of independent training with the test metrics of ``tests``, by round."""
     tree = {**TREE, "local": {"method": "independent"}, **tables}
     run = RunDir.create(folder, "alone", check(tree), own_problem=own_problem)
-    for round, test in tests.items():
-        run.append(make_record(round, evaluation=test and {"test": test}))
+    records = [
+        make_record(round, evaluation={"test": tests[round]} if tests.get(round) else None)
+        for round in range(1, max(tests) + 1)
+    ]
+    for record in records:
+        run.append(record)
+    run.finish(Checkpoint(len(records), {}, {}, Ledger()), records)
     run.mark(status)
     return str(run.path)
 

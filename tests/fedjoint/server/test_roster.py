@@ -58,7 +58,7 @@ SETTINGS = {
 }
 
 
-HEADER = Header("run", SETTINGS, 0, 0, 0, 0, "joint", {})
+HEADER = Header("run", "a" * 32, SETTINGS, 0, 0, 0, 0, "joint", {})
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import torch
 
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.export.personal import PersonalModels
+from fedjoint.exports.personal import PersonalModels
 from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.whole import check_whole
 from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
 
@@ -40,7 +41,9 @@ def test_they_make_the_clients_models_after_the_run(tmp_path, adaptive):
     result = simulate(config)
     run = RunDir.open(result.path)
     places = {client: client for client in range(4)}
-    models = PersonalModels(run, run.config(), build_problem(config), run.state, places)
+    models = PersonalModels(
+        run, check_whole(run), run.config(), build_problem(config), run.state, places
+    )
     task = next(task for task in models.problem.data.task_names if models.holders(task))
     client = models.holders(task)[0]
     layout = models.trainer.layout

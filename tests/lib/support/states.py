@@ -2,6 +2,16 @@
 
 import torch
 
+from fedjoint.runs.states import States
+
+#: The id of a run that nobody ran.
+RUN = "a" * 32
+
+
+def newest(store):
+    """Return the round of each client's newest state in a ``StateStore``, by client."""
+    return States(store.path, RUN).newest()
+
 
 def state(client, round):
     """Return a state that no other client and round has."""

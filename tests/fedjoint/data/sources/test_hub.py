@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fedjoint.config.data import DataConfig
+from fedjoint.data.dataset import TEST, TRAIN
 from fedjoint.data.sources.hub import Hub
 from fedjoint.errors import UserError
 
@@ -60,6 +61,14 @@ def test_images_and_labels():
     assert dataset.examples.y["label"].tolist() == [1, 0, 2, -1]
     assert dataset.examples.y["flags"].tolist() == [[1, 0], [0, 0], [1, 1], [0, 1]]
     assert dataset.owner.tolist() == ["u", "v", "u", "u"]
+
+
+def test_a_test_split_stays_the_test_set():
+    dataset = load(test_split="test")
+    assert dataset.split.tolist() == [TRAIN] * 4 + [TEST] * 4
+    np.testing.assert_allclose(dataset.examples.x[4:, 0], PIXELS / 255.0, rtol=1e-6)
+    with pytest.raises(UserError, match="'train' is split and test_split; name two splits"):
+        load(test_split="train")
 
 
 def test_colour_images_come_channels_first():

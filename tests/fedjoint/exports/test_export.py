@@ -16,12 +16,13 @@ from fedjoint.cli import main
 from fedjoint.config.load import check
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
-from fedjoint.export import predict as predicting
-from fedjoint.export.export import export, write
+from fedjoint.exports import predict as predicting
+from fedjoint.exports.export import export
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.seal import parse, seal
 from fedjoint.simulation import simulate
 
 GREY = 16  # levels of the digits
@@ -122,7 +123,7 @@ def test_a_clients_model_is_the_one_the_run_evaluated(tmp_path, settings):
 
 def test_logits_by_hand(done, tmp_path):
     """What numpy makes of the tensors is what predict writes."""
-    write(export(done.path, "digit", client=0), tmp_path)
+    export(done.path, "digit", client=0).write(tmp_path)
     t = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     rng = np.random.default_rng(0)
     x = rng.integers(0, 17, (5, 64)).astype(np.float32)
@@ -221,7 +222,7 @@ def test_formats_agree(tmp_path, name, format):
     if format == "onnx":
         pytest.importorskip("onnxscript")
         pytest.importorskip("onnxruntime")
-    write(exported, tmp_path / "out", [format])
+    exported.write(tmp_path / "out", [format])
     shape = exported.example.shape[1:]
     for n in (1, 5):
         source = torch.Generator().manual_seed(n)
@@ -239,13 +240,13 @@ def test_formats_agree(tmp_path, name, format):
 def test_onnx_without_its_packages(done, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"fedjoint\[onnx\]"):
-        write(export(done.path, "digit"), tmp_path / "out", ["onnx"])
+        export(done.path, "digit").write(tmp_path / "out", ["onnx"])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_holds_one_model(done, tmp_path):
-    write(export(done.path, "digit"), tmp_path, ["safetensors", "export"])
-    write(export(done.path, "loop"), tmp_path, ["safetensors"])
+    export(done.path, "digit").write(tmp_path, ["safetensors", "export"])
+    export(done.path, "loop").write(tmp_path, ["safetensors"])
     assert {f.name for f in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
     assert predicting.read_card(tmp_path).target.name == "loop"
 
@@ -275,7 +276,7 @@ def test_raw_rows_are_scaled_as_in_the_run(flowers):
 def test_a_table_in_another_order(flowers, tmp_path):
     """Columns are found by name, others are ignored, and classes come by name."""
     result, rows = flowers
-    write(export(result.path, "kind", client=1), tmp_path / "out")
+    export(result.path, "kind", client=1).write(tmp_path / "out")
     mixed = [[c, "junk", a, b] for a, b, c, _ in rows]
     path = table(tmp_path / "new.csv", ["c", "note", "a", "b"], mixed)
     _, found = predicting.predict(tmp_path / "out", path)
@@ -301,19 +302,16 @@ def test_a_node_with_data_of_its_own(flowers, tmp_path):
     from fedjoint.node.store import StateStore
 
     result, _ = flowers
-    here = RunDir.open(result.path).state
-    store = StateStore(here)
-    newest = store.newest()
-    states = store.read(list(newest), list(newest.values()))
+    run, states = RunDir.open(result.path), result.heads()
     node = tmp_path / "node.sqlite"
     ids = [7, 5, 9]
-    StateStore(node).write(2, {id: states[place] for place, id in enumerate(ids)})
+    StateStore(node, run.id).write(2, {id: states[place] for place, id in enumerate(ids)})
     expected = export(result.path, "kind", client=1).model.head.weight
-    store.close()
-    saved = RunDir(result.path).latest()
     ledger = Ledger(np.array(sorted(ids)), np.full(3, 2))
-    RunDir(result.path).checkpoint(replace(saved, ledger=ledger))
-    here.unlink()
+    for keep in (run.checkpoint, lambda last: run.finish(last, run.records())):
+        keep(replace(run.latest(), ledger=ledger))
+    run.state.unlink()
+    run.mark("done", deployed=True)
     with pytest.raises(UserError, match="live on its nodes"):
         export(result.path, "kind")
     with pytest.raises(UserError, match="--clients"):
@@ -337,7 +335,7 @@ def test_a_node_with_data_of_its_own(flowers, tmp_path):
 def test_sentences(tmp_path):
     result = text_problem(tmp_path)
     exported = export(result.path, "mood", client=0)
-    write(exported, tmp_path / "out")
+    exported.write(tmp_path / "out")
     lines = ["good word1 thing3", "bad", "Bad  word2\r", "a b c d e f g"]
     (tmp_path / "new.txt").write_bytes("\n".join(lines).encode())
     _, rows = predicting.predict(tmp_path / "out", tmp_path / "new.txt")
@@ -366,7 +364,7 @@ def test_images(tmp_path):
         data={"source": plugin("idx", path=paths), "clients": 2, "partition": "iid"},
         model={"backbone": plugin("cnn", hidden=[4])},
     )
-    write(export(result.path, "label"), tmp_path / "out")
+    export(result.path, "label").write(tmp_path / "out")
     np.save(tmp_path / "bytes.npy", pixels)
     np.save(tmp_path / "floats.npy", pixels[:, None].astype(np.float32) / np.float32(255))
     found = [
@@ -382,7 +380,7 @@ def test_images(tmp_path):
 
 
 def test_rows_of_every_kind():
-    from fedjoint.export.model import Target
+    from fedjoint.exports.model import Target
 
     output = torch.tensor([[2.0, -1.0]])
     many = Target(name="t", kind="multilabel", outputs=2)
@@ -430,7 +428,7 @@ def test_a_problem_of_ones_own(tmp_path):
     with pytest.raises(UserError, match="not linear"):
         export(result.path, "parity", problem=problem)
     exported = export(result.path, "parity", client=1, problem=problem)
-    write(exported, tmp_path / "out", ["safetensors", "export"])
+    exported.write(tmp_path / "out", ["safetensors", "export"])
     x = torch.rand(3, 64)
     with torch.no_grad():
         found = torch.export.load(tmp_path / "out" / "model.pt2").module()(x)
@@ -441,10 +439,10 @@ def test_a_problem_of_ones_own(tmp_path):
 
 
 def test_a_card_runs_no_code(done, tmp_path):
-    write(export(done.path, "digit"), tmp_path)
-    card = json.loads((tmp_path / "model.json").read_text())
+    export(done.path, "digit").write(tmp_path)
+    card = parse((tmp_path / "model.json").read_bytes())
     card["backbone"]["backbone"] = "os:abort"
-    (tmp_path / "model.json").write_text(json.dumps(card))
+    (tmp_path / "model.json").write_text(json.dumps(seal(card)))
     np.save(tmp_path / "x.npy", np.zeros((1, 64), np.float32))
     with pytest.raises(UserError, match="code of your own"):
         predicting.predict(tmp_path, tmp_path / "x.npy")
@@ -455,7 +453,7 @@ def test_a_card_runs_no_code(done, tmp_path):
 
 @pytest.fixture
 def model(done, tmp_path):
-    write(export(done.path, "digit"), tmp_path / "model")
+    export(done.path, "digit").write(tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -494,14 +492,22 @@ def test_malformed_files(model, tmp_path, name, content, words):
     assert "\n" not in str(caught.value)
 
 
+def resealed(old, new):
+    """Return what changes a card and its checksum with it."""
+    return lambda data: json.dumps(
+        seal(json.loads(json.dumps(parse(data)).encode().replace(old, new)))
+    ).encode()
+
+
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
         ("model.json", lambda data: b"{", r"model.json: not a card"),
-        ("model.json", lambda data: data.replace(b"linear", b"curved"), r"model.json: head"),
-        ("model.json", lambda data: data.replace(b"  16,", b"  17,"), r"do not fit"),
-        ("model.safetensors", lambda data: data[:-4], r"model.safetensors: not safetensors"),
-        ("model.safetensors", lambda data: data[:-1] + b"\x01", r"checksum"),
+        ("model.json", lambda data: data.replace(b"linear", b"curved"), r"not a card: .*checksum"),
+        ("model.json", resealed(b"linear", b"curved"), r"model.json: head"),
+        ("model.json", resealed(b"16,", b"17,"), r"do not fit"),
+        ("model.safetensors", lambda data: data[:-4], r"model.safetensors: not the model that"),
+        ("model.safetensors", lambda data: data[:-1] + b"\x01", r"not the model that model.json"),
     ],
 )
 def test_damaged_models(model, tmp_path, file, change, words):
@@ -531,7 +537,7 @@ def test_the_commands(done, tmp_path, command):
     [
         (["--task", "digt"], ["unknown task 'digt'", "did you mean 'digit'"]),
         (["--task", "digit", "--client", "1"], ["client 1 has not trained 'digit'", "0, 4, 6, 10"]),
-        (["--task", "digit", "--state", "none"], ["none", "--state"]),
+        (["--task", "digit", "--state", "none"], ["none: no such file"]),
         (["--task", "digit", "--format", "onx"], ["unknown format", "did you mean 'onnx'"]),
         (["--task", "digit", "--clients", "a"], ["--clients a"]),
         (["--task", "digit", "--data", "."], ["--data needs --clients"]),
@@ -578,7 +584,7 @@ def test_an_exported_model_predicts_in_the_targets_units(marks, tmp_path):
             own.model.mean, own.model.scale = joint.model.mean, joint.model.scale
         expected = sum(w * own.model(x) for w, own in zip(weights, scaled, strict=True))
         torch.testing.assert_close(joint.model(x), expected / weights.sum())
-    write(joint, tmp_path / "out")
+    joint.write(tmp_path / "out")
     file = table(tmp_path / "x.csv", ["a", "b"], x.tolist())
     columns, rows = predicting.predict(tmp_path / "out", file)
     assert columns == ["mark"]

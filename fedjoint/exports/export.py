@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,32 +15,17 @@ from fedjoint.data.build import make_source
 from fedjoint.data.source import Source
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
-from fedjoint.export.model import CARD, FILES, Card, Origin, Target, TaskModel
-from fedjoint.export.personal import PersonalModels
+from fedjoint.exports.exported import Exported
+from fedjoint.exports.model import Card, Origin, Target, TaskModel
+from fedjoint.exports.personal import PersonalModels
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
 from fedjoint.runs.directory import RunDir
-from fedjoint.runs.files import write_bytes
-from fedjoint.runs.tensors import pack
+from fedjoint.runs.whole import check_whole
 from fedjoint.training.targets import Scale
 
 #: the mean and the scale of the targets, where a model has them
 Units = tuple[Tensor, Tensor] | None
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A model ready to be written.
-
-    Attributes:
-        model: the model.
-        card: what describes it.
-        example: ``[1, ...]`` an input.
-    """
-
-    model: TaskModel
-    card: Card
-    example: Tensor
 
 
 def export(
@@ -80,9 +61,9 @@ def export(
     """
     run = RunDir.open(Path(path))
     run.described(problem)
-    config = run.config()
+    config, whole = run.config(), check_whole(run, states=False)
     kept = state or run.state
-    if not kept.is_file():  # before the data, which a deployed run's server need not have
+    if not kept.is_file() and run.info.get("deployed"):
         raise UserError(
             f"{kept}: no such file: the heads of a deployed run live on its nodes; export there, "
             "from a copy of the run directory, with --state and the node's state file"
@@ -97,7 +78,7 @@ def export(
     if task not in tasks:
         raise choose("task", task, tasks)
     places = {id: place for place, id in enumerate(ids or range(len(problem.data.sizes)))}
-    people = PersonalModels(run, config, problem, kept, places)
+    people = PersonalModels(run, whole, config, problem, kept, places)
     weights, units, whose, how = _weights(people, task, client)
     joint = people.trainer.model
     joint.load_state_dict(weights)
@@ -118,6 +99,7 @@ def export(
         origin=Origin(
             fedjoint=version("fedjoint"),
             run=run.path.name,
+            run_id=run.id,
             seed=config.seed,
             round=people.round,
             strategy=config.strategy.name,
@@ -129,38 +111,6 @@ def export(
     )
     numbers = (scaling.mean, scaling.scale) if scaling else None
     return Exported(TaskModel(backbone, head, numbers, units).eval(), card, problem.example)
-
-
-def write(exported: Exported, folder: Path, formats: Iterable[str] = ("safetensors",)) -> None:
-    """Write a model to ``folder``, which then holds no other.
-
-    Args:
-        exported: the model.
-        folder: made where it is not there.
-        formats: ``safetensors``, ``export`` (``torch.export``) or ``onnx``.
-
-    Raises:
-        UserError: a format is unknown or cannot hold the model, or the folder cannot be written.
-    """
-    makers: dict[str, Callable[[Exported], bytes]] = {
-        "safetensors": lambda e: pack(e.model.state_dict(), {"format": "pt"}),
-        "export": _torch_export,
-        "onnx": _onnx,
-    }
-    contents = {}
-    for name in formats:
-        if name not in makers:
-            raise choose("format", name, makers)
-        contents[FILES[name]] = makers[name](exported)
-    contents[CARD] = (exported.card.model_dump_json(indent=2) + "\n").encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES.values():
-            (folder / name).unlink(missing_ok=True)
-        for name, content in contents.items():
-            write_bytes(folder / name, content)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}; choose another --output") from None
 
 
 def _weights(
@@ -234,57 +184,3 @@ def _head(make: Any) -> Literal["linear", "fixed", "own"]:
     if make is None:
         return "linear"
     return "fixed" if make is FixedHead else "own"
-
-
-def _batch(exported: Exported) -> tuple[tuple[Tensor], dict[str, Any]]:
-    """Return arguments and dynamic shapes for tracing; of two rows, as one would be a constant."""
-    return (torch.cat([exported.example] * 2),), {"x": {0: torch.export.Dim("batch")}}
-
-
-def _torch_export(exported: Exported) -> bytes:
-    arguments, shapes = _batch(exported)
-    program = _traced(lambda: torch.export.export(exported.model, arguments, dynamic_shapes=shapes))
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    return buffer.getvalue()
-
-
-def _onnx(exported: Exported) -> bytes:
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise UserError("--format onnx needs onnx; pip install 'fedjoint[onnx]'") from None
-    arguments, shapes = _batch(exported)
-    program = _traced(
-        lambda: torch.onnx.export(
-            exported.model,
-            arguments,
-            input_names=["x"],
-            output_names=["output"],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            verbose=False,
-        )
-    )
-    return program.model_proto.SerializeToString()
-
-
-def _traced(trace: Callable[[], Any]) -> Any:
-    """Call ``trace`` without its chatter.
-
-    Raises:
-        UserError: the model cannot be traced.
-    """
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return trace()
-    except Exception as error:  # a backbone of one's own may fail to trace in any way
-        first = str(error).strip().partition("\n")[0]
-        raise UserError(f"the model cannot be traced ({first}); use --format safetensors") from None
-    finally:
-        logger.setLevel(level)

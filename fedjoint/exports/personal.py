@@ -12,10 +12,13 @@ from torch import Tensor
 
 from fedjoint.config.schema import Config
 from fedjoint.data.dataset import is_known
+from fedjoint.data.unchanged import check_unchanged
 from fedjoint.errors import UserError
-from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.states import States
+from fedjoint.runs.whole import Whole
 from fedjoint.server.strategy import checked_broadcast, local_method, make_strategy
 from fedjoint.training.method import make_method
 from fedjoint.training.targets import Scale
@@ -42,51 +45,72 @@ class PersonalModels:
 
     Args:
         run: the run.
+        whole: what its directory holds.
         config: its configuration, with this machine's data.
         problem: its problem.
         state: file of the clients' private state.
         places: client id -> position in ``problem.data``.
 
     Raises:
-        UserError: a file does not fit the problem.
+        UserError: a file is missing, damaged or of another run, or does not fit the problem.
     """
 
     def __init__(
-        self, run: RunDir, config: Config, problem: Problem, state: Path, places: Mapping[int, int]
+        self,
+        run: RunDir,
+        whole: Whole,
+        config: Config,
+        problem: Problem,
+        state: Path,
+        places: Mapping[int, int],
     ) -> None:
-        self.config, self.problem, self._state = config, problem, state
-        self.trainer = Trainer(problem, config, torch.device("cpu"))
-        done = run.backbone()
-        self.round = done.round
+        self.config, self.problem, self.places, self._state = config, problem, places, state
+        done, saved = whole.newest, run.info["saved"]
+        if done is None:
+            raise UserError(f"{run.path}: the run has no checkpoint yet")
+        if done.round < saved:
+            raise UserError(
+                f"{run.path}: the checkpoint of round {saved} is missing or damaged; resume the "
+                "run, or restore it from a backup"
+            )
+        self.trainer, self.round = Trainer(problem, config, torch.device("cpu")), done.round
         layout = self.trainer.layout
-        if {n: tuple(t.shape) for n, t in done.backbone.items()} != layout.shapes:
+        if not done.fits(layout):
             raise UserError(
                 f"{run.path}: its backbone is not the one that its configuration describes; give "
                 "the run's own problem, and leave model settings as they were"
             )
         self._received = layout.flat(done.backbone)
         self._broadcast: dict[str, Tensor] = {}
-        self._store = StateStore(state)
-        self._rounds = self._store.newest()
         strategy = make_strategy(config)
-        saved = run.latest()
-        if saved and saved.round == done.round:
-            strategy.state = dict(saved.state)
-            # A node that the server did not reach may hold rounds that do not count.
-            counts = saved.ledger.of(np.array(list(self._rounds), np.int64))
-            self._rounds = dict(zip(self._rounds, counts.tolist(), strict=True))
+        if whole.saved and whole.saved.round == done.round:
+            strategy.state = dict(whole.saved.state)
             parameters = self._received[: layout.parameters.size].clone()
             self._broadcast = checked_broadcast(strategy, parameters, done.round)
         self.method_name, options = local_method(strategy, config)
         self._method = make_method(self.method_name, options)
-        self.trained = sorted(client for client, round in self._rounds.items() if round)
-        self.places = places
-        for client in self.trained:
-            if client not in places:
+        self._states = States(state, run.id)
+        self._rounds = self._counted(done.ledger, elsewhere=state != run.state)
+        self.trained = sorted(self._rounds)
+        self._known = self._states.fingerprints()
+
+    def _counted(self, ledger: Ledger, elsewhere: bool) -> dict[int, int]:
+        """Return the round that counts of each client whose state has to be here.
+
+        Raises:
+            UserError: a client's state is not here, or the client is not in the data.
+        """
+        counted = dict(zip(ledger.clients.tolist(), ledger.rounds.tolist(), strict=True))
+        if elsewhere:  # a node's: that of its own clients
+            counted = {c: r for c, r in counted.items() if c in self._states.newest()}
+        for client in counted:
+            if client not in self.places:
                 raise UserError(
-                    f"{state}: client {client} is not in the data; on a node, give --clients and "
-                    "--data as to fedjoint client"
+                    f"{self._state}: client {client} is not in the data; on a node, give "
+                    "--clients and --data as to fedjoint client"
                 )
+        self._states.check(ledger.only(np.array(list(counted), np.int64)))
+        return counted
 
     def holders(self, task: str) -> list[int]:
         """Return the ids of the clients that have ``task`` and have trained."""
@@ -98,15 +122,13 @@ class PersonalModels:
         """Return the model that ``client``, which has trained, is evaluated with.
 
         Raises:
-            UserError: its state is damaged or does not fit, or its method cannot make a model.
+            UserError: its state does not fit, its data have changed, or its method cannot make a
+                model.
         """
         trainer, place = self.trainer, self.places[client]
-        states = self._store.read([client], [self._rounds[client]])
-        if client not in states:
-            raise UserError(
-                f"{self._state}: no state of client {client} after round {self._rounds[client]}, "
-                "which the run directory counts; copy both when the run stands still"
-            )
+        if client in self._known:
+            check_unchanged(self.problem.data, {client: self._known[client]}, self.places)
+        states = self._states.read([client], [self._rounds[client]])
         private = {name: tensor[None].clone() for name, tensor in states[client].items()}
         cohort = trainer.cohort(np.array([place]), np.array([client]))
         job = trainer.job(

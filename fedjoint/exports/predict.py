@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
-from fedjoint.export.inputs import read_inputs
-from fedjoint.export.model import FILES, Card, Target, load, read_card
+from fedjoint.exports.inputs import read_inputs
+from fedjoint.exports.model import FILES, Card, Target, load, read_card, read_model
 
 _BATCH = 1024
 
@@ -66,17 +66,17 @@ def _runner(folder: Path, card: Card) -> Callable[[Tensor], Tensor]:
     """Return what maps inputs to outputs."""
     onnx = folder / FILES["onnx"]
     if onnx.is_file() and not (card.rebuilt and (folder / FILES["safetensors"]).is_file()):
-        return _onnx(onnx)
+        return _onnx(onnx, read_model(folder, card, onnx.name))
     return torch.inference_mode()(load(folder, card).forward)
 
 
-def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
+def _onnx(path: Path, model: bytes) -> Callable[[Tensor], Tensor]:
     try:
         import onnxruntime
     except ImportError:
         raise UserError(f"{path}: needs onnxruntime; pip install 'fedjoint[onnx]'") from None
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own kinds have no common base
         first = str(error).partition("\n")[0]
         raise UserError(f"{path}: {first}; export again") from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from fedjoint.config.schema import ModelConfig
@@ -17,6 +19,7 @@ from fedjoint.model.inputs import Inputs
 from fedjoint.model.joint import build_model
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Backbone
+from fedjoint.runs.seal import parse
 from fedjoint.runs.tensors import DamagedError, unpack
 
 #: The files of an export: format -> name. The card is always there.
@@ -86,6 +89,7 @@ class Origin(Section):
     Attributes:
         fedjoint: version that wrote it.
         run: name of the run.
+        run_id: its id.
         seed: of the run.
         round: rounds done.
         strategy: that merged the backbone.
@@ -97,6 +101,7 @@ class Origin(Section):
 
     fedjoint: str
     run: str
+    run_id: str
     seed: int
     round: int
     strategy: str
@@ -116,14 +121,16 @@ class Card(Section):
         head: ``linear``, ``fixed`` (``FixedHead`` of the synthetic data) or ``own`` code.
         target: what it predicts.
         origin: where it comes from.
+        files: name -> SHA-256 of each file that the card describes.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     inputs: Inputs
     backbone: ModelConfig | None
     head: Literal["linear", "fixed", "own"]
     target: Target
     origin: Origin
+    files: Mapping[str, str] = Field(default_factory=dict)
 
     @property
     def rebuilt(self) -> bool:
@@ -141,15 +148,34 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / CARD
     try:
-        return Card.model_validate_json(path.read_bytes())
+        return Card.model_validate(parse(path.read_bytes()))
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; give a folder that fedjoint export wrote"
         ) from None
+    except DamagedError as error:
+        raise UserError(f"{path}: not a card: {error}; export again") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path}: {place or 'not a card'}: {first['msg']}; export again") from None
+
+
+def read_model(folder: Path, card: Card, name: str) -> bytes:
+    """Return the content of the model's file ``name``.
+
+    Raises:
+        UserError: it cannot be read, or is not the one that the card describes.
+    """
+    path = folder / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        kind = next(kind for kind, file in FILES.items() if file == name)
+        raise UserError(f"{path}: {error.strerror}; export with --format {kind}") from None
+    if hashlib.sha256(data).hexdigest() != card.files.get(name):
+        raise UserError(f"{path}: not the model that {CARD} describes; export again")
+    return data
 
 
 def load(folder: Path, card: Card) -> TaskModel:
@@ -167,9 +193,7 @@ def load(folder: Path, card: Card) -> TaskModel:
             "export with --format onnx"
         )
     try:
-        tensors, _ = unpack(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; export with --format safetensors") from None
+        tensors, _ = unpack(read_model(folder, card, path.name))
     except DamagedError as error:
         raise UserError(f"{path}: {error}; export again") from None
     target, inputs = card.target, card.inputs

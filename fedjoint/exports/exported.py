@@ -1,0 +1,120 @@
+"""A model that was exported, and the formats in which it is written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedjoint.errors import UserError, choose
+from fedjoint.exports.model import CARD, FILES, Card, TaskModel
+from fedjoint.runs.files import write_files
+from fedjoint.runs.seal import seal
+from fedjoint.runs.tensors import pack
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model, what describes it, and an input.
+
+    Attributes:
+        model: the model.
+        card: what describes it.
+        example: ``[1, ...]`` an input.
+    """
+
+    model: TaskModel
+    card: Card
+    example: Tensor
+
+    def write(self, folder: str | Path, formats: Iterable[str] = ("safetensors",)) -> None:
+        """Write the model to ``folder``, in place of one that is there: as a whole or not at all.
+
+        Args:
+            folder: made where it is not there.
+            formats: ``safetensors``, ``export`` (``torch.export``) or ``onnx``.
+
+        Raises:
+            UserError: a format is unknown or cannot hold the model, or the folder cannot be
+                written.
+        """
+        models = {}
+        for name in formats:
+            if name not in _MAKERS:
+                raise choose("format", name, _MAKERS)
+            models[FILES[name]] = _MAKERS[name](self)
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in models.items()}
+        card = self.card.model_copy(update={"files": sums})
+        sealed = json.dumps(seal(card.model_dump(mode="json")), indent=2) + "\n"
+        none = dict.fromkeys(FILES.values())
+        write_files(Path(folder), {**none, **models, CARD: sealed.encode()})
+
+
+def _batch(exported: Exported) -> tuple[tuple[Tensor], dict[str, Any]]:
+    """Return arguments and dynamic shapes for tracing; of two rows, as one would be a constant."""
+    return (torch.cat([exported.example] * 2),), {"x": {0: torch.export.Dim("batch")}}
+
+
+def _torch_export(exported: Exported) -> bytes:
+    arguments, shapes = _batch(exported)
+    program = _traced(lambda: torch.export.export(exported.model, arguments, dynamic_shapes=shapes))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _onnx(exported: Exported) -> bytes:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise UserError("--format onnx needs onnx; pip install 'fedjoint[onnx]'") from None
+    arguments, shapes = _batch(exported)
+    program = _traced(
+        lambda: torch.onnx.export(
+            exported.model,
+            arguments,
+            input_names=["x"],
+            output_names=["output"],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
+        )
+    )
+    return program.model_proto.SerializeToString()
+
+
+def _traced(trace: Callable[[], Any]) -> Any:
+    """Call ``trace`` without its chatter.
+
+    Raises:
+        UserError: the model cannot be traced.
+    """
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return trace()
+    except Exception as error:  # a backbone of one's own may fail to trace in any way
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(f"the model cannot be traced ({first}); use --format safetensors") from None
+    finally:
+        logger.setLevel(level)
+
+
+_MAKERS: dict[str, Callable[[Exported], bytes]] = {
+    "safetensors": lambda exported: pack(exported.model.state_dict(), {"format": "pt"}),
+    "export": _torch_export,
+    "onnx": _onnx,
+}

@@ -1,0 +1,81 @@
+"""A run after some round: what a resume needs beside the clients' state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedjoint.model.layout import Layout
+from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.seal import check_owner
+from fedjoint.runs.tensors import DamagedError, pack, unpack
+
+_SCHEMA = "3"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after ``round`` rounds.
+
+    Attributes:
+        round: rounds done.
+        backbone: the shared tensors, float32.
+        state: the strategy's state.
+        ledger: which round of each client counts.
+    """
+
+    round: int
+    backbone: dict[str, Tensor]
+    state: dict[str, Tensor]
+    ledger: Ledger
+
+    def fits(self, layout: Layout) -> bool:
+        """Say whether the backbone is one of this layout, with finite parameters."""
+        return {n: tuple(t.shape) for n, t in self.backbone.items()} == layout.shapes and all(
+            self.backbone[name].isfinite().all() for name in layout.parameters.shapes
+        )
+
+
+def pack_checkpoint(run: str, checkpoint: Checkpoint) -> bytes:
+    """Return ``checkpoint`` as safetensors of the run with the id ``run``."""
+    tensors = {f"backbone/{n}": t for n, t in checkpoint.backbone.items()}
+    tensors |= {f"state/{n}": t for n, t in checkpoint.state.items()}
+    tensors |= {f"ledger/{n}": t for n, t in checkpoint.ledger.tensors().items()}
+    return pack(tensors, {"run": run, "round": str(checkpoint.round), "schema": _SCHEMA})
+
+
+def load_checkpoint(path: Path, run: str) -> Checkpoint:
+    """Return the checkpoint in ``path``, which has to be of the run with the id ``run``.
+
+    Raises:
+        DamagedError: it is not what was written.
+        UserError: it is of another run.
+        OSError: it cannot be read.
+    """
+    tensors, metadata = unpack(path.read_bytes())
+    if metadata.get("schema") != _SCHEMA:
+        raise DamagedError(f"schema {metadata.get('schema')!r}, expected {_SCHEMA!r}")
+    check_owner(path, metadata.get("run"), run)
+    parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "state": {}, "ledger": {}}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition("/")
+        parts.setdefault(part, {})[name] = tensor
+    for name, tensor in parts["backbone"].items():
+        if tensor.dtype != torch.float32 or tensor.isnan().any():
+            raise DamagedError(f"{name!r} of its backbone is {tensor.dtype}, or not a number")
+    round = int(metadata["round"])
+    return Checkpoint(round, parts["backbone"], parts["state"], _ledger(parts["ledger"], round))
+
+
+def _ledger(tensors: dict[str, Tensor], round: int) -> Ledger:
+    if tensors.keys() != Ledger().tensors().keys():
+        raise DamagedError("it says not which round of each client counts")
+    clients, rounds = tensors["clients"], tensors["rounds"]
+    sound = clients.dtype == rounds.dtype == torch.int64
+    sound &= clients.shape == rounds.shape == tensors["losses"].shape
+    if not sound or not (clients.diff() > 0).all() or not ((rounds > 0) & (rounds <= round)).all():
+        raise DamagedError("it counts rounds of clients that there cannot be")
+    return Ledger.from_tensors(tensors)

@@ -1,0 +1,87 @@
+"""A run directory is one thing: are its files together what one run left?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedjoint.errors import UserError
+from fedjoint.runs.checkpoints import Checkpoint
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.ledger import Ledger
+from fedjoint.runs.record import RoundRecord
+
+_ENDED = ("done", "stopped")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What a run directory holds, once all of it was looked at.
+
+    Attributes:
+        status: of the run.
+        records: of the rounds, from the first.
+        saved: the newest checkpoint; None: none was saved.
+        final: the run after its last round, without the strategy's state; None: it has not ended.
+    """
+
+    status: str
+    records: list[RoundRecord]
+    saved: Checkpoint | None
+    final: Checkpoint | None
+
+    @property
+    def newest(self) -> Checkpoint | None:
+        """The run as it ended, or as it goes on from; None: from its beginning."""
+        return self.final if self.status in _ENDED else self.saved
+
+
+def check_whole(run: RunDir, *, states: bool = True) -> Whole:
+    """Make sure that no file of a run directory is missing, damaged, or of another run.
+
+    What a kill at any instant leaves is whole: a resume goes on from the newest checkpoint, and
+    does again what came after it. Nothing is written.
+
+    Args:
+        run: the directory.
+        states: look at the clients' private state, too, which a live run is writing.
+
+    Raises:
+        UserError: something is not as the run left it; the line names the file.
+    """
+    status, config = run.status, run.config()
+    # In this order, as a live run writes records before checkpoints.
+    final = run.final()
+    # A done run goes on from nothing: its checkpoints may be deleted.
+    saved = run.latest() if run.has_checkpoints or status != "done" else None
+    whole = Whole(status, run.records(), saved, final if status in _ENDED else None)
+    _check_rounds(run, whole, first=0 if config.evaluate.initial else 1)
+    if states and not run.info.get("deployed"):
+        _check_states(run, whole)
+    return whole
+
+
+def _check_rounds(run: RunDir, whole: Whole, first: int) -> None:
+    newest, written = whole.newest, whole.records[-1].round if whole.records else 0
+    if whole.records and whole.records[0].round != first:
+        raise UserError(
+            f"{run.path}: metrics.jsonl begins with round {whole.records[0].round}, not "
+            f"{first}; restore the file from a backup"
+        )
+    if whole.status in _ENDED and newest is None:
+        raise UserError(
+            f"{run.path}: the run is {whole.status}, and final/backbone.safetensors is missing; "
+            "restore it from a backup"
+        )
+    if newest is None or written == newest.round:
+        return
+    if whole.status in _ENDED or written < newest.round:
+        raise UserError(
+            f"{run.path}: metrics.jsonl ends with round {written}, and the run has done "
+            f"{newest.round}; restore the file from a backup"
+        )
+
+
+def _check_states(run: RunDir, whole: Whole) -> None:
+    ledger = whole.newest.ledger if whole.newest else Ledger()
+    if len(ledger.clients) or run.state.exists():
+        run.states.check(ledger)
