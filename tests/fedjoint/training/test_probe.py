@@ -72,9 +72,7 @@ APART = {
     "instance norm": then(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2), nn.Flatten()),
     "softmax": then(nn.Softmax(1)),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 4))),
-    "attention": lambda: nn.Sequential(
-        nn.Linear(6, 24), nn.Unflatten(1, (3, 8)), encoder(), Last()
-    ),
+    "attention": lambda: attending(),
     "a slope that is learnt": then(nn.PReLU()),
     "undefined at zero": after(lambda self, x: x / x.norm(dim=1, keepdim=True)),
 }
