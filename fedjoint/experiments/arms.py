@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,12 +98,35 @@ class Arm:
         """Rounds whose merge failed, so that the backbone was kept, by seed."""
         return [sum(r.kept is not None for r in seed.records()) for seed in self.seeds]
 
-    def final(self, task: str, split: str = "test") -> list[float]:
+    def best(self, task: str, split: str = "test") -> list[float]:
+        """Return a task's metric in its best round, by seed (NaN where it is undefined).
+
+        That is the first evaluated round with the best metric on the validation data; without any
+        such data, the last one. Every arm chooses alike, and every task for itself.
+        """
+        return [_of(self._chosen(seed, task), split, task) for seed in self.seeds]
+
+    def last(self, task: str, split: str = "test") -> list[float]:
         """Return a task's last metric, by seed (NaN where it is undefined)."""
-        return [_number(s.of(task).metrics.get(split, {}).get(task)) for s in self.seeds]
+        return [_of(_evaluated(seed, task)[-1:], split, task) for seed in self.seeds]
+
+    def rounds(self, task: str) -> list[float]:
+        """Return a task's best round, see :meth:`best`, by seed; NaN without any evaluation."""
+        chosen = [self._chosen(seed, task) for seed in self.seeds]
+        return [float(records[0].round) if records else math.nan for records in chosen]
+
+    def _chosen(self, seed: Trained, task: str) -> list[RoundRecord]:
+        """Return the record of the best round, if there is one."""
+        up = next((sign(t) for t in self.tasks if t.name == task), 1)
+        records = _evaluated(seed, task)
+        valid = [up * _of([record], "valid", task) for record in records]
+        if not any(map(math.isfinite, valid)):
+            return records[-1:]
+        known = np.where(np.isfinite(valid), valid, np.nan)
+        return [records[int(np.nanargmax(known))]]
 
     def spread(self, task: str, what: str) -> list[float]:
-        """Return how a task's last test metric spreads over its clients, by seed.
+        """Return how a task's test metric in its best round spreads over its clients, by seed.
 
         Args:
             task: the task's name.
@@ -113,8 +136,8 @@ class Arm:
         """
         found = []
         for seed in self.seeds:
-            told = [r.spread for r in seed.of(task).records if r.spread]
-            values = told[-1].get(task, {}) if told else {}
+            told = [record.spread or {} for record in self._chosen(seed, task)]
+            values = told[0].get(task, {}) if told else {}
             several = values.get("clients", 0) > 1
             found.append(_number(values.get(what) if several else None))
         return found
@@ -128,14 +151,14 @@ class Arm:
         ]
 
     def scores(self, split: str = "test") -> list[float]:
-        """Return the mean over tasks of the last metric, by seed; more is better.
+        """Return the mean over tasks of their metrics, see :meth:`best`, by seed; more is better.
 
         Metrics that should fall count negatively. NaN where a task's is undefined.
         """
         return np.mean(self._signed(split), 0).tolist()
 
     def worst(self, split: str = "test") -> list[float]:
-        """Return the worst task's last metric, by seed, counted as in :meth:`scores`."""
+        """Return the worst task's metric, by seed, counted as in :meth:`scores`."""
         return np.min(self._signed(split), 0).tolist()
 
     def conflicts(self) -> list[tuple[int, float]]:
@@ -149,7 +172,7 @@ class Arm:
         return [(round, mean(values)) for round, values in sorted(shares.items())]
 
     def _signed(self, split: str) -> list[list[float]]:
-        return [[sign(t) * v for v in self.final(t.name, split)] for t in self.tasks]
+        return [[sign(t) * v for v in self.best(t.name, split)] for t in self.tasks]
 
 
 def run_arm(
@@ -196,6 +219,16 @@ def _named(config: Config, way: str) -> Config:
     """Return ``config`` with a name for the run's folder that says the way of training, too."""
     folder = re.sub(r"[^\w.-]+", "_", f"{config.name}-{way}").strip("_")
     return config.model_copy(update={"name": folder})
+
+
+def _evaluated(seed: Trained, task: str) -> list[RoundRecord]:
+    return [record for record in seed.of(task).records if record.evaluation]
+
+
+def _of(records: Sequence[RoundRecord], split: str, task: str) -> float:
+    """Return a metric of the only record; NaN where there is none, or it is undefined."""
+    known = records[0].evaluation if records else None
+    return _number((known or {}).get(split, {}).get(task))
 
 
 def _number(value: Any) -> float:

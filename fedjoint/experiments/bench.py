@@ -20,6 +20,7 @@ from fedjoint.experiments.per_task import PER_TASK
 from fedjoint.experiments.search import Search
 from fedjoint.experiments.splits import overlap
 from fedjoint.experiments.statistics import mean_ranks
+from fedjoint.experiments.trivial import by_seed, idle
 from fedjoint.experiments.tune import Tuner, Tuning, trained
 from fedjoint.experiments.ways import ALONE, as_it_is
 from fedjoint.problem import build_problem
@@ -41,6 +42,8 @@ class Bench:
         left_out: reference -> why it is not there.
         overlap: of the seeds' splits, see :func:`fedjoint.experiments.intervals.interval`.
         tuning: what was tried for each arm; empty where nothing was tuned.
+        trivial: task -> test metric of the trivial predictor, by seed, see
+            :func:`fedjoint.experiments.trivial.trivial`.
     """
 
     arms: dict[str, Arm]
@@ -50,6 +53,13 @@ class Bench:
     left_out: dict[str, str] = field(default_factory=dict)
     overlap: float = 0.0
     tuning: dict[str, Tuning] = field(default_factory=dict)
+    trivial: dict[str, list[float]] = field(default_factory=dict)
+
+    @cached_property
+    def idle(self) -> tuple[str, ...]:
+        """Tasks on which no arm is better than the trivial predictor."""
+        tasks = next(iter(self.references.values())).tasks
+        return tuple(idle(tasks, self.everyone.values(), self.trivial)) if self.trivial else ()
 
     @cached_property
     def everyone(self) -> dict[str, Arm]:
@@ -60,7 +70,9 @@ class Bench:
         """Return everyone else, compared with a reference."""
         other = self.references[reference]
         return {
-            n: Paired(other, a, self.overlap) for n, a in self.everyone.items() if a is not other
+            n: Paired(other, a, self.overlap, self.idle)
+            for n, a in self.everyone.items()
+            if a is not other
         }
 
     def p_values(self, reference: str) -> dict[tuple[str, str], float]:
@@ -90,7 +102,7 @@ class Bench:
         """
         tasks = next(iter(self.references.values())).tasks
         scores = {
-            name: [v for task in tasks for v in arm.final(task.name)]
+            name: [v for task in tasks for v in arm.best(task.name)]
             for name, arm in self.everyone.items()
         }
         rows = {name: self._row(name, arm) for name, arm in self.everyone.items()}
@@ -116,7 +128,7 @@ class Bench:
             "kept rounds": sum(arm.kept),
         }
         for task in arm.tasks:
-            row |= columns(task.name, interval(arm.final(task.name), self.overlap))
+            row |= columns(task.name, interval(arm.best(task.name), self.overlap))
             row[f"{task.name} std"] = mean(arm.spread(task.name, "std"))
             row[f"{task.name} worst client"] = mean(arm.spread(task.name, "worst"))
             row[f"{task.name} worst tenth"] = mean(arm.spread(task.name, "worst_tenth"))
@@ -199,7 +211,8 @@ def bench_strategies(
                 log.exception("%s failed", way.name)
                 failed[way.name] = f"{type(error).__name__}: {error}"
     common = overlap(config, first) if corrected else 0.0
-    return Bench(arms, compared, alike.strategy.name, failed, left_out, common, tuner.found)
+    scores = by_seed(config, seeds)
+    return Bench(arms, compared, alike.strategy.name, failed, left_out, common, tuner.found, scores)
 
 
 def _settings(

@@ -18,6 +18,7 @@ from fedjoint.experiments.paired import Paired, overall
 from fedjoint.experiments.per_task import PER_TASK
 from fedjoint.experiments.search import Search
 from fedjoint.experiments.splits import overlap
+from fedjoint.experiments.trivial import by_seed, idle
 from fedjoint.experiments.tune import Tuner, Tuning, trained
 from fedjoint.experiments.ways import ALONE, JOINT
 from fedjoint.model.tasks import Task
@@ -29,6 +30,11 @@ PARTS = {
     "transfer across tasks": (PER_TASK.name, JOINT.name),
     "both": (ALONE.name, JOINT.name),
 }
+
+#: What the trivial predictor is called.
+TRIVIAL = "trivial"
+
+_POOLED = (CENTRALISED.name, CENTRALISED_PER_TASK.name)
 
 _ONE_TASK = {
     PER_TASK: "with one task, it is joint training",
@@ -46,12 +52,15 @@ class Comparison:
         overlap: of the seeds' splits, see :func:`fedjoint.experiments.intervals.interval`.
         left_out: arms that are not there, and why.
         tuning: what was tried for each arm; empty where nothing was tuned.
+        trivial: task -> test metric of the trivial predictor, by seed, see
+            :func:`fedjoint.experiments.trivial.trivial`.
     """
 
     arms: dict[str, Arm]
     overlap: float = 0.0
     left_out: dict[str, str] = field(default_factory=dict)
     tuning: dict[str, Tuning] = field(default_factory=dict)
+    trivial: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -59,22 +68,43 @@ class Comparison:
         return self.arms[JOINT.name].tasks
 
     @cached_property
+    def idle(self) -> tuple[str, ...]:
+        """Tasks on which no arm is better than the trivial predictor."""
+        return tuple(idle(self.tasks, self.arms.values(), self.trivial)) if self.trivial else ()
+
+    @cached_property
+    def passed(self) -> dict[str, str]:
+        """Tasks on which centralised training is no upper reference -> the arm that is better.
+
+        Means over seeds are compared, and the best of the other arms named.
+        """
+        if CENTRALISED.name not in self.arms:
+            return {}
+        found = {}
+        for task in self.tasks:
+            score = {n: sign(task) * mean(a.best(task.name)) for n, a in self.arms.items()}
+            top = max((n for n in score if n not in _POOLED), key=lambda n: score[n])
+            if score[top] > score[CENTRALISED.name]:
+                found[task.name] = top
+        return found
+
+    @cached_property
     def parts(self) -> dict[str, Paired]:
         """The parts of the gain whose arms are there, see ``PARTS``."""
         return {
-            part: Paired(self.arms[first], self.arms[second], self.overlap)
+            part: Paired(self.arms[first], self.arms[second], self.overlap, self.idle)
             for part, (first, second) in PARTS.items()
             if first in self.arms and second in self.arms
         }
 
     def rounds_to_target(self, arm: Arm, task: Task) -> list[float]:
-        """Return the first evaluated round at which ``arm`` is as good as training alone ends.
+        """Return the first evaluated round at which ``arm`` is as good as training alone at best.
 
         NaN where it never is.
         """
         up = sign(task)
         found = []
-        for seed, target in enumerate(self.arms[ALONE.name].final(task.name)):
+        for seed, target in enumerate(self.arms[ALONE.name].best(task.name)):
             reached = [r for r, value in arm.curve(seed, task.name) if up * value >= up * target]
             found.append(float(reached[0]) if reached else math.nan)
         return found
@@ -82,20 +112,30 @@ class Comparison:
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per task and arm, and one per arm with the raw mean over tasks.
 
-        ``test`` is the mean over seeds, ``test 95 %`` half the width of its interval; ``rounds to
-        target`` is the median of the ``reached`` seeds that get there. ``std``, ``worst client``
-        and ``worst tenth`` are over the clients' own test metrics.
+        ``test`` is the mean over seeds of the metric in the best round by validation, ``test 95 %``
+        half the width of its interval, ``last`` the mean in the last round; ``rounds to target``
+        is the median of the ``reached`` seeds that get there. ``std``, ``worst client`` and
+        ``worst tenth`` are over the clients' own test metrics.
         """
         arms = self.arms.values()
-        return [self._of_task(task, arm) for task in self.tasks for arm in arms] + [
-            self._of_all(arm) for arm in arms
-        ]
+        rows = []
+        for task in self.tasks:
+            rows += [self._of_task(task, arm) for arm in arms]
+            rows += [self._of_nothing(task)] if self.trivial else []
+        return rows + [self._of_all(arm) for arm in arms]
+
+    def _of_nothing(self, task: Task) -> dict[str, Any]:
+        test = self.trivial[task.name]
+        row = {"task": task.name, "metric": task.metric_fn.name, "arm": TRIVIAL, "seeds": len(test)}
+        return row | columns("test", interval(test, self.overlap))
 
     def _of_task(self, task: Task, arm: Arm) -> dict[str, Any]:
-        test = arm.final(task.name)
+        test = arm.best(task.name)
         reached = sorted(r for r in self.rounds_to_target(arm, task) if math.isfinite(r))
         return self._row(task.name, task.metric_fn.name, arm, test) | {
-            "train - test": sign(task) * mean(_differences(arm.final(task.name, "train"), test)),
+            "best round": mean(arm.rounds(task.name)),
+            "last": mean(arm.last(task.name)),
+            "train - test": sign(task) * mean(_differences(arm.best(task.name, "train"), test)),
             "rounds to target": median(reached) if reached else "",
             "reached": len(reached),
             "std": mean(arm.spread(task.name, "std")),
@@ -163,7 +203,7 @@ def compare(
         on_run: hears of each run as it starts.
 
     Raises:
-        UserError: a setting is wrong, or nobody can be trained alone, jointly or centrally.
+        UserError: a setting is wrong, or nobody can be trained alone or jointly.
     """
     first = build_problem(config)
     common = overlap(config, first) if corrected else 0.0
@@ -177,15 +217,14 @@ def compare(
     tuner.check([(way, config) for way in federated + pooled])
     arms = {}
     with make_engine(config.engine).session():
-        for way in federated:
+        for way in federated + pooled:
             try:
                 arms[way.name] = trained(way, config, seeds, tuner, on_run)
             except UserError as error:
-                if way is not PER_TASK:
-                    raise
+                if way in (ALONE, JOINT):
+                    raise UserError(f"{way.name}: {error}") from error
                 left_out[way.name] = str(error)
-    arms |= {way.name: trained(way, config, seeds, tuner, on_run) for way in pooled}
-    return Comparison(arms, common, left_out, tuner.found)
+    return Comparison(arms, common, left_out, tuner.found, by_seed(config, seeds))
 
 
 def _differences(first: list[float], second: list[float]) -> list[float]:

@@ -22,15 +22,18 @@ class Paired:
         reference: what it is compared with, over the same seeds.
         arm: the arm.
         overlap: of the seeds' splits, see :func:`fedjoint.experiments.intervals.interval`.
+        idle: tasks that no arm has learnt: a gain on them is none, and they are in no mean over
+            tasks.
     """
 
     reference: Arm
     arm: Arm
     overlap: float
+    idle: tuple[str, ...] = ()
 
     def gain(self, task: Task) -> list[float]:
         """Return by how much the arm is better on the test data, by seed."""
-        pairs = zip(self.arm.final(task.name), self.reference.final(task.name), strict=True)
+        pairs = zip(self.arm.best(task.name), self.reference.best(task.name), strict=True)
         return [sign(task) * (own - other) for own, other in pairs]
 
     def delta_m(self) -> list[float]:
@@ -56,10 +59,12 @@ class Paired:
         return holm(found)
 
     def _over_tasks(self, measure: _Measure) -> list[float]:
-        tasks = self.reference.tasks
+        tasks = [task for task in self.reference.tasks if task.name not in self.idle]
+        if not tasks:
+            return [math.nan] * len(self.arm.seeds)
         ups = [task.metric_fn.higher_is_better for task in tasks]
-        own = zip(*(self.arm.final(task.name) for task in tasks), strict=True)
-        other = zip(*(self.reference.final(task.name) for task in tasks), strict=True)
+        own = zip(*(self.arm.best(task.name) for task in tasks), strict=True)
+        other = zip(*(self.reference.best(task.name) for task in tasks), strict=True)
         return [measure(s, r, ups) for s, r in zip(own, other, strict=True)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fedjoint.experiments.compare import Comparison
+from fedjoint.experiments.compare import TRIVIAL, Comparison
 from fedjoint.experiments.costs import budgets, spreads, tried
 from fedjoint.experiments.intervals import LEVEL, Interval, from_columns, how
 from fedjoint.experiments.tables import table
@@ -41,19 +41,25 @@ def _metrics(comparison: Comparison, console: Console) -> None:
     seeds = len(comparison.arms["joint"].seeds)
     cells = []
     for row in comparison.rows():
-        rounds = "" if row["task"] == "mean" else "never"
+        rounds = "" if row["task"] == "mean" or row["arm"] == TRIVIAL else "never"
         if row.get("reached"):
             rounds = f"{row['rounds to target']:g}"
             rounds += "" if row["reached"] == seeds else f" ({row['reached']} of {seeds})"
         task = row["task"] if row["metric"] else "raw mean"
         test = f"{from_columns('test', row):.3f}"
-        gap = f"{Interval(row['train - test'], math.nan):+.3f}"
-        cells.append([task, row["metric"], row["arm"], test, gap, rounds])
-    headers = ["task", "metric", "arm", "test", "train\n- test", "rounds\nto target"]
+        best, last, gap = (
+            f"{Interval(row[what], math.nan):{spec}}" if what in row else ""
+            for what, spec in (("best round", ".0f"), ("last", ".3f"), ("train - test", "+.3f"))
+        )
+        cells.append([task, row["metric"], row["arm"], test, best, last, gap, rounds])
+    headers = ["task", "metric", "arm", "test", "in\nround", "last", "train\n- test"]
+    headers.append("rounds\nto target")
     title = "test metric, mean and 95 % interval over seeds"
     console.print(table(title, headers, cells, left=3, grouped=True))
     console.print(how(comparison.overlap))
-    console.print("target: the test metric at which training alone ends, seed by seed")
+    console.print("test: in a task's best round on the validation data; last: in the last round")
+    console.print("target: the test metric that training alone reaches, seed by seed")
+    console.print("trivial: each client's most frequent class, or its mean")
 
 
 def _gains(comparison: Comparison, console: Console) -> None:

@@ -152,7 +152,7 @@ def tune(
     keys = list(dict.fromkeys(key for values in points for key in values))
     found = []
     for number, values in enumerate(points):
-        made = _to_its_end(with_values(config, values), seed, number)
+        made = _plainly(with_values(config, values), seed, number)
         shown = {key: value_of(made, key) for key in keys}
         on_run(f"{way.name}, trial {number + 1} of {len(points)}", seed)
         found.append(_try(way, made, shown, tasks))
@@ -172,7 +172,7 @@ def _try(way: Way, config: Config, values: dict[str, Any], tasks: Sequence[Task]
         arm = run_arm(way, config, 1)
     except UserError as error:
         return Trial(values, {task.name: math.nan for task in tasks}, failed=str(error))
-    valid = {task.name: arm.final(task.name, "valid")[0] for task in tasks}
+    valid = {task.name: arm.best(task.name, "valid")[0] for task in tasks}
     return Trial(values, valid)
 
 
@@ -181,9 +181,9 @@ def _badness(trial: Trial) -> tuple[bool, int, float]:
     return bool(trial.failed), sum(map(math.isnan, trial.valid.values())), trial.rank
 
 
-def _to_its_end(config: Config, seed: int, number: int) -> Config:
-    """Return a trial's run: only its end is evaluated."""
-    evaluate = config.evaluate.model_copy(update={"every": config.rounds})
+def _plainly(config: Config, seed: int, number: int) -> Config:
+    """Return a trial's run: without what does not choose."""
+    evaluate = config.evaluate.model_copy(update={"train": False})
     diagnostics = config.diagnostics.model_copy(update={"every": 0})
     name = f"{config.name}-trial{number}"
     update = {"seed": seed, "evaluate": evaluate, "diagnostics": diagnostics, "name": name}

@@ -16,7 +16,21 @@ def verdict(comparison: Comparison) -> list[str]:
     for part, pair in comparison.parts.items():
         between = f"{pair.reference.name} to {pair.arm.name}"
         lines.append(f"{part.capitalize()} ({between}): {_part(pair, found[part])}")
+    if comparison.idle:
+        lines.append(
+            f"Nobody has learnt {', '.join(comparison.idle)}: no arm is better than the trivial "
+            "predictor there, so no gain is counted."
+        )
+    lines += [_passed(comparison)] if comparison.passed else []
     return lines
+
+
+def _passed(comparison: Comparison) -> str:
+    where = ", ".join(f"{task} ({arm} is)" for task, arm in comparison.passed.items())
+    return (
+        f"Centralised training is no upper reference here, as it is not the best on {where}: tune "
+        "it (--tune), or give it more rounds."
+    )
 
 
 def _part(pair: Paired, p: float) -> str:

@@ -21,7 +21,7 @@ from fedjoint.training.draws import Drawing
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod
 
-_NOT_FINITE = "its model's outputs are not finite; lower its learning rate"
+_NOT_FINITE = "its model's outputs are not finite; lower local.optimiser.lr"
 
 
 class Evaluation:

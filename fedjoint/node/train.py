@@ -23,7 +23,7 @@ from fedjoint.randomness import Purpose, derive, seeded
 from fedjoint.training.draws import Drawing
 from fedjoint.training.job import Job
 
-_NOT_FINITE = "what it learnt is not finite; lower its learning rate"
+_NOT_FINITE = "what it learnt is not finite; lower local.optimiser.lr"
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ def test_one_ray_serves_every_run_and_ends(tmp_path, monkeypatch):
     found = bench_strategies(config, ["fedavg", "median"], 1)
     assert len(started) == 1 and not ray.is_initialized()
     inline = run_arm(JOINT, two_tasks(tmp_path, rounds=1), 1)
-    assert found.arms["fedavg"].final("digit") == inline.final("digit")
+    assert found.arms["fedavg"].best("digit") == inline.best("digit")
     with make_engine(config.engine).session(), make_engine(config.engine).session():
         pass
     assert len(started) == 2 and not ray.is_initialized()

@@ -76,9 +76,9 @@ def test_the_gain_is_split_in_two():
     assert [row["part"] for row in rows] == [part for part in parts for _ in range(4)]
     p_values = {}
     for part, (first, second) in parts.items():
-        up = np.subtract(second.final("up"), first.final("up"))
-        size = np.subtract(first.final("size"), second.final("size"))
-        relative = 50 * (up / first.final("up") + size / first.final("size"))
+        up = np.subtract(second.best("up"), first.best("up"))
+        size = np.subtract(first.best("size"), second.best("size"))
+        relative = 50 * (up / first.best("up") + size / first.best("size"))
         for on, values in {"up": up, "size": size, "Delta-m %": relative}.items():
             row = row_of(rows, part=part, on=on)
             error = math.sqrt((1 / 3 + 0.25) * np.var(values, ddof=1))

@@ -120,7 +120,7 @@ def scripted(monkeypatch, outcomes):
 
     def run_arm(way, config, seeds):
         rate = config.local.optimiser.lr
-        asked.append((rate, config.seed, seeds, config.evaluate.every, config.rounds))
+        asked.append((rate, config.seed, seeds, config.evaluate.train, config.rounds))
         outcome = outcomes[rate]
         if isinstance(outcome, str):
             raise UserError(outcome)
@@ -142,10 +142,10 @@ def test_validation_data_of_a_further_seed_choose_and_test_data_do_not(tmp_path,
     outcomes = {0.05: outcome(0.6, 2.0, 0.9), 0.1: outcome(0.9, 1.0), 0.2: outcome(0.7, 3.0, 1.0)}
     asked = scripted(monkeypatch, outcomes)
     found = tune(JOINT, digits(tmp_path, seed=5), points(0.1, 0.2), (UP, ERROR), 8)
-    assert asked == [(rate, 8, 1, 3, 3) for rate in (0.05, 0.1, 0.2)]
+    assert asked == [(rate, 8, 1, False, 3) for rate in (0.05, 0.1, 0.2)]
     assert found.best == 1 and found.config.local.optimiser.lr == 0.1
     # What was chosen is otherwise the arm's own.
-    assert (found.config.seed, found.config.evaluate.every) == (5, 1)
+    assert (found.config.seed, found.config.evaluate.train) == (5, True)
     rows = found.rows()
     assert [row[RATE] for row in rows] == [0.05, 0.1, 0.2]
     # up ranks 3, 1, 2; size, which should fall, 2, 1, 3.

@@ -92,7 +92,7 @@ def test_per_task_is_fedavg_among_the_clients_of_each_task(tmp_path):
 def test_with_one_task_per_task_is_joint_training(tmp_path):
     config = digits(tmp_path, data={"clients": 5, "task_mix": [["digit"]]}, rounds=2)
     joint, alike = (run_arm(way, config, 1) for way in (JOINT, PER_TASK))
-    assert joint.final("digit") == alike.final("digit")
+    assert joint.best("digit") == alike.best("digit")
     (one,), (other,) = joint.seeds[0].runs, alike.seeds[0].runs
     assert all(torch.equal(one.backbone[n], other.backbone[n]) for n in one.backbone)
 
@@ -221,12 +221,12 @@ def test_seeds_go_up_from_the_configuration_s_own(tmp_path):
     found = run_arm(JOINT, config, 2, on_run=lambda name, seed: asked.append((name, seed)))
     assert asked == [("joint", 5), ("joint", 6)]
     assert [seed.runs[0].config.seed for seed in found.seeds] == [5, 6]
-    assert found.rate == 0.05 and found.final("digit")[0] != found.final("digit")[1]
+    assert found.rate == 0.05 and found.best("digit")[0] != found.best("digit")[1]
     assert "digits" not in config.name and found.seeds[0].runs[0].path.name.startswith("run-joint")
 
 
 def test_a_way_may_be_another_s_with_other_settings(tmp_path):
     config = digits(tmp_path, rounds=1)
     way = Way("also alone", lambda made: [(independent(made), build_problem(made))])
-    assert run_arm(way, config, 1).final("digit") == run_arm(ALONE, config, 1).final("digit")
+    assert run_arm(way, config, 1).best("digit") == run_arm(ALONE, config, 1).best("digit")
     assert check({}).local.method is None

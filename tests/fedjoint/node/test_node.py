@@ -313,7 +313,7 @@ def test_a_client_that_diverges_in_private_fails_by_name_and_keeps_its_state(met
     for round in (1, 2):
         collector = train(node, [0, 1, 2, 3], round, method=method, options=options)
         (failed,) = collector.failed
-        assert failed == Failure(2, 1, "what it learnt is not finite; lower its learning rate")
+        assert failed == Failure(2, 1, "what it learnt is not finite; lower local.optimiser.lr")
         assert collector.trained.tolist() == [0, 1, 3]
     kept = node.state.take(np.array([2]), np.array([0]), lambda: {"fresh": torch.ones(1)})
     assert kept.keys() == {"fresh"}
@@ -329,7 +329,7 @@ def test_a_client_whose_outputs_are_not_finite_is_unevaluated_and_the_others_cou
     LEDGERS[node].count(np.array([2]), 2, np.zeros(1))
     found, failed = evaluate(node, [0, 1, 2, 3])
     assert failed == (
-        ClientFailure(2, "its model's outputs are not finite; lower its learning rate"),
+        ClientFailure(2, "its model's outputs are not finite; lower local.optimiser.lr"),
     )
     for name, sums in expected.items():
         np.testing.assert_allclose(found[name], sums, rtol=1e-6)

@@ -1,0 +1,81 @@
+"""The predictor that learns nothing from inputs: what any way of training has to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fedjoint.config.schema import Config
+from fedjoint.data.dataset import is_known
+from fedjoint.experiments.arms import Arm, mean, sign
+from fedjoint.model.tasks import Task
+from fedjoint.problem import Problem, build_problem
+
+
+def trivial(problem: Problem) -> dict[str, float]:
+    """Return task -> test metric, pooled over clients, of each client's constant prediction.
+
+    A client predicts the most frequent class of its own training labels, of each label of a
+    multilabel task whether most of its examples have it, or the mean of its targets. NaN where no
+    client has test labels.
+    """
+    return {task.name: _of_task(problem, task, at) for at, task in enumerate(problem.tasks)}
+
+
+def _of_task(problem: Problem, task: Task, at: int) -> float:
+    total: Tensor | None = None
+    for index in problem.data.tasks[:, at].nonzero()[0].tolist():
+        client = problem.data.client(index)
+        labels = client.test.y[task.name]
+        outputs = constant(task, client.train.y[task.name]).expand(len(labels), -1)
+        sums = task.metric_fn.statistics(outputs, labels).double().sum(0)
+        total = sums if total is None else total + sums
+    return math.nan if total is None else float(task.metric_fn.value(total))
+
+
+def idle(
+    tasks: Sequence[Task], arms: Iterable[Arm], scores: Mapping[str, list[float]]
+) -> list[str]:
+    """Return the tasks on which no arm's mean over seeds is better than the trivial predictor's.
+
+    Args:
+        tasks: the tasks.
+        arms: all arms.
+        scores: task -> the trivial predictor's metric, by seed.
+    """
+    arms = list(arms)
+
+    def is_learnt(task: Task) -> bool:
+        least = sign(task) * mean(scores[task.name])
+        means = [sign(task) * mean(arm.best(task.name)) for arm in arms]
+        return not math.isfinite(least) or any(value > least for value in means)
+
+    return [task.name for task in tasks if not is_learnt(task)]
+
+
+def by_seed(config: Config, seeds: int) -> dict[str, list[float]]:
+    """Return task -> test metric of the trivial predictor, for each of ``seeds`` seeds."""
+    found: dict[str, list[float]] = {}
+    for seed in range(config.seed, config.seed + seeds):
+        problem = build_problem(config.model_copy(update={"seed": seed}))
+        for task, score in trivial(problem).items():
+            found.setdefault(task, []).append(score)
+    return found
+
+
+def constant(task: Task, labels: Tensor) -> Tensor:
+    """Return ``[1, outputs]``, the outputs of a model that predicts the most frequent, or the mean.
+
+    Args:
+        task: the task.
+        labels: training labels, some of them missing; without any, the first class, or zero.
+    """
+    known = labels[is_known(labels)]
+    if task.kind == "multiclass":
+        counts = torch.bincount(known, minlength=task.outputs)
+        return torch.nn.functional.one_hot(counts.argmax(), task.outputs)[None].float()
+    mean = known.double().nanmean(0).nan_to_num().reshape(1, -1).float()
+    return mean if task.kind == "regression" else mean - 0.5
