@@ -78,21 +78,37 @@ def _divide(
         return partition.iid(len(members), clients, rng, minimum=minimum)
     if config.partition == "quantity":
         return partition.quantity(len(members), clients, rng, alpha=config.alpha, minimum=minimum)
-    strata = strata_of(dataset, config.by, present)[members]
+    own = _strata(dataset, config.by, present)[members]
     if config.partition == "shards":
         return partition.shards(
-            strata, clients, rng, per_client=config.shards_per_client, minimum=minimum
+            own, clients, rng, per_client=config.shards_per_client, minimum=minimum
         )
-    return partition.dirichlet(strata, clients, rng, alpha=config.alpha, minimum=minimum)
+    return partition.dirichlet(own, clients, rng, alpha=config.alpha, minimum=minimum)
 
 
-def strata_of(dataset: Dataset, by: str | None, present: np.ndarray) -> np.ndarray:
-    """Return ``[n]`` integers that skew the partition; a missing label is a stratum of its own.
+def strata(dataset: Dataset, config: DataConfig) -> np.ndarray:
+    """Return ``[n]`` integers that skew the partition; all zero where nothing does.
 
     Args:
         dataset: ``n`` examples.
-        by: name of the task that skews it, if one is named.
-        present: ``[tasks]`` bool, for which tasks there are labels.
+        config: ``partition`` and its settings.
+    """
+    found = np.zeros(len(dataset.examples), np.int64)
+    if config.partition in ("dirichlet", "shards"):
+        known = dataset.known()
+        origin = found.copy() if dataset.origin is None else dataset.origin
+        for number in np.unique(origin):
+            members = origin == number
+            present = np.any(known[members], axis=0)
+            if present.any():
+                found[members] = _strata(dataset, config.by, present)[members]
+    return found
+
+
+def _strata(dataset: Dataset, by: str | None, present: np.ndarray) -> np.ndarray:
+    """Return ``[n]`` integers of which those of one origin count.
+
+    A missing label is a stratum of its own. For which tasks there are labels is ``present``.
     """
     if dataset.strata is not None:
         return dataset.strata

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fedjoint.config.data import DataConfig
-from fedjoint.data.assign import assign, strata_of, task_matrix
+from fedjoint.data.assign import assign, strata, task_matrix
 from fedjoint.data.base import Federation
 from fedjoint.data.dataset import TEST, TRAIN, VALID, Dataset
 from fedjoint.data.federation import DrawnFederation, PartitionedFederation
@@ -138,33 +138,21 @@ def _federation(
             standardise=standardise,
         )
     parts = assign(dataset, holds, data, generator(seed, Purpose.PARTITION))
+    known = dataset.known()
+    # Without a label to train on, a client has no task to be tested on.
+    has = holds & np.stack([known[part].any(0) for part in parts])
+
+    def shares(split: int) -> Shares:
+        if dataset.owner is not None:
+            return share_by_owner(dataset, split, _owners(dataset))
+        return share_out(dataset, split, has, seed, parts, strata(dataset, data))
+
     return PartitionedFederation(
         dataset,
         parts,
         holds,
         Splitter(dataset, seed, *fractions, most),
-        shares={s: _shares(dataset, s, holds, data, seed, parts) for s in own},
+        shares={split: shares(split) for split in own},
         standardise=standardise,
         ids=ids,
     )
-
-
-def _shares(
-    dataset: Dataset,
-    split: int,
-    holds: np.ndarray,
-    data: DataConfig,
-    seed: int,
-    parts: Sequence[np.ndarray],
-) -> Shares:
-    if dataset.owner is not None:
-        return share_by_owner(dataset, split, _owners(dataset))
-    skewed = data.partition in ("dirichlet", "shards")
-    strata = np.zeros(len(dataset.examples), np.int64)
-    for number in np.unique(dataset.origin) if skewed and dataset.origin is not None else [0]:
-        members = slice(None) if dataset.origin is None else dataset.origin == number
-        if skewed:
-            present = np.any(dataset.known()[members], axis=0)
-            if present.any():
-                strata[members] = strata_of(dataset, data.by, present)[members]
-    return share_out(dataset, split, holds, seed, parts, strata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ def say(
     ]
     if dataset.owner is not None:
         parts.append(f"{len(np.unique(dataset.owner))} clients")
+    notes = [*notes, *_strangers(dataset)]
     if left_out:
         parts.append("left out " + listed([f"{name!r} ({why})" for name, why in left_out.items()]))
     line = " ".join("; ".join([*parts, *notes]).split())  # a column's name may hold a line end
@@ -71,3 +72,15 @@ def _task(dataset: Dataset, number: int) -> str:
     text = f"{task.name} ({task.outputs} {kinds[task.kind]}"
     lacking = 0 if dataset.origin is not None else int((~known).sum())
     return text + (f", {lacking} missing)" if lacking else ")")
+
+
+def _strangers(dataset: Dataset) -> Iterator[str]:
+    """Say which classes are in a test set alone: its files may be those of another data set."""
+    for task in dataset.tasks if dataset.split is not None else ():
+        y = dataset.examples.y[task.name]
+        if task.kind == "multiclass":
+            train, test = (y[dataset.rows(split)].unique() for split in (TRAIN, TEST))
+            alone = sorted(set(test.tolist()) - set(train.tolist()) - {-1})
+            if alone:
+                numbers = listed([str(number) for number in alone])
+                yield f"of {task.name}, no training example has the class {numbers} of its test set"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.randomness import Purpose, derive, seeded
+
+T = TypeVar("T")
 
 
 class JointModel(nn.Module):
@@ -114,15 +117,33 @@ def build_model(
     for task in tasks:
         # By name: a machine that lacks other tasks makes the same head.
         with seeded(torch.device("cpu"), int(derive(seed, Purpose.HEAD, task.name))):
-            heads[task.name] = copy.deepcopy(task.make_head(features))
+            heads[task.name] = copied(task.make_head(features), f"the head of task {task.name!r}")
         _check_types(heads[task.name], f"heads.{task.name}.")
     return JointModel(body, heads, norm)
+
+
+def copied(module: T, what: str) -> T:
+    """Return a copy of ``module``.
+
+    Raises:
+        UserError: PyTorch cannot copy it.
+    """
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:
+        if "deepcopy" not in str(error):
+            raise
+        raise UserError(
+            f"{what} cannot be copied, as it keeps a tensor that it computed: in place of "
+            "torch.nn.utils.weight_norm or spectral_norm, take that of "
+            "torch.nn.utils.parametrizations"
+        ) from error
 
 
 def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
     """Return a module of our own, whatever else the factory's caller does with what it returns."""
     try:
-        body = copy.deepcopy(backbone())
+        body = copied(backbone(), "the backbone")
     except UserError:
         raise
     except Exception as error:  # whatever a factory may raise

@@ -261,9 +261,10 @@ class RunDir:
         write_bytes(path, pack_checkpoint(self.id, checkpoint))
         self._note(saved=checkpoint.round)
         kept = self._saved()[:_KEPT]
-        for other in self._checkpoints.iterdir():  # and what a killed writer left
-            if other not in kept:
-                other.unlink()
+        with writing(self._checkpoints):
+            for other in self._checkpoints.iterdir():  # and what a killed writer left
+                if other not in kept:
+                    other.unlink()
 
     @property
     def has_checkpoints(self) -> bool:

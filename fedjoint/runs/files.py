@@ -25,6 +25,8 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     Raises:
         UserError: the folder is missing, full or not writable.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; name a file")
     part = _beside(path, "part")
     with writing(path):
         try:

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.runs.files import writing
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.seal import check_owner
 from fedjoint.runs.tensors import DamagedError, pack, unpack
@@ -134,9 +135,10 @@ class States:
         if not self._log.exists() or not self._log.stat().st_size:
             return f"file:{quote(str(self.path.resolve()))}?immutable=1"
         if self._copy is None:
-            self._copy = TemporaryDirectory()
-            for path in (self.path, self._log):
-                shutil.copyfile(path, Path(self._copy.name) / path.name)
+            with writing(Path(gettempdir())):
+                self._copy = TemporaryDirectory()
+                for path in (self.path, self._log):
+                    shutil.copyfile(path, Path(self._copy.name) / path.name)
         return f"file:{quote(self._copy.name)}/{quote(self.path.name)}"
 
     def _stamps(self) -> list[tuple[int, int]]:

@@ -297,8 +297,8 @@ class Heartbeat(Callback):
         self._thread = threading.Thread(target=self._go, daemon=True, name="heartbeat")
 
     def on_run_begin(self, config: Config, path: Path) -> None:
-        self.beat()
         self._thread.start()
+        self.beat()
 
     def after_round(self, record: RoundRecord) -> None:
         self.beat(after=1.0)

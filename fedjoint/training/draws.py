@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,6 +21,7 @@ class _Draws:
     """The state of PyTorch's generators for each of some clients."""
 
     def __init__(self, device: torch.device, seeds: Sequence[int]) -> None:
+        self.turn: np.ndarray | None = None  # whose numbers count; the others wait
         self._generators = default_generators(device)
         self._states = [
             [each.manual_seed(seed).get_state() for each in self._generators] for seed in seeds
@@ -40,7 +42,8 @@ class _Draws:
             for generator, state in zip(self._generators, states, strict=True):
                 generator.set_state(state)
             results.append(operation(*mine, **named))
-            self._states[client] = [each.get_state() for each in self._generators]
+            if self.turn is None or self.turn[client]:
+                self._states[client] = [each.get_state() for each in self._generators]
         if operation._schema.is_mutable:
             return args[0]
         if isinstance(results[0], tuple):
@@ -70,6 +73,15 @@ class _Part:
 _current: list[_Draws] = []
 
 
+def take_turns(who: np.ndarray | None) -> None:
+    """Use up random numbers of the clients ``who`` ``[clients]`` alone from now on; None: of all.
+
+    A client that waits for others to end their steps draws in vain: alone, it would not.
+    """
+    if _current:
+        _current[-1].turn = who
+
+
 class _Mode(TorchDispatchMode):
     def __init__(self, draws: _Draws) -> None:
         super().__init__()
@@ -81,6 +93,20 @@ class _Mode(TorchDispatchMode):
         if is_random(func):
             return self._draws(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
+
+
+class Constants(TorchDispatchMode):
+    """Has random operations return constants, whatever the shape and the layout that they fill."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not is_random(func):
+            return result
+        if isinstance(result, tuple):  # native_dropout: the output and its mask
+            return args[0].clone(), torch.ones_like(result[1])
+        return result.fill_(0.5 if result.is_floating_point() else 0)
 
 
 def is_random(operation: Any) -> bool:

@@ -14,6 +14,7 @@ from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
+from fedjoint.training.draws import take_turns
 from fedjoint.training.gradients import Gradients, Kernel, Measure
 from fedjoint.training.minibatches import schedule
 from fedjoint.training.optimisers import Optimiser
@@ -67,6 +68,8 @@ class Job:
         trainable: names of the parameters that training may change.
         budget: the batch size, epochs or steps (one number, or ``[clients]``), and whether short
             batches are left out.
+        padded: whether minibatches have the configured size whoever trains together, for models
+            that draw random numbers: how many they take is then the client's own affair.
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
         momentum: of SGD.
@@ -91,6 +94,7 @@ class Job:
     balance: Balance
     trainable: Collection[str]
     budget: Mapping[str, Any]
+    padded: bool
     least: int
     rate: Tensor
     momentum: float
@@ -132,7 +136,13 @@ class Job:
                 "by one"
             )
         drawn = schedule(
-            self.seed, self.round, self.cohort.clients, data.sizes, stream=stream, **budget
+            self.seed,
+            self.round,
+            self.cohort.clients,
+            data.sizes,
+            stream=stream,
+            padded=self.padded,
+            **budget,
         )
         padding = data.x.shape[1] - 1
         index = np.where(drawn.mask, drawn.index, padding)
@@ -145,7 +155,8 @@ class Job:
         full = np.all(present, axis=1)
         for step, mask in enumerate(drawn.mask):
             at, who, everyone = rows[step], present[step], bool(full[step])
-            if len(mask) == 1:
+            take_turns(who)
+            if len(mask) == 1 and not self.padded:
                 # One client on its own: no padding, which BatchNorm would take for data.
                 count = int(mask.sum())
                 if count < self.least:
@@ -154,6 +165,7 @@ class Job:
             active = None if everyone else torch.from_numpy(who).to(device)
             y = {n: _rows(labels, at) for n, labels in data.y.items()}
             yield Batch(_rows(data.x, at), y, active, None if labelled is None else labelled[step])
+        take_turns(None)
 
     def _budget(self, steps: int | None, epochs: int | None) -> Mapping[str, Any]:
         if steps and epochs:

@@ -37,6 +37,7 @@ def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
     epochs: int | None = None,
     steps: int | np.ndarray | None = None,
     drop_last: bool = False,
+    padded: bool = False,
     stream: int = 0,
 ) -> Schedule:
     """Draw the minibatches of ``clients`` for one round.
@@ -56,12 +57,14 @@ def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
         steps: optimiser steps, of all or ``[clients]`` of each, or None; exactly one of the two
             is given.
         drop_last: leave out an epoch's last batch where it has fewer than ``batch_size`` examples.
+        padded: batches have room for ``batch_size`` examples though no client has so many.
         stream: another number gives another, independent order.
     """
     count, longest = len(clients), max(1, int(sizes.max()))
     used = sizes // batch_size * batch_size if drop_last else sizes
     position = np.arange(longest)
-    batch_size = min(batch_size, longest)  # beyond it there would be padding alone
+    if not padded:
+        batch_size = min(batch_size, longest)  # beyond it there would be padding alone
 
     def shuffled(epoch: int) -> np.ndarray:
         drawn = derive(seed, Purpose.MINIBATCHES, stream, round, epoch, clients[:, None], position)
@@ -70,13 +73,13 @@ def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
 
     if steps is None:
         per_epoch = -(-max(1, int(used.max())) // batch_size)
-        padded = np.zeros((count, per_epoch * batch_size), np.int64)
+        room = np.zeros((count, per_epoch * batch_size), np.int64)
         present = np.arange(per_epoch * batch_size) < used[:, None]
         indices = []
         for epoch in range(epochs or 0):
-            order = shuffled(epoch)[:, : padded.shape[1]]
-            padded[:, : order.shape[1]] = order
-            indices.append(padded.reshape(count, per_epoch, batch_size).copy())
+            order = shuffled(epoch)[:, : room.shape[1]]
+            room[:, : order.shape[1]] = order
+            indices.append(room.reshape(count, per_epoch, batch_size).copy())
         index = np.concatenate(indices, 1)
         mask = np.tile(present.reshape(count, per_epoch, batch_size), (1, epochs or 0, 1))
     else:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint._util.wording import first_line
 from fedjoint.model.joint import JointModel
-from fedjoint.randomness import seeded, seeded_elsewhere
+from fedjoint.randomness import default_generators, seeded, seeded_elsewhere
 from fedjoint.training.balance import Balance
-from fedjoint.training.gradients import Kernel, make_kernel
+from fedjoint.training.cohort import Stack
+from fedjoint.training.draws import Constants
+from fedjoint.training.gradients import Kernel, make_kernel, make_measure
 from fedjoint.training.side_effects import side_effects
+
+Tensors = dict[str, Tensor]
 
 #: Most examples in a trial.
 _MOST = 8
@@ -28,11 +35,13 @@ class Traits:
             short batches; None where they can.
         train: fewest examples in one pass of training, 1 or 2.
         evaluate: fewest examples in one pass of evaluation, 1 or 2.
+        draws: whether the model draws PyTorch's random numbers in training.
     """
 
     sequential: str | None
     train: int
     evaluate: int
+    draws: bool
 
 
 def examine(model: JointModel, balance: Balance, examples: Tensor) -> Traits:
@@ -49,17 +58,18 @@ def examine(model: JointModel, balance: Balance, examples: Tensor) -> Traits:
     with seeded_elsewhere(0):
         trial = _Trial(model, balance, examples)
         train, evaluate = trial.fewest(), trial.fewest(evaluate=True)
+        draws = trial.draws()
         why = (
             side_effects(model, examples[:2].repeat_interleave(2, 0))
             or _by_kind(model)
-            or trial.unbatched()
-            or trial.unbatched(evaluate=True)
             or trial.mixes()
             or trial.mixes(evaluate=True)
+            or trial.differs()
+            or trial.differs(evaluate=True)
         )
     if why is None and max(train, evaluate) > 1:
         why = "the model does not take a batch of one example"
-    return Traits(why, train, evaluate)
+    return Traits(why, train, evaluate, draws)
 
 
 def _by_kind(model: JointModel) -> str | None:
@@ -87,13 +97,96 @@ class _Trial:
             for batched in (False, True)
         )
 
-    def unbatched(self, evaluate: bool = False) -> str | None:
-        """Say why the model does not run as a batched program, or None if it does."""
+    def differs(self, evaluate: bool = False) -> str | None:
+        """Say what a batched program makes otherwise than one client after the other, or None.
+
+        Two clients with other weights, other examples and another number of them take two steps, or
+        are measured, on constants in place of random numbers, of which padding would take some.
+        """
+        x = torch.cat([self.first, self.others])
+        own = [x, x.flip(0)[: (len(x) + 1) // 2]]
+        padding = own[1][:1].expand(len(x) - len(own[1]), *x.shape[1:])
+        padded = torch.stack([x, torch.cat([own[1], padding])])
+        sizes = [len(part) for part in own]
         try:
-            self._run(self.batched, self.first.expand(2, *self.first.shape[1:]), evaluate)
-        except Exception as error:  # whatever a model may raise under vmap
+            act = self._measured if evaluate else self._trained
+            together = act([0, 1], padded, sizes)
+            alone = [act([c], own[c][None], [size]) for c, size in enumerate(sizes)]
+        except Exception as error:  # whatever a model may raise, alone or under vmap
             return first_line(error)
+        mode = "evaluation" if evaluate else "training"
+        for client, expected in enumerate(alone):
+            same = _close(
+                [t[0] for t in expected.values()], [together[n][client] for n in expected]
+            )
+            if not all(same):
+                name = list(expected)[same.index(False)]
+                return f"in {mode}, {name} would be another for clients that train at once"
         return None
+
+    def _trained(self, clients: list[int], x: Tensor, sizes: list[int]) -> Tensors:
+        """Return the clients' tensors after two steps of plain descent, stacked, and their losses.
+
+        Args:
+            clients: 0, 1 or both; the second has parameters that are a little larger.
+            x: ``[clients, n, ...]`` examples; without padding where there is one client.
+            sizes: how many of them have labels.
+        """
+        kernel = self.batched if len(clients) > 1 else self.single
+        trained, frozen = self._divided(clients)
+        losses = []
+        with seeded(x.device, 0), Constants():
+            for _ in range(2):
+                y, weights = self._labels(x, sizes), self._weights(len(x))
+                found = kernel(trained, frozen, x, y, weights)
+                trained = {n: t - 0.1 * found.of[n] for n, t in trained.items()}
+                losses.append(found.losses)
+        return {**trained, **frozen, "the loss": torch.stack(losses, 1)}
+
+    def _measured(self, clients: list[int], x: Tensor, sizes: list[int]) -> Tensors:
+        """Return the clients' tensors after an evaluation, and their losses; see above."""
+        trained, frozen = self._divided(clients)
+        stack = Stack(x, self._labels(x, sizes), np.array(sizes))
+        measure = make_measure(
+            self.model,
+            self.balance.tasks,
+            batched=len(clients) > 1,
+            precision="float32",
+            rows=x.shape[1],
+        )
+        with seeded(x.device, 0), Constants():
+            return {**frozen, "the loss": measure({**trained, **frozen}, stack)}
+
+    def _state(self) -> Tensors:
+        """Return the model's own tensors and fresh ones of the balance; buffers are copies."""
+        state = {n: t.detach() for n, t in self.model.state_dict().items()}
+        state |= {n: t.clone() for n, t in self.model.named_buffers() if n in state}
+        return state
+
+    def _divided(self, clients: list[int]) -> tuple[Tensors, Tensors]:
+        """Return what is trained and what is not of ``clients``, stacked."""
+        names = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        own = {n: t.to(self.first.device) for n, t in self.balance.private().items()}
+        trained, frozen = {}, {}
+        for name, tensor in (self._state() | own).items():
+            if name in names or name in self.balance.trained:
+                trained[name] = torch.stack([tensor * (1 + 0.05 * client) for client in clients])
+            else:
+                frozen[name] = torch.stack([tensor] * len(clients))
+        return trained, frozen
+
+    def _labels(self, x: Tensor, sizes: list[int]) -> Tensors:
+        """Return labels of zero for the first ``sizes`` of ``x`` ``[clients, n, ...]`` alone."""
+        y = {}
+        for task in self.balance.tasks:
+            labels = torch.stack([task.missing(x.shape[1])] * len(x)).to(x.device)
+            for row, size in zip(labels, sizes, strict=True):
+                row[:size] = 0
+            y[task.name] = labels
+        return y
+
+    def _weights(self, clients: int) -> Tensor:
+        return torch.ones(clients, len(self.balance.tasks), device=self.first.device)
 
     def mixes(self, evaluate: bool = False) -> str | None:
         """Say why padding would be seen, or None if it would not."""
@@ -111,16 +204,21 @@ class _Trial:
             return first_line(error)
         if changed:
             return f"{changed[0]} changes in every pass of the model"
-        # Some kernels of GPUs add up in any order.
-        numbers = torch.cat([tensor.flatten() for tensor in found])
-        noise = 1e-5 * float(numbers.nan_to_num(0, 0, 0).abs().max())
-        if all(
-            torch.allclose(a, b, rtol=1e-3, atol=noise, equal_nan=True)
-            for a, b in zip(expected, found, strict=True)
-        ):
+        if all(_close(expected, found)):
             return None
         mode = "evaluation" if evaluate else "training"
         return f"in {mode} the model mixes the examples of a batch"
+
+    def draws(self) -> bool:
+        """Whether the model draws random numbers in training."""
+        generators = default_generators(self.first.device)
+        with seeded(self.first.device, 0), torch.no_grad():
+            before = [each.get_state() for each in generators]
+            with suppress(Exception):  # whatever a model may raise is said where it is tried
+                x = torch.cat([self.first, self.first])
+                functional_call(self.model, self._state(), (x, list(self.model.heads)))
+            after = [each.get_state() for each in generators]
+        return not all(map(torch.equal, before, after))
 
     def fewest(self, evaluate: bool = False) -> int:
         """Return how many examples, 1 or 2, a batch must have."""
@@ -138,25 +236,29 @@ class _Trial:
         self, kernel: Kernel, x: Tensor, evaluate: bool = False
     ) -> tuple[list[Tensor], list[str]]:
         """Return gradients and losses, and the names of the buffers that changed."""
-        everything = {n: t.detach()[None] for n, t in self.model.state_dict().items()}
-        buffers = {n: t for n, t in self.model.named_buffers() if n in everything}
-        everything |= {n: t[None].clone() for n, t in buffers.items()}
-        everything |= {n: t[None].to(x.device) for n, t in self.balance.private().items()}
-        names = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        names |= set(self.balance.trained)
-        trained = {n: t for n, t in everything.items() if n in names}
-        frozen = {n: t for n, t in everything.items() if n not in names}
-        y = {}
-        for task in self.balance.tasks:
-            labels = task.missing(len(x)).to(x.device)
-            labels[:2] = 0
-            y[task.name] = labels[None]
-        weights = torch.ones(1, len(self.balance.tasks), device=x.device)
+        trained, frozen = self._divided([0])
+        before = {n: t.clone() for n, t in frozen.items()}
         self.model.train(not evaluate)
         try:
             with seeded(x.device, 0):
-                found = kernel(trained, frozen, x[None], y, weights)
+                found = kernel(
+                    trained, frozen, x[None], self._labels(x[None], [2]), self._weights(1)
+                )
         finally:
             self.model.train()
-        changed = [n for n, t in buffers.items() if not torch.equal(everything[n][0], t)]
+        changed = [n for n, t in frozen.items() if not torch.equal(t, before[n])]
         return [*found.of.values(), found.losses], changed
+
+
+def _close(expected: list[Tensor], found: list[Tensor]) -> list[bool]:
+    """Say of each tensor whether it is the same but for rounding.
+
+    Some kernels of GPUs add up in any order, and what is zero but for rounding, such as the
+    gradient of the bias of keys in attention, is only small beside the other tensors.
+    """
+    numbers = torch.cat([tensor.flatten().float() for tensor in expected])
+    noise = 1e-5 * float(numbers.nan_to_num(0, 0, 0).abs().max()) if len(numbers) else 0.0
+    return [
+        torch.allclose(a.float(), b.float(), rtol=1e-3, atol=noise, equal_nan=True)
+        for a, b in zip(expected, found, strict=True)
+    ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.errors import UserError
-from fedjoint.model.joint import JointModel
+from fedjoint.model.joint import JointModel, copied
 from fedjoint.randomness import seeded, states_elsewhere
 
 
@@ -27,7 +27,7 @@ def side_effects(model: JointModel, examples: Tensor) -> str | None:
     Raises:
         UserError: the model remembers something where no client can keep it for itself.
     """
-    model = copy.deepcopy(model)
+    model = copied(model, "the model")
     elsewhere = states_elsewhere()
     try:
         for mode in (True, False):

@@ -101,6 +101,13 @@ class Trainer:
                 )
         return found
 
+    @cached_property
+    def _batch_size(self) -> int:
+        """Examples in a minibatch; no more than some client has."""
+        largest = int(self.problem.data.sizes.max())
+        wanted = self.config.local.batch_size
+        return wanted if self.config.local.drop_last else max(1, min(wanted, largest))
+
     def _few(self) -> Tensor:
         """Return a few inputs to try the model on, of one client where that has any."""
         data, example = self.problem.data, self.problem.example
@@ -221,11 +228,12 @@ class Trainer:
             balance=balance,
             trainable=self.trainable | set(balance.trained),
             budget={
-                "batch_size": local.batch_size,
+                "batch_size": self._batch_size,
                 "epochs": local.epochs,
                 "steps": local.steps,
                 "drop_last": local.drop_last,
             },
+            padded=self.fallback is None and self.traits.draws,
             least=self.traits.train,
             rate=rate * own,
             momentum=rule.momentum,

@@ -31,7 +31,8 @@ def measure(clients: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         tree: dict[str, Any] = digits.config() | {
             "rounds": ROUNDS,
-            "data": {"clients": clients, "partition": "iid", "examples_per_client": 64},
+            # With those for validation and test, 64 examples of each client.
+            "data": {"clients": clients, "partition": "iid", "examples_per_client": 46},
             "strategy": {"fraction": fraction},
             "evaluate": {"fraction": fraction},
             "engine": {"name": "inline", "cache_clients": SAMPLED},

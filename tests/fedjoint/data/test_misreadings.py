@@ -276,6 +276,10 @@ CASES = {
     "a text in Latin-1": words(
         "0 caf\u00e9\n1 b\n".encode("latin-1"), Read(says="a.txt read as Latin-1")
     ),
+    "a test set of another kind": words(
+        {"a.train": "0 a\n1 b\n", "a.test": "2 d\n1 e\n3 f\n"},
+        Read(says="of a, no training example has the class 2, 3 of its test set"),
+    ),
     "a copy of a text": words({"a.txt": "0 a\n1 b\n", "b.txt": "0 a\n1 b\n"}, "holds the same as"),
     # images
     "bytes joined with floats": images(
@@ -336,3 +340,14 @@ def test_a_header_of_many_names_is_checked_at_once(tmp_path):
     config = DataConfig(source=plugin("csv", path=str(tmp_path / "a.csv"), **CLASS))
     with pytest.raises(UserError, match=r"two columns have the same name, 'f99999'"):
         make_source(config.source).load(config)
+
+
+def test_what_was_read_is_said_once_and_warns_of_what_is_left_out(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO, "fedjoint.data")
+    for name, column in (("whole", "1234"), ("part", "abcd")):
+        (tmp_path / f"{name}.csv").write_text(table(*column))
+        for _ in range(2):
+            source = plugin("csv", path=str(tmp_path / f"{name}.csv"), **CLASS)
+            make_source(DataConfig(source=source).source).load(DataConfig())
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]

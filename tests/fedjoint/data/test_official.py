@@ -77,6 +77,17 @@ def test_every_task_is_tested_on_its_whole_test_set_once(mix, settings):
             assert max(positions(part), default=0) < TRAINS
 
 
+def test_a_client_without_a_label_to_train_on_is_not_tested_on_that_task():
+    data = dataset()
+    y = {name: labels.clone() for name, labels in data.examples.y.items()}
+    y["size"][:TRAINS] = torch.nan
+    y["size"][7] = 0.0  # one client alone can learn the task
+    data = Dataset(data.tasks, Examples(data.examples.x, y), split=data.split)
+    federation, everyone = clients(data, partition="iid", test_fraction=0, valid_fraction=0)
+    assert federation.tasks[:, 1].sum() == 1
+    assert known(everyone, "test", "size") == Counter(set(range(TRAINS, TRAINS + TESTS)) - {388})
+
+
 def test_validation_sets_are_divided_alike():
     _, everyone = clients(dataset(valid=40), partition="iid")
     assert known(everyone, "valid", "kind") == Counter(range(TRAINS - 40, TRAINS))

@@ -14,6 +14,7 @@ from torch import nn
 
 from fedjoint.config.load import check
 from fedjoint.data.base import Examples
+from fedjoint.errors import UserError
 from fedjoint.flower.compat import be_server, number
 from fedjoint.node.node import Node
 from fedjoint.node.store import StateStore
@@ -131,6 +132,56 @@ def test_a_resumed_run_forgets_what_memory_holds_of_later_rounds(problem, tmp_pa
 def spoil(problem, client, change):
     real = problem.data.client
     problem.data.client = lambda index: change(real(index)) if index == client else real(index)
+
+
+def shifted(client):
+    train = Examples(client.train.x + 1, client.train.y)
+    return type(client)(train, client.valid, client.test)
+
+
+def exchanged(client):
+    return type(client)(client.train, client.test, client.valid)
+
+
+def restarted(problem, config, path, before):
+    """Return a node that takes the place of another, for a server that remembers."""
+    node = Node(problem, config, StateStore(path, RUN), write_through=True)
+    LEDGERS[node] = replace(LEDGERS[before])
+    return node
+
+
+@pytest.mark.parametrize("change", [shifted, exchanged])
+def test_a_restarted_node_refuses_data_that_have_changed(problem, tmp_path, change):
+    path = tmp_path / "state.sqlite"
+    node = Node(problem, CONFIG, StateStore(path, RUN), write_through=True)
+    train(node, [1, 2])
+    assert not train(restarted(problem, CONFIG, path, node), [1, 2], 2).failed
+    changed = build_problem(CONFIG)
+    for client in (2, 3):  # client 3 was never loaded
+        spoil(changed, client, change)
+    collector = train(restarted(changed, CONFIG, path, node), [1, 2, 3], 3)
+    (failure,) = collector.failed
+    assert failure.client == 2 and "the data of client 2 are not those" in failure.reason
+    assert collector.trained.tolist() == [1, 3]
+
+
+def test_a_node_without_the_state_that_counts_tells_the_server_of_whom(problem, tmp_path):
+    node = Node(problem, CONFIG, StateStore(tmp_path / "state.sqlite", RUN), write_through=True)
+    train(node, [1, 2])
+    lost = restarted(problem, CONFIG, tmp_path / "anew.sqlite", node)
+    collector = train(lost, [1, 2, 3], 2)
+    assert {failure.client for failure in collector.failed} == {1, 2}
+    assert all("after round 1 is not here" in failure.reason for failure in collector.failed)
+    assert collector.trained.tolist() == [3]  # which had trained nowhere
+
+
+def test_a_node_refuses_the_state_of_another_run(tmp_path):
+    StateStore(tmp_path / "state.sqlite", RUN).close()
+    before = (tmp_path / "state.sqlite").read_bytes()
+    with pytest.raises(UserError, match=r"state\.sqlite: of another run: its id is a") as error:
+        StateStore(tmp_path / "state.sqlite", "b" * 32)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "state.sqlite").read_bytes() == before
 
 
 def undefined(client):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from fedjoint import Task
 from fedjoint.config.schema import BalanceConfig
 from fedjoint.errors import UserError
-from fedjoint.model.joint import JointModel
+from fedjoint.model.joint import JointModel, build_model
 from fedjoint.training.balance import make_balance
 from fedjoint.training.probe import examine
 
@@ -41,6 +42,16 @@ def remembers(self, x):
     return x - self.mean
 
 
+def attending(batch_first=True):
+    encoder = nn.TransformerEncoderLayer(8, 2, 8, batch_first=batch_first)
+    return nn.Sequential(nn.Linear(6, 24), nn.Unflatten(1, (3, 8)), encoder, Last())
+
+
+class Last(nn.Module):
+    def forward(self, x):
+        return x[:, -1, :4]
+
+
 def bag_of_words():
     class Words(nn.Module):
         def __init__(self):
@@ -60,6 +71,9 @@ APART = {
     "group norm": then(nn.GroupNorm(2, 4)),
     "instance norm": then(nn.Unflatten(1, (2, 2)), nn.InstanceNorm1d(2), nn.Flatten()),
     "softmax": then(nn.Softmax(1)),
+    "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 4))),
+    "attention": lambda: attending(),
+    "a slope that is learnt": then(nn.PReLU()),
     "undefined at zero": after(lambda self, x: x / x.norm(dim=1, keepdim=True)),
 }
 
@@ -98,6 +112,56 @@ TOGETHER = {
         "training the model mixes",
         2,
         2,
+    ),
+    "softmax of examples": (then(nn.Softmax(0)), "training the model mixes", 1, 1),
+    "attention of examples": (
+        after(lambda self, x: torch.softmax(x @ x.T, 1) @ x),
+        "training the model mixes",
+        1,
+        1,
+    ),
+    "the last": (after(lambda self, x: x - x[-1]), "training the model mixes", 1, 1),
+    "encoder of examples": (
+        lambda: attending(batch_first=False),
+        "training the model mixes",
+        1,
+        1,
+    ),
+    "the number of examples": (
+        after(lambda self, x: x / len(x)),
+        "in training, backbone.layer.weight would be another",
+        1,
+        1,
+    ),
+    "an odd number of examples": (
+        after(lambda self, x: x * (1 + len(x) % 2)),
+        "in training, backbone.layer.weight would be another",
+        1,
+        1,
+    ),
+    "the number of examples in evaluation": (
+        after(lambda self, x: x if self.training else x / len(x)),
+        "in evaluation, the loss would be another",
+        1,
+        1,
+    ),
+    "untracked weights": (
+        after(lambda self, x: x * self.layer.weight.data.mean()),
+        "accessing `data` under vmap",
+        1,
+        1,
+    ),
+    "spectral norm": (
+        lambda: nn.Sequential(parametrizations.spectral_norm(nn.Linear(6, 4))),
+        "changes in every pass",
+        1,
+        1,
+    ),
+    "counted in evaluation": (
+        after(lambda self, x: x if self.training else x + 0 * self.mean.add_(1).detach()),
+        "backbone.mean changes",
+        1,
+        1,
     ),
     "memory": (after(remembers), "backbone.mean changes", 1, 1),
     "squeezed": (after(lambda self, x: x.squeeze(0)), "does not take a batch of one", 2, 2),
@@ -234,6 +298,24 @@ def test_what_no_client_can_keep_is_refused_by_name(what, mode):
 
     with pytest.raises(UserError, match=words):
         examined(after(sometimes))
+
+
+def test_tensors_that_cannot_be_copied_are_refused_with_the_cure():
+    with pytest.raises(UserError, match=r"cannot be copied.*torch\.nn\.utils\.parametrizations"):
+        task = Task("a", "multiclass", 3)
+        model = build_model(
+            lambda: nn.Sequential(weight_norm(nn.Linear(6, 4))),
+            [task],
+            torch.zeros(1, 6),
+            norm="shared",
+            seed=0,
+        )
+        examine(model, make_balance(BalanceConfig(), [task], ["a"]), torch.randn(20, 6))
+
+
+@pytest.mark.parametrize("name", APART)
+def test_models_that_draw_are_known(name):
+    assert examined(APART[name]).draws == (name in ("dropout", "attention"))
 
 
 def caches(self, x):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fedjoint.config.data import DataConfig
+from fedjoint.data.dataset import TEST, TRAIN
 from fedjoint.data.idx import read_idx
 from fedjoint.data.sources.idx import Idx
 from fedjoint.errors import UserError
@@ -89,3 +90,22 @@ def test_unpaired_files(tmp_path):
     with pytest.raises(UserError, match="no file with 'images' in its name"):
         (tmp_path / "train-images-idx3-ubyte").rename(tmp_path / "data")
         load(str(tmp_path))
+
+
+def test_the_files_of_a_test_set_stay_it(tmp_path):
+    write(tmp_path)
+    for kind, array in (("images-idx3", 255 - IMAGES[:5]), ("labels-idx1", LABELS[:5])):
+        (tmp_path / f"t10k-{kind}-ubyte").write_bytes(encoded(array))
+    dataset = load(str(tmp_path))
+    assert dataset.split.tolist() == [TEST] * 5 + [TRAIN] * 12
+    np.testing.assert_allclose(
+        dataset.examples.x[dataset.rows(TEST), 0], (255 - IMAGES[:5]) / 255, rtol=1e-6
+    )
+    files = [
+        [str(tmp_path / f"{s}-{k}-ubyte") for k in ("images-idx3", "labels-idx1")]
+        for s in ("train", "t10k")
+    ]
+    named = Idx(files[0], test_path=files[1]).load(DataConfig())
+    assert named.split.tolist() == [TRAIN] * 12 + [TEST] * 5
+    with pytest.raises(UserError, match=r"holds a test set, and .*test_path names another"):
+        Idx(str(tmp_path), test_path=files[1]).load(DataConfig())
