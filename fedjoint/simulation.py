@@ -17,10 +17,11 @@ from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
 from fedjoint.problem import Problem, build_problem, with_settings
 from fedjoint.registry import anchored
+from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord
-from fedjoint.runs.whole import check_whole
+from fedjoint.runs.whole import check_whole, extend
 from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
 from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
@@ -49,6 +50,11 @@ class RunResult:
         """The last evaluation: split -> task -> value."""
         done = [record.evaluation for record in self.records if record.evaluation]
         return done[-1] if done else {}
+
+    @property
+    def best(self) -> Checkpoint | None:
+        """The best round by validation, its backbone and ledger (``output.keep_best``)."""
+        return RunDir(self.path).best()
 
     def heads(self) -> dict[int, dict[str, Tensor]]:
         """Return the private state of every client that trained, by id.
@@ -102,15 +108,17 @@ def resume(
     path: str | Path,
     problem: Problem | None = None,
     *,
+    rounds: int | None = None,
     callbacks: Sequence[AnyCallback] = (),
 ) -> RunResult:
     """Continue a run from its newest checkpoint, to the same end as without interruption.
 
-    A run that is done stays as it is, and its result is returned.
+    A run that is done stays as it is, and its result is returned, unless it is to have more rounds.
 
     Args:
         path: the run directory.
         problem: the run's own problem, where it did not come from the configuration.
+        rounds: how many rounds the run is to have in all; None: as configured.
         callbacks: hear how the run goes: objects, or functions called with every record.
 
     Raises:
@@ -119,8 +127,11 @@ def resume(
     """
     run = RunDir.open(Path(path))
     run.described(problem)
-    config, whole = run.config(), check_whole(run)
-    if whole.status == "done" and whole.final:
+    whole = check_whole(run)
+    if rounds is not None:
+        extend(run, whole, rounds)
+    config = run.config()
+    if whole.status == "done" and whole.final and whole.final.round >= config.rounds:
         return RunResult(run.path, config, whole.records, whole.final.backbone)
     everyone = _everyone(callbacks)
     engine = make_engine(config.engine)

@@ -34,7 +34,8 @@ class ConflictAware(JointStrategy):
     Args:
         level: ``task`` weighs the mean updates of tasks (``Updates.by_task``), which are what
             conflicts in multi-task learning; clients then need not be told apart, and with one
-            task nothing is left to weigh. ``client`` weighs the updates of clients.
+            task nothing is left to weigh. Tasks of the very same clients share their updates, and
+            count as one: see docs/conflict.md. ``client`` weighs the updates of clients.
         server_lr: factor on the step, above zero.
         length: ``own``: as the rule leaves it; ``mean``: ``|sum_i weights_i * update_i|``.
     """

@@ -17,7 +17,7 @@ from fedjoint._util.wording import plain
 from fedjoint.cli.common import Settings, console, say
 from fedjoint.cli.live import Live
 from fedjoint.cli.machines import Insecure, Keys
-from fedjoint.cli.simulate import label
+from fedjoint.cli.simulate import label, more_rounds
 from fedjoint.config.scenario import scenario_config
 from fedjoint.deploy.address import parse
 from fedjoint.deploy.run import attend, restart, start
@@ -56,10 +56,8 @@ def deploy_command(
     if resume is None:
         assert scenario is not None
         run, number = start(scenario_config(scenario, settings), connection)
-    elif settings:
-        raise UserError("--set belongs to a new run: a resumed one keeps its settings")
     else:
-        run, number = restart(resume, connection)
+        run, number = restart(resume, connection, more_rounds(settings))
     say(f"run directory: {run.path}")
     if detach:
         return

@@ -29,6 +29,10 @@ def export_command(
             "with the task, weighted by training examples."
         ),
     ] = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="The best round by validation, of a run with keep_best."),
+    ] = False,
     formats: Annotated[
         list[str],
         typer.Option("--format", help="safetensors, export (torch.export) or onnx; repeatable."),
@@ -64,8 +68,8 @@ def export_command(
     if data is not None and not ids:
         raise UserError("--data needs --clients, the ids whose data it is")
     own = own_data(data, parts(tasks))
-    exported = export(run, task, client=client, state=state, clients=ids, data=own)
-    name = task if client is None else f"{task}-client-{client}"
+    exported = export(run, task, client=client, best=best, state=state, clients=ids, data=own)
+    name = (task if client is None else f"{task}-client-{client}") + ("-best" if best else "")
     folder = output or run / "export" / name
     exported.write(folder, formats)
     console.print(f"{exported.card.origin.how}: {folder}", soft_wrap=True, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from fedjoint.cli.common import Scenario, Settings, console, say
 from fedjoint.cli.live import Live
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
 from fedjoint.experiments.report import show_run
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
@@ -42,15 +44,37 @@ def simulate_command(
     show_run(result, console)
 
 
-def resume_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
-    """Continue a run from its newest checkpoint."""
-    opened = RunDir.open(run)
+def resume_command(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    settings: Annotated[
+        list[str], typer.Option("--set", help="rounds=N: how many rounds in all, more than before.")
+    ] = [],  # noqa: B006 (typer's way)
+) -> None:
+    """Continue a run from its newest checkpoint, or a run that is done with more rounds."""
+    opened, rounds = RunDir.open(run), more_rounds(settings)
     config = opened.config()
-    if opened.status == "done":
-        say(f"{run}: the run is done; nothing is left to do")
-    with Live(config.rounds, label(config)) as live:
-        result = resume(run, callbacks=[live])
+    if opened.status == "done" and rounds is None:
+        say(f"{run}: the run is done; nothing is left to do (--set rounds=N gives more)")
+    with Live(rounds or config.rounds, label(config)) as live:
+        result = resume(run, rounds=rounds, callbacks=[live])
     show_run(result, console)
+
+
+def more_rounds(settings: Sequence[str]) -> int | None:
+    """Return how many rounds a resumed run is to have; None: as configured.
+
+    Raises:
+        UserError: something else is to be set, or it is no number.
+    """
+    rounds = None
+    for setting in settings:
+        key, _, value = (part.strip() for part in setting.partition("="))
+        if key != "rounds":
+            raise UserError(f"--set {key}: a resumed run keeps its settings; only rounds may grow")
+        if not value.isdecimal():
+            raise UserError(f"--set {setting}: give a whole number of rounds")
+        rounds = int(value)
+    return rounds
 
 
 def label(config: Config) -> str:

@@ -231,6 +231,9 @@ class OutputConfig(Section):
 
     dir: str = Field("runs", description="parent of the run directories")
     checkpoint_every: int = Field(5, ge=1, description="rounds between checkpoints")
+    keep_best: bool = Field(
+        False, description="keep the models of the round with the best validation metrics, too"
+    )
 
 
 class Config(Section):

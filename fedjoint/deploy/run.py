@@ -11,7 +11,7 @@ from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
-from fedjoint.runs.whole import check_whole
+from fedjoint.runs.whole import check_whole, extend
 from fedjoint.server.plugins import check_plugins
 
 
@@ -26,15 +26,23 @@ def start(config: Config, connection: Connection) -> tuple[RunDir, str]:
     return run, _submit(run, connection)
 
 
-def restart(path: Path, connection: Connection) -> tuple[RunDir, str]:
+def restart(path: Path, connection: Connection, rounds: int | None = None) -> tuple[RunDir, str]:
     """Continue a run from its newest checkpoint; stop what may still be going of it.
+
+    Args:
+        path: the run directory.
+        connection: to the server.
+        rounds: how many rounds the run is to have in all; None: as configured.
 
     Raises:
         UserError: it is done, or no run, or a file of it is missing, damaged or of another run.
     """
     run = RunDir.open(path)
-    if check_whole(run).status == "done":
-        raise UserError(f"{path}: the run is done")
+    whole = check_whole(run)
+    if rounds is not None:
+        extend(run, whole, rounds)
+    if whole.final and whole.final.round >= run.config().rounds:
+        raise UserError(f"{path}: the run is done; --set rounds=N lets it go on")
     number = run.number()
     # A server that was killed takes the run that died with it for alive.
     if number and connection.status(number) in ("pending", "starting", "running"):

@@ -20,8 +20,9 @@ from fedjoint.exports.model import Card, Origin, Target, TaskModel
 from fedjoint.exports.personal import PersonalModels
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
+from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
-from fedjoint.runs.whole import check_whole
+from fedjoint.runs.whole import Whole, check_whole
 from fedjoint.training.targets import Scale
 
 #: the mean and the scale of the targets, where a model has them
@@ -33,6 +34,7 @@ def export(
     task: str,
     *,
     client: int | None = None,
+    best: bool = False,
     state: Path | None = None,
     clients: Sequence[int] | None = None,
     data: Mapping[str, Any] | None = None,
@@ -49,6 +51,7 @@ def export(
         path: the run directory.
         task: name of the task.
         client: whose model.
+        best: take the best round by validation, of a run with ``output.keep_best``, not the last.
         state: file of the clients' private state; by default the run directory's, where a
             simulation keeps it. That of a deployed run is on its nodes.
         clients: on a node with data of its own, its clients' ids, as ``fedjoint client`` got them.
@@ -78,7 +81,8 @@ def export(
     if task not in tasks:
         raise choose("task", task, tasks)
     places = {id: place for place, id in enumerate(ids or range(len(problem.data.sizes)))}
-    people = PersonalModels(run, whole, config, problem, kept, places)
+    done, complete = _chosen(run, whole, best=best)
+    people = PersonalModels(run, done, complete, config, problem, kept, places)
     weights, units, whose, how = _weights(people, task, client)
     joint = people.trainer.model
     joint.load_state_dict(weights)
@@ -111,6 +115,25 @@ def export(
     )
     numbers = (scaling.mean, scaling.scale) if scaling else None
     return Exported(TaskModel(backbone, head, numbers, units).eval(), card, problem.example)
+
+
+def _chosen(run: RunDir, whole: Whole, *, best: bool) -> tuple[Checkpoint, bool]:
+    """Return the run after the round that is exported, and whether it has the strategy's state."""
+    if best:
+        if whole.best is None:
+            raise UserError(f"{run.path}: no best round is kept: set output.keep_best")
+        return whole.best, True
+    done, saved = whole.newest, run.info["saved"]
+    if done is None:
+        raise UserError(f"{run.path}: the run has no checkpoint yet")
+    if done.round < saved:
+        raise UserError(
+            f"{run.path}: the checkpoint of round {saved} is missing or damaged; resume the run, "
+            "or restore it from a backup"
+        )
+    if whole.saved and whole.saved.round == done.round:
+        return whole.saved, True
+    return done, False
 
 
 def _weights(

@@ -15,10 +15,10 @@ from fedjoint.data.dataset import is_known
 from fedjoint.data.unchanged import check_unchanged
 from fedjoint.errors import UserError
 from fedjoint.problem import Problem
+from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.states import States
-from fedjoint.runs.whole import Whole
 from fedjoint.server.strategy import checked_broadcast, local_method, make_strategy
 from fedjoint.training.method import make_method
 from fedjoint.training.targets import Scale
@@ -45,7 +45,8 @@ class PersonalModels:
 
     Args:
         run: the run.
-        whole: what its directory holds.
+        done: the run after the round whose models are wanted.
+        complete: whether ``done`` has the strategy's state.
         config: its configuration, with this machine's data.
         problem: its problem.
         state: file of the clients' private state.
@@ -58,21 +59,14 @@ class PersonalModels:
     def __init__(
         self,
         run: RunDir,
-        whole: Whole,
+        done: Checkpoint,
+        complete: bool,
         config: Config,
         problem: Problem,
         state: Path,
         places: Mapping[int, int],
     ) -> None:
         self.config, self.problem, self.places, self._state = config, problem, places, state
-        done, saved = whole.newest, run.info["saved"]
-        if done is None:
-            raise UserError(f"{run.path}: the run has no checkpoint yet")
-        if done.round < saved:
-            raise UserError(
-                f"{run.path}: the checkpoint of round {saved} is missing or damaged; resume the "
-                "run, or restore it from a backup"
-            )
         self.trainer, self.round = Trainer(problem, config, torch.device("cpu")), done.round
         layout = self.trainer.layout
         if not done.fits(layout):
@@ -83,8 +77,8 @@ class PersonalModels:
         self._received = layout.flat(done.backbone)
         self._broadcast: dict[str, Tensor] = {}
         strategy = make_strategy(config)
-        if whole.saved and whole.saved.round == done.round:
-            strategy.state = dict(whole.saved.state)
+        if complete:
+            strategy.state = dict(done.state)
             parameters = self._received[: layout.parameters.size].clone()
             self._broadcast = checked_broadcast(strategy, parameters, done.round)
         self.method_name, options = local_method(strategy, config)

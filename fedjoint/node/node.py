@@ -132,7 +132,7 @@ class Node:
             self.state.forget()
         if self.store:
             self.store.settle(request.ledger)
-            self.store.prune(request.header.durable)
+            self.store.prune(request.header.durable, request.kept)
         return wire.pack({})
 
     def train(self, request: TrainRequest) -> RecordDict:

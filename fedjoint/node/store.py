@@ -78,17 +78,13 @@ class StateStore:
 
     def settle(self, ledger: Ledger) -> None:
         """Delete the states of rounds that do not count."""
-        rows = zip(ledger.clients.tolist(), ledger.rounds.tolist(), strict=True)
-        with self._errors(), self._transaction():
-            self._db.execute("CREATE TEMP TABLE counted (client INTEGER PRIMARY KEY, round)")
-            self._db.executemany("INSERT INTO counted VALUES (?, ?)", rows)
+        with self._errors(), self._transaction(), self._counted(ledger):
             self._db.execute(
                 "DELETE FROM state WHERE round > COALESCE((SELECT counted.round FROM counted "
                 "WHERE counted.client = state.client), 0)"
             )
-            self._db.execute("DROP TABLE counted")
 
-    def prune(self, durable: int) -> None:
+    def prune(self, durable: int, kept: Ledger) -> None:
         """Delete what no resume needs: all before each client's newest state up to ``durable``.
 
         Call :meth:`settle` first, so that the newest state is one that counts. All that was written
@@ -97,11 +93,13 @@ class StateStore:
 
         Args:
             durable: the round of the oldest checkpoint that a run may be resumed from.
+            kept: rounds of clients whose state stays all the same.
         """
-        with self._errors(), self._transaction():
+        with self._errors(), self._transaction(), self._counted(kept):
             self._db.execute(
                 "DELETE FROM state WHERE round < (SELECT MAX(newer.round) FROM state AS newer "
-                "WHERE newer.client = state.client AND newer.round <= ?)",
+                "WHERE newer.client = state.client AND newer.round <= ?) AND NOT EXISTS (SELECT 1 "
+                "FROM counted WHERE counted.client = state.client AND counted.round = state.round)",
                 (durable,),
             )
         with self._errors():
@@ -125,6 +123,15 @@ class StateStore:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    @contextmanager
+    def _counted(self, ledger: Ledger) -> Iterator[None]:
+        """Have ``ledger`` in a table for what is asked inside."""
+        rows = zip(ledger.clients.tolist(), ledger.rounds.tolist(), strict=True)
+        self._db.execute("CREATE TEMP TABLE counted (client INTEGER PRIMARY KEY, round)")
+        self._db.executemany("INSERT INTO counted VALUES (?, ?)", rows)
+        yield
+        self._db.execute("DROP TABLE counted")
 
     def _make_tables(self) -> None:
         for statement in TABLES:

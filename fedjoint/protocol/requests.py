@@ -251,17 +251,19 @@ class PersistRequest:
     Attributes:
         header: see :class:`Header`.
         ledger: which round of each client counts.
+        kept: further rounds of clients whose state is to stay, those of the best round.
         forget: whether clients may be trained elsewhere from now on.
     """
 
     header: Header
     ledger: Ledger
+    kept: Ledger
     forget: bool
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
-        ledger = {"clients": self.ledger.clients, "rounds": self.ledger.rounds}
-        return wire.pack({**vars(self.header), "forget": self.forget}, ledger=ledger)
+        said = {**vars(self.header), "forget": self.forget}
+        return wire.pack(said, ledger=_arrays(self.ledger), kept=_arrays(self.kept))
 
     @classmethod
     def unpack(cls, message: Message) -> PersistRequest:
@@ -270,6 +272,15 @@ class PersistRequest:
         Raises:
             UserError: it is damaged.
         """
-        found, ledger = wire.read(_Persist, message), wire.arrays(message, "ledger")
-        clients = counts(ledger, "clients", len(ledger.get("clients", ())))
-        return cls(found, Ledger(clients, counts(ledger, "rounds", len(clients))), found.forget)
+        found = wire.read(_Persist, message)
+        ledger, kept = (_ledger(wire.arrays(message, name)) for name in ("ledger", "kept"))
+        return cls(found, ledger, kept, found.forget)
+
+
+def _arrays(ledger: Ledger) -> dict[str, np.ndarray]:
+    return {"clients": ledger.clients, "rounds": ledger.rounds}
+
+
+def _ledger(arrays: Mapping[str, np.ndarray]) -> Ledger:
+    clients = counts(arrays, "clients", len(arrays.get("clients", ())))
+    return Ledger(clients, counts(arrays, "rounds", len(clients)))

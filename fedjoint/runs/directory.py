@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _KEPT = 2  # checkpoints: the newest, and one in case that is damaged
 _FINAL = "final/backbone.safetensors"
+_BEST = "best/backbone.safetensors"
 _PACKAGES = ("fedjoint", "flwr", "torch", "numpy", "ray")
 
 Status = Literal["created", "running", "done", "stopped", "failed"]
@@ -51,6 +52,7 @@ class RunDir:
         flower.json                           the number of the run on a Flower server
         checkpoints/round-000010.safetensors  the newest two
         state.sqlite                          the clients' private state (simulation)
+        best/backbone.safetensors             the best round by validation (``keep_best``)
         final/backbone.safetensors            when the run is done
         metrics.csv                           when the run is done
 
@@ -123,7 +125,8 @@ class RunDir:
         """The content of run.json.
 
         ``run`` (its id), versions, seed, created, ``generation``, ``status``, ``saved`` (the round
-        of the newest checkpoint; 0: none) and ``own_problem``. Once the run has begun, also
+        of the newest checkpoint; 0: none) and ``own_problem``; ``best``, the best round where it
+        is kept. Once the run has begun, also
         ``method``, its local method, and ``deployed``, whether its clients' state is elsewhere.
 
         Raises:
@@ -175,6 +178,22 @@ class RunDir:
         """Count a resume; return how many there have been, this one included."""
         self._note(generation=self.generation + 1)
         return self.generation
+
+    def set_rounds(self, rounds: int, done: int) -> None:
+        """Let the run have another number of rounds.
+
+        Args:
+            rounds: how many in all.
+            done: how many it has done.
+
+        Raises:
+            UserError: it has done as many already, or the number is out of range.
+        """
+        if rounds <= done:
+            raise UserError(f"{self.path}: rounds = {rounds}, and {done} are done; give more")
+        tree = read_sealed(self._config, self.id)
+        check({"rounds": rounds})
+        write_sealed(self._config, self.id, {**tree, "rounds": rounds})
 
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Replace what is known of the nodes, see :meth:`fedjoint.server.roster.Roster.report`."""
@@ -277,6 +296,35 @@ class RunDir:
             )
         return None
 
+    def keep_best(self, checkpoint: Checkpoint) -> None:
+        """Save a checkpoint as the best so far, in the place of the one before.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        write_files(self.path, {_BEST: pack_checkpoint(self.id, checkpoint)})
+        self._note(best=checkpoint.round)
+
+    def forget_best(self) -> None:
+        """Note that the best round, if there was one, is to be done again."""
+        if self.info.get("best"):
+            self._note(best=0)
+
+    def best(self) -> Checkpoint | None:
+        """Return the run after its best round; None where none is kept.
+
+        Raises:
+            UserError: it is missing, damaged, or of another run.
+        """
+        best, noted = self._read(_BEST), self.info.get("best", 0)
+        if noted and (best is None or best.round < noted):
+            what = f"that of round {best.round}" if best else "missing"
+            raise UserError(
+                f"{self.path / _BEST}: it is {what}, and the best round is {noted}; restore it "
+                "from a backup"
+            )
+        return best
+
     def finish(self, last: Checkpoint, records: Sequence[RoundRecord]) -> None:
         """Write the final backbone and metrics.csv.
 
@@ -297,7 +345,10 @@ class RunDir:
         Raises:
             UserError: it is damaged, or of another run.
         """
-        path = self.path / _FINAL
+        return self._read(_FINAL)
+
+    def _read(self, name: str) -> Checkpoint | None:
+        path = self.path / name
         if not path.exists():
             return None
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedjoint.errors import UserError
 from fedjoint.runs.checkpoints import Checkpoint
@@ -22,12 +22,14 @@ class Whole:
         records: of the rounds, from the first.
         saved: the newest checkpoint; None: none was saved.
         final: the run after its last round, without the strategy's state; None: it has not ended.
+        best: the run after its best round by validation; None: none is kept.
     """
 
     status: str
     records: list[RoundRecord]
     saved: Checkpoint | None
     final: Checkpoint | None
+    best: Checkpoint | None = None
 
     @property
     def newest(self) -> Checkpoint | None:
@@ -54,10 +56,34 @@ def check_whole(run: RunDir, *, states: bool = True) -> Whole:
     # A done run goes on from nothing: its checkpoints may be deleted.
     saved = run.latest() if run.has_checkpoints or status != "done" else None
     whole = Whole(status, run.records(), saved, final if status in _ENDED else None)
+    best, newest = run.best(), whole.newest
+    if best and newest and best.round <= newest.round:  # else it is of rounds to be done again
+        whole = replace(whole, best=best)
     _check_rounds(run, whole, first=0 if config.evaluate.initial else 1)
     if states and not run.info.get("deployed"):
         _check_states(run, whole)
     return whole
+
+
+def extend(run: RunDir, whole: Whole, rounds: int) -> None:
+    """Let a run have more rounds.
+
+    Args:
+        run: the directory.
+        whole: what it holds.
+        rounds: how many in all.
+
+    Raises:
+        UserError: it has done as many already, the number is out of range, or the run has ended
+            and its last checkpoint is gone; then nothing was written.
+    """
+    done = whole.final.round if whole.final else 0
+    if done and (whole.saved is None or whole.saved.round < done):
+        raise UserError(
+            f"{run.path}: the checkpoint of round {done}, from which further rounds go on, is "
+            "missing; restore it from a backup, or start a new run"
+        )
+    run.set_rounds(rounds, done=whole.records[-1].round if whole.records else 0)
 
 
 def _check_rounds(run: RunDir, whole: Whole, first: int) -> None:
@@ -85,3 +111,5 @@ def _check_states(run: RunDir, whole: Whole) -> None:
     ledger = whole.newest.ledger if whole.newest else Ledger()
     if len(ledger.clients) or run.state.exists():
         run.states.check(ledger)
+    if whole.best:
+        run.states.check(whole.best.ledger)

@@ -82,6 +82,9 @@ class Callback:
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Hear that every node has saved its private state, and what is to be saved beside."""
 
+    def on_best(self, checkpoint: Checkpoint) -> None:
+        """Hear of a checkpoint whose validation metrics are the best so far (``keep_best``)."""
+
     def on_run_end(self, error: BaseException | None) -> None:
         """Hear that the run ended, and why where it failed."""
 
@@ -199,6 +202,10 @@ class Keeper(Callback):
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._check_owner()
         self._run.checkpoint(checkpoint)
+
+    def on_best(self, checkpoint: Checkpoint) -> None:
+        self._check_owner()
+        self._run.keep_best(checkpoint)
 
     def _check_owner(self) -> None:
         if self._run.generation != self._generation:

@@ -30,6 +30,7 @@ from fedjoint.runs.record import (
 )
 from fedjoint.server import evaluation
 from fedjoint.server.agreement import agreement_within, diagnose
+from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Snapshot
 from fedjoint.server.collect import Collector
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
@@ -111,9 +112,14 @@ def run_round(run: Run, round: int) -> bool:
         strategy=checked_report(run.strategy),
     )
     last = _tell(run, record, evaluated) or round == run.config.rounds
-    if last or round % run.config.output.checkpoint_every == 0:
-        _checkpoint(run, round)
+    best = run.best is not None and _is_best(run.best, run, evaluated)
+    if last or best or round % run.config.output.checkpoint_every == 0:
+        _checkpoint(run, round, best=best)
     return last
+
+
+def _is_best(best: Best, run: Run, evaluated: _Evaluated) -> bool:
+    return bool(evaluated.metrics) and best.beaten(evaluated.metrics or {}, run.roster.tasks)
 
 
 def evaluate_initial(run: Run) -> None:
@@ -288,8 +294,13 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
     )
 
 
-def _checkpoint(run: Run, round: int) -> None:
+def _checkpoint(run: Run, round: int, *, best: bool) -> None:
     """Have the nodes save private state, then tell the callbacks; else the one before stays.
+
+    Args:
+        run: the run.
+        round: the round.
+        best: whether it is the best so far, to be kept as such.
 
     Raises:
         StateLostError: a node died.
@@ -312,6 +323,10 @@ def _checkpoint(run: Run, round: int) -> None:
     checkpoint = Checkpoint(round, run.named(), run.strategy.state, run.ledger)
     for callback in run.callbacks:
         callback.on_checkpoint(checkpoint)
+        if best:
+            callback.on_best(checkpoint)
+    if run.best and best:
+        run.best.ledger = replace(run.ledger)
     run.durable = round
 
 

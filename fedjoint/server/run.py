@@ -27,6 +27,7 @@ from fedjoint.protocol.requests import (
 )
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import Metrics
+from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback
 from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
@@ -61,6 +62,7 @@ class Run:
         ledger: the last round of each client that was merged.
         backbone: ``[P]`` parameters and, after them, the shared buffers.
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
+        best: what the best round has; None where it is not kept.
     """
 
     config: Config
@@ -77,6 +79,7 @@ class Run:
     ledger: Ledger = field(default_factory=Ledger)
     backbone: Tensor = field(default_factory=lambda: torch.zeros(0))
     evaluation: Mapping[str, Metrics] = field(default_factory=dict)
+    best: Best | None = None
 
     def __post_init__(self) -> None:
         self.durable = self.resumed_from
@@ -179,7 +182,8 @@ class Run:
 
     def persist(self, round: int, *, forget: bool) -> Iterable[Message]:
         """Ask every node to save private state; return the replies as they arrive."""
-        content = PersistRequest(self.header(round), self.ledger, forget).pack()
+        kept = self.best.ledger if self.best else Ledger()
+        content = PersistRequest(self.header(round), self.ledger, kept, forget).pack()
         return self._send(PERSIST, dict.fromkeys(self.roster.nodes, content))
 
     def _send(self, kind: str, contents: Mapping[int, RecordDict]) -> Iterable[Message]:

@@ -19,6 +19,7 @@ from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord, common_failure
+from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
@@ -144,6 +145,8 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
         if begun.reference:
             begun.reference.check(begun.roster.tasks)
         begun.backbone = begun.roster.layout.flat(_first_backbone(begun, saved))
+        if config.output.keep_best:
+            begun.best = _best(begun, run)
         if saved is None:
             try_merge(begun)
         if config.evaluate.initial and saved is None:
@@ -183,6 +186,15 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
             run.mark("failed")
     except UserError as other:  # a full disk, which is likely why the run fails
         log.error("that the run failed cannot be noted: %s", other)
+
+
+def _best(begun: Run, run: RunDir) -> Best:
+    """Return the best of the rounds that are done; nothing of those that are done again."""
+    kept = run.best()
+    if kept and kept.round <= begun.resumed_from:
+        return Best.of(run.records(), begun.roster.tasks, kept.ledger)
+    run.forget_best()
+    return Best()
 
 
 def _check_trained(records: Sequence[RoundRecord]) -> None:

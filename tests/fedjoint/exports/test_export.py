@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from support.folders import byte_changes, put
 from support.plugins import plugin
 from torch import nn
 
@@ -515,6 +516,27 @@ def test_damaged_models(model, tmp_path, file, change, words):
     (model / file).write_bytes(change((model / file).read_bytes()))
     with pytest.raises(UserError, match=words):
         predicting.predict(model, tmp_path / "x.npy")
+
+
+def test_after_any_change_of_a_model_the_same_answer_or_one_line(done, model, tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(64.0)[None])
+    right = predicting.predict(model, tmp_path / "x.npy")
+    export(done.path, "loop").write(tmp_path / "other")
+    refused = 0
+    for path in sorted(model.iterdir()):
+        data = path.read_bytes()
+        others = ("another model's", (tmp_path / "other" / path.name).read_bytes())
+        for what, new in [others, *byte_changes(data, flips=40)]:
+            put(path, new)
+            try:
+                assert predicting.predict(model, tmp_path / "x.npy") == right, what
+            except UserError as error:
+                assert ("\n" not in str(error) and path.name in str(error)) or "model." in str(
+                    error
+                )
+                refused += 1
+            path.write_bytes(data)
+    assert refused > 80
 
 
 def test_the_commands(done, tmp_path, command):

@@ -61,6 +61,16 @@ def test_a_state_without_tensors_is_kept_too(store):
     assert store.read([3], [1]) == {3: {}}
 
 
+def test_pruning_keeps_the_rounds_that_are_to_stay(store):
+    for round in (1, 2, 3, 4):
+        store.write(round, {7: state(7, round), 8: state(8, round)})
+    store.prune(4, Ledger(np.array([7]), np.array([2])))
+    assert [r for r in range(5) if store.read([7], [r])] == [2, 4]
+    assert [r for r in range(5) if store.read([8], [r])] == [4]
+    store.prune(4, Ledger())
+    assert [r for r in range(5) if store.read([7], [r])] == [4]
+
+
 def test_another_store_sees_what_was_written(store):
     store.write(1, {1: state(1, 1)})
     other = StateStore(store.path, RUN)
@@ -73,7 +83,7 @@ def test_pruning_keeps_what_each_kept_checkpoint_needs(store):
         for round in rounds:
             store.write(round, {client: state(client, round)})
     checkpoints = [3, 6]
-    store.prune(durable=min(checkpoints))
+    store.prune(min(checkpoints), Ledger())
     for client, rounds in trained.items():
         for checkpoint in checkpoints:
             newest = max((r for r in rounds if r <= checkpoint), default=None)

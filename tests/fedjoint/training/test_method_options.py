@@ -41,9 +41,8 @@ def test_they_make_the_clients_models_after_the_run(tmp_path, adaptive):
     result = simulate(config)
     run = RunDir.open(result.path)
     places = {client: client for client in range(4)}
-    models = PersonalModels(
-        run, check_whole(run), run.config(), build_problem(config), run.state, places
-    )
+    done = check_whole(run).saved
+    models = PersonalModels(run, done, True, run.config(), build_problem(config), run.state, places)
     task = next(task for task in models.problem.data.task_names if models.holders(task))
     client = models.holders(task)[0]
     layout = models.trainer.layout
