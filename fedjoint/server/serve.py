@@ -217,8 +217,8 @@ def _check_measured(records: Sequence[RoundRecord]) -> None:
     values = [v for each in evaluations for split in each.values() for v in split.values()]
     if values and all(value is None for value in values):
         raise UserError(
-            f"no metric is defined in any of {len(evaluations)} evaluations: no client has labelled "
-            "examples that the metrics can be computed of; give data, or another metric"
+            f"no metric is defined in any of {len(evaluations)} evaluations: no client has "
+            "labelled examples that the metrics can be computed of; give data, or another metric"
         )
 
 
