@@ -23,7 +23,10 @@ def test_the_page_is_true(tmp_path, monkeypatch):
     unlisted = {path for path in left if path.parts[0] not in ("checkpoints", "final")}
     unlisted -= {Path(name) for name in listed}
     assert {path.name for path in unlisted} <= {"state.sqlite-wal", "state.sqlite-shm"}
-    assert {Path(name) for name in listed} - left - {Path("checkpoints/")} == {Path("flower.json")}
+    assert {Path(name) for name in listed} - left - {Path("checkpoints/")} == {
+        Path("flower.json"),
+        Path("best/backbone.safetensors"),
+    }
     np.save("x.npy", exported.example.numpy())
     _, ((label, _),) = predict(Path("digit"), Path("x.npy"))
     assert int(label) == names["outputs"].argmax()

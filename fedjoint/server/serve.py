@@ -201,6 +201,7 @@ def _check_trained(records: Sequence[RoundRecord]) -> None:
     """Raise a UserError where nothing ever was merged: the backbone is the first one."""
     records = [record for record in records if record.round]
     if any(record.clients.trained for record in records):
+        _check_measured(records)
         if all(record.kept for record in records):
             raise UserError(f"no round has merged; the last one: {records[-1].kept}")
         return
@@ -208,6 +209,17 @@ def _check_trained(records: Sequence[RoundRecord]) -> None:
         f"no client trained in any of {len(records)} rounds; {common_failure(records)}; fix that "
         "and start a new run"
     )
+
+
+def _check_measured(records: Sequence[RoundRecord]) -> None:
+    """Raise a UserError where rounds were evaluated, and no metric ever was defined."""
+    evaluations = [record.evaluation for record in records if record.evaluation]
+    values = [v for each in evaluations for split in each.values() for v in split.values()]
+    if values and all(value is None for value in values):
+        raise UserError(
+            f"no metric is defined in any of {len(evaluations)} evaluations: no client has "
+            "labelled examples that the metrics can be computed of; give data, or another metric"
+        )
 
 
 def _first_backbone(begun: Run, saved: Checkpoint | None) -> dict[str, Tensor]:

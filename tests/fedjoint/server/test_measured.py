@@ -151,3 +151,19 @@ def test_who_never_trained_is_in_no_metric_and_counted(tmp_path):
         assert record.clients.untrained == 4 - len(trained)
         assert record.spread["sign"]["clients"] == len(trained)
     assert result.records[0].clients.untrained == 2
+
+
+def test_a_run_whose_metrics_are_all_undefined_is_an_error(tmp_path):
+    class Alike(Toy):
+        """The only labels are of one value, of which R2 is undefined."""
+
+        def client(self, index):
+            x = make_examples(50, index).x
+            examples = fedjoint.Examples(x, {"sign": torch.ones(50, 1)})
+            return fedjoint.Client(*map(examples.take, torch.arange(50).split([30, 10, 10])))
+
+    task = fedjoint.Task("sign", "regression", 1)
+    alike = fedjoint.Problem([task], lambda: nn.Linear(3, 4), Alike(), torch.zeros(1, 3))
+    tree = {"rounds": 2, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}}
+    with pytest.raises(UserError, match="no metric is defined in any of 2 evaluations"):
+        fedjoint.simulate(tree, alike)
