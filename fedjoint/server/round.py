@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -151,7 +152,8 @@ def evaluate_initial(run: Run) -> None:
 
 def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
     """Tell the callbacks of a round; return whether one wants it to be the last."""
-    run.evaluation = evaluated.metrics or run.evaluation
+    # Copied, as a callback may do to the record what it likes.
+    run.evaluation = copy.deepcopy(evaluated.metrics or {}) or run.evaluation
     snapshot = Snapshot(
         record.round,
         run.named,
@@ -162,7 +164,8 @@ def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
     for callback in run.callbacks:
         callback.on_snapshot(snapshot)
     stops = [callback.after_round(record) for callback in run.callbacks]
-    return any(stops)
+    # A function may return what it is not asked for: only True stops the run.
+    return any(isinstance(stop, bool | np.bool_) and stop for stop in stops)
 
 
 def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
