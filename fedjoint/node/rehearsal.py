@@ -109,8 +109,6 @@ def _few(trainer: Trainer, place: int) -> Cohort:
     tasks = trainer.tasks(place)
 
     class First:
-        sizes = np.minimum(problem.data.sizes, size)
-
         def client(self, index: int) -> Client:
             with limited(trainer.config.strategy.timeout):
                 data = load_client(problem.data, index)

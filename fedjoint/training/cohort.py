@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fedjoint.data.base import SPLITS, Client, Examples, Federation
 from fedjoint.data.dataset import is_known
-from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.training.targets import Rules, Scale, own_scale, stacked
@@ -133,7 +132,7 @@ def gather(
     """
     parts = []
     for place, client, own in zip(places.tolist(), clients.tolist(), known, strict=True):
-        part = own or load_client(data, place)
+        part = own or data.client(place)
         if own is None:
             for split in SPLITS:
                 examples = getattr(part, split)
