@@ -164,7 +164,7 @@ class RoundRecord:
 
 
 def common_failure(records: Sequence[RoundRecord]) -> str:
-    """Say what most of the failures in ``records``, to train or else to evaluate, have as reason."""
+    """Say what most failures in ``records``, to train or else to evaluate, have as their reason."""
     failed = [failure for record in records for failure in record.clients.failed]
     failed = failed or [each for record in records for each in record.clients.unevaluated]
     reasons = Counter(failure.reason for failure in failed)
