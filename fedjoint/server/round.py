@@ -32,7 +32,7 @@ from fedjoint.runs.record import (
 from fedjoint.server import evaluation
 from fedjoint.server.agreement import agreement_within, diagnose
 from fedjoint.server.best import Best
-from fedjoint.server.callbacks import Snapshot
+from fedjoint.server.callbacks import Callback, Snapshot
 from fedjoint.server.collect import Collector
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.run import Run
@@ -163,9 +163,18 @@ def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
     )
     for callback in run.callbacks:
         callback.on_snapshot(snapshot)
-    stops = [callback.after_round(record) for callback in run.callbacks]
+    stops = [_stops(callback, record) for callback in run.callbacks]
+    return any(stops)
+
+
+def _stops(callback: Callback, record: RoundRecord) -> bool:
+    """Tell a callback of a round; return whether it wants that to be the last."""
+    try:
+        stop = callback.after_round(record)
+    except StopIteration:
+        return True
     # A function may return what it is not asked for: only True stops the run.
-    return any(isinstance(stop, bool | np.bool_) and stop for stop in stops)
+    return isinstance(stop, bool | np.bool_) and bool(stop)
 
 
 def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
