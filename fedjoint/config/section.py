@@ -24,6 +24,13 @@ class Section(BaseModel):
             raise ValueError("true and false are for switches, which this is not")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_control(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError("it has a character that is not printable")
+        return value
+
     @field_validator("*")
     @classmethod
     def _no_giant(cls, value: Any, info: ValidationInfo) -> Any:
