@@ -13,7 +13,7 @@ _WHOLE, _FURTHEST = 2**63 - 1, 1e30
 class Section(BaseModel):
     """A table of the configuration: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -1,5 +1,6 @@
 """Whatever happens at the command line is one line, and the exit status is true."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -62,6 +63,14 @@ CASES = [
     (["simulate", "p.py:leave"], "scenario 'p.py:leave': it calls sys.exit(0)"),
     (["resume", "nowhere"], "nowhere: no such folder"),
     (["predict", "nowhere", "x.npy"], "nowhere"),
+    (
+        ["predict", "nowhere", "p.py", "--output", "./p.py"],
+        "that is the file to read; name another",
+    ),
+    (setting('data.clients="3"'), "data.clients: Input should be a valid integer (given: '3')"),
+    (setting("rounds=1.0"), "rounds: Input should be a valid integer (given: 1.0)"),
+    (setting('local.sequential="yes"'), "local.sequential: Input should be a valid boolean"),
+    (setting('local.lr_scales=["1"]'), "local.lr_scales.0: Input should be a valid number"),
 ]
 
 
@@ -89,6 +98,16 @@ def test_a_terminal_of_ascii_gets_what_it_can_show(here):
         check=False,
     )
     assert done.returncode == 0 and b"0." in done.stdout, done.stderr.decode()
+
+
+@pytest.mark.parametrize("columns", ["0", "00", ""])
+def test_no_columns_are_those_of_a_terminal(here, monkeypatch, capsys, columns):
+    monkeypatch.setattr(sys, "argv", ["fedjoint", "list", "metrics"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "COLUMNS" not in os.environ
 
 
 def test_a_line_is_short_and_obeyed_by_no_terminal():
