@@ -65,7 +65,7 @@ CASES = [
     (["predict", "nowhere", "x.npy"], "nowhere"),
     (
         ["predict", "nowhere", "p.py", "--output", "./p.py"],
-        "that is the file to read; name another",
+        "that is the file to read",
     ),
     (setting('data.clients="3"'), "data.clients: Input should be a valid integer (given: '3')"),
     (setting("rounds=1.0"), "rounds: Input should be a valid integer (given: 1.0)"),
