@@ -110,7 +110,11 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
     if not callable(make):
         raise UserError(f"{what}: {type(make).__name__} is no class or function; name another")
     make = partial(make, *given)
-    takes = {option.name: option for option in options_of(make)}
+    try:
+        takes = {option.name: option for option in options_of(make)}
+    except ValueError:  # no signature that has room for what is given
+        arguments = ", ".join(type(each).__name__ for each in given)
+        raise UserError(f"{what}: it does not take ({arguments}); add an argument") from None
     for name in options:
         if name not in takes:
             raise choose(f"option of {what}", name, takes or ["none"])

@@ -58,6 +58,18 @@ class Problem:
             check_examples(self.central, "central")
         if self.central is not None and not len(self.central):
             raise UserError("central has no examples; leave it out")
+        if isinstance(self.tasks, str) or not isinstance(self.tasks, Sequence):
+            raise UserError(f"the tasks are a {type(self.tasks).__name__}: give a list of Task")
+        for task in self.tasks:
+            if not isinstance(task, Task):
+                raise UserError(f"a task is of type {type(task).__name__}: give a fedjoint.Task")
+        for part in ("task_names", "sizes", "tasks"):
+            if not hasattr(self.data, part):
+                what = type(self.data).__name__
+                raise UserError(
+                    f"the data are a {what} without {part!r}: give an object with task_names, "
+                    "sizes, tasks and client(index)"
+                )
         names = tuple(task.name for task in self.tasks)
         if names != tuple(self.data.task_names):
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")
@@ -92,7 +104,7 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         UserError: the data or the backbone cannot be had, or a metric names no task.
     """
     if config.problem:
-        problem = load_object(config.problem)(config)
+        problem = construct(f"problem {config.problem}", load_object(config.problem), {}, config)
         if not isinstance(problem, Problem):
             raise UserError(f"problem = {config.problem!r} must return a fedjoint.Problem")
     else:
