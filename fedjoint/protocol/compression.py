@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedjoint._util.wording import first_line
 from fedjoint.config.schema import CompressionConfig
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.options import make_plugin
 
 Payload = dict[str, Tensor]
@@ -138,15 +137,14 @@ def try_compression(config: CompressionConfig, size: int) -> None:
     update = torch.linspace(-1, 1, size)[None]
     try:
         payload = compression.compress(update.clone())
-        if not isinstance(payload, dict) or not all(
-            isinstance(t, Tensor) for t in payload.values()
-        ):
+        tensors = isinstance(payload, dict) and all(isinstance(t, Tensor) for t in payload.values())
+        if not tensors:
             raise UserError(f"compress returns {type(payload).__name__}, not a dict of tensors")
         sent = _expand(compression, payload, 1, size)
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise UserError(f"{what} fails: {type(error).__name__}: {first_line(error)}") from error
+    except ANYTHING as error:  # a plug-in may raise anything
+        raise UserError(f"{what} fails: {said(error)}") from error
     if sent.shape != update.shape:
         raise UserError(
             f"{what}: expand returns {tuple(sent.shape)}, and the updates are {tuple(update.shape)}"

@@ -16,9 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fedjoint._util.wording import first_line
 from fedjoint.config.schema import BalanceConfig
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.model.tasks import Task
 from fedjoint.options import make_plugin
 
@@ -119,9 +118,8 @@ def _try(rule: Balance, what: str, *, everything: bool) -> None:
     """
     try:
         weights = rule.weights(rule.private())
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        why = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"{what}: weights fails: {why}") from error
+    except ANYTHING as error:  # a plug-in may raise anything
+        raise UserError(f"{what}: weights fails: {said(error)}") from error
     count = len(rule.tasks)
     if not isinstance(weights, Tensor) or weights.shape != (count,):
         has = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__

@@ -84,8 +84,6 @@ def test_what_is_bound_before_is_no_option():
 
     assert construct("it", build, {"width": 5}, "here") == ("here", 5)
     assert [option.name for option in options_of(partial(build, "here"))] == ["width"]
-    with pytest.raises(UserError, match=r"it: it does not take \(int\); add an argument"):
-        construct("it", lambda: 3, {}, 3)
     with pytest.raises(UserError, match="it: int is no class or function"):
         construct("it", 3, {})
     with pytest.raises(UserError, match="allowed are width"):
