@@ -1,8 +1,8 @@
 """What a client would have sent for each of its tasks alone, beside its one update.
 
-A client with tasks ``1..T`` trains them together and has one update ``u`` ``[P]``. Before it trains,
-it takes the gradient of each task's part of what it minimises, ``g_t`` ``[P]``, at the backbone that
-it received, over all of its training examples: the task's *pull*. The update of task t is
+A client with T tasks trains them together and has one update ``u`` ``[P]``. Before it trains, it
+takes the gradient of each task's part of what it minimises, ``g_t`` ``[P]``, at the backbone that it
+received, over all of its training examples: the task's *pull*. The update of task t is
 
     ``u_t = u + d_t`` with the deviation ``d_t = factor * (mean of the pulls - g_t)``.
 
@@ -10,8 +10,9 @@ Deviations sum to zero, so the mean of the ``u_t`` is ``u``, whatever the factor
 averages sees no difference. The factor makes ``factor * |mean of the pulls| = |u|``, but is never
 above that of the steps taken: ``T * rate * sum_k a_k`` for SGD (see
 :func:`fedjoint.training.accumulation.accumulated`). So after one step of SGD on all examples,
-``u_t = -T * rate * g_t``, and where pulls cancel out, deviations stay as long as those steps go. For
-Adam, whose steps move no parameter by much more than its rate, no ``u_t`` deviates further than that.
+``u_t = -T * rate * g_t``, and where pulls cancel out, deviations stay as long as those steps go.
+For Adam, whose steps move no parameter by much more than its rate, ``factor * g_t`` is no longer
+than that.
 """
 
 from __future__ import annotations
