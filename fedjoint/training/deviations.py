@@ -1,7 +1,7 @@
 """What a client would have sent for each of its tasks alone, beside its one update.
 
-A client with T tasks trains them together and has one update ``u`` ``[P]``. Before it trains, it
-takes the gradient of each task's part of what it minimises, ``g_t`` ``[P]``, at the backbone that it
+A client with T tasks trains them together and has one update ``u`` ``[P]``. Before that, it takes
+the gradient of each task's part of what it minimises, ``g_t`` ``[P]``, at the backbone that it
 received, over all of its training examples: the task's *pull*. The update of task t is
 
     ``u_t = u + d_t`` with the deviation ``d_t = factor * (mean of the pulls - g_t)``.
