@@ -37,7 +37,7 @@ def test_a_problem_from_python_is_not_replaced_on_resume(tmp_path):
     assert resume(path, build_problem(made)).records[-1].round == 4
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto"])
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto", "pcgrad"])
 def test_resumed_equals_uninterrupted(tmp_path, strategy):
     settings = {"strategy": {"name": strategy, "fraction": 0.6}, "rounds": 6}
     whole = simulate(config(tmp_path, **settings))
