@@ -13,7 +13,7 @@ from fedjoint.config.section import Plugin
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
-from fedjoint.errors import UserError, choose
+from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.inputs import Inputs
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.metric import make_metric
@@ -92,7 +92,12 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         UserError: the data or the backbone cannot be had, or a metric names no task.
     """
     if config.problem:
-        problem = load_object(config.problem)(config)
+        try:
+            problem = load_object(config.problem)(config)
+        except UserError:
+            raise
+        except ANYTHING as error:  # whatever the user names may raise anything
+            raise UserError(f"problem = {config.problem!r}: {said(error)}") from error
         if not isinstance(problem, Problem):
             raise UserError(f"problem = {config.problem!r} must return a fedjoint.Problem")
     else:

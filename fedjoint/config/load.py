@@ -36,7 +36,7 @@ def load(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a scenario name or a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of its text, of a giant number
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -63,7 +63,9 @@ def _parse(setting: str) -> tuple[list[str], Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {setting}: write it as key.path=value")
     value: Any = text
-    with suppress(tomllib.TOMLDecodeError):
+    if "\n" in setting:
+        raise UserError(f"--set {setting}: write it in one line")
+    with suppress(ValueError, RecursionError):
         value = tomllib.loads(f"value = {text}")["value"]
     return key.strip().split("."), value
 
