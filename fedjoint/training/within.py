@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import jacrev, vmap
+from torch.func import vjp, vmap
 
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
@@ -73,12 +73,14 @@ def make_differentiate(
     def by_program(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
         trained, rest = _divided(weights, shared)
 
-        def losses_of(trained: Tensors) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            sums, known = forward({**trained, **rest}, x, y)
-            return sums, (sums.detach(), known)
+        def losses_of(trained: Tensors) -> tuple[Tensor, Tensor]:
+            return forward({**trained, **rest}, x, y)
 
-        of, (sums, known) = jacrev(losses_of, has_aux=True)(trained)
-        return of, sums, known
+        # A pass backward for each task, and not one vmapped over tasks: models that are trained
+        # batched need not support that.
+        sums, backward, known = vjp(losses_of, trained, has_aux=True)  # type: ignore[misc]
+        rows = [backward(one)[0] for one in torch.eye(len(tasks)).to(sums)]
+        return {n: torch.stack([row[n] for row in rows]) for n in trained}, sums, known
 
     def alone(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
         trained, rest = _divided({n: t[0].detach().clone() for n, t in weights.items()}, shared)
