@@ -92,7 +92,7 @@ def test_an_argument_of_another_kind_is_one_line(tmp_path, call, words):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto"])
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto", "pcgrad"])
 def test_resumed_equals_uninterrupted(tmp_path, strategy):
     settings = {"strategy": {"name": strategy, "fraction": 0.6}, "rounds": 6}
     whole = simulate(config(tmp_path, **settings))
