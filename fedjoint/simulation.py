@@ -12,7 +12,7 @@ from torch import Tensor
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.config.section import Plugin, Section
-from fedjoint.data.unchanged import check_unchanged
+from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
 from fedjoint.problem import Problem, build_problem, with_settings
@@ -21,6 +21,7 @@ from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.same_model import check_same_model
 from fedjoint.runs.whole import check_extendable, check_whole
 from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
 from fedjoint.server.plugins import check_plugins
@@ -94,12 +95,14 @@ def simulate(
     if config.diagnostics.reference:
         Reference(config.diagnostics.reference, config, own)
     problem = _problem(config, problem, engine)
+    _check_reference(config, problem)
     # What every node would stumble over is found before there is a run.
     make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
     model = problem.model(config)
     if initial := config.model.initial:
         fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
+    run.note_clients(len(problem.data.sizes))
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 
@@ -125,6 +128,10 @@ def resume(
         UserError: it is no run directory, a file of it is missing, damaged or of another run, or
             the data have changed; then nothing was written.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(f"the run is a {type(path).__name__}: give the path of its directory")
+    if not isinstance(rounds, int | None):
+        raise UserError(f"rounds = {rounds!r}: give a whole number")
     run = RunDir.open(Path(path))
     run.described(problem)
     config, whole = run.config(), check_whole(run)
@@ -139,14 +146,30 @@ def resume(
     if run.state.exists():
         known = run.states.fingerprints()
         check_unchanged(problem.data, known, central=problem.central)
+    check_same_model(run, whole, problem.model(config), len(problem.data.sizes))
     if rounds is not None:
         run.set_rounds(rounds)
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 
 
+def _check_reference(config: Config, problem: Problem) -> None:
+    """Make sure that the run that is compared with was made from the same data."""
+    path = config.diagnostics.reference
+    run = RunDir.open(Path(path)) if path else None
+    if run is None or not run.state.exists():
+        return
+    known = {id: own for id, own in run.states.fingerprints().items() if id != EVERYONE}
+    try:
+        check_unchanged(problem.data, known)
+    except UserError as error:
+        raise UserError(f"diagnostics.reference: {path}: {error}") from None
+
+
 def _everyone(callbacks: Sequence[AnyCallback]) -> list[Callback]:
     """Return the callbacks, and one that says what goes wrong where none of them does."""
+    if not isinstance(callbacks, Sequence):
+        raise UserError(f"callbacks are a {type(callbacks).__name__}: give a list, such as [f]")
     everyone = [as_callback(callback) for callback in callbacks]
     told = any(isinstance(callback, Troubles) for callback in everyone)
     return everyone if told else [Troubles(), *everyone]
@@ -160,8 +183,28 @@ def _anchored(config: Config) -> Config:
     local, problem = config.local, config.problem
     if local.method:
         local = local.model_copy(update={"method": anchored(local.method)})
-    update = {"local": local, "problem": problem and anchored(problem)}
+    source, paths = config.data.source, ("path", "test_path")
+    options = {n: _whole(v) if n in paths else v for n, v in source.options.items()}
+    source = source.model_copy(update={"name": anchored(source.name), "options": options})
+    update = {
+        "data": config.data.model_copy(update={"source": source}),
+        "local": local,
+        "problem": problem and anchored(problem),
+    }
     return _with_anchors(config).model_copy(update=update)
+
+
+def _whole(paths: Any) -> Any:
+    """Return the paths in a text, a list or a table that exist here by their whole names."""
+    if isinstance(paths, list):
+        return [_whole(path) for path in paths]
+    if isinstance(paths, dict):
+        return {name: _whole(path) for name, path in paths.items()}
+    try:
+        there = isinstance(paths, str) and Path(paths).exists()
+    except (OSError, ValueError):  # too long a name, a NUL: the source says so
+        there = False
+    return str(Path(paths).absolute()) if there else paths
 
 
 def _with_anchors(value: Any) -> Any:
@@ -179,6 +222,8 @@ def _with_anchors(value: Any) -> Any:
 
 
 def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem:
+    if not isinstance(problem, Problem | None):
+        raise UserError(f"the problem is a {type(problem).__name__}: give a fedjoint.Problem")
     if problem is None:
         return build_problem(config)
     if engine.apart:

@@ -1,6 +1,7 @@
 """What a run leaves; one that is stopped or killed goes on as if nothing had happened."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,9 +9,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from support.folders import contents
 from support.small import config
 from support.tensors import same
 
+from fedjoint import Client, Examples, Problem, Task
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
@@ -37,7 +41,58 @@ def test_a_problem_from_python_is_not_replaced_on_resume(tmp_path):
     assert resume(path, build_problem(made)).records[-1].round == 4
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto"])
+def rings(clients=4, classes=3, width=8, task="ring"):
+    """Return a problem of a few clients, each with one task."""
+
+    class Data:
+        task_names = (task,)
+        sizes, tasks = np.full(clients, 20), np.ones((clients, 1), bool)
+
+        def client(self, index):
+            x = torch.randn(30, 2, generator=torch.Generator().manual_seed(index))
+            examples = Examples(x, {task: x.norm(dim=1).long().clamp(max=2)})
+            return Client(*map(examples.take, torch.arange(30).split([20, 5, 5])))
+
+    tasks = [Task(task, "multiclass", classes)]
+    return Problem(tasks, lambda: torch.nn.Linear(2, width), Data(), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"width": 9}, "its backbone is not that of the model here"),
+        ({"classes": 4}, "'heads.ring.bias' of client 0 is (3,), and (4,) in the model"),
+        ({"clients": 6}, "the run has 4 clients, and the data here 6"),
+        ({"clients": 3}, "the data of client 3 are not those"),
+        ({"task": "circle"}, "the data of client 0 are not those"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_problem_alone(tmp_path, other, words):
+    path = simulate(config(tmp_path, rounds=2), rings()).path
+    before = contents(path)
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        resume(path, rings(**other), rounds=3)
+    assert "\n" not in str(error.value) and contents(path) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda c: simulate(c, {"tasks": []}), "the problem is a dict: give a fedjoint.Problem"),
+        (lambda c: simulate(c, callbacks=print), "callbacks are a builtin_function_or_method"),
+        (lambda c: simulate(c, callbacks=None), "callbacks are a NoneType: give a list"),
+        (lambda c: simulate(c.model_copy(update={"name": "a\0"})), "cannot name a folder"),
+        (lambda c: resume(None), "the run is a NoneType: give the path of its directory"),
+        (lambda c: resume("run", rounds="5"), "rounds = '5': give a whole number"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(tmp_path, call, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        call(config(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto", "pcgrad"])
 def test_resumed_equals_uninterrupted(tmp_path, strategy):
     settings = {"strategy": {"name": strategy, "fraction": 0.6}, "rounds": 6}
     whole = simulate(config(tmp_path, **settings))
@@ -91,3 +146,24 @@ def test_a_kill_at_any_instant_leaves_a_resumable_run(tmp_path):
     resumed = resume(cut)
     assert same(whole.backbone, resumed.backbone)
     assert len(RunDir.open(cut).records()) == 60
+
+
+def test_a_run_goes_on_from_another_folder(tmp_path, monkeypatch):
+    """Its data were named from the folder in which it was started."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    rows = [f"{number}.5,{number % 2}" for number in range(40)]
+    (tmp_path / "here/rows.csv").write_text("\n".join(["x,kind", *rows]))
+    options = {"path": ["rows.csv"], "targets": {"kind": "multiclass"}}
+    data = {"source": {"name": "csv", "options": options}, "clients": 2, "partition": "iid"}
+    path = simulate(config(tmp_path, rounds=1, data=data)).path
+    monkeypatch.chdir(tmp_path)
+    assert [record.round for record in resume(path, rounds=2).records] == [1, 2]
+
+
+def test_a_reference_of_other_data_is_refused(tmp_path):
+    alone = simulate(config(tmp_path, rounds=1, local={"method": "independent"}), rings()).path
+    compared = config(tmp_path, rounds=1, local={}, diagnostics={"reference": str(alone)})
+    assert simulate(compared, rings()).records[-1].round == 1
+    with pytest.raises(UserError, match=r"diagnostics.reference: .*: the data of client 3 are not"):
+        simulate(compared, rings(clients=3))
