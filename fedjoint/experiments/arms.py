@@ -14,6 +14,7 @@ from fedjoint.config.schema import Config
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 from fedjoint.runs.record import RoundRecord
+from fedjoint.server.best import Best
 from fedjoint.simulation import RunResult, simulate
 
 OnRun = Callable[[str, int], None]
@@ -27,11 +28,13 @@ class Way:
         name: for tables and plots.
         plan: a seed's configuration -> the runs that it takes, each with its problem.
         merges: whether the configured strategy and local method are those that run.
+        alone: whether every client trains alone.
     """
 
     name: str
     plan: Callable[[Config], list[tuple[Config, Problem]]]
     merges: bool = True
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,14 @@ class Arm:
         tasks: the tasks.
         seeds: what each seed left.
         rate: the learning rate.
+        alone: whether every client trains alone, so that tasks share nothing.
     """
 
     name: str
     tasks: tuple[Task, ...]
     seeds: list[Trained] = field(default_factory=list)
     rate: float = math.nan
+    alone: bool = False
 
     @property
     def seconds(self) -> list[float]:
@@ -99,10 +104,11 @@ class Arm:
         return [sum(r.kept is not None for r in seed.records()) for seed in self.seeds]
 
     def best(self, task: str, split: str = "test") -> list[float]:
-        """Return a task's metric in its best round, by seed (NaN where it is undefined).
+        """Return a task's metric in the best round by validation, by seed (NaN: undefined).
 
-        That is the first evaluated round with the best metric on the validation data; without any
-        such data, the last one. Every arm chooses alike, and every task for itself.
+        That is the first of the rounds that are best by :class:`fedjoint.server.best.Best`, over
+        all tasks of the run that the task is in, as these share what is trained; or over the task
+        alone where every client trains alone. Without validation data it is the last round.
         """
         return [_of(self._chosen(seed, task), split, task) for seed in self.seeds]
 
@@ -117,13 +123,14 @@ class Arm:
 
     def _chosen(self, seed: Trained, task: str) -> list[RoundRecord]:
         """Return the record of the best round, if there is one."""
-        up = next((sign(t) for t in self.tasks if t.name == task), 1)
         records = _evaluated(seed, task)
-        valid = [up * _of([record], "valid", task) for record in records]
-        if not any(map(math.isfinite, valid)):
-            return records[-1:]
-        known = np.where(np.isfinite(valid), valid, np.nan)
-        return [records[int(np.nanargmax(known))]]
+        valid = (records[-1].evaluation or {}).get("valid", {}) if records else {}
+        together = [t for t in self.tasks if t.name in valid and (t.name == task or not self.alone)]
+        best, chosen = Best(), records[-1:]
+        for record in records:
+            if together and best.beaten(record.evaluation or {}, together):
+                chosen = [record]
+        return chosen
 
     def spread(self, task: str, what: str) -> list[float]:
         """Return how a task's test metric in its best round spreads over its clients, by seed.
@@ -192,7 +199,7 @@ def run_arm(
     """
     # A reference is of one seed; a comparison has one of its own.
     diagnostics = config.diagnostics.model_copy(update={"reference": None})
-    arm = Arm(way.name, (), rate=config.local.optimiser.lr)
+    arm = Arm(way.name, (), rate=config.local.optimiser.lr, alone=way.alone)
     for seed in range(config.seed, config.seed + seeds):
         on_run(way.name, seed)
         plan = way.plan(config.model_copy(update={"seed": seed, "diagnostics": diagnostics}))

@@ -57,7 +57,7 @@ def _metrics(comparison: Comparison, console: Console) -> None:
     title = "test metric, mean and 95 % interval over seeds"
     console.print(table(title, headers, cells, left=3, grouped=True))
     console.print(how(comparison.overlap))
-    console.print("test: in a task's best round on the validation data; last: in the last round")
+    console.print("test: in the best round by validation, one for all tasks that share a model")
     console.print("target: the test metric that training alone reaches, seed by seed")
     console.print("trivial: each client's most frequent class, or its mean")
 

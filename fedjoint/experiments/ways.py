@@ -20,4 +20,4 @@ def independent(config: Config) -> Config:
 
 
 JOINT = Way("joint", as_it_is)
-ALONE = Way("alone", lambda config: as_it_is(independent(config)), merges=False)
+ALONE = Way("alone", lambda config: as_it_is(independent(config)), merges=False, alone=True)

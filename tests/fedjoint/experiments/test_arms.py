@@ -19,18 +19,31 @@ def test_a_seed_of_one_run_a_task_is_summed_and_each_task_found():
     assert found.scores() == pytest.approx([(0.6 - 2.0) / 2]) and found.worst() == [-2.0]
 
 
-def test_the_best_round_is_the_first_of_the_best_by_validation_for_each_task():
-    runs = curve(
-        valid_up=[0.3, 0.9, 0.9, 0.5],
-        test_up=[0.1, 0.2, 0.3, 0.4],
-        valid_size=[4.0, 3.0, 5.0, 1.0],
-        test_size=[9.0, 8.0, 7.0, 6.0],
-    )
-    found = arm("joint", runs, tasks=(UP, ERROR))
-    assert found.best("up") == [0.2] and found.last("up") == [0.4]
-    assert found.best("size") == [6.0] and found.best("size", "valid") == [1.0]
-    assert found.rounds("up") == [4.0] and found.rounds("size") == [8.0]
-    assert found.scores() == pytest.approx([(0.2 - 6.0) / 2])
+CURVES = {
+    "valid_up": [0.3, 0.9, 0.9, 0.5],
+    "test_up": [0.1, 0.2, 0.3, 0.4],
+    "valid_size": [4.0, 5.0, 5.0, 1.0],
+    "test_size": [9.0, 8.0, 7.0, 6.0],
+}
+
+
+def test_what_shares_a_backbone_has_one_best_round_the_first_of_the_best():
+    # Means of up and minus size over its first size: -0.35, -0.175 twice, 0.125.
+    found = arm("joint", curve(**CURVES), tasks=(UP, ERROR))
+    assert found.best("up") == [0.4] and found.best("size") == [6.0]
+    assert found.rounds("up") == found.rounds("size") == [8.0]
+    cut = {name: values[:3] for name, values in CURVES.items()}
+    found = arm("joint", curve(**cut), tasks=(UP, ERROR))
+    assert found.best("up") == [0.2] and found.best("size", "valid") == [5.0]
+    assert found.rounds("up") == found.rounds("size") == [4.0] and found.last("up") == [0.3]
+    assert found.scores() == pytest.approx([(0.2 - 8.0) / 2])
+
+
+def test_who_trains_alone_has_a_best_round_for_each_task():
+    found = arm("alone", curve(**CURVES), tasks=(UP, ERROR))
+    found.alone = True
+    assert found.best("up") == [0.2] and found.rounds("up") == [4.0]
+    assert found.best("size") == [6.0] and found.rounds("size") == [8.0]
 
 
 def test_a_round_without_a_validation_metric_is_not_the_best():
