@@ -37,7 +37,7 @@ class RunResult:
         path: the run directory.
         config: the resolved configuration.
         records: one per round.
-        backbone: the final shared tensors, by name.
+        backbone: the final backbone's tensors, by name: shared ones, and those that do not train.
     """
 
     path: Path
@@ -132,7 +132,7 @@ def resume(
         extend(run, whole, rounds)
     config = run.config()
     if whole.status == "done" and whole.final and whole.final.round >= config.rounds:
-        return RunResult(run.path, config, whole.records, whole.final.backbone)
+        return RunResult(run.path, config, whole.records, whole.final.whole)
     everyone = _everyone(callbacks)
     engine = make_engine(config.engine)
     problem = _problem(config, problem, engine)
@@ -155,11 +155,15 @@ def _anchored(config: Config) -> Config:
 
     They are on this machine, and the run may be resumed from another folder.
     """
-    local, problem = config.local, config.problem
+    local, problem, model = config.local, config.problem, config.model
     if local.method:
         local = local.model_copy(update={"method": anchored(local.method)})
+    if model.initial:
+        model = model.model_copy(update={"initial": str(Path(model.initial).resolve())})
     update = {"local": local, "problem": problem and anchored(problem)}
-    return _with_anchors(config).model_copy(update=update)
+    anchors = _with_anchors(config)
+    update["model"] = anchors.model.model_copy(update={"initial": model.initial})
+    return anchors.model_copy(update=update)
 
 
 def _with_anchors(value: Any) -> Any:

@@ -90,6 +90,7 @@ def _step(trainer: Trainer, method: LocalMethod, cohort: Cohort, received: Tenso
     job.budget = {**job.budget, "epochs": None, "steps": 1}
     _named("a step of training", lambda: method.train(job))
     _named("its evaluation", lambda: trainer.evaluate(cohort, *method.personal(job)))
+    trainer.check_held()
 
 
 class _BroadcastError(Exception):
@@ -131,7 +132,8 @@ def _few(trainer: Trainer, place: int) -> Cohort:
 def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     (x, y), names = cohort.train.alone, [task.name for task in cohort.tasks]
     tensors = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
-    state = {name: tensor.detach().clone() for name, tensor in tensors}
+    once = trainer.model.held_once
+    state = {name: tensor.detach().clone() for name, tensor in tensors if name not in once}
     outputs = _named("the model", lambda: functional_call(trainer.model, state, (x[0], names)))
     for task in cohort.tasks:
         labels = y[task.name][0]

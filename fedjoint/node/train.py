@@ -118,6 +118,7 @@ class Training:
         within = self._compare_tasks(start, members, request.within & request.sampled[members.rows])
         seeds = derive(config.seed, Purpose.TRAINING, start.round, members.ids).tolist()
         job, extras = self._drawing.run(seeds, train)
+        self._trainer.check_held()
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
         good = _finite(job, extras)
         payload: dict[str, Tensor] = {}

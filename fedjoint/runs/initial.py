@@ -12,7 +12,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import digest
 from fedjoint.model.layout import Layout
+from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import check_whole
 
@@ -31,13 +33,7 @@ def read_initial(path: Path) -> dict[str, Tensor]:
         UserError: it is neither.
     """
     if path.is_dir():
-        try:
-            newest = check_whole(RunDir.open(path), states=False).newest
-        except UserError as error:
-            raise UserError(f"model.initial: {error}") from None
-        if newest is None:
-            raise UserError(f"model.initial: {path}: the run has no checkpoint yet")
-        return newest.backbone
+        return _newest(path).whole
     try:
         return safetensors.torch.load_file(path)
     except OSError as error:
@@ -47,6 +43,16 @@ def read_initial(path: Path) -> dict[str, Tensor]:
             f"model.initial: {path} is no safetensors file ({error}); write a state_dict with "
             "safetensors.torch.save_file"
         ) from None
+
+
+def _newest(path: Path) -> Checkpoint:
+    try:
+        newest = check_whole(RunDir.open(path), states=False).newest
+    except UserError as error:
+        raise UserError(f"model.initial: {error}") from None
+    if newest is None:
+        raise UserError(f"model.initial: {path}: the run has no checkpoint yet")
+    return newest
 
 
 def fit_initial(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
@@ -82,3 +88,38 @@ def fit_initial(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> di
     if rest:
         log.info("model.initial: %d of %d tensors are not used", len(rest), len(tensors))
     return chosen
+
+
+def fit_frozen(path: Path, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of ``frozen``, what does not train of a backbone, that ``path`` has otherwise.
+
+    They never travel, so every machine reads them for itself. A file with none of them, such as
+    one of an adapter, leaves them as they are.
+
+    Args:
+        path: a run directory, or a safetensors file.
+        frozen: name -> tensor, as the backbone was built.
+
+    Raises:
+        UserError: it cannot be read, has some of them and not the others, or others.
+    """
+    if path.is_dir() and not (newest := _newest(path)).frozen:
+        if newest.digest != digest(frozen):
+            raise UserError(
+                f"model.initial: {path} went on from other frozen weights than this backbone's, "
+                "which its final/ has once the run is done: resume it to its end first"
+            )
+        return {}
+    tensors = read_initial(path)
+    chosen = {n: tensors.get(n, tensors.get(n.removeprefix(_OWN))) for n in frozen}
+    taken = {n: t for n, t in chosen.items() if t is not None}
+    for name, tensor in frozen.items():
+        has = taken.get(name)
+        if has is None and taken and tensor.is_floating_point():
+            raise UserError(f"model.initial: {path} has no {name!r}, and has {next(iter(taken))!r}")
+        if has is not None and has.shape != tensor.shape:
+            raise UserError(
+                f"model.initial: {name!r} is {tuple(has.shape)} in {path}, and "
+                f"{tuple(tensor.shape)} here: give weights of this backbone"
+            )
+    return taken

@@ -15,6 +15,7 @@ from fedjoint._util.limit import LateError, limited
 from fedjoint.config.schema import Config
 from fedjoint.data.base import CENTRAL, SPLITS, Client
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
@@ -63,6 +64,7 @@ class Trainer:
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        self._versions = self._held_versions()
         self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
@@ -92,6 +94,7 @@ class Trainer:
         """
         balance = self.balance(tuple(self.problem.tasks))
         found = examine(self.model, balance, self._few().to(self.device))
+        self.check_held()
         for name, least in (("local", found.train), ("evaluate", found.evaluate)):
             size = getattr(self.config, name).batch_size
             if size < least:
@@ -100,6 +103,30 @@ class Trainer:
                     f"{least} examples: raise it"
                 )
         return found
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what does not train of the backbone, see :mod:`fedjoint.model.frozen`."""
+        return digest(self.model.frozen())
+
+    def check_held(self) -> None:
+        """Make sure that the model's passes leave alone what serves all clients.
+
+        Raises:
+            UserError: a pass has changed it.
+        """
+        now = self._held_versions()
+        changed = [name for name, version in self._versions.items() if now[name] != version]
+        if changed:
+            raise UserError(
+                f"{changed[0]} does not train, so all clients have the same, and a pass of the "
+                "model changes it: make it a finite buffer that changes in every pass"
+            )
+
+    def _held_versions(self) -> dict[str, int]:
+        """Return how often each tensor that serves all clients was changed in place."""
+        tensors = [*self.model.named_parameters(), *self.model.named_buffers()]
+        return {n: t._version for n, t in tensors if n in self.model.held_once}
 
     @cached_property
     def _batch_size(self) -> int:
