@@ -13,6 +13,7 @@ from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
+from fedjoint.data.loading import check_examples
 from fedjoint.errors import UserError, choose
 from fedjoint.model.inputs import Inputs
 from fedjoint.model.joint import JointModel, build_model
@@ -50,9 +51,13 @@ class Problem:
         if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
             has = getattr(self.example, "shape", type(self.example).__name__)
             raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
-        if self.central is not None and not isinstance(self.central, Examples):
-            what = type(self.central).__name__
-            raise UserError(f"central is {what}: give a fedjoint.Examples")
+        if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
+            what = type(self.backbone).__name__
+            raise UserError(
+                f"the backbone is a {what}: give a function that builds one, such as lambda: module"
+            )
+        if self.central is not None:
+            check_examples(self.central, "central")
         if self.central is not None and not len(self.central):
             raise UserError("central has no examples; leave it out")
         names = tuple(task.name for task in self.tasks)

@@ -21,7 +21,7 @@ from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord
-from fedjoint.runs.whole import check_whole, extend
+from fedjoint.runs.whole import check_extendable, check_whole
 from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
 from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
@@ -127,10 +127,10 @@ def resume(
     """
     run = RunDir.open(Path(path))
     run.described(problem)
-    whole = check_whole(run)
+    config, whole = run.config(), check_whole(run)
     if rounds is not None:
-        extend(run, whole, rounds)
-    config = run.config()
+        check_extendable(run, whole, rounds)
+        config = config.model_copy(update={"rounds": rounds})
     if whole.status == "done" and whole.final and whole.final.round >= config.rounds:
         return RunResult(run.path, config, whole.records, whole.final.whole)
     everyone = _everyone(callbacks)
@@ -139,6 +139,8 @@ def resume(
     if run.state.exists():
         known = run.states.fingerprints()
         check_unchanged(problem.data, known, central=problem.central)
+    if rounds is not None:
+        run.set_rounds(rounds)
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fedjoint.data.base import Client, Examples, Federation
+from fedjoint.data.loading import load_client
 from fedjoint.model.tasks import Task
 
 
@@ -35,7 +36,7 @@ def pooled(federation: Federation, tasks: Sequence[Task]) -> Federation:
         federation: the clients.
         tasks: the tasks of the federation, in order.
     """
-    clients = [federation.client(index) for index in range(len(federation.sizes))]
+    clients = [load_client(federation, index) for index in range(len(federation.sizes))]
     data = Client(
         _join([client.train for client in clients], tasks),
         _join([client.valid for client in clients], tasks),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.data.fingerprint import fingerprint
+from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 
 #: Stands for a client in place of an id: the examples that every client is measured on.
@@ -34,7 +35,7 @@ def check_unchanged(
             now = central_fingerprint(central) if central is not None else None
         else:
             place = client if places is None else places.get(client, len(data.sizes))
-            now = fingerprint(data.client(place)) if place < len(data.sizes) else None
+            now = fingerprint(load_client(data, place)) if place < len(data.sizes) else None
         if now != before:
             raise changed(client)
 

@@ -11,7 +11,7 @@ from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
-from fedjoint.runs.whole import check_whole, extend
+from fedjoint.runs.whole import check_extendable, check_whole
 from fedjoint.server.plugins import check_plugins
 
 
@@ -40,7 +40,8 @@ def restart(path: Path, connection: Connection, rounds: int | None = None) -> tu
     run = RunDir.open(path)
     whole = check_whole(run)
     if rounds is not None:
-        extend(run, whole, rounds)
+        check_extendable(run, whole, rounds)
+        run.set_rounds(rounds)
     if whole.final and whole.final.round >= run.config().rounds:
         raise UserError(f"{path}: the run is done; --set rounds=N lets it go on")
     number = run.number()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedjoint.config.schema import Config
 from fedjoint.data.build import make_source
+from fedjoint.data.loading import load_client
 from fedjoint.problem import Problem
 
 
@@ -17,5 +18,5 @@ def overlap(config: Config, problem: Problem) -> float:
     if config.problem is None and make_source(config.data.source).generated:
         return 0.0
     clients = range(len(problem.data.sizes))
-    tested = sum(len(problem.data.client(index).test) for index in clients)
+    tested = sum(len(load_client(problem.data, index).test) for index in clients)
     return tested / int(problem.data.sizes.sum())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedjoint.config.schema import Config
 from fedjoint.data.dataset import is_known
+from fedjoint.data.loading import load_client
 from fedjoint.experiments.arms import Arm, mean, sign
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
@@ -28,7 +29,7 @@ def trivial(problem: Problem) -> dict[str, float]:
 def _of_task(problem: Problem, task: Task, at: int) -> float:
     total: Tensor | None = None
     for index in problem.data.tasks[:, at].nonzero()[0].tolist():
-        client = problem.data.client(index)
+        client = load_client(problem.data, index)
         labels = client.test.y[task.name]
         outputs = constant(task, client.train.y[task.name]).expand(len(labels), -1)
         sums = task.metric_fn.statistics(outputs, labels).double().sum(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedjoint.config.schema import Config
+from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, Way, run_arm
 from fedjoint.experiments.search import Search, concerns, trials, value_of, with_values
@@ -97,7 +98,7 @@ class Tuner:
         for way, config in arms:
             trials(way, config, self.search, self.seed)
         clients = range(len(self.problem.data.sizes))
-        if not any(len(self.problem.data.client(index).valid) for index in clients):
+        if not any(len(load_client(self.problem.data, index).valid) for index in clients):
             raise UserError("--tune needs validation data: set data.valid_fraction")
 
     def settings(self, way: Way, config: Config) -> Config:

@@ -170,9 +170,20 @@ def build_model(
     for task in tasks:
         # By name: a machine that lacks other tasks makes the same head.
         with seeded(torch.device("cpu"), int(derive(seed, Purpose.HEAD, task.name))):
-            heads[task.name] = copied(task.make_head(features), f"the head of task {task.name!r}")
+            heads[task.name] = _head(task, features)
         _check_types(heads[task.name], f"heads.{task.name}.")
     return JointModel(body, heads, norm, share, moving)
+
+
+def _head(task: Task, features: int) -> nn.Module:
+    what = f"the head of task {task.name!r}"
+    try:
+        head = task.make_head(features)
+    except Exception as error:  # the user's own code may raise anything
+        raise UserError(f"{what} cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(head, nn.Module):
+        raise UserError(f"{what} is {type(head).__name__}: return a torch.nn.Module")
+    return copied(head, what)
 
 
 def copied(module: T, what: str) -> T:

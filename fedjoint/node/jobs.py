@@ -134,7 +134,7 @@ class Jobs:
         """
         try:
             result = act(members)
-        except Exception as error:  # a client's data or model may raise anything
+        except (Exception, SystemExit) as error:  # a client's data or model may raise anything
             why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             if not isinstance(error, UserError) and why not in self._logged:
                 self._logged.add(why)

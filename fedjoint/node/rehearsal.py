@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from fedjoint._util.limit import LateError, limited
 from fedjoint.data.base import Client
+from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.randomness import seeded, seeded_elsewhere
@@ -111,7 +112,7 @@ def _few(trainer: Trainer, place: int) -> Cohort:
     class First:
         def client(self, index: int) -> Client:
             with limited(trainer.config.strategy.timeout):
-                data = problem.data.client(index)
+                data = load_client(problem.data, index)
             splits = (data.train, data.valid, data.test)
             return Client(*(part.take(torch.arange(min(size, len(part)))) for part in splits))
 
@@ -189,6 +190,6 @@ def _named(what: str, act: Callable[[], T]) -> T:
         return act()
     except (UserError, _BroadcastError):
         raise
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
         words = (str(error).strip() or "no message").splitlines()[0]
         raise UserError(f"{what} fails: {type(error).__name__}: {words}") from error

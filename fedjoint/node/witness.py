@@ -8,6 +8,7 @@ import numpy as np
 
 from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.data.fingerprint import fingerprint
+from fedjoint.data.loading import load_client
 from fedjoint.data.unchanged import EVERYONE, central_fingerprint, changed
 from fedjoint.node.store import StateStore
 
@@ -38,7 +39,7 @@ class WatchedFederation:
         Raises:
             UserError: they are not what they were.
         """
-        client = self._data.client(index)
+        client = load_client(self._data, index)
         if not self._seen[index]:
             id = index if self._ids is None else self._ids.get(index)
             if id is not None:  # else it lives elsewhere

@@ -179,20 +179,13 @@ class RunDir:
         self._note(generation=self.generation + 1)
         return self.generation
 
-    def set_rounds(self, rounds: int, done: int) -> None:
-        """Let the run have another number of rounds.
-
-        Args:
-            rounds: how many in all.
-            done: how many it has done.
+    def set_rounds(self, rounds: int) -> None:
+        """Let the run have another number of rounds, see ``check_extendable``.
 
         Raises:
-            UserError: it has done as many already, or the number is out of range.
+            UserError: the folder is full or not writable.
         """
-        if rounds <= done:
-            raise UserError(f"{self.path}: rounds = {rounds}, and {done} are done; give more")
         tree = read_sealed(self._config, self.id)
-        check({"rounds": rounds})
         write_sealed(self._config, self.id, {**tree, "rounds": rounds})
 
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:

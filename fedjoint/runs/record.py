@@ -164,7 +164,9 @@ class RoundRecord:
 
 
 def common_failure(records: Sequence[RoundRecord]) -> str:
-    """Say what most of the failures to train in ``records`` have as their reason."""
-    reasons = Counter(failure.reason for record in records for failure in record.clients.failed)
+    """Say what most failures in ``records``, to train or else to evaluate, have as their reason."""
+    failed = [failure for record in records for failure in record.clients.failed]
+    failed = failed or [each for record in records for each in record.clients.unevaluated]
+    reasons = Counter(failure.reason for failure in failed)
     ((why, count),) = reasons.most_common(1) or [("no client was asked to", 0)]
     return f"of {reasons.total()} failures {count} say: {why}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
@@ -65,8 +66,8 @@ def check_whole(run: RunDir, *, states: bool = True) -> Whole:
     return whole
 
 
-def extend(run: RunDir, whole: Whole, rounds: int) -> None:
-    """Let a run have more rounds.
+def check_extendable(run: RunDir, whole: Whole, rounds: int) -> None:
+    """Make sure that a run can have more rounds.
 
     Args:
         run: the directory.
@@ -75,15 +76,18 @@ def extend(run: RunDir, whole: Whole, rounds: int) -> None:
 
     Raises:
         UserError: it has done as many already, the number is out of range, or the run has ended
-            and its last checkpoint is gone; then nothing was written.
+            and its last checkpoint is gone.
     """
+    ended = whole.records[-1].round if whole.records else 0
+    if rounds <= ended:
+        raise UserError(f"{run.path}: rounds = {rounds}, and {ended} are done; give more")
+    check({"rounds": rounds})
     done = whole.final.round if whole.final else 0
     if done and (whole.saved is None or whole.saved.round < done):
         raise UserError(
             f"{run.path}: the checkpoint of round {done}, from which further rounds go on, is "
             "missing; restore it from a backup, or start a new run"
         )
-    run.set_rounds(rounds, done=whole.records[-1].round if whole.records else 0)
 
 
 def _check_rounds(run: RunDir, whole: Whole, first: int) -> None:

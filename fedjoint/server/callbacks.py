@@ -74,7 +74,7 @@ class Callback:
         """
 
     def after_round(self, record: RoundRecord) -> bool | None:
-        """Hear what a round left; return True to have it be the last."""
+        """Hear what a round left; return True, or raise StopIteration, to have it be the last."""
 
     def on_snapshot(self, snapshot: Snapshot) -> None:
         """Hear, before :meth:`after_round`, what the backbone and the clients' metrics are now."""

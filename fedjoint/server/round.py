@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ from fedjoint.runs.record import (
 from fedjoint.server import evaluation
 from fedjoint.server.agreement import agreement_within, diagnose
 from fedjoint.server.best import Best
-from fedjoint.server.callbacks import Snapshot
+from fedjoint.server.callbacks import Callback, Snapshot
 from fedjoint.server.collect import Collector
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.run import Run
@@ -151,7 +152,8 @@ def evaluate_initial(run: Run) -> None:
 
 def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
     """Tell the callbacks of a round; return whether one wants it to be the last."""
-    run.evaluation = evaluated.metrics or run.evaluation
+    # Copied, as a callback may do to the record what it likes.
+    run.evaluation = copy.deepcopy(evaluated.metrics or {}) or run.evaluation
     snapshot = Snapshot(
         record.round,
         run.named,
@@ -161,8 +163,18 @@ def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
     )
     for callback in run.callbacks:
         callback.on_snapshot(snapshot)
-    stops = [callback.after_round(record) for callback in run.callbacks]
+    stops = [_stops(callback, record) for callback in run.callbacks]
     return any(stops)
+
+
+def _stops(callback: Callback, record: RoundRecord) -> bool:
+    """Tell a callback of a round; return whether it wants that to be the last."""
+    try:
+        stop = callback.after_round(record)
+    except StopIteration:
+        return True
+    # A function may return what it is not asked for: only True stops the run.
+    return isinstance(stop, bool | np.bool_) and bool(stop)
 
 
 def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:

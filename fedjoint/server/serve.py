@@ -223,6 +223,8 @@ def _check_measured(records: Sequence[RoundRecord]) -> None:
     evaluations = [record.evaluation for record in records if record.evaluation]
     values = [v for each in evaluations for split in each.values() for v in split.values()]
     if values and all(value is None for value in values):
+        if any(record.clients.unevaluated for record in records):
+            raise UserError(f"no client was ever evaluated; {common_failure(records)}")
         raise UserError(
             f"no metric is defined in any of {len(evaluations)} evaluations: no client has "
             "labelled examples that the metrics can be computed of; give data, or another metric"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from fedjoint._util.wording import who
+from fedjoint.config.schema import Config
 from fedjoint.runs.record import Failure, RoundRecord
 from fedjoint.server.callbacks import Callback
 
@@ -21,6 +23,10 @@ class Troubles(Callback):
 
     def __init__(self) -> None:
         self._said: set[str] = set()
+        self._alone = False
+
+    def on_run_begin(self, config: Config, path: Path) -> None:
+        self._alone = config.local.sequential  # as it was asked for
 
     def say(self, text: str) -> None:
         """Show a line."""
@@ -28,7 +34,7 @@ class Troubles(Callback):
 
     def after_round(self, record: RoundRecord) -> None:
         for reason, text in _reasons(record):
-            if reason not in self._said:
+            if reason not in self._said and not (self._alone and reason == record.fallback):
                 self._said.add(reason)
                 self.say(text)
 
@@ -44,8 +50,8 @@ def _reasons(record: RoundRecord) -> Iterator[tuple[str, str]]:
     if record.kept:
         yield record.kept, f"{at}: the previous backbone is kept: {record.kept}"
     if record.evaluation and clients.untrained:
-        why = "not in the metrics, as they have not trained yet"
-        yield why, f"{at}: {clients.untrained} clients are {why}"
+        why = "clients that have not trained yet are in no metric"
+        yield why, f"{at}: {why}: {clients.untrained}"
 
 
 def by_reason(failures: Iterable[Failure]) -> Iterator[tuple[str, str]]:
@@ -54,5 +60,5 @@ def by_reason(failures: Iterable[Failure]) -> Iterator[tuple[str, str]]:
     for failure in failures:
         whom.setdefault(failure.reason, []).append(failure)
     for reason, (first, *others) in whom.items():
-        more = f" and {len(others)} others" if others else ""
+        more = f" and {len(others)} more" if others else ""
         yield reason, who(first.client, first.name or first.node) + more

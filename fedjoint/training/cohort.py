@@ -211,13 +211,13 @@ def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device
     rows = max(len(part) for part in parts) + 1
     # What is on a device already is stacked there, everything else in memory.
     place = device if any(part.x.device.type != "cpu" for part in parts) else torch.device("cpu")
-    x = parts[0].x.new_zeros(len(parts), rows, *parts[0].x.shape[1:], device=place)
+    x = parts[0].x.detach().new_zeros(len(parts), rows, *parts[0].x.shape[1:], device=place)
     y = {t.name: torch.stack([t.missing(rows)] * len(parts)).to(place) for t in tasks}
     for row, part in enumerate(parts):
-        x[row, : len(part)] = part.x
-        x[row, len(part) :] = part.x[0] if len(part) else 0
+        x[row, : len(part)] = part.x.detach()
+        x[row, len(part) :] = part.x[0].detach() if len(part) else 0
         for name, labels in y.items():
-            labels[row, : len(part)] = part.y[name]
+            labels[row, : len(part)] = part.y[name].detach()
     sizes = np.array([len(part) for part in parts], np.int64)
     return Stack(_move(x, device), {n: _move(labels, device) for n, labels in y.items()}, sizes)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedjoint._util.limit import LateError, limited
 from fedjoint.config.schema import Config
 from fedjoint.data.base import CENTRAL, SPLITS, Client
+from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.model.frozen import digest
 from fedjoint.model.joint import JointModel
@@ -140,7 +141,7 @@ class Trainer:
         data, example = self.problem.data, self.problem.example
         try:
             with limited(self.config.strategy.timeout):
-                x = data.client(int((data.sizes > 1).argmax())).train.x[:_TRIED]
+                x = load_client(data, int((data.sizes > 1).argmax())).train.x[:_TRIED]
             return torch.cat([x, example])
         except (Exception, LateError):  # of a client's data, said when it is trained
             return example

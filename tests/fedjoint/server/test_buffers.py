@@ -43,7 +43,8 @@ def first(config):
 def move(client, layout, factor):
     """Return how a client moves, buffers by ``factor`` times as much."""
     found = torch.randn(layout.size, generator=torch.Generator().manual_seed(client))
-    found[layout.parameters.size :] *= factor
+    buffers = found[layout.parameters.size :]
+    buffers.copy_(factor * buffers.abs())  # a variance is never negative
     return found
 
 

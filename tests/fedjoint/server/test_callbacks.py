@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.records import make_record
@@ -197,3 +198,36 @@ def test_a_callback_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, named
     with pytest.raises(UserError, match=said) as error:
         make_callbacks(check({"callbacks": [named]}).callbacks)
     assert "\n" not in str(error.value)
+
+
+def _raise_stop(record):
+    if record.round == 2:
+        raise StopIteration
+
+
+@pytest.mark.parametrize(
+    ("stop", "rounds"),
+    [
+        (lambda record: record.round == 2, 2),
+        (lambda record: np.bool_(record.round == 2), 2),
+        (_raise_stop, 2),
+        (lambda record: "no", 4),
+        (lambda record: record.round, 4),
+        (lambda record: None, 4),
+    ],
+)
+def test_only_true_stops_a_run_and_it_ends_well(tmp_path, stop, rounds):
+    result = simulate(configure(tmp_path), callbacks=[stop])
+    run = RunDir.open(result.path)
+    assert [record.round for record in result.records] == list(range(1, rounds + 1))
+    assert run.status == ("done" if rounds == 4 else "stopped")
+    assert run.latest().round == run.final().round == rounds
+
+
+def test_what_a_callback_does_to_a_record_stays_there(tmp_path):
+    def clear(record):
+        record.loss.clear()
+        record.evaluation["test"].clear()
+
+    plain, cleared = simulate(configure(tmp_path)), simulate(configure(tmp_path), callbacks=[clear])
+    assert [r.evaluation for r in cleared.records] == [r.evaluation for r in plain.records]

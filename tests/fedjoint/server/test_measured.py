@@ -127,7 +127,7 @@ BAD = [
         fedjoint.Examples(torch.full((2, 3), torch.nan), {"sign": torch.zeros(2).long()}),
         "the central inputs: example 0 is not finite",
     ),
-    (torch.zeros(2, 3), "central is Tensor: give a fedjoint.Examples"),
+    (torch.zeros(2, 3), "central: of type torch.Tensor: give fedjoint.Examples"),
     (fedjoint.Examples(torch.zeros(0, 3), {"sign": torch.zeros(0).long()}), "central has no"),
 ]
 

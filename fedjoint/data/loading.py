@@ -1,0 +1,64 @@
+"""A client's data as a federation gives it, looked at where it enters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fedjoint.data.base import SPLITS, Client, Examples, Federation
+from fedjoint.errors import UserError
+
+
+def load_client(data: Federation, place: int) -> Client:
+    """Return the data of the client at ``place``.
+
+    Raises:
+        UserError: it is no :class:`fedjoint.Client` of tensors, a split has more inputs than
+            labels, or the training examples are not as many as ``data.sizes`` says.
+    """
+    who = f"client {place}"
+    try:
+        client = data.client(place)
+    except SystemExit as error:
+        raise UserError(f"{who}: the code of its data calls sys.exit({error.code})") from error
+    if not isinstance(client, Client):
+        raise UserError(
+            f"{who}: its data are {_kind(client)}: return a fedjoint.Client of train, valid and "
+            "test examples"
+        )
+    for split in SPLITS:
+        check_examples(getattr(client, split), f"{who}, {split}")
+    if len(client.train) != data.sizes[place]:
+        raise UserError(
+            f"{who}: it has {len(client.train)} training examples, and data.sizes says "
+            f"{data.sizes[place]}, by which clients are weighted"
+        )
+    return client
+
+
+def check_examples(examples: Any, whose: str) -> None:
+    """Make sure that these are examples: inputs, and labels of as many.
+
+    Raises:
+        UserError: they are not.
+    """
+    if not isinstance(examples, Examples) or not isinstance(examples.y, Mapping):
+        raise UserError(f"{whose}: {_kind(examples)}: give fedjoint.Examples of x and a dict y")
+    for name, values in {"inputs": examples.x, **examples.y}.items():
+        what = name if values is examples.x else f"labels of task {name!r}"
+        if not isinstance(values, Tensor):
+            raise UserError(
+                f"{whose}: its {what} are {_kind(values)}: give tensors (torch.from_numpy, "
+                "torch.tensor)"
+            )
+        if not values.ndim or len(values) != len(examples.x):
+            raise UserError(
+                f"{whose}: its {what} are {tuple(values.shape)}, and its inputs "
+                f"{tuple(examples.x.shape)}: give one for each example"
+            )
+
+
+def _kind(value: Any) -> str:
+    return f"of type {type(value).__module__}.{type(value).__name__}".replace("builtins.", "")
