@@ -21,7 +21,7 @@ from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
 from fedjoint.options import construct
 from fedjoint.registry import find, load_object
-from fedjoint.runs.initial import fit_frozen
+from fedjoint.runs.initial import fit_unshared
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Problem:
     def model(self, config: Config) -> JointModel:
         """Build the joint model, with the same initial weights on every machine.
 
-        What does not train of it is as ``model.initial`` has it: it never travels.
+        What never travels of the backbone begins as ``model.initial`` has it, on every machine.
 
         Raises:
             UserError: it cannot be built, or ``model.initial`` is not of this model.
@@ -93,9 +93,10 @@ class Problem:
             share=setting.share,
             seed=config.seed,
         )
-        if setting.initial and (frozen := model.frozen()):
-            for name, tensor in fit_frozen(Path(setting.initial), frozen).items():
-                frozen[name].copy_(tensor)
+        if setting.initial and (stays := model.frozen() | model.kept()):
+            found = fit_unshared(Path(setting.initial), model.frozen(), model.kept())
+            for name, tensor in found.items():
+                stays[name].copy_(tensor)
         return model
 
 

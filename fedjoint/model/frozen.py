@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fedjoint.errors import UserError
+
 
 def moving_buffers(module: nn.Module, examples: Tensor) -> set[str]:
     """Return the names of the buffers that a pass in training mode may change.
@@ -50,3 +52,11 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def changes_what_is_held(name: str) -> UserError:
+    """Return the error for a model that changes what it should not, the tensor ``name``."""
+    return UserError(
+        f"{name} does not train, so all clients have the same, and the model changes it by itself: "
+        "keep it in a buffer that every pass in training mode changes"
+    )

@@ -91,6 +91,15 @@ class JointModel(nn.Module):
             if name.startswith("backbone.") and name in self.held_once - left_out
         }
 
+    def kept(self) -> dict[str, Tensor]:
+        """Return what trains of the backbone and is private, in the module's own memory."""
+        own = self._layout.shapes.keys() | self.held_once
+        return {
+            name: tensor.detach()
+            for name, tensor in self.state_dict().items()
+            if name.startswith("backbone.") and name not in own
+        }
+
     def _lay_out(self, norm: str, share: Sequence[str]) -> Layout:
         learnt = dict(self._trained())
         statistics = {

@@ -14,6 +14,7 @@ from fedjoint._util.limit import LateError, limited
 from fedjoint.data.base import Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.tasks import Task
 from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.cohort import Cohort, gather
@@ -40,6 +41,7 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> None:
     """
     trainer.traits  # noqa: B018 - what is wrong with the model itself is said first
     trainer.central  # noqa: B018 - then what is wrong with what all clients are measured on
+    before = {name: digest({name: t}) for name, t in trainer.model.frozen().items()}
     passed, bad_data = False, None
     for places in _candidates(trainer):
         errors: list[UserError] = []
@@ -57,6 +59,9 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> None:
                 if not isinstance(own, _DataError):
                     raise own
             bad_data = bad_data or next(iter(errors), None)
+    for name, tensor in trainer.model.frozen().items():
+        if digest({name: tensor}) != before[name]:
+            raise changes_what_is_held(name)
     if bad_data and not passed:
         raise bad_data
 
@@ -91,7 +96,6 @@ def _step(trainer: Trainer, method: LocalMethod, cohort: Cohort, received: Tenso
     job.budget = {**job.budget, "epochs": None, "steps": 1}
     _named("a step of training", lambda: method.train(job))
     _named("its evaluation", lambda: trainer.evaluate(cohort, *method.personal(job)))
-    trainer.check_held()
 
 
 class _BroadcastError(Exception):

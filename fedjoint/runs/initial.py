@@ -90,33 +90,44 @@ def fit_initial(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> di
     return chosen
 
 
-def fit_frozen(path: Path, frozen: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return those of ``frozen``, what does not train of a backbone, that ``path`` has otherwise.
+def fit_unshared(
+    path: Path, frozen: Mapping[str, Tensor], kept: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the tensors in ``path`` with which what is not shared of a backbone begins.
 
-    They never travel, so every machine reads them for itself. A file with none of them, such as
-    one of an adapter, leaves them as they are.
+    They never travel, so every machine reads them for itself. What a file lacks whole, as that of
+    an adapter lacks the model below it, stays as it is.
 
     Args:
         path: a run directory, or a safetensors file.
-        frozen: name -> tensor, as the backbone was built.
+        frozen: name -> tensor, what does not train, as the backbone was built.
+        kept: the same of what trains and is each client's own.
 
     Raises:
-        UserError: it cannot be read, has some of them and not the others, or others.
+        UserError: it cannot be read, or does not fit.
     """
-    if path.is_dir() and not (newest := _newest(path)).frozen:
-        if newest.digest != digest(frozen):
-            raise UserError(
-                f"model.initial: {path} went on from other frozen weights than this backbone's, "
-                "which its final/ has once the run is done: resume it to its end first"
-            )
-        return {}
-    tensors = read_initial(path)
-    chosen = {n: tensors.get(n, tensors.get(n.removeprefix(_OWN))) for n in frozen}
+    newest = _newest(path) if path.is_dir() else None
+    if newest and not newest.frozen and newest.digest != digest(frozen):
+        raise UserError(
+            f"model.initial: {path} has other frozen weights than this backbone, and keeps them "
+            "with its final backbone alone: resume it to its end first"
+        )
+    tensors = newest.whole if newest else read_initial(path)
+    return _all_or_none(path, tensors, frozen) | _all_or_none(path, tensors, kept)
+
+
+def _all_or_none(
+    path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    chosen = {n: tensors.get(n, tensors.get(n.removeprefix(_OWN))) for n in wanted}
     taken = {n: t for n, t in chosen.items() if t is not None}
-    for name, tensor in frozen.items():
+    for name, tensor in wanted.items():
         has = taken.get(name)
         if has is None and taken and tensor.is_floating_point():
-            raise UserError(f"model.initial: {path} has no {name!r}, and has {next(iter(taken))!r}")
+            raise UserError(
+                f"model.initial: {path} has no {name.removeprefix(_OWN)!r}, and has "
+                f"{next(iter(taken)).removeprefix(_OWN)!r}: give weights of this backbone"
+            )
         if has is not None and has.shape != tensor.shape:
             raise UserError(
                 f"model.initial: {name!r} is {tuple(has.shape)} in {path}, and "

@@ -16,7 +16,7 @@ from fedjoint.config.schema import Config
 from fedjoint.data.base import CENTRAL, SPLITS, Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
-from fedjoint.model.frozen import digest
+from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
@@ -32,7 +32,7 @@ from fedjoint.training.gradients import (
     passes,
 )
 from fedjoint.training.job import Job, Tensors
-from fedjoint.training.memory import keep_freed_memory
+from fedjoint.training.memory import computed_bytes, keep_freed_memory
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
@@ -65,7 +65,7 @@ class Trainer:
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        self._versions = self._held_versions()
+        self._held = [(n, t, t._version) for n, t in self.model.frozen().items()]
         self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
@@ -116,18 +116,9 @@ class Trainer:
         Raises:
             UserError: a pass has changed it.
         """
-        now = self._held_versions()
-        changed = [name for name, version in self._versions.items() if now[name] != version]
-        if changed:
-            raise UserError(
-                f"{changed[0]} does not train, so all clients have the same, and a pass of the "
-                "model changes it: make it a finite buffer that changes in every pass"
-            )
-
-    def _held_versions(self) -> dict[str, int]:
-        """Return how often each tensor that serves all clients was changed in place."""
-        tensors = [*self.model.named_parameters(), *self.model.named_buffers()]
-        return {n: t._version for n, t in tensors if n in self.model.held_once}
+        for name, tensor, version in self._held:
+            if tensor._version != version:
+                raise changes_what_is_held(name)
 
     @cached_property
     def _batch_size(self) -> int:
@@ -156,7 +147,12 @@ class Trainer:
         local, evaluate = self.config.local, self.config.evaluate
         largest = int(self.problem.data.sizes.max())
         rows = min(largest, max(local.batch_size, evaluate.batch_size))
-        one = 4 * self.layout.size + rows * self.problem.example.nbytes
+        kept = sum(tensor.numel() for tensor in self.model.private(()).values())
+        example = self.problem.example
+        one = 4 * (self.layout.size + kept) + rows * example.nbytes
+        if any(not parameter.requires_grad for parameter in self.model.parameters()):
+            # What trains may be small beside what the rest of the model computes.
+            one += rows * computed_bytes(self.model, example.to(self.device))
         return max(1, min(_MOST_CPU, _BYTES // one))
 
     def tasks(self, client: int) -> tuple[Task, ...]:
@@ -345,6 +341,7 @@ class Trainer:
                 result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
         finally:
             self.model.train()
+        self.check_held()
         return result, finite.cpu()
 
     def _measured(self, cohort: Cohort, names: Sequence[str]) -> Iterator[tuple[str, Stack]]:
