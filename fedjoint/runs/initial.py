@@ -133,4 +133,6 @@ def _all_or_none(
                 f"model.initial: {name!r} is {tuple(has.shape)} in {path}, and "
                 f"{tuple(tensor.shape)} here: give weights of this backbone"
             )
+        if has is not None and not has.isfinite().all():
+            raise UserError(f"model.initial: {name!r} in {path} is not finite")
     return taken

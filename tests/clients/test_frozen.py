@@ -88,3 +88,44 @@ def test_it_is_plain_federated_averaging(what, sequential, tmp_path):
         exported = export(result.path, "side", client=client, problem=problem).model
         torch.testing.assert_close(exported(data.x), logits, rtol=1e-4, atol=1e-5)
     assert result.metrics["test"]["side"] == pytest.approx(right / 60)
+
+
+EVERY_WAY = [
+    {"strategy": {"name": "fedavg", "compression": "topk"}},
+    {"strategy": "scaffold"},
+    {"strategy": "feddyn"},
+    {"strategy": "fedprox"},
+    {"strategy": "ditto"},
+    {"strategy": {"name": "apfl", "options": {"adaptive": True}}},
+    {"strategy": "fedrep"},
+    {"strategy": "fedbabu"},
+    {"strategy": "ifca"},
+    {"strategy": "pcgrad"},
+    {"balance": "gradnorm"},
+    {"local": {"method": "independent"}},
+    {"local": {"optimiser": {"name": "adamw", "lr": 0.01}}},
+    {"local": {"precision": "bfloat16"}},
+]
+
+
+@pytest.mark.parametrize("more", EVERY_WAY, ids=str)
+def test_batched_is_one_by_one(more, tmp_path):
+    def run(sequential):
+        local = more.get("local", {}) | {"sequential": sequential}
+        settings = adapted.settings(tmp_path, **{**more, "local": local})
+        model = {"share": ["*", "!*.norm.*"]}
+        return fedjoint.simulate(settings | {"model": model}, adapted.problem())
+
+    batched, alone = run(False), run(True)
+    assert batched.records[-1].fallback is None
+    loose = (
+        {"rtol": 0.1, "atol": 1e-2} if "precision" in str(more) else {"rtol": 1e-3, "atol": 1e-5}
+    )
+    start = adapted.problem().model(batched.config).frozen()
+    for name, tensor in batched.backbone.items():
+        torch.testing.assert_close(tensor, alone.backbone[name], **loose)
+        assert name not in start or torch.equal(tensor, start[name])
+    private = alone.heads()
+    for client, state in batched.heads().items():
+        for name, tensor in state.items():
+            torch.testing.assert_close(tensor, private[client][name], **loose)
