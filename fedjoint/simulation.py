@@ -157,15 +157,11 @@ def _anchored(config: Config) -> Config:
 
     They are on this machine, and the run may be resumed from another folder.
     """
-    local, problem, model = config.local, config.problem, config.model
+    local, problem = config.local, config.problem
     if local.method:
         local = local.model_copy(update={"method": anchored(local.method)})
-    if model.initial:
-        model = model.model_copy(update={"initial": str(Path(model.initial).resolve())})
     update = {"local": local, "problem": problem and anchored(problem)}
-    anchors = _with_anchors(config)
-    update["model"] = anchors.model.model_copy(update={"initial": model.initial})
-    return anchors.model_copy(update=update)
+    return _with_anchors(config).model_copy(update=update)
 
 
 def _with_anchors(value: Any) -> Any:

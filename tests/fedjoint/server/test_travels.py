@@ -22,6 +22,7 @@ TRAINED = 5 + 32 + 32  # the adapter's two layers, and the norm
 
 
 WEIGHTS = adapted.Adapted().state_dict()
+DOUBLED = {n: 2 * t if t.is_floating_point() else t for n, t in WEIGHTS.items()}
 ADAPTER = {n: t for n, t in WEIGHTS.items() if n.startswith(("down", "up", "norm"))}
 
 
@@ -138,13 +139,16 @@ def test_a_resumed_run_is_the_same_and_needs_the_same_frozen_weights(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [["*"], ["*", "!*.norm.*"]], ids=str)
-def test_engines_give_the_same(share, tmp_path):
+def test_engines_give_the_same(share, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    safetensors.torch.save_file(DOUBLED, "weights.safetensors")
+
     def result(engine):
         settings = adapted.settings(
             tmp_path,
             problem=f"{adapted.__file__}:make",
             engine={"name": engine, "workers": 2},
-            model={"share": share},
+            model={"share": share, "initial": "weights.safetensors"},
         )
         return fedjoint.simulate(settings)
 
@@ -181,18 +185,17 @@ def test_a_frozen_tensor_that_the_model_changes_is_refused(change, tmp_path):
 
 
 def test_weights_from_a_file_and_from_a_run(tmp_path):
-    pretrained = {n: 2 * t if t.is_floating_point() else t for n, t in WEIGHTS.items()}
     file = tmp_path / "pretrained.safetensors"
-    safetensors.torch.save_file(pretrained, file)
+    safetensors.torch.save_file(DOUBLED, file)
     share = ["*", "!*.norm.*"]
     still = {"rounds": 1, "local": {"steps": 1, "epochs": None, "optimiser": {"lr": 1e-12}}}
     one = run(tmp_path, model={"share": share, "initial": str(file)}, **still)
     two = run(tmp_path, model={"share": share, "initial": str(one.path)}, **still)
     for result in (one, two):
         for name, tensor in result.backbone.items():
-            torch.testing.assert_close(tensor, pretrained[name.removeprefix("backbone.")])
+            torch.testing.assert_close(tensor, DOUBLED[name.removeprefix("backbone.")])
     norm = one.heads()[0]["backbone.norm.weight"]
-    torch.testing.assert_close(norm, pretrained["norm.weight"])
+    torch.testing.assert_close(norm, DOUBLED["norm.weight"])
 
 
 @pytest.mark.parametrize(
