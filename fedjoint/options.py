@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from fedjoint.errors import UserError, choose
+from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.registry import KINDS, find
 
 T = TypeVar("T")
@@ -110,7 +110,10 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
     if not callable(make):
         raise UserError(f"{what}: {type(make).__name__} is no class or function; name another")
     make = partial(make, *given)
-    takes = {option.name: option for option in options_of(make)}
+    try:
+        takes = {option.name: option for option in options_of(make)}
+    except ANYTHING as error:  # of some built-ins of Python nobody knows the options
+        raise UserError(f"{what}: its options cannot be told: {said(error)}") from error
     for name in options:
         if name not in takes:
             raise choose(f"option of {what}", name, takes or ["none"])
@@ -121,9 +124,8 @@ def construct(what: str, make: Any, options: Mapping[str, Any], *given: Any) -> 
         return make(**{name: _checked(takes[name], value) for name, value in options.items()})
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
-    except Exception as error:  # a plug-in may raise anything
-        first = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{what}: {first}") from error
+    except ANYTHING as error:  # a plug-in may raise anything
+        raise UserError(f"{what}: {said(error)}") from error
 
 
 def make_plugin(kind: str, name: str, options: Mapping[str, Any], base: type[T], *given: Any) -> T:

@@ -14,7 +14,7 @@ from fedjoint.config.section import Plugin
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
-from fedjoint.errors import UserError, choose
+from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.inputs import Inputs
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.metric import make_metric
@@ -48,14 +48,7 @@ class Problem:
     central: Examples | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
-            has = getattr(self.example, "shape", type(self.example).__name__)
-            raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
-        if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
-            what = type(self.backbone).__name__
-            raise UserError(
-                f"the backbone is a {what}: give a function that builds one, such as lambda: module"
-            )
+        self._check_kinds()
         if self.central is not None:
             check_examples(self.central, "central")
         if self.central is not None and not len(self.central):
@@ -65,8 +58,35 @@ class Problem:
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")
         if len(set(names)) < len(names):
             raise UserError(f"two tasks have one name: {', '.join(names)}")
+        self._check_arrays(len(names))
+
+    def _check_kinds(self) -> None:
+        """Refuse parts that are of no kind that a problem is made of."""
+        if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
+            has = getattr(self.example, "shape", type(self.example).__name__)
+            raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
+        if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
+            what = type(self.backbone).__name__
+            raise UserError(
+                f"the backbone is a {what}: give a function that builds one, such as lambda: module"
+            )
+        if isinstance(self.tasks, str) or not isinstance(self.tasks, Sequence):
+            raise UserError(f"the tasks are a {type(self.tasks).__name__}: give a list of Task")
+        for task in self.tasks:
+            if not isinstance(task, Task):
+                raise UserError(f"a task is of type {type(task).__name__}: give a fedjoint.Task")
+        for part in ("task_names", "sizes", "tasks"):
+            if not hasattr(self.data, part):
+                what = type(self.data).__name__
+                raise UserError(
+                    f"the data are a {what} without {part!r}: give an object with task_names, "
+                    "sizes, tasks and client(index)"
+                )
+
+    def _check_arrays(self, tasks: int) -> None:
+        """Refuse arrays of the data that do not fit one another, and data of nobody."""
         clients = np.size(self.data.sizes)
-        for field, shape in (("sizes", (clients,)), ("tasks", (clients, len(names)))):
+        for field, shape in (("sizes", (clients,)), ("tasks", (clients, tasks))):
             array = getattr(self.data, field)
             if not isinstance(array, np.ndarray) or array.shape != shape:
                 has = getattr(array, "shape", type(array).__name__)
@@ -111,7 +131,12 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         UserError: the data or the backbone cannot be had, or a metric names no task.
     """
     if config.problem:
-        problem = load_object(config.problem)(config)
+        try:
+            problem = load_object(config.problem)(config)
+        except UserError:
+            raise
+        except ANYTHING as error:  # whatever the user names may raise anything
+            raise UserError(f"problem = {config.problem!r}: {said(error)}") from error
         if not isinstance(problem, Problem):
             raise UserError(f"problem = {config.problem!r} must return a fedjoint.Problem")
     else:

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedjoint.errors import UserError, choose
+from fedjoint.errors import ANYTHING, UserError, choose, said
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def find(kind: str, name: str) -> Any:
     for point in _points(kind).select(name=name):
         try:
             return point.load()
-        except Exception as error:  # whatever another package raises
-            raise UserError(f"{KINDS[kind].one} {name!r} ({point.value}): {error}") from error
+        except ANYTHING as error:  # whatever another package raises
+            raise UserError(f"{KINDS[kind].one} {name!r} ({point.value}): {said(error)}") from error
     raise choose(KINDS[kind].one, name, registered(kind))
 
 
@@ -106,8 +106,8 @@ def load_object(reference: str) -> Any:
         module = _file(place) if place.endswith(".py") else importlib.import_module(place)
     except UserError:
         raise
-    except Exception as error:
-        raise UserError(f"{reference!r}: cannot import {place}: {error}") from error
+    except ANYTHING as error:
+        raise UserError(f"{reference!r}: cannot import {place}: {said(error)}") from error
     if not hasattr(module, name):
         known = [n for n in vars(module) if not n.startswith("_")]
         raise choose(f"name in {place}", name, known)

@@ -21,6 +21,7 @@ from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.same_model import check_same_model
 from fedjoint.runs.whole import check_extendable, check_whole
 from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
 from fedjoint.server.plugins import check_plugins
@@ -100,6 +101,7 @@ def simulate(
     if initial := config.model.initial:
         fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
+    run.note_clients(len(problem.data.sizes))
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 
@@ -125,6 +127,10 @@ def resume(
         UserError: it is no run directory, a file of it is missing, damaged or of another run, or
             the data have changed; then nothing was written.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(f"the run is a {type(path).__name__}: give the path of its directory")
+    if not isinstance(rounds, int | None):
+        raise UserError(f"rounds = {rounds!r}: give a whole number")
     run = RunDir.open(Path(path))
     run.described(problem)
     config, whole = run.config(), check_whole(run)
@@ -139,6 +145,7 @@ def resume(
     if run.state.exists():
         known = run.states.fingerprints()
         check_unchanged(problem.data, known, central=problem.central)
+    check_same_model(run, whole, problem.model(config), len(problem.data.sizes))
     if rounds is not None:
         run.set_rounds(rounds)
     backbone = engine.execute(config, problem, run, everyone)
@@ -147,6 +154,8 @@ def resume(
 
 def _everyone(callbacks: Sequence[AnyCallback]) -> list[Callback]:
     """Return the callbacks, and one that says what goes wrong where none of them does."""
+    if not isinstance(callbacks, Sequence):
+        raise UserError(f"callbacks are a {type(callbacks).__name__}: give a list, such as [f]")
     everyone = [as_callback(callback) for callback in callbacks]
     told = any(isinstance(callback, Troubles) for callback in everyone)
     return everyone if told else [Troubles(), *everyone]
@@ -179,6 +188,8 @@ def _with_anchors(value: Any) -> Any:
 
 
 def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem:
+    if not isinstance(problem, Problem | None):
+        raise UserError(f"the problem is a {type(problem).__name__}: give a fedjoint.Problem")
     if problem is None:
         return build_problem(config)
     if engine.apart:

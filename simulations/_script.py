@@ -51,7 +51,7 @@ def _from_arguments(scenario: Mapping[str, Any]) -> Config:
     parser = argparse.ArgumentParser(
         prog=f"python -m simulations.{name}", description=f"Train the scenario {name}."
     )
-    parser.add_argument("--rounds", help="how many")
+    parser.add_argument("--rounds", type=int, help="how many")
     parser.add_argument("--engine", help="ray, inline or flower")
     parser.add_argument(
         "--set",

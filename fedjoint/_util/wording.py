@@ -12,6 +12,14 @@ def plain(text: object) -> str:
     return line if len(line) <= _MOST else line[:_MOST] + "..."
 
 
+def figure(value: float, digits: int) -> str:
+    """Return a number with so many digits after the point; from a thousand on, in powers of ten.
+
+    Only what has diverged is that large, and a table need not grow with it.
+    """
+    return f"{value:.{digits}f}" if abs(value) < 1000 else f"{value:.1e}"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type where it has none."""
     text = str(error).strip()

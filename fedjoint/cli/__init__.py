@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import signal
 import sys
 from importlib import import_module
@@ -13,7 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from fedjoint.errors import UserError
+from fedjoint.errors import UserError, one_line, said
 
 #: name -> where its function is, and what it does, as the function's docstring begins
 COMMANDS = {
@@ -21,7 +23,10 @@ COMMANDS = {
         "simulate:simulate_command",
         "Train jointly, and leave metrics, checkpoints and the backbone in a run directory.",
     ),
-    "resume": ("simulate:resume_command", "Continue a run from its newest checkpoint."),
+    "resume": (
+        "simulate:resume_command",
+        "Continue a run from its newest checkpoint, or a run that is done with more rounds.",
+    ),
     "compare": (
         "compare:compare_command",
         "Compare training alone, per task, jointly, and in one place.",
@@ -117,15 +122,42 @@ def program() -> None:
 
 
 def main() -> None:
-    """Run the program; a user's mistake is one line and exit status 2."""
+    """Run the program; whatever happens is one line.
+
+    Exit status 2: a user's mistake, or what the machine refuses; 1: a fault of ours, or of a
+    plug-in; 130: an interrupt. With ``FEDJOINT_TRACEBACK`` set, a fault shows where it happened.
+    """
     # As an interrupt: what the run started is stopped, and the run marked as failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("fedjoint.data").setLevel(logging.INFO)  # one line of what was read
+    if not os.environ.get("COLUMNS", "1").strip("0"):
+        del os.environ["COLUMNS"]  # as some shells have it where there is no terminal
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know ASCII alone
     try:
         app()
-    except UserError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
+    except BrokenPipeError:  # whoever read the output is gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if not isinstance(error, UserError) and os.environ.get("FEDJOINT_TRACEBACK"):
+            raise
+        text, status = _line(error)
+        Console(stderr=True, soft_wrap=True).print(f"error: {text}", style="red", markup=False)
+        sys.exit(status)
+
+
+def _line(error: Exception) -> tuple[str, int]:
+    """Return what is said of an error, and the exit status."""
+    if isinstance(error, UserError):
+        return str(error), 2
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(f"{error.filename or 'the machine'}: {error.strerror}"), 2
+    if isinstance(error, MemoryError):
+        return one_line(f"memory ran out ({error}); ask for fewer clients, or a smaller model"), 2
+    why = f"unforeseen: {said(error)} (FEDJOINT_TRACEBACK=1 shows where)"
+    return one_line(why), 1

@@ -86,6 +86,8 @@ def predict_command(
     ] = None,
 ) -> None:
     """Predict a row per input: class and probability, labels and probabilities, or values."""
+    if output is not None and output.exists() and output.samefile(file):
+        raise UserError(f"--output {output}: that is the file to read; name another")
     columns, rows = predict(model, file)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedjoint._util.wording import figure
 from fedjoint.cli.common import console
 from fedjoint.runs.record import RoundRecord
 from fedjoint.server.troubles import Troubles
@@ -48,6 +49,7 @@ class Live(Troubles):
 
 def news(record: RoundRecord) -> str:
     """Return a round in a few words."""
-    words = [] if record.objective is None else [f"objective {record.objective:.3f}"]
-    words += [f"{task} {value:.3f}" for task, value in record.test.items() if value is not None]
+    words = [] if record.objective is None else [f"objective {figure(record.objective, 3)}"]
+    known = {task: value for task, value in record.test.items() if value is not None}
+    words += [f"{task} {figure(value, 3)}" for task, value in known.items()]
     return "  ".join(words)

@@ -52,9 +52,11 @@ def resume_command(
 ) -> None:
     """Continue a run from its newest checkpoint, or a run that is done with more rounds."""
     opened, rounds = RunDir.open(run), more_rounds(settings)
-    config = opened.config()
     if opened.status == "done" and rounds is None:
         say(f"{run}: the run is done; nothing is left to do (--set rounds=N gives more)")
+        show_run(resume(run), console)
+        return
+    config = opened.config()
     with Live(rounds or config.rounds, label(config)) as live:
         result = resume(run, rounds=rounds, callbacks=[live])
     show_run(result, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -36,7 +37,7 @@ def load(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a scenario name or a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of its text, of a giant number
         raise UserError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -63,7 +64,9 @@ def _parse(setting: str) -> tuple[list[str], Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {setting}: write it as key.path=value")
     value: Any = text
-    with suppress(tomllib.TOMLDecodeError):
+    if "\n" in setting:
+        raise UserError(f"--set {setting}: write it in one line")
+    with suppress(ValueError, RecursionError):
         value = tomllib.loads(f"value = {text}")["value"]
     return key.strip().split("."), value
 
@@ -114,14 +117,23 @@ def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in values.items()}
 
 
-_TYPES = ("str", "list[str]")
+def _rank(detail: Any) -> int:
+    """Return how little an error says of a value: of several, the one of the least counts."""
+    if detail["type"] == "extra_forbidden":  # more than that the right key is missing
+        return 0
+    # Of a value that may be a word or a list, a list is measured by what a list may hold.
+    return 2 if detail["type"] == "literal_error" and isinstance(detail["input"], list) else 1
+
+
+def _is_type(part: object) -> bool:
+    """Whether part of a place is a type: pydantic names those that a value may be of, too."""
+    return isinstance(part, str) and (part in ("str", "float") or part.endswith("]"))
 
 
 def _explain(error: ValidationError) -> str:
-    # A misspelt key says more than that the right one is missing.
-    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
-    # Where a value may be of several types, pydantic names the type, too.
-    place = [str(part) for part in first["loc"] if part not in _TYPES]
+    details = error.errors()
+    first = min(details, key=_rank)
+    place = [str(part) for part in first["loc"] if not _is_type(part)]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
         allowed = _fields(place[:-1])
@@ -138,6 +150,9 @@ def _explain(error: ValidationError) -> str:
         text = f"allowed are {', '.join(allowed)}" + (
             f"; did you mean {near[0]!r}?" if near else ""
         )
+        if any(each["type"] == "list_type" for each in details):
+            text += ", or a list"
+    text = re.sub(r"a valid dictionary( or instance of \w+)?", "a table", text)
     return f"{key}: {text}{given}" if key else text
 
 

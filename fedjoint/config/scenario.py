@@ -8,7 +8,7 @@ from typing import Any
 
 from fedjoint.config.load import check, load, override, put
 from fedjoint.config.schema import Config
-from fedjoint.errors import UserError, choose
+from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.registry import find, registered
 
 
@@ -58,8 +58,8 @@ def _made(name: str, make: Any) -> Mapping[str, Any]:
         tree = make()
     except UserError:
         raise
-    except Exception as error:  # whatever the user names may raise anything
-        raise UserError(f"scenario {name!r}: {type(error).__name__}: {error}") from error
+    except ANYTHING as error:  # whatever the user names may raise anything
+        raise UserError(f"scenario {name!r}: {said(error)}") from error
     if not isinstance(tree, Mapping):
         raise UserError(
             f"scenario {name!r} returns {type(tree).__name__}: return a dict of settings"

@@ -211,7 +211,7 @@ class EngineConfig(Plugin):
     workers: int = Field(0, ge=0, description="workers; 0: one per GPU share, else per CPU core")
     min_nodes: int = Field(1, ge=1, description="nodes without which no round starts (deployed)")
     blocks: int = Field(0, ge=0, description="blocks of clients; 0: 4 to 64, by their number")
-    threads: int = Field(1, ge=1, description="CPU threads per worker")
+    threads: int = Field(1, ge=1, le=1024, description="CPU threads per worker")
     cpus_per_worker: float = Field(
         1.0, ge=0, le=1e6, description="CPUs that Ray sets aside for each"
     )

@@ -13,7 +13,7 @@ _WHOLE, _FURTHEST = 2**63 - 1, 1e30
 class Section(BaseModel):
     """A table of the configuration: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -22,6 +22,13 @@ class Section(BaseModel):
         field = cls.model_fields[str(info.field_name)]
         if isinstance(value, bool) and field.annotation is not bool:
             raise ValueError("true and false are for switches, which this is not")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_control(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError("it has a character that is not printable")
         return value
 
     @field_validator("*")

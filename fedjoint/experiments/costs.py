@@ -104,4 +104,6 @@ def _value(value: Any) -> str:
 
 
 def _number(value: float, spec: str) -> str:
-    return "" if math.isnan(value) else f"{value:{spec}}"
+    if math.isnan(value):
+        return ""
+    return f"{value:{spec}}" if abs(value) < 1000 else f"{value:.1e}"

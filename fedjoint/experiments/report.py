@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from fedjoint._util.wording import figure
 from fedjoint.data.base import CENTRAL, SPLITS
 from fedjoint.experiments.tables import table
 from fedjoint.runs.record import Metrics
@@ -28,7 +29,7 @@ def metrics_table(title: str, result: RunResult) -> Table:
         if spreads:
             own = spreads[-1].get(task, {})
             values += [own.get(what) for what in ("std", "worst", "worst_tenth")]
-        rows.append([task, *("-" if v is None else f"{v:.4f}" for v in values)])
+        rows.append([task, *("-" if v is None else figure(v, 4) for v in values)])
     return table(title, headers, rows)
 
 

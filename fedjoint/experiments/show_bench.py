@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fedjoint._util.wording import figure
 from fedjoint.experiments.arms import mean
 from fedjoint.experiments.bench import Bench
 from fedjoint.experiments.costs import budgets, spreads, tried
@@ -90,7 +91,7 @@ def _tasks(bench: Bench, rows: Sequence[dict[str, Any]], console: Console) -> No
     for made in side_by_side(title, "strategy", names, cells):
         console.print(made)
     if bench.trivial:
-        scores = [f"{task} {mean(values):.2f}" for task, values in bench.trivial.items()]
+        scores = [f"{task} {figure(mean(values), 2)}" for task, values in bench.trivial.items()]
         console.print(f"each client's most frequent class, or its mean: {', '.join(scores)}")
     if bench.idle:
         console.print(f"nobody is better on {', '.join(bench.idle)}: it is in no Delta-m")

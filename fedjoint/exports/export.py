@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from fedjoint.data.source import Source
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.exported import Exported
-from fedjoint.exports.model import Card, Origin, Target, TaskModel
+from fedjoint.exports.model import Card, Origin, Target, TaskKind, TaskModel
 from fedjoint.exports.personal import PersonalModels
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
@@ -96,7 +96,7 @@ def export(
         head=_head(kind.head),
         target=Target(
             name=task,
-            kind=kind.kind,
+            kind=cast(TaskKind, kind.kind),
             outputs=kind.outputs,
             classes=source.class_names(kind) if kind.kind == "multiclass" else None,
         ),

@@ -26,6 +26,8 @@ from fedjoint.runs.tensors import DamagedError, unpack
 FILES = {"safetensors": "model.safetensors", "export": "model.pt2", "onnx": "model.onnx"}
 CARD = "model.json"
 
+TaskKind = Literal["multiclass", "multilabel", "regression"]
+
 
 class TaskModel(nn.Module):
     """Maps a source's own numbers ``[n, ...]`` (or ids) to a task's outputs ``[n, outputs]``.
@@ -78,7 +80,7 @@ class Target(Section):
     """
 
     name: str
-    kind: Literal["multiclass", "multilabel", "regression"]
+    kind: TaskKind
     outputs: int
     classes: list[str] | None = None
 

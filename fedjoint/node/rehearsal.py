@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +16,10 @@ from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.tasks import Task
+from fedjoint.protocol.compression import try_compression
 from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.cohort import Cohort, gather
+from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.trainer import Trainer
 
@@ -41,7 +43,16 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> None:
     """
     trainer.traits  # noqa: B018 - what is wrong with the model itself is said first
     trainer.central  # noqa: B018 - then what is wrong with what all clients are measured on
+    if trainer.config.strategy.compression.name != "none":
+        try_compression(trainer.config.strategy.compression, trainer.layout.parameters.size)
     before = {name: digest({name: t}) for name, t in trainer.model.frozen().items()}
+    _try_some(trainer, method)
+    for name, tensor in trainer.model.frozen().items():
+        if digest({name: tensor}) != before[name]:
+            raise changes_what_is_held(name)
+
+
+def _try_some(trainer: Trainer, method: LocalMethod) -> None:
     passed, bad_data = False, None
     for places in _candidates(trainer):
         errors: list[UserError] = []
@@ -59,9 +70,6 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> None:
                 if not isinstance(own, _DataError):
                     raise own
             bad_data = bad_data or next(iter(errors), None)
-    for name, tensor in trainer.model.frozen().items():
-        if digest({name: tensor}) != before[name]:
-            raise changes_what_is_held(name)
     if bad_data and not passed:
         raise bad_data
 
@@ -94,8 +102,27 @@ def _step(trainer: Trainer, method: LocalMethod, cohort: Cohort, received: Tenso
     private = {name: tensor[None].clone() for name, tensor in fresh.items()}
     job = trainer.job(cohort, 1, received, _Absent(), received[None].clone(), private)
     job.budget = {**job.budget, "epochs": None, "steps": 1}
-    _named("a step of training", lambda: method.train(job))
+    sent = _named("a step of training", lambda: method.train(job))
+    _check_trained(type(method).__name__, job, received, sent)
     _named("its evaluation", lambda: trainer.evaluate(cohort, *method.personal(job)))
+
+
+def _check_trained(method: str, job: Job, received: Tensor, sent: Any) -> None:
+    shape, shared = (1, len(received)), job.shared
+    if not isinstance(shared, Tensor) or shared.shape != shape or shared.dtype != received.dtype:
+        has = _form(shared)
+        raise UserError(
+            f"{method}.train leaves job.shared as {has}: change it in place, float32 {shape}"
+        )
+    if not isinstance(sent, Mapping):
+        raise UserError(f"{method}.train returns {_form(sent)}: return a dict of tensors, or {{}}")
+    for where, tensors in (("returns", sent), ("leaves job.private with", job.private)):
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor) or tensor.shape[:1] != (1,):
+                raise UserError(
+                    f"{method}.train {where} {name!r}: {_form(tensor)}: give a tensor "
+                    "[clients, ...], here of one client"
+                )
 
 
 class _BroadcastError(Exception):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.schema import CompressionConfig
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.options import make_plugin
 
 Payload = dict[str, Tensor]
@@ -104,21 +104,48 @@ def decode(
     Raises:
         UserError: a part is missing, of another shape or type, or not finite.
     """
-    compression = make_compression(config)
+    try:
+        return _expand(make_compression(config), payload, rows, size)
+    except UserError as error:
+        raise UserError(
+            f"compressed update: {error}; run one version of fedjoint on every machine"
+        ) from None
+
+
+def _expand(
+    compression: Compression, payload: Mapping[str, Tensor], rows: int, size: int
+) -> Tensor:
     for name, (shape, dtype) in compression.expected(rows, size).items():
         has = tuple(payload[name].shape) if name in payload else "no array"
         if has != shape:
-            raise _damaged(f"{name} is {has}, expected {shape}")
+            raise UserError(f"{name} is {has}, expected {shape}")
         if payload[name].dtype != dtype:
-            raise _damaged(f"{name} is of {payload[name].dtype}, expected {dtype}")
-    try:
-        updates = compression.expand(payload, size)
-    except UserError as error:
-        raise _damaged(str(error)) from None
+            raise UserError(f"{name} is of {payload[name].dtype}, expected {dtype}")
+    updates = compression.expand(payload, size)
     if not updates.isfinite().all():
-        raise _damaged("a number is not finite")
+        raise UserError("a number is not finite")
     return updates
 
 
-def _damaged(what: str) -> UserError:
-    return UserError(f"compressed update: {what}; run one version of fedjoint on every machine")
+def try_compression(config: CompressionConfig, size: int) -> None:
+    """Make sure that a compression expands what it compresses, on an update of ``size`` numbers.
+
+    Raises:
+        UserError: it does not; the line says what it returns instead.
+    """
+    what, compression = f"compression {config.name}", make_compression(config)
+    update = torch.linspace(-1, 1, size)[None]
+    try:
+        payload = compression.compress(update.clone())
+        tensors = isinstance(payload, dict) and all(isinstance(t, Tensor) for t in payload.values())
+        if not tensors:
+            raise UserError(f"compress returns {type(payload).__name__}, not a dict of tensors")
+        sent = _expand(compression, payload, 1, size)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
+    except ANYTHING as error:  # a plug-in may raise anything
+        raise UserError(f"{what} fails: {said(error)}") from error
+    if sent.shape != update.shape:
+        raise UserError(
+            f"{what}: expand returns {tuple(sent.shape)}, and the updates are {tuple(update.shape)}"
+        )

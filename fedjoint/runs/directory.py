@@ -170,6 +170,15 @@ class RunDir:
                 "the argument problem"
             )
 
+    def note_clients(self, clients: int) -> None:
+        """Keep how many clients the run has; those of a deployed run come and go."""
+        self._note(clients=clients)
+
+    @property
+    def clients(self) -> int | None:
+        """How many clients the run has; None: as many as its nodes have."""
+        return self.info.get("clients")
+
     def mark(self, status: Status, **details: Any) -> None:
         """Note how the run is doing, and ``details`` of it."""
         self._note(status=status, **details)
@@ -423,8 +432,8 @@ def new_folder(parent: Path, name: str) -> Path:
     Raises:
         UserError: the folder cannot be made.
     """
-    if not name or Path(name).name != name:
-        raise UserError(f"name = {name!r} cannot name a folder; use letters, digits and dashes")
+    if not name or not name.isprintable() or Path(name).name != name or len(name) > 200:
+        raise UserError(f"name = {name!r} cannot name a folder; use letters, digits, dashes")
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     number, path = 1, parent / stem
     while True:

@@ -211,7 +211,7 @@ def checked_report(strategy: JointStrategy) -> dict[str, float]:
     for key, value in report.items():
         try:
             numbers[str(key)] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             what = type(value).__name__
             raise UserError(f"{name}: report[{key!r}] is {what}, not a number") from None
     return numbers

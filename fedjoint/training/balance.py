@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.schema import BalanceConfig
+from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.model.tasks import Task
 from fedjoint.options import make_plugin
 
@@ -100,4 +101,30 @@ def make_balance(config: BalanceConfig, tasks: Sequence[Task], known: Sequence[s
     """
     rule = make_plugin("balances", config.name, config.options, Balance, tasks)
     rule.check_tasks(known)
+    _try(rule, f"balance {config.name}", everything=len(tasks) == len(known))
     return rule
+
+
+def _try(rule: Balance, what: str, *, everything: bool) -> None:
+    """Make sure that a rule's weights of a client's first step can weigh its losses.
+
+    Args:
+        rule: the rule.
+        what: it is, for errors.
+        everything: whether its client has all tasks.
+
+    Raises:
+        UserError: they cannot.
+    """
+    try:
+        weights = rule.weights(rule.private())
+    except ANYTHING as error:  # a plug-in may raise anything
+        raise UserError(f"{what}: weights fails: {said(error)}") from error
+    count = len(rule.tasks)
+    if not isinstance(weights, Tensor) or weights.shape != (count,):
+        has = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise UserError(f"{what}: weights returns {has}: return a tensor of shape ({count},)")
+    if not weights.isfinite().all() or (weights < 0).any():
+        raise UserError(f"{what}: weights returns {weights.tolist()}: give finite numbers from 0")
+    if everything and not weights.any():
+        raise UserError(f"{what}: all weights are 0, and nothing would be trained; raise one")

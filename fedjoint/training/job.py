@@ -168,11 +168,15 @@ class Job:
         take_turns(None)
 
     def _budget(self, steps: int | None, epochs: int | None) -> Mapping[str, Any]:
-        if steps and epochs:
+        given = {"steps": steps, "epochs": epochs}
+        if None not in given.values():
             raise UserError("train for so many steps or so many epochs, not both")
         budget = dict(self.budget)
-        if steps or epochs:
-            budget |= {"steps": steps or None, "epochs": epochs or None}
+        for name, number in given.items():
+            if number is not None and number < 1:
+                raise UserError(f"train for one or more {name}, not {number}")
+            if number is not None:
+                budget |= {"steps": None, "epochs": None, name: number}
         sizes, batch = self.cohort.train.sizes, budget["batch_size"]
         short = sizes[(sizes > 0) & (sizes < batch)]
         if budget["drop_last"] and budget["steps"] is None and len(short):

@@ -28,10 +28,11 @@ FITS = {"task_names": ("a",), "sizes": np.array([3, 2]), "tasks": np.ones((2, 1)
         ({"sizes": np.array([3, -2])}, "negative number of examples"),
         ({"sizes": np.array([0, 0])}, "no client has a training example"),
         ({"task_names": ("b",)}, "the data's are ('b',)"),
+        ({"names": 1}, "the data are a SimpleNamespace without 'sizes'"),
     ],
 )
 def test_data_that_do_not_fit_together(other, words):
-    data = SimpleNamespace(**(FITS | other))
+    data = SimpleNamespace(**(FITS | other if "names" not in other else {"task_names": ("a",)}))
     with pytest.raises(UserError, match=re.escape(words)):
         Problem([Task("a", "regression", 1)], lambda: nn.Linear(2, 2), data, torch.zeros(1, 2))
 

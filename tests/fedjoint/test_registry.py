@@ -63,7 +63,9 @@ def test_packages_add_names_and_do_not_replace_built_ins(monkeypatch):
     assert {"mine", "fedavg", "krum"} <= set(registered("strategies"))
     assert find("strategies", "mine").__name__ == "Counter"
     assert find("strategies", "fedavg") is FedAvg
-    with pytest.raises(UserError, match=r"strategy 'broken' \(nowhere.at:all\): No module"):
+    with pytest.raises(
+        UserError, match=r"strategy 'broken' \(nowhere.at:all\): ModuleNotFoundError: No module"
+    ):
         find("strategies", "broken")
 
 

@@ -1,6 +1,7 @@
 """What a run leaves; one that is stopped or killed goes on as if nothing had happened."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -8,9 +9,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from support.folders import contents
 from support.small import config
 from support.tensors import same
 
+from fedjoint import Client, Examples, Problem, Task
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
@@ -35,6 +39,57 @@ def test_a_problem_from_python_is_not_replaced_on_resume(tmp_path):
     with pytest.raises(UserError, match="passed from Python"):
         resume(path)
     assert resume(path, build_problem(made)).records[-1].round == 4
+
+
+def rings(clients=4, classes=3, width=8, task="ring"):
+    """Return a problem of a few clients, each with one task."""
+
+    class Data:
+        task_names = (task,)
+        sizes, tasks = np.full(clients, 20), np.ones((clients, 1), bool)
+
+        def client(self, index):
+            x = torch.randn(30, 2, generator=torch.Generator().manual_seed(index))
+            examples = Examples(x, {task: x.norm(dim=1).long().clamp(max=2)})
+            return Client(*map(examples.take, torch.arange(30).split([20, 5, 5])))
+
+    tasks = [Task(task, "multiclass", classes)]
+    return Problem(tasks, lambda: torch.nn.Linear(2, width), Data(), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"width": 9}, "its backbone is not that of the model here"),
+        ({"classes": 4}, "'heads.ring.bias' of client 0 is (3,), and (4,) in the model"),
+        ({"clients": 6}, "the run has 4 clients, and the data here 6"),
+        ({"clients": 3}, "the data of client 3 are not those"),
+        ({"task": "circle"}, "the data of client 0 are not those"),
+    ],
+)
+def test_a_run_goes_on_with_its_own_problem_alone(tmp_path, other, words):
+    path = simulate(config(tmp_path, rounds=2), rings()).path
+    before = contents(path)
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        resume(path, rings(**other), rounds=3)
+    assert "\n" not in str(error.value) and contents(path) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda c: simulate(c, {"tasks": []}), "the problem is a dict: give a fedjoint.Problem"),
+        (lambda c: simulate(c, callbacks=print), "callbacks are a builtin_function_or_method"),
+        (lambda c: simulate(c, callbacks=None), "callbacks are a NoneType: give a list"),
+        (lambda c: simulate(c.model_copy(update={"name": "a\0"})), "cannot name a folder"),
+        (lambda c: resume(None), "the run is a NoneType: give the path of its directory"),
+        (lambda c: resume("run", rounds="5"), "rounds = '5': give a whole number"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(tmp_path, call, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        call(config(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto"])

@@ -28,6 +28,16 @@ def test_settings_reach_into_what_was_a_name_alone():
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
+        (
+            {"data": {"target_scale": {"a": "auto"}}},
+            "data.target_scale.a: allowed are own, none, or a list",
+        ),
+        (
+            {"data": {"target_scale": {"a": [0, float("nan")]}}},
+            "data.target_scale.a.1: Input should be a finite number",
+        ),
+        ({"strategy": 5}, "strategy: Input should be a table"),
+        ({"engine": {"threads": 100_000}}, "engine.threads: Input should be less than"),
         ({"balance": {"nam": "dwa"}}, "unknown key 'balance.nam': allowed here are name, options"),
         ({"metrics": {"ink": {"nam": "r2"}}}, "unknown key 'metrics.ink.nam'.*mean 'name'"),
         ({"callbacks": [{"name": "a:b", "option": {}}]}, "unknown key 'callbacks.0.option'"),

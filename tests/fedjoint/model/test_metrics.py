@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import special
 from sklearn import metrics as sk
 
 from fedjoint.model.metric import make_metric
@@ -27,10 +28,43 @@ def labels(kind, g):
     return y
 
 
+def softmax(out):
+    return special.softmax(np.asarray(out, float), 1)
+
+
+def calibration(y, p):
+    """Return the expected calibration error as its paper writes it, bin by bin."""
+    confidence, right = p.max(1), p.argmax(1) == y
+    error = 0.0
+    for low in range(15):
+        inside = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        if inside.any():
+            gap = abs(right[inside].mean() - confidence[inside].mean())
+            error += inside.mean() * gap
+    return error
+
+
 ORACLES = {
     "accuracy": ("multiclass", 4, lambda y, out: sk.accuracy_score(y, out.argmax(1))),
     "micro_f1": ("multilabel", 3, lambda y, out: sk.f1_score(y, out > 0, average="micro")),
     "r2": ("regression", 3, lambda y, out: sk.r2_score(y, out, multioutput="variance_weighted")),
+    "macro_f1": (
+        "multiclass",
+        4,
+        lambda y, out: sk.f1_score(y, out.argmax(1), average="macro", zero_division=0),
+    ),
+    "balanced_accuracy": (
+        "multiclass",
+        4,
+        lambda y, out: sk.balanced_accuracy_score(y, out.argmax(1)),
+    ),
+    "mae": ("regression", 3, sk.mean_absolute_error),
+    "cross_entropy": (
+        "multiclass",
+        4,
+        lambda y, out: sk.log_loss(y, softmax(out), labels=range(4)),
+    ),
+    "calibration_error": ("multiclass", 4, lambda y, out: calibration(y, softmax(out))),
     "rmse": ("regression", 3, lambda y, out: np.sqrt(sk.mean_squared_error(y, out))),
 }
 
@@ -83,3 +117,11 @@ def test_the_loss_is_pytorchs_of_the_known_examples(kind, width, oracle):
     undefined = out.detach().clone()
     undefined[KNOWN:] = torch.nan
     assert KINDS[kind][0](undefined, y)[0].sum().isfinite()
+
+
+def test_macro_f1_of_labels_is_scikit_learns():
+    g = torch.Generator().manual_seed(3)
+    y, out = labels("multilabel", g), torch.randn(N, 3, generator=g)
+    expected = sk.f1_score(y[:KNOWN].numpy(), (out[:KNOWN] > 0).numpy(), average="macro")
+    metric = make_metric("macro_f1", {})
+    assert metric.value(metric.statistics(out, y).sum(0)) == pytest.approx(expected)

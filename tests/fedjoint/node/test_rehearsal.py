@@ -129,3 +129,71 @@ def test_a_loss_of_pytorch_s_is_used_example_by_example(tmp_path, loss):
     plain, own = (simulate(tmp_path, loss=each).backbone for each in (None, loss))
     for name, tensor in plain.items():
         torch.testing.assert_close(own[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+#: what a local method does wrong in ``train`` -> the line
+METHODS = {
+    "return None": "Own.train returns NoneType: return a dict of tensors, or {}",
+    "return [1]": "Own.train returns list: return a dict of tensors, or {}",
+    "return {'x': 1.0}": "Own.train returns 'x': float: give a tensor [clients, ...]",
+    "return {'x': torch.zeros(3)}": "Own.train returns 'x': (3,): give a tensor [clients, ...]",
+    "job.shared = None; return {}": "leaves job.shared as NoneType: change it in place",
+    "job.shared = job.shared[:, 1:]; return {}": "leaves job.shared as (1, 143)",
+    "job.shared = job.shared.double(); return {}": "job.shared as (1, 144): change it in place",
+    "job.private['c'] = 1; return {}": "leaves job.private with 'c': int: give a tensor",
+    "job.descend(steps=0); return {}": "train for one or more steps, not 0",
+    "job.descend(epochs=-1); return {}": "train for one or more epochs, not -1",
+    "job.descend(steps=1, epochs=1); return {}": "so many steps or so many epochs, not both",
+    "1 / 0": "a step of training fails: ZeroDivisionError",
+}
+
+#: what a compression does wrong, in place of a method that is right -> the line
+COMPRESSIONS = {
+    "compress = lambda self, wanted: None": "compress returns NoneType, not a dict of tensors",
+    "compress = lambda self, wanted: {'x': 1.0}": "compress returns dict, not a dict of tensors",
+    "compress = lambda self, wanted: {'x': wanted / 0}": "a number is not finite",
+    "compress = lambda self, wanted: {'x': wanted.half()}": "x is of torch.float16, expected",
+    "compress = lambda self, wanted: {'y': wanted}": "x is no array, expected (1, 144)",
+    "expand = lambda self, payload, size: payload['x'][:, :2]": "expand returns (1, 2), and the",
+    "expand = lambda self, payload, size: 1 / 0": "fails: ZeroDivisionError: division by zero",
+}
+
+OWN_COMPRESSION = """
+class Own(fedjoint.Compression):
+    compress = lambda self, wanted: {"x": wanted}
+    expected = lambda self, rows, size: {"x": ((rows, size), torch.float32)}
+    expand = lambda self, payload, size: payload["x"]
+    %s
+"""
+
+
+def with_plugin(tmp_path, text, settings):
+    (tmp_path / "own.py").write_text("import fedjoint\nimport torch\n" + text)
+    problem = Problem(
+        [Task("a", "multiclass", 2)], lambda: nn.Linear(8, 16), Toy(), torch.zeros(1, 8)
+    )
+    output = {"output": {"dir": str(tmp_path / "runs")}, "engine": "inline", "rounds": 1}
+    return fedjoint.simulate(output | settings(f"{tmp_path}/own.py:Own"), problem)
+
+
+@pytest.mark.parametrize("wrong", METHODS)
+def test_what_a_local_method_does_wrong(wrong, tmp_path):
+    text = f"class Own(fedjoint.LocalMethod):\n    def train(self, job):\n        {wrong}\n"
+    with pytest.raises(UserError, match=re.escape(METHODS[wrong])) as error:
+        with_plugin(tmp_path, text, lambda name: {"local": {"method": name}})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", COMPRESSIONS)
+def test_what_a_compression_does_wrong(wrong, tmp_path):
+    with pytest.raises(UserError, match=re.escape(COMPRESSIONS[wrong])) as error:
+        with_plugin(
+            tmp_path, OWN_COMPRESSION % wrong, lambda name: {"strategy": {"compression": name}}
+        )
+    assert "\n" not in str(error.value)
+
+
+def test_a_compression_that_is_right_passes(tmp_path):
+    text = OWN_COMPRESSION % "omits = ''"
+    result = with_plugin(tmp_path, text, lambda name: {"strategy": {"compression": name}})
+    assert result.records[-1].clients.trained == 4

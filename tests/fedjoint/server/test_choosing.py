@@ -200,6 +200,7 @@ WRONG = [
     ("budget", lambda clients: fedjoint.Budget(rates=[1, 1, 1, -1.0]), "rates has -1"),
     ("budget", lambda clients: fedjoint.Budget(rates="fast"), "give 4 numbers in a row"),
     ("report", {"a": "much"}, "report['a'] is str, not a number"),
+    ("report", {"a": 10**400}, "report['a'] is int, not a number"),
     ("report", [1], "report is list, not a dict"),
 ]
 

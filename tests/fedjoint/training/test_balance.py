@@ -6,10 +6,21 @@ import torch
 from fedjoint import Task
 from fedjoint.config.schema import BalanceConfig
 from fedjoint.errors import UserError
-from fedjoint.training.balance import make_balance
+from fedjoint.training.balance import Balance, make_balance
 
 TASKS = [Task(name, "regression", 1) for name in ("a", "b", "c")]
 NAMES = [task.name for task in TASKS]
+
+
+class Own(Balance):
+    """Returns what it is told to, and fails where that is nothing."""
+
+    def __init__(self, tasks, given: list[float] | float | None = None):
+        super().__init__(tasks)
+        self.given = given
+
+    def weights(self, state):
+        return torch.tensor(self.given) if isinstance(self.given, list) else self.given / 1
 
 
 def rule(name, **constants):
@@ -74,6 +85,11 @@ def test_dwa_is_the_softmax_of_the_last_two_rounds_ratios():
         ),
         ("gradnorm", {"tasks": []}, "unknown option of balance gradnorm 'tasks'"),
         ("collections:Counter", {}, "Counter is no fedjoint.Balance"),
+        (f"{__name__}:Own", {"given": [1.0]}, r"weights returns \(1,\): return .* shape \(3,\)"),
+        (f"{__name__}:Own", {"given": 1.0}, "weights returns float: return a tensor"),
+        (f"{__name__}:Own", {"given": [1.0, -1.0, 1.0]}, "give finite numbers from 0"),
+        (f"{__name__}:Own", {"given": [0.0] * 3}, "all weights are 0, and nothing would be"),
+        (f"{__name__}:Own", {}, "weights fails: TypeError"),
     ],
 )
 def test_a_balance_that_cannot_be_had_is_one_line(name, options, said):

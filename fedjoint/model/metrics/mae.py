@@ -1,0 +1,17 @@
+"""MAE: the mean absolute error over targets; lower is better."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.model.metric import pooled, ratio
+
+
+def _statistics(output: Tensor, y: Tensor) -> Tensor:
+    known = ~y.isnan().any(-1)
+    error = torch.where(known, (output.double() - y.nan_to_num().double()).abs().mean(-1), 0)
+    return torch.stack([known.double(), error], -1)
+
+
+mae = pooled("MAE", _statistics, lambda s: ratio(s[:, 1], s[:, 0]), higher_is_better=False)
