@@ -101,7 +101,7 @@ EVERY_WAY = [
     {"strategy": "fedbabu"},
     {"strategy": "ifca"},
     {"strategy": "pcgrad"},
-    {"balance": "gradnorm"},
+    {"balance": "uncertainty"},
     {"local": {"method": "independent"}},
     {"local": {"optimiser": {"name": "adamw", "lr": 0.01}}},
     {"local": {"precision": "bfloat16"}},
