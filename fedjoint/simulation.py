@@ -169,8 +169,28 @@ def _anchored(config: Config) -> Config:
     local, problem = config.local, config.problem
     if local.method:
         local = local.model_copy(update={"method": anchored(local.method)})
-    update = {"local": local, "problem": problem and anchored(problem)}
+    source, paths = config.data.source, ("path", "test_path")
+    options = {n: _whole(v) if n in paths else v for n, v in source.options.items()}
+    source = source.model_copy(update={"name": anchored(source.name), "options": options})
+    update = {
+        "data": config.data.model_copy(update={"source": source}),
+        "local": local,
+        "problem": problem and anchored(problem),
+    }
     return _with_anchors(config).model_copy(update=update)
+
+
+def _whole(paths: Any) -> Any:
+    """Return the paths in a text, a list or a table that exist here by their whole names."""
+    if isinstance(paths, list):
+        return [_whole(path) for path in paths]
+    if isinstance(paths, dict):
+        return {name: _whole(path) for name, path in paths.items()}
+    try:
+        there = isinstance(paths, str) and Path(paths).exists()
+    except (OSError, ValueError):  # too long a name, a NUL: the source says so
+        there = False
+    return str(Path(paths).absolute()) if there else paths
 
 
 def _with_anchors(value: Any) -> Any:

@@ -13,7 +13,7 @@ from fedjoint.server.updates import Updates
 
 from ._cosines import ROUNDING
 
-Level = Literal["task", "client"]
+Level = Literal["task", "task_mean", "client"]
 Length = Literal["own", "mean"]
 
 
@@ -34,8 +34,10 @@ class ConflictAware(JointStrategy):
     Args:
         level: ``task`` weighs the mean updates of tasks (``Updates.by_task``), which are what
             conflicts in multi-task learning; clients then need not be told apart, and with one
-            task nothing is left to weigh. Tasks of the very same clients share their updates, and
-            count as one: see docs/conflict.md. ``client`` weighs the updates of clients.
+            task nothing is left to weigh. A client with T tasks tells their updates apart by
+            their gradients, and sends T times as much: see docs/conflict.md. ``task_mean`` does
+            without: such a client is in the rows of its tasks with its one update, and tasks of
+            the very same clients count as one. ``client`` weighs the updates of clients.
         server_lr: factor on the step, above zero.
         length: ``own``: as the rule leaves it; ``mean``: ``|sum_i weights_i * update_i|``.
     """
@@ -50,10 +52,10 @@ class ConflictAware(JointStrategy):
         self.level = level
         self.server_lr = server_lr
         self.length = length
-        self.per_client = level == "client"
+        self.per_client, self.tasks_apart = level == "client", level == "task"
 
     def merge(self, updates: Updates) -> Tensor:
-        rows = updates.by_task() if self.level == "task" else updates
+        rows = updates if self.level == "client" else updates.by_task()
         gram, weights = rows.gram.cpu(), rows.weights.cpu().double()
         moved = gram.diagonal() > 0
         result = torch.zeros_like(weights)

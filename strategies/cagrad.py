@@ -23,7 +23,8 @@ class CAGrad(ConflictAware):
     step is the nearest to the mean that points against none of them.
 
     Args:
-        level: ``task`` or ``client``.
+        level: ``task``, ``task_mean`` or ``client``, see
+            :class:`fedjoint.strategies._conflict.ConflictAware`.
         server_lr: factor on the step.
         length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         radius: the paper's c, in [0, 1): 0 is the mean; it converges to a minimum of the mean

@@ -20,7 +20,7 @@ class FedHCA2(CAGrad):
     and the cross attention between decoders.
 
     Args:
-        level: ``client``, as in the paper, or ``task``.
+        level: ``client``, as in the paper, ``task`` or ``task_mean``.
         server_lr: factor on the step.
         length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         radius: the paper's c, in [0, 1).

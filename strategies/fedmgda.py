@@ -22,7 +22,7 @@ class FedMGDA(ConflictAware):
     size; here it is the weighted mean of ``|update_i|``.
 
     Args:
-        level: ``client``, as in the paper, or ``task``.
+        level: ``client``, as in the paper, ``task`` or ``task_mean``.
         server_lr: factor on the step.
         length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         epsilon: in (0, 1]: near 0 averages the directions, 1 lets the weights move freely.

@@ -24,7 +24,8 @@ class GradVac(PCGrad):
     float64, zero for pairs that never met.
 
     Args:
-        level: ``task`` or ``client``.
+        level: ``task``, ``task_mean`` or ``client``, see
+            :class:`fedjoint.strategies._conflict.ConflictAware`.
         server_lr: factor on the step.
         length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         seed: of the random orders, with the run's own, the round and the id.

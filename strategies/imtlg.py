@@ -22,7 +22,8 @@ class IMTLG(ConflictAware):
     coefficients sum to minus one here: its opposite, which helps every client alike.
 
     Args:
-        level: ``task`` or ``client``.
+        level: ``task``, ``task_mean`` or ``client``, see
+            :class:`fedjoint.strategies._conflict.ConflictAware`.
         server_lr: factor on the step.
         length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
 

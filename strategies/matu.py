@@ -35,6 +35,8 @@ class MaTU(FedAvg):
     Args:
         threshold: least similarity at which tasks share, in [0, 1].
         server_lr: factor on the merged update.
+        tasks_apart: whether a client with T tasks tells their updates apart, and sends T times as
+            much (see docs/conflict.md); else, tasks of the very same clients have one vector.
 
     Paper: Tsouvalas, Ozcelebi and Meratnia, "Many-Task Federated Fine-Tuning via Unified Task
     Vectors", 2025, https://arxiv.org/abs/2502.06376
@@ -42,9 +44,12 @@ class MaTU(FedAvg):
 
     omits = "the masks and factors that give every task a model of its own"
 
-    def __init__(self, threshold: UpToOne = 0.0, server_lr: Positive = 1.0) -> None:
+    def __init__(
+        self, threshold: UpToOne = 0.0, server_lr: Positive = 1.0, tasks_apart: bool = False
+    ) -> None:
         super().__init__(server_lr)
         self.threshold = threshold
+        self.tasks_apart = tasks_apart
 
     def merge(self, updates: Updates) -> Tensor:
         tasks = updates.by_task()

@@ -23,7 +23,8 @@ class MGDA(ConflictAware):
     in units of the shortest update, as the step is no longer than that.
 
     Args:
-        level: ``task`` or ``client``.
+        level: ``task``, ``task_mean`` or ``client``, see
+            :class:`fedjoint.strategies._conflict.ConflictAware`.
         server_lr: factor on the step.
         length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
 

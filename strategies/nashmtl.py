@@ -23,7 +23,8 @@ class NashMTL(ConflictAware):
     length of the step; here a is scaled to a sum of one, so that the step is a mean.
 
     Args:
-        level: ``task`` or ``client``.
+        level: ``task``, ``task_mean`` or ``client``, see
+            :class:`fedjoint.strategies._conflict.ConflictAware`.
         server_lr: factor on the step.
         length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
 

@@ -23,7 +23,8 @@ class PCGrad(ConflictAware):
     gradients; the weights make updates without conflicts merge as in FedAvg.
 
     Args:
-        level: ``task`` or ``client``.
+        level: ``task``, ``task_mean`` or ``client``, see
+            :class:`fedjoint.strategies._conflict.ConflictAware`.
         server_lr: factor on the step.
         length: ``own`` or ``mean``, see :class:`fedjoint.strategies._conflict.ConflictAware`.
         seed: of the random orders, with the run's own, the round and the id.

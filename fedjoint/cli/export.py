@@ -79,7 +79,9 @@ def predict_command(
     model: Annotated[Path, typer.Argument(help="A folder that fedjoint export wrote.")],
     file: Annotated[
         Path,
-        typer.Argument(help=".csv or .parquet with a header, .npy, .txt (a sentence a line), IDX."),
+        typer.Argument(
+            help=".csv, .tsv or .parquet with a header, .npy, .txt (a sentence a line), IDX."
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option(help="CSV file to write; default: the screen.")

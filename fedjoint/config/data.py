@@ -92,6 +92,6 @@ class DataConfig(Section):
             )
         if any(not mix or len(set(mix)) < len(mix) for mix in self.task_mix):
             raise ValueError("each entry of task_mix needs one or more different tasks")
-        if any(outputs < 1 for outputs in self.outputs.values()):
-            raise ValueError("outputs must be positive")
+        if any(not 1 <= outputs <= 1_000_000 for outputs in self.outputs.values()):
+            raise ValueError("outputs must be positive, and a million at most")
         return self

@@ -49,6 +49,10 @@ def _arrays(values: Sequence[Any], where: str) -> Tensor:
                 f"{where} of row {row} is no array of numbers of shape {first.shape}, as in row 0; "
                 "choose another data.source.options.input"
             )
+    if not first.size:
+        raise UserError(
+            f"{where} has lists without numbers; choose another data.source.options.input"
+        )
     x = torch.from_numpy(scaled(np.stack(arrays), where))
     if x.ndim in (3, 4):
         return channels_first(x)

@@ -29,6 +29,8 @@ class Dataset:
         split: ``[n]`` of ``TRAIN``, ``VALID`` and ``TEST``, where the data has splits of its own.
             An origin without validation or test examples has them split off its training
             examples. None: so has every origin.
+        legend: what the inputs and the classes of a task are called; part of the fingerprints
+            of the clients' data, as a model is of no use under other names.
     """
 
     tasks: tuple[Task, ...]
@@ -37,6 +39,7 @@ class Dataset:
     owner: np.ndarray | None = None
     strata: np.ndarray | None = None
     split: np.ndarray | None = None
+    legend: tuple[str, ...] = ()
 
     @property
     def task_names(self) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class PartitionedFederation:
     ) -> None:
         if not len(parts):
             raise UserError("the federation has no clients; set data.clients to 1 or more")
-        self.task_names = dataset.task_names
+        self.task_names, self.legend = dataset.task_names, dataset.legend
         known = dataset.known()
         self.tasks = holds & np.stack([known[part].any(0) for part in parts])
         counts = np.array([len(part) for part in parts], np.int64)
@@ -114,7 +114,7 @@ class DrawnFederation:
     ) -> None:
         if not len(holds):
             raise UserError("the federation has no clients; set data.clients to 1 or more")
-        self.task_names = dataset.task_names
+        self.task_names, self.legend = dataset.task_names, dataset.legend
         self.tasks = holds
         self._dataset = replace(dataset, owner=None, strata=None)
         self._shares = dict(shares or {})

@@ -16,6 +16,17 @@ _WRONG = {
     r"\r(?!\n)": "a carriage return that ends no line",
 }
 
+#: beginnings of the names of files that a folder of data holds beside them
+_NO_DATA = re.compile(r"\.|(readme|licen[cs]e)\b", re.IGNORECASE)
+
+#: first bytes -> what a file is that is no text
+_KINDS = {
+    b"\x1f\x8b": "packed by gzip: unpack it",
+    b"PK\x03\x04": "a ZIP archive, such as .xlsx: save it as text",
+    b"PAR1": "Parquet: end its name in .parquet",
+    b"SQLite format 3": "an SQLite database: save its table as CSV",
+}
+
 #: a path, or several
 Paths = str | list[str]
 
@@ -24,7 +35,7 @@ def find(path: str | Sequence[str], option: str = "path", suffix: str = "") -> l
     """Return the files that ``path`` names: files, or folders for the files in them, sorted.
 
     Args:
-        path: files and folders.
+        path: files and folders; a folder's README and LICENSE are no data.
         option: what they are given as, for errors.
         suffix: of the files that count in a folder, however deep they lie; by default all do that
             lie in it.
@@ -61,7 +72,7 @@ def find(path: str | Sequence[str], option: str = "path", suffix: str = "") -> l
 
 def _inside(folder: Path, suffix: str) -> list[Path]:
     files = folder.rglob(f"*{suffix}") if suffix else folder.iterdir()
-    return sorted(file for file in files if file.is_file() and file.name[0] != ".")
+    return sorted(file for file in files if file.is_file() and not _NO_DATA.match(file.name))
 
 
 def refuse_repeats(paths: Iterable[Path]) -> None:
@@ -107,6 +118,9 @@ def read_guessed(path: Path, encoding: str | None) -> tuple[str, bool]:
             mark amid the text, or a carriage return that ends no line.
     """
     data = read_bytes(path)
+    for start, what in _KINDS.items():
+        if data.startswith(start):
+            raise UserError(f"{path}: it is {what}")
     marked = encoding is None and data.startswith(_UTF_16)
     text, guessed = _decode(path, data, "utf-16" if marked else encoding)
     text = text.removeprefix(_MARK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from fedjoint.data.base import Client
 
 
-def fingerprint(client: Client) -> str:
+def fingerprint(client: Client, legend: Sequence[str] = ()) -> str:
     """Return 32 hexadecimal digits that stand for a client's data as it is.
 
     They change with any input or label, with the order of the examples, with the split that an
@@ -19,8 +20,11 @@ def fingerprint(client: Client) -> str:
 
     Args:
         client: what a federation returns.
+        legend: what its inputs and classes are called.
     """
     digest = hashlib.blake2b(digest_size=16)
+    if legend:
+        digest.update(repr(list(legend)).encode())
     for split in ("train", "valid", "test"):
         examples = getattr(client, split)
         _add(digest, f"{split}.x", examples.x)

@@ -20,6 +20,9 @@ Where = Callable[[int], str]  # position of an example -> file:line
 Targets = dict[str, Literal["multiclass", "multilabel", "regression"]]
 
 
+_MANY = 10  # labels, of which two have to be alike
+
+
 def read_labels(
     name: str,
     kind: str,
@@ -140,6 +143,11 @@ def _classes(
             f"{where(filled[0])}: {name!r} is {cells[filled[0]]!r} everywhere, which leaves "
             f"nothing to learn; leave it out, or declare data.outputs.{name}"
         )
+    if outputs is None and len(distinct) == len(filled) >= _MANY:
+        raise UserError(
+            f"{where(filled[0])}: every label of {name!r} is a class of its own, {len(distinct)} "
+            f"in all: an id or a text is no class; choose another, or declare data.outputs.{name}"
+        )
     if outputs is None:
         _refuse_gaps(name, y, where)
     elif classes > outputs:
@@ -191,8 +199,18 @@ def _vectors(
         if kind == "multilabel" and not set(parts) <= {0, 1}:
             raise UserError(f"{where(i)}: {cells[i]!r} of multilabel {name!r} is not all 0 and 1")
         y[i] = parts
+    if kind == "regression" and outputs is None and len(filled) > 1:
+        _refuse_constant(name, y[filled], lambda: f"{where(filled[0])}: {name!r}")
     single = [as_float32(f"target {name!r}", y[:, k], where) for k in range(width)]
     return Task(name, kind, width), torch.from_numpy(np.stack(single, 1))
+
+
+def _refuse_constant(name: str, y: np.ndarray, what: Callable[[], str]) -> None:
+    if (y == y[0]).all():
+        raise UserError(
+            f"{what()} is {' '.join(f'{v:g}' for v in y[0])} everywhere, which leaves nothing to "
+            f"learn; leave it out, or declare data.outputs.{name}"
+        )
 
 
 def as_float32(what: str, values: np.ndarray, where: Where) -> np.ndarray:

@@ -17,7 +17,7 @@ _ORNAMENT = re.compile(r"[\s.,'’_+\-−()%‰$€£¥₹]|e(?=[+-]?\d)", re.IG
 _DATE = re.compile(r"\d+([-/.]\d+){2}([T ]\d+(:\d+)*.*)?|\d+(:\d+)+(\.\d+)?|\d+[-/]\d+")
 
 #: the most that rounding may move a number, in deviations of its column
-_COARSE = 0.01
+COARSE = 0.01
 
 
 def number(cell: str) -> float | None:
@@ -57,6 +57,6 @@ def float32(values: np.ndarray) -> np.ndarray:
         raise OverflowError("beyond float32")
     there = ~np.isnan(values)
     spread = values[there].std() if there.any() else 0.0
-    if spread and np.abs(single[there] - values[there]).max() > _COARSE * spread:
+    if spread and np.abs(single[there] - values[there]).max() > COARSE * spread:
         raise ArithmeticError("too fine for float32")
     return single

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedjoint._util.wording import first_line
+from fedjoint.data.numbers import COARSE
 from fedjoint.errors import UserError
 
 #: of Pillow's kinds of image, those with one and with three channels of bytes
@@ -40,7 +41,24 @@ def scaled(array: np.ndarray, where: str) -> np.ndarray:
             f"{where}: item {int(finite.argmin())} has a number that is not finite in float32; "
             "leave it out"
         )
+    _refuse_coarse(array, x, where)
     return x
+
+
+def _refuse_coarse(array: np.ndarray, x: np.ndarray, where: str) -> None:
+    """Refuse numbers whose differences float32 cannot tell, such as epoch milliseconds."""
+    if np.can_cast(array.dtype, np.float32):
+        return
+    exact = array.reshape(len(array), -1).astype(np.float64)
+    with np.errstate(over="ignore"):
+        moved, spread = np.abs(exact - x.reshape(exact.shape)).max(0), exact.std(0)
+    coarse = moved > COARSE * spread
+    if (coarse & (spread > 0)).any():
+        number = exact[0, int(coarse.argmax())]
+        raise UserError(
+            f"{where}: float32 is too coarse for the differences of numbers such as {number:.17g}; "
+            "subtract a constant from them (a date: seconds since the first)"
+        )
 
 
 def channels_first(x: Tensor) -> Tensor:

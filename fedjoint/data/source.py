@@ -104,6 +104,11 @@ class Source:
         """
         return None
 
+    def legend(self, tasks: Sequence[Task]) -> tuple[str, ...]:
+        """Return what the classes of ``tasks`` are called, for :attr:`Dataset.legend`."""
+        kept = [task for task in tasks if task.kind == "multiclass"]
+        return tuple(f"{t.name}: {name}" for t in kept for name in self.class_names(t) or ())
+
     def scaling(
         self, data: DataConfig, seed: int, places: Sequence[int], ids: Sequence[int] | None
     ) -> Scaling | None:

@@ -250,8 +250,8 @@ def join(tables: Sequence[Table]) -> Table:
         odd = own ^ names[0]
         if odd:
             raise UserError(
-                f"{table.place(0)}: column {min(odd)!r} is not in every file; give files with "
-                "the same columns"
+                f"{table.place(0)}: column {min(odd)!r} is not in every file, as a comparison "
+                f"with {first.place(0)} shows; give files with the same columns"
             )
     ends = list(accumulate(table.rows for table in tables))
 

@@ -35,9 +35,13 @@ def check_unchanged(
             now = central_fingerprint(central) if central is not None else None
         else:
             place = client if places is None else places.get(client, len(data.sizes))
-            now = fingerprint(load_client(data, place)) if place < len(data.sizes) else None
+            now = _now(data, place) if place < len(data.sizes) else None
         if now != before:
             raise changed(client)
+
+
+def _now(data: Federation, place: int) -> str:
+    return fingerprint(load_client(data, place), getattr(data, "legend", ()))
 
 
 def central_fingerprint(central: Examples) -> str:

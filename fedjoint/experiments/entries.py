@@ -14,9 +14,12 @@ def split_entries(text: str) -> list[str]:
     """Return the entries of a comma-separated list; commas within brackets are part of one.
 
     Raises:
-        UserError: a bracket or a quotation mark is left open.
+        UserError: a bracket or a quotation mark is left open, or there is no entry.
     """
-    return _split(text, ",")
+    entries = _split(text, ",")
+    if not entries:
+        raise UserError("no strategy is named; give some, such as fedavg,pcgrad[level=task]")
+    return entries
 
 
 def entry_configs(config: Config, entries: Sequence[str]) -> dict[str, Config]:

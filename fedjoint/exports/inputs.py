@@ -18,7 +18,7 @@ from fedjoint.model.inputs import Inputs
 
 
 def read_inputs(path: Path, inputs: Inputs) -> Tensor:
-    """Read ``[n, ...]`` inputs from a table (.csv, .parquet), .npy, .txt or IDX file.
+    """Read ``[n, ...]`` inputs from a table (.csv, .tsv, .parquet), .npy, .txt or IDX file.
 
     A table has the model's columns, in any order; others are ignored. A .txt file has one
     sentence per line.
@@ -28,7 +28,7 @@ def read_inputs(path: Path, inputs: Inputs) -> Tensor:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a file of inputs")
-    if path.suffix in (".csv", ".parquet"):
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
         return _table(path, inputs)
     if path.suffix == ".npy":
         return _array(path, _load(path), inputs)
@@ -36,7 +36,7 @@ def read_inputs(path: Path, inputs: Inputs) -> Tensor:
         return _sentences(path, inputs)
     if "idx" in path.name or path.suffix == ".gz":
         return _array(path, read_idx(path), inputs)
-    raise UserError(f"{path}: unknown kind of file; give .csv, .parquet, .npy, .txt or IDX")
+    raise UserError(f"{path}: unknown kind of file; give .csv, .tsv, .parquet, .npy, .txt or IDX")
 
 
 def _table(path: Path, inputs: Inputs) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.model.layout import Layout
+from fedjoint.node.trained import Trained
 from fedjoint.protocol.requests import TrainRequest
 
 
@@ -25,22 +26,12 @@ class Sink:
     buffers: np.ndarray | None = None
     sample: np.ndarray | None = None
 
-    def add(
-        self,
-        block: int,
-        rows: np.ndarray,
-        good: np.ndarray,
-        update: Tensor,
-        payload: Mapping[str, Tensor],
-    ) -> None:
+    def add(self, block: int, trained: Trained) -> None:
         """Take the updates of a few clients of a block.
 
         Args:
             block: its place in the request.
-            rows: ``[c]`` the clients' places in the request.
-            good: ``[c]`` bool, whose updates are finite.
-            update: ``[c, P + B]``.
-            payload: what is to be sent instead of the P parameters, where updates are compressed.
+            trained: what the clients learnt.
         """
 
     def close(self) -> None:
@@ -48,6 +39,10 @@ class Sink:
 
     def payload(self) -> dict[str, Tensor]:
         """Return the compressed updates of the clients that trained."""
+        return {}
+
+    def deviations(self) -> dict[str, Tensor]:
+        """Return what travels of the deviations of the clients (or blocks) that trained."""
         return {}
 
 
@@ -58,17 +53,18 @@ class Rows(Sink):
         self._size = layout.parameters.size
         self._out = self.rows = np.zeros((clients, self._size), np.float32)
         self._moved = self.buffers = np.zeros((clients, layout.size - self._size), np.float32)
+        self._apart = _Gathered()
 
-    def add(
-        self,
-        block: int,
-        rows: np.ndarray,
-        good: np.ndarray,
-        update: Tensor,
-        payload: Mapping[str, Tensor],
-    ) -> None:
+    def add(self, block: int, trained: Trained) -> None:
+        rows, update, good = trained.rows, trained.update, trained.good
         self._out[rows] = update[:, : self._size].cpu().numpy()
         self._moved[rows] = update[:, self._size :].cpu().numpy()
+        if trained.deviations.shape[1]:
+            own = trained.deviations.cpu()[torch.from_numpy(good)]
+            self._apart.add(rows[good], {"deviations": own.flatten(0, 1)})
+
+    def deviations(self) -> dict[str, Tensor]:
+        return self._apart.ordered()
 
 
 class Sums(Sink):
@@ -83,26 +79,25 @@ class Sums(Sink):
         self._moved = self.buffers = np.zeros((blocks, layout.size - size), np.float32)
         self._few = self.sample = np.zeros((int(request.sampled.sum()), size), np.float32)
         self._masses = np.zeros(blocks)
+        self._apart: dict[int, np.ndarray] = {}
         self._clear(0)
 
     def _clear(self, block: int) -> None:
-        self._total = torch.zeros(self._size + self._moved.shape[1], device=self._device)
+        self._total: Tensor | float = 0.0
         self._mass, self._block = 0.0, block
 
-    def add(
-        self,
-        block: int,
-        rows: np.ndarray,
-        good: np.ndarray,
-        update: Tensor,
-        payload: Mapping[str, Tensor],
-    ) -> None:
+    def add(self, block: int, trained: Trained) -> None:
+        rows, update, good = trained.rows, trained.update, trained.good
         if block != self._block:
             self.close()
             self._clear(block)
         weights = torch.from_numpy(np.where(good, self._weights[rows], 0)).float()
         weights = weights.to(self._device)
-        self._total += weights @ (update if good.all() else update.nan_to_num())
+        deviations = trained.deviations.flatten(1)
+        sums = [
+            weights @ (part if good.all() else part.nan_to_num()) for part in (update, deviations)
+        ]
+        self._total = self._total + torch.cat(sums)
         self._mass += float(weights.sum())
         few = np.flatnonzero(self._sampled[rows])
         if len(few):
@@ -112,13 +107,20 @@ class Sums(Sink):
     def close(self) -> None:
         if not self._mass > 0:
             return
-        at = self._block
+        at, ends = self._block, [self._size, self._size + self._moved.shape[1]]
+        assert isinstance(self._total, Tensor)
         mean = (self._total / self._mass).cpu().numpy()
         if self._masses[at]:  # clients of the block that were late come after other blocks
-            before = np.concatenate([self._out[at], self._moved[at]])
+            before = np.concatenate([self._out[at], self._moved[at], self._apart[at]])
             mean = np.average([before, mean], 0, [self._masses[at], self._mass])
         self._masses[at] += self._mass
-        self._out[at], self._moved[at] = np.split(mean, [self._size])
+        self._out[at], self._moved[at], self._apart[at] = np.split(mean.astype(np.float32), ends)
+
+    def deviations(self) -> dict[str, Tensor]:
+        apart = np.concatenate([self._apart[at] for at in sorted(self._apart)] or [np.zeros(0)])
+        if not apart.size:
+            return {}
+        return {"deviations": torch.from_numpy(apart).view(-1, self._size)}
 
 
 class Compressed(Sink):
@@ -127,26 +129,42 @@ class Compressed(Sink):
     def __init__(self, clients: int, layout: Layout) -> None:
         self._size = layout.parameters.size
         self._moved = self.buffers = np.zeros((clients, layout.size - self._size), np.float32)
-        self._parts: dict[str, list[Tensor]] = {}
-        self._rows: list[np.ndarray] = []
+        self._updates, self._apart = _Gathered(), _Gathered()
 
-    def add(
-        self,
-        block: int,
-        rows: np.ndarray,
-        good: np.ndarray,
-        update: Tensor,
-        payload: Mapping[str, Tensor],
-    ) -> None:
-        self._moved[rows] = update[:, self._size :].cpu().numpy()
-        self._rows.append(rows[good])
-        for name, values in payload.items():
-            self._parts.setdefault(name, []).append(values)
+    def add(self, block: int, trained: Trained) -> None:
+        self._moved[trained.rows] = trained.update[:, self._size :].cpu().numpy()
+        rows = trained.rows[trained.good]
+        self._updates.add(rows, trained.payload)
+        self._apart.add(rows, trained.deviation_payload)
 
     def payload(self) -> dict[str, Tensor]:
-        if not self._rows:
+        return self._updates.ordered()
+
+    def deviations(self) -> dict[str, Tensor]:
+        return {f"payload.{name}": values for name, values in self._apart.ordered().items()}
+
+
+class _Gathered:
+    """Tensors of clients, of equally many rows each, to be put in the order of the clients."""
+
+    def __init__(self) -> None:
+        self._owners: list[np.ndarray] = []
+        self._parts: dict[str, list[Tensor]] = {}
+
+    def add(self, clients: np.ndarray, named: Mapping[str, Tensor]) -> None:
+        """Take tensors ``[rows, ...]`` by name, client by client."""
+        if not named or not len(clients):
+            return
+        rows = len(next(iter(named.values())))
+        self._owners.append(np.repeat(clients, rows // len(clients)))
+        for name, values in named.items():
+            self._parts.setdefault(name, []).append(values)
+
+    def ordered(self) -> dict[str, Tensor]:
+        """Return all rows by name, in the order of the clients."""
+        if not self._owners:
             return {}
-        order = torch.from_numpy(np.argsort(np.concatenate(self._rows)))
+        order = torch.from_numpy(np.argsort(np.concatenate(self._owners), kind="stable"))
         return {
             name: torch.cat(parts)[order.to(parts[0].device)] for name, parts in self._parts.items()
         }

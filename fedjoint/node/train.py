@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,8 +13,9 @@ from torch import Tensor
 from fedjoint._util.limit import uninterrupted
 from fedjoint.node.jobs import Jobs, Members, Start
 from fedjoint.node.sinks import Sink
+from fedjoint.node.trained import Trained
 from fedjoint.node.turns import Turns
-from fedjoint.protocol.compression import compress
+from fedjoint.protocol.compression import compress, make_compression
 from fedjoint.protocol.reports import ClientFailure, ClientReports
 from fedjoint.protocol.requests import TrainRequest
 from fedjoint.protocol.training import TrainReply
@@ -24,27 +24,6 @@ from fedjoint.training.draws import Drawing
 from fedjoint.training.job import Job
 
 _NOT_FINITE = "what it learnt is not finite; lower local.optimiser.lr"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What the training of a few clients gives.
-
-    Attributes:
-        reports: a row for each.
-        update: ``[c, P + B]``; ``[c, 0]`` where they share nothing.
-        payload: the compressed update of those that are good, where updates are compressed.
-        extras: ``[c, ...]`` tensors of the local method.
-        sent: bytes that one client sends.
-        within: ``[c, tasks, tasks]`` how the tasks of each client agree, NaN where unknown.
-    """
-
-    reports: ClientReports
-    update: Tensor
-    payload: Mapping[str, Tensor]
-    extras: Mapping[str, Tensor]
-    sent: int
-    within: np.ndarray
 
 
 class Training:
@@ -80,7 +59,7 @@ class Training:
         work = self._jobs.divide(request.asked, request.rounds)
         for turn in self._turns.run(work, partial(self._train, request, start), failed):
             trained, rows = turn.result, turn.members.rows
-            good = trained.reports.good
+            good = trained.good
             failed += [ClientFailure(c, _NOT_FINITE) for c in turn.members.ids[~good].tolist()]
             reports.put(rows, trained.reports)
             sent = max(sent, trained.sent)
@@ -88,7 +67,7 @@ class Training:
             few = request.sampled[rows]
             within[seats[rows[few]]] = trained.within[few]
             if good.any() and start.method.shares:
-                sink.add(turn.place, rows, good, trained.update, trained.payload)
+                sink.add(turn.place, trained)
             seconds[turn.place] += turn.seconds
         sink.close()
         return TrainReply(
@@ -106,30 +85,57 @@ class Training:
             sample=sink.sample,
             extras=extras,
             within=within if request.within else None,
+            deviations=sink.deviations(),
         )
 
     def _train(self, request: TrainRequest, start: Start, members: Members) -> Trained:
-        def train() -> tuple[Job, dict[str, Tensor]]:
+        def train() -> tuple[Job, Tensor | None, dict[str, Tensor]]:
             shared = start.received.expand(len(members.ids), -1).clone()
             job = self._jobs.job(members, start, shared)
-            return job, start.method.train(job)
+            apart = request.deviations and start.method.shares and len(job.cohort.tasks) > 1
+            return job, self._trainer.pulls(job) if apart else None, start.method.train(job)
 
         config, method = self._trainer.config, start.method
         within = self._compare_tasks(start, members, request.within & request.sampled[members.rows])
         seeds = derive(config.seed, Purpose.TRAINING, start.round, members.ids).tolist()
-        job, extras = self._drawing.run(seeds, train)
+        job, pulls, extras = self._drawing.run(seeds, train)
         self._trainer.check_held()
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
-        good = _finite(job, extras)
+        deviations = self._deviations(job, pulls, update)
+        good = _finite(job, {**extras, "deviations": deviations})
         payload: dict[str, Tensor] = {}
+        deviation_payload: dict[str, Tensor] = {}
         sent = update.shape[1] * 4 + sum(extra[0].nbytes for extra in extras.values())
         if method.shares and config.strategy.compression.name != "none":
             payload, saved = self._compress(job, update, good)
             sent -= saved
+            deviation_payload = self._compress_deviations(deviations[good])
         reports = self._report(job, members, good.cpu().numpy())
         with uninterrupted():
             self._keep(job, members, start, reports.good)
-        return Trained(reports, update, payload, extras, sent, within)
+        return Trained(
+            members.rows,
+            reports,
+            update,
+            deviations,
+            payload,
+            deviation_payload,
+            extras,
+            sent,
+            within,
+        )
+
+    def _deviations(self, job: Job, pulls: Tensor | None, update: Tensor) -> Tensor:
+        """Return ``[c, tasks - 1, P]``; ``[c, 0, P]`` where nobody asked."""
+        size = self._trainer.layout.parameters.size
+        if pulls is None:
+            return update.new_zeros(len(update), 0, size)
+        return self._trainer.deviations(job, pulls, update[:, :size])
+
+    def _compress_deviations(self, good: Tensor) -> dict[str, Tensor]:
+        """Return what stands for deviations ``[c, k, P]``; what it leaves out is not fed back."""
+        rows, config = good.flatten(0, 1), self._trainer.config.strategy.compression
+        return make_compression(config).compress(rows) if len(rows) else {}
 
     def _compare_tasks(self, start: Start, members: Members, wanted: np.ndarray) -> np.ndarray:
         """Return ``[c, tasks, tasks]`` float64, how the tasks of each client that is wanted agree.

@@ -43,7 +43,7 @@ class WatchedFederation:
         if not self._seen[index]:
             id = index if self._ids is None else self._ids.get(index)
             if id is not None:  # else it lives elsewhere
-                self._compare(id, fingerprint(client))
+                self._compare(id, fingerprint(client, getattr(self._data, "legend", ())))
             self._seen[index] = True
         return client
 

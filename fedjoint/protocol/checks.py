@@ -42,3 +42,22 @@ def counts(arrays: Mapping[str, np.ndarray], name: str, count: int) -> np.ndarra
     if (found > MOST).any():
         raise UserError(f"{name!r} is above {MOST}")
     return found.astype(np.int64)
+
+
+def finite_rows(what: str, rows: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return ``rows`` ``[n, P]`` if they are float32, and finite where they are used.
+
+    Args:
+        what: a row is, for the error.
+        rows: the rows.
+        used: ``[n]`` bool.
+
+    Raises:
+        UserError: they are not.
+    """
+    if rows.dtype != np.float32:
+        raise UserError(f"{what} is {rows.dtype}, not float32")
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    if not np.isfinite(norms[used]).all():
+        raise UserError(f"{what} is not finite")
+    return rows

@@ -144,6 +144,7 @@ class QueryRequest:
 class _Train(Header):
     reduce: bool
     within: bool
+    deviations: bool
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,8 @@ class TrainRequest:
         sampled: ``[n]`` bool, whose updates are wanted one by one even where ``reduce`` is set.
         reduce: whether the reply holds a mean per block, and no row per client.
         within: whether the sampled clients are to compare their tasks with one another.
+        deviations: whether clients with several tasks are to tell the tasks' updates apart, see
+            :mod:`fedjoint.protocol.deviations`.
     """
 
     header: Header
@@ -170,12 +173,14 @@ class TrainRequest:
     sampled: np.ndarray
     reduce: bool
     within: bool = False
+    deviations: bool = False
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
         plan = {**self.asked.arrays(), "rounds": self.rounds, "sampled": self.sampled}
+        asks = {name: getattr(self, name) for name in ("reduce", "within", "deviations")}
         return wire.pack(
-            {**vars(self.header), "reduce": self.reduce, "within": self.within},
+            {**vars(self.header), **asks},
             backbone=self.backbone,
             broadcast=self.broadcast,
             plan=plan,
@@ -199,6 +204,7 @@ class TrainRequest:
             sampled=shaped(plan, "sampled", asked.clients.shape, "b"),
             reduce=found.reduce,
             within=found.within,
+            deviations=found.deviations,
         )
 
 

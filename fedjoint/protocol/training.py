@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -16,8 +16,9 @@ from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
-from fedjoint.protocol.checks import MOST, shaped
+from fedjoint.protocol.checks import MOST, finite_rows, shaped
 from fedjoint.protocol.compression import decode
+from fedjoint.protocol.deviations import Received, receive
 from fedjoint.protocol.reports import ClientFailure, ClientReports, columns
 from fedjoint.protocol.requests import Asked, Number
 
@@ -35,6 +36,7 @@ class Terms:
         shares: whether the run's local method has clients send updates.
         compression: how they are to send them.
         within: whether sampled clients were to compare their tasks with one another.
+        deviations: whether clients with several tasks were to tell their updates apart.
     """
 
     layout: Layout
@@ -43,6 +45,7 @@ class Terms:
     shares: bool
     compression: CompressionConfig
     within: bool = False
+    deviations: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class TrainReply:
         shares: whether its clients send updates.
         failed: the clients that did not train, with reasons.
         seconds: how long it took.
-        bytes_per_client: what one client sends.
+        bytes_per_client: what one client sends, without deviations.
         fallback: why clients were trained one by one, where they were.
         reports: a row for each client asked for.
         block_seconds: ``[b]`` float64, how long each block took.
@@ -78,6 +81,10 @@ class TrainReply:
         extras: further ``[n, ...]`` arrays of the local method.
         within: ``[m, tasks, tasks]`` float64, inner products of the gradients of each sampled
             client's tasks, NaN where it has not both; None where nobody asked.
+        deviations: what travels of the deviations of the clients (or blocks) that count; checked
+            and put into ``apart`` by :meth:`unpack`.
+        apart: by how much the updates of single tasks differ from their clients' updates; None
+            where nobody asked.
     """
 
     tasks: tuple[str, ...]
@@ -94,6 +101,8 @@ class TrainReply:
     sample: np.ndarray | None
     extras: Mapping[str, np.ndarray]
     within: np.ndarray | None = None
+    deviations: Mapping[str, np.ndarray | Tensor] = field(default_factory=dict)
+    apart: Received | None = None
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -106,6 +115,7 @@ class TrainReply:
             sample=_some("sample", self.sample),
             extras=self.extras,
             within=_some("within", self.within),
+            deviations=self.deviations,
             report={**vars(self.reports), "block_seconds": self.block_seconds},
         )
 
@@ -131,7 +141,7 @@ class TrainReply:
         block_seconds = shaped(report, "block_seconds", asked.blocks.shape, "f")
         if not ((block_seconds >= 0).all() and (block_seconds <= MOST).all()):
             raise UserError("a time is negative, or not finite")
-        received = _Received(message, reports.good, used(asked, reports.good, terms.reduce), terms)
+        received = _Arrays(message, reports.good, used(asked, reports.good, terms.reduce), terms)
         return cls(
             **{**vars(said), "tasks": terms.tasks},
             reports=reports,
@@ -142,6 +152,7 @@ class TrainReply:
             sample=received.sample(sampled) if terms.shares and terms.reduce else None,
             extras=received.extras(),
             within=received.within(sampled, said.tasks) if terms.within else None,
+            apart=received.apart(asked, said.tasks) if terms.deviations and terms.shares else None,
         )
 
 
@@ -154,7 +165,7 @@ def used(asked: Asked, good: np.ndarray, reduce: bool) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Received:
+class _Arrays:
     """The arrays of a reply; rows that do not count are of no use, and not checked.
 
     Attributes:
@@ -181,7 +192,7 @@ class _Received:
             rows[self.good] = decode(payload, count, size, compression).numpy()
         else:
             rows = shaped(updates, "updates", (len(self.used), size), "f")
-        return _finite("an update", rows, self.used)
+        return finite_rows("an update", rows, self.used)
 
     def buffers(self) -> np.ndarray:
         """Return the changes of the shared buffers."""
@@ -190,7 +201,7 @@ class _Received:
         if not shape[1] or not self.good.any():
             return np.zeros(shape, np.float32)
         rows = shaped(wire.arrays(self.message, "buffers"), "buffers", shape, "f")
-        return _finite("a change of buffers", rows, self.used)
+        return finite_rows("a change of buffers", rows, self.used)
 
     def sample(self, sampled: np.ndarray) -> np.ndarray:
         """Return the updates of the ``sampled`` clients."""
@@ -199,7 +210,7 @@ class _Received:
         if not good.any():
             return np.zeros(shape, np.float32)
         rows = shaped(wire.arrays(self.message, "sample"), "sample", shape, "f")
-        return _finite("a sampled update", rows, good)
+        return finite_rows("a sampled update", rows, good)
 
     def extras(self) -> dict[str, np.ndarray]:
         """Return the local method's arrays; without a client that trained, there are none."""
@@ -210,6 +221,15 @@ class _Received:
             if not np.isfinite(values[self.good]).all():
                 raise UserError(f"{name!r} is not finite")
         return extras
+
+    def apart(self, asked: Asked, named: tuple[str, ...]) -> Received:
+        """Return the deviations of single tasks."""
+        terms, tasks = self.terms, asked.tasks
+        if terms.reduce:
+            tasks = tasks[np.cumsum(asked.sizes) - asked.sizes]
+        order = np.array(columns(named, terms.tasks), np.int64)
+        size = terms.layout.parameters.size
+        return receive(self.message, tasks[self.used], order, size, terms.compression)
 
     def within(self, sampled: np.ndarray, named: tuple[str, ...]) -> np.ndarray:
         """Return the inner products of tasks' gradients, in the order of the run's tasks.
@@ -224,16 +244,6 @@ class _Received:
             places = np.array(columns(named, names))
             found[np.ix_(np.arange(len(found)), places, places)] = said
         return np.where(np.isfinite(found), found, np.nan)
-
-
-def _finite(what: str, rows: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Return ``rows`` if they are float32, and finite where they are used."""
-    if rows.dtype != np.float32:
-        raise UserError(f"{what} is {rows.dtype}, not float32")
-    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-    if not np.isfinite(norms[used]).all():
-        raise UserError(f"{what} is not finite")
-    return rows
 
 
 def _some(name: str, rows: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -24,7 +24,8 @@ def diagnose(updates: Updates, step: Tensor, ids: Tensor, gram: Tensor) -> dict[
 
         - ``ids``: client ids or task names, in the order of the rows;
         - ``cosine``: their cosines, a list of rows; None where an update is zero, and between
-          tasks of the very same clients, whose updates are one by construction;
+          tasks of the very same clients, whose updates are one by construction where clients do
+          not tell them apart (``Updates.deviations``);
         - ``conflicting``: the share of pairs with a negative cosine, in [0, 1];
         - ``magnitude_similarity``: the mean over pairs of
           ``2 * |a| * |b| / (|a|^2 + |b|^2)``, in [0, 1], one for equal lengths;
@@ -42,7 +43,7 @@ def diagnose(updates: Updates, step: Tensor, ids: Tensor, gram: Tensor) -> dict[
     return {
         "clients": _agreement(gram, torch.zeros(gram.shape, dtype=torch.bool))
         | {"ids": ids.tolist()},
-        "tasks": _agreement(tasks.gram, _same_clients(updates, tasks))
+        "tasks": _agreement(tasks.gram, _same_updates(updates, tasks))
         | {"ids": [updates.task_names[task] for task in tasks.clients.tolist()]},
         "step_ratio": float(step.double().norm()) / mean if mean > 0 else None,
     }
@@ -80,8 +81,10 @@ def agreement_within(grams: Tensor, names: tuple[str, ...]) -> dict[str, object]
     }
 
 
-def _same_clients(updates: Updates, tasks: Updates) -> Tensor:
-    """Return ``[rows, rows]`` bool, which tasks' updates are of the very same clients."""
+def _same_updates(updates: Updates, tasks: Updates) -> Tensor:
+    """Return ``[rows, rows]`` bool, which tasks' updates are one, of the very same clients."""
+    if updates.deviations is not None:
+        return torch.zeros(len(tasks), len(tasks), dtype=torch.bool)
     members = updates.tasks.T[tasks.clients]
     same = (members[:, None] == members).all(2)
     return same.fill_diagonal_(False)

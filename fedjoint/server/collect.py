@@ -16,7 +16,7 @@ from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Terms, TrainReply, used
 from fedjoint.runs.record import Failure
-from fedjoint.server.updates import Updates, rough_inner_products
+from fedjoint.server.updates import Deviations, Updates, rough_inner_products
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class Part:
     def good(self) -> np.ndarray:
         """``[n]`` bool, which of the clients trained."""
         return self.reply.reports.good
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that its clients sent, as if each sent its own update and deviations."""
+        further = (self.asked.tasks[self.good].sum(1) - 1).clip(min=0).sum()
+        row_bytes = self.reply.apart.row_bytes if self.reply.apart else 0
+        return self.reply.bytes_per_client * int(self.good.sum()) + row_bytes * int(further)
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -108,8 +115,8 @@ class Collector:
 
     @property
     def bytes_up(self) -> int:
-        """Bytes that the clients sent, as if each sent its own update."""
-        return sum(part.reply.bytes_per_client * int(part.good.sum()) for part in self.parts)
+        """Bytes that the clients sent, as if each sent its own update and deviations."""
+        return sum(part.bytes_up for part in self.parts)
 
     @property
     def trained(self) -> np.ndarray:
@@ -182,6 +189,22 @@ class Collector:
             round=round,
             extras={name: _stacked(parts, order) for name, parts in extras.items()},
             rates=None if columns[0].rates is None else stacked("rates"),
+            deviations=self._deviations(order) if self.terms.deviations else None,
+        )
+
+    def _deviations(self, order: np.ndarray) -> Deviations:
+        """Stack the deviations of single tasks, in the order of the rows and of their tasks."""
+        found = [part.reply.apart for part in self.parts]
+        counts = [int(used(p.asked, p.good, self.terms.reduce).sum()) for p in self.parts]
+        starts, place = np.cumsum(counts) - counts, np.argsort(order)
+        parts = [(each, start) for each, start in zip(found, starts, strict=True) if each]
+        owners = np.concatenate([place[start + each.seats.owners] for each, start in parts])
+        tasks = np.concatenate([each.seats.tasks for each, _ in parts])
+        rests = np.concatenate([each.seats.rests for each, _ in parts])
+        by_task = np.lexsort((tasks, owners))
+        return Deviations(
+            _stacked([each.rows for each, _ in parts], by_task),
+            *(torch.from_numpy(column[by_task]) for column in (owners, tasks, rests)),
         )
 
     def mean_buffers(self, weights: Tensor) -> Tensor:

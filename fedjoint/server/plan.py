@@ -32,6 +32,7 @@ class Plan:
         compared: ``[n]`` int64, ids of the clients whose updates are compared with one another.
         diagnosed: whether this round is.
         within: whether those clients compare their own tasks with one another.
+        deviations: whether clients with several tasks tell the tasks' updates apart.
     """
 
     round: int
@@ -41,6 +42,7 @@ class Plan:
     compared: np.ndarray
     diagnosed: bool
     within: bool
+    deviations: bool
 
     def sampled(self, node: int) -> np.ndarray:
         """Return ``[n]`` bool, which of a node's clients are compared with others."""
@@ -97,6 +99,7 @@ def plan_training(
         compared=people.ids[compared],
         diagnosed=diagnosed,
         within=within,
+        deviations=several and bool(strategy.tasks_apart),
     )
 
 

@@ -190,6 +190,7 @@ def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
         shares=run.shares,
         compression=run.config.strategy.compression,
         within=plan.within,
+        deviations=plan.deviations,
     )
     collector = Collector(terms, plan.compared)
     silent = dict(plan.asked)

@@ -160,6 +160,7 @@ class Run:
                     sampled=plan.sampled(node),
                     reduce=plan.reduce,
                     within=plan.within,
+                    deviations=plan.deviations,
                 ).pack()
                 for node, share in plan.asked.items()
             },

@@ -39,6 +39,9 @@ class JointStrategy:
             updates are then summed where they are made (rows are means over blocks of clients
             with the same tasks, for which both stay exact), and memory does not grow with
             the clients.
+        tasks_apart: whether ``updates.by_task()`` is to tell the tasks of one client apart. A
+            client with T tasks then computes the gradient of each before it trains, and sends T
+            times as much (see :mod:`fedjoint.training.deviations`); others send nothing more.
         method: the local method that clients run, by registered name. One other than ``joint`` is
             part of the strategy: ``local.method`` may not replace it.
         method_options: options of the local method.
@@ -50,6 +53,7 @@ class JointStrategy:
     """
 
     per_client: bool = True
+    tasks_apart: bool = False
     method: ClassVar[str] = "joint"
     omits: ClassVar[str] = ""
 
@@ -304,5 +308,7 @@ def check_tensors(what: str, named: Mapping[str, Any]) -> None:
 
 def _versions(updates: Updates) -> dict[str, int]:
     """Return how often each of the tensors that diagnostics read was written to."""
-    read = ("matrix", "weights", "clients", "tasks")
-    return {name: getattr(updates, name)._version for name in read}
+    read = {name: getattr(updates, name) for name in ("matrix", "weights", "clients", "tasks")}
+    if updates.deviations is not None:
+        read |= {f"deviations.{name}": tensor for name, tensor in vars(updates.deviations).items()}
+    return {name: tensor._version for name, tensor in read.items()}

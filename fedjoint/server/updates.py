@@ -56,6 +56,34 @@ def rough_inner_products(matrix: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Deviations:
+    """By how much the updates of clients' single tasks differ from the clients' updates.
+
+    Those of one row of :class:`Updates` sum to zero, so that of its last task is not here. See
+    :mod:`fedjoint.training.deviations`.
+
+    Attributes:
+        matrix: ``[k, P]`` float32.
+        rows: ``[k]`` int64, to which row of the updates each belongs.
+        tasks: ``[k]`` int64, to which of its tasks.
+        rests: ``[k]`` int64, the last task of that row.
+    """
+
+    matrix: Tensor
+    rows: Tensor
+    tasks: Tensor
+    rests: Tensor
+
+    def combine(self, shares: Tensor) -> Tensor:
+        """``[tasks, P]``, for every task the sum of its deviations, by shares ``[tasks, rows]``."""
+        coefficients = shares.new_zeros(len(shares), len(self.rows))
+        at = torch.arange(len(self.rows))
+        coefficients[self.tasks, at] = shares[self.tasks, self.rows]
+        coefficients[self.rests, at] = -shares[self.rests, self.rows]
+        return coefficients @ self.matrix
+
+
+@dataclass(frozen=True)
 class Updates:
     """The updates of one round, one row per client (or per task, see :meth:`by_task`).
 
@@ -80,6 +108,8 @@ class Updates:
         rates: ``[rows]`` float32, the factors on the learning rate that the strategy's budget gave
             (not those of ``local.lr_scales``); None: all one.
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
+        deviations: how the updates of a client's single tasks differ, which :meth:`by_task` adds;
+            None where the strategy does not ask (``tasks_apart``), or no client has several tasks.
     """
 
     matrix: Tensor
@@ -95,6 +125,7 @@ class Updates:
     extras: dict[str, Tensor] = field(default_factory=dict)
     rates: Tensor | None = None
     evaluation: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    deviations: Deviations | None = None
 
     def __len__(self) -> int:
         return self.matrix.shape[0]
@@ -118,6 +149,9 @@ class Updates:
     def by_task(self) -> Updates:
         """Return one row per task: the weighted mean of the updates that trained the task.
 
+        Where there are :attr:`deviations`, a client's own update of the task stands in place of its
+        whole update. They sum to zero over its tasks, so what follows holds with and without them.
+
         The weight of a client with several tasks is split evenly over them, in the means and in
         the weights of the rows, which are what each task's clients have in all: so the weighted
         mean of the rows is that of the clients. Tasks that nobody trained this round have no row.
@@ -125,8 +159,10 @@ class Updates:
         share = self.tasks.T * (self.weights / self.tasks.sum(1).clamp(min=1))
         total = share.sum(1)
         present = (total > 0).nonzero().squeeze(1)
-        share, total = share[present], total[present]
-        mean = (share / total[:, None]) @ self.matrix
+        share = share / torch.where(total > 0, total, 1)[:, None]
+        mean, total = share[present] @ self.matrix, total[present]
+        if self.deviations is not None:
+            mean += self.deviations.combine(share)[present]
         member = self.tasks.T[present].to(torch.int64)
         return replace(
             self,
@@ -138,6 +174,7 @@ class Updates:
             steps=(member @ self.steps) // member.sum(1),
             extras={},
             rates=None,
+            deviations=None,
         )
 
     def combine(self, coefficients: Tensor) -> Tensor:

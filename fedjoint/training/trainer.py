@@ -24,6 +24,7 @@ from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
+from fedjoint.training.deviations import deviations, pulls
 from fedjoint.training.gradients import (
     Kernel,
     Measure,
@@ -38,7 +39,12 @@ from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
 from fedjoint.training.targets import scaling_rules
-from fedjoint.training.within import Within, make_within
+from fedjoint.training.within import (
+    Differentiate,
+    TaskGradients,
+    inner_products,
+    make_differentiate,
+)
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
@@ -69,7 +75,7 @@ class Trainer:
         self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
-        self._within: dict[tuple[str, ...], Within] = {}
+        self._differentiate: dict[tuple[str, ...], Differentiate] = {}
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
 
     @cached_property
@@ -293,25 +299,47 @@ class Trainer:
             job: of clients with several tasks, before it trains.
 
         Returns:
-            ``[clients, tasks, tasks]`` float64 on the CPU, see :mod:`fedjoint.training.within`;
-            on the first ``evaluate.batch_size`` training examples.
+            ``[clients, tasks, tasks]`` float64 on the CPU, the inner products of the gradients of
+            the tasks' mean losses, on the first ``evaluate.batch_size`` training examples; a task
+            without labels there has a gradient of zero.
         """
+        few = slice(self.config.evaluate.batch_size)
+        return inner_products(self._task_gradients(job, few).mean()[0]).cpu()
+
+    def pulls(self, job: Job) -> Tensor:
+        """``[clients, tasks, P]``, see :mod:`fedjoint.training.deviations`.
+
+        Args:
+            job: of clients with several tasks, before it trains.
+        """
+        rows = int(job.cohort.train.sizes.max()) + (self.fallback is None)  # and the padding
+        first, *others = passes(rows, self.config.evaluate.batch_size, self.traits.evaluate)
+        found = self._task_gradients(job, first)
+        for at in others:
+            found = found + self._task_gradients(job, at)
+        return pulls(job, found)
+
+    def deviations(self, job: Job, pulls: Tensor, update: Tensor) -> Tensor:
+        """``[clients, tasks - 1, P]``, see :func:`fedjoint.training.deviations.deviations`."""
+        return deviations(job, pulls, update, self.config.local.optimiser)
+
+    def _task_gradients(self, job: Job, at: slice) -> TaskGradients:
+        """Differentiate the tasks' losses on some of the training examples."""
         tasks = job.cohort.tasks
         key = tuple(task.name for task in tasks)
-        if key not in self._within:
-            parameters = self.layout.parameters.shapes.keys()
-            self._within[key] = make_within(
+        if key not in self._differentiate:
+            self._differentiate[key] = make_differentiate(
                 self.model,
                 tasks,
-                self.trainable & parameters,
+                self.trainable & self.layout.parameters.shapes.keys(),
                 batched=self.fallback is None,
                 precision=self.config.local.precision,
             )
-        train, few = job.cohort.learnt, slice(self.config.evaluate.batch_size)
+        train = job.cohort.learnt
         x, y = (train.x, train.y) if self.fallback is None else train.alone
         weights = {**self.layout.views(job.shared), **job.private}
-        y = {name: labels[:, few] for name, labels in y.items()}
-        return self._within[key](weights, x[:, few], y).cpu()
+        y = {name: labels[:, at] for name, labels in y.items()}
+        return self._differentiate[key](weights, x[:, at], y)
 
     @torch.no_grad()
     def evaluate(

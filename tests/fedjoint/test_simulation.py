@@ -92,7 +92,7 @@ def test_an_argument_of_another_kind_is_one_line(tmp_path, call, words):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto"])
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "fedadam", "ditto", "pcgrad"])
 def test_resumed_equals_uninterrupted(tmp_path, strategy):
     settings = {"strategy": {"name": strategy, "fraction": 0.6}, "rounds": 6}
     whole = simulate(config(tmp_path, **settings))
@@ -146,3 +146,16 @@ def test_a_kill_at_any_instant_leaves_a_resumable_run(tmp_path):
     resumed = resume(cut)
     assert same(whole.backbone, resumed.backbone)
     assert len(RunDir.open(cut).records()) == 60
+
+
+def test_a_run_goes_on_from_another_folder(tmp_path, monkeypatch):
+    """Its data were named from the folder in which it was started."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    rows = [f"{number}.5,{number % 2}" for number in range(40)]
+    (tmp_path / "here/rows.csv").write_text("\n".join(["x,kind", *rows]))
+    options = {"path": ["rows.csv"], "targets": {"kind": "multiclass"}}
+    data = {"source": {"name": "csv", "options": options}, "clients": 2, "partition": "iid"}
+    path = simulate(config(tmp_path, rounds=1, data=data)).path
+    monkeypatch.chdir(tmp_path)
+    assert [record.round for record in resume(path, rounds=2).records] == [1, 2]

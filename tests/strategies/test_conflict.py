@@ -301,6 +301,10 @@ def test_task_level_merges_the_mean_updates_of_tasks(rule, length, draw):
     assert not torch.allclose(step, by_client.merge(updates))
     assert by_client.per_client and not rule(level="task").per_client
     assert rule().level == ("client" if rule in BY_CLIENT else "task")
+    apart = [rule(level=level).tasks_apart for level in ("task", "task_mean", "client")]
+    assert apart == [True, False, False]
+    mean = rule(level="task_mean", length=length)
+    torch.testing.assert_close(mean.merge(updates), step)  # where nobody tells tasks apart
 
 
 @pytest.mark.parametrize("rule", RULES)

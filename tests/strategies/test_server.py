@@ -127,7 +127,12 @@ def test_clients_are_told_their_method(strategy, method, options):
         (IFCA, "clusters", 0, "clusters = 0: a whole number >= 1"),
         (IFCA, "clusters", True, "clusters = True"),
         (FedMGDA, "epsilon", 1.5, "epsilon = 1.5"),
-        (MGDA, "level", "tasks", "option level 'tasks': allowed are client, task; did you"),
+        (
+            MGDA,
+            "level",
+            "tasks",
+            "option level 'tasks': allowed are client, task, task_mean; did you",
+        ),
     ],
 )
 def test_bad_options_are_one_line(strategy, option, value, said):

@@ -19,6 +19,7 @@ from fedjoint.data.labels import Targets, class_names, read_labels
 from fedjoint.data.official import find_split, splits_in
 from fedjoint.data.owners import read_owners
 from fedjoint.data.reading import listed, say
+from fedjoint.data.repeats import look_for_repeats
 from fedjoint.data.source import Source
 from fedjoint.data.tabular import Table, join, read_table
 from fedjoint.errors import UserError, choose
@@ -107,13 +108,18 @@ class Csv(Source):
             owner=self._owners() if data.partition == "natural" else None,
             strata=self._strata(data.by),
             split=self._split(),
+            legend=(*features, *self.legend([task for task, _ in labels.values()])),
         )
+        files = [file for file, _ in self._files]
         say(
-            [file for file, _ in self._files],
+            files,
             dataset,
             inputs=f"{len(features)} columns: {listed(features)}",
             left_out=left_out,
-            notes=table.notes,
+            notes=[
+                *table.notes,
+                *look_for_repeats(files, [own.rows for own in self._tables], dataset),
+            ],
         )
         return dataset
 

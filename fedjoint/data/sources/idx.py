@@ -17,6 +17,7 @@ from fedjoint.data.labels import read_labels
 from fedjoint.data.official import splits_of
 from fedjoint.data.pixels import scaled
 from fedjoint.data.reading import say
+from fedjoint.data.repeats import look_for_repeats
 from fedjoint.data.source import Source
 from fedjoint.errors import UserError
 from fedjoint.model.inputs import Inputs
@@ -77,10 +78,12 @@ class Idx(Source):
             split=splits if splits.any() else None,
         )
         shape = " x ".join(map(str, stacked.shape[1:]))
+        files = [images for images, _, _ in pairs]
         say(
-            [images for images, _, _ in pairs],
+            files,
             dataset,
             inputs=f"{stacked.dtype.name} of {shape}",
+            notes=look_for_repeats(files, [len(each) for each in inputs], dataset),
         )
         return dataset
 

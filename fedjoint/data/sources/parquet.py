@@ -19,7 +19,8 @@ from fedjoint.data.files import Paths, refuse_repeats
 from fedjoint.data.labels import Targets, class_names, read_labels
 from fedjoint.data.official import find_split
 from fedjoint.data.owners import read_owners
-from fedjoint.data.reading import say
+from fedjoint.data.reading import listed, say
+from fedjoint.data.repeats import look_for_repeats
 from fedjoint.data.source import Source
 from fedjoint.data.tabular import cell, read_parquet
 from fedjoint.data.text import Vocabulary
@@ -78,7 +79,8 @@ class Parquet(Source):
                 no one kind, or a label is wrong.
         """
         table, name = self._table, self._input
-        where = ", ".join(dict.fromkeys(str(file.parent) for file, _ in self._files))
+        files = [file for file, _ in self._files]
+        where = listed([str(file) for file in files])
         labels = {
             task: read_labels(
                 task,
@@ -98,13 +100,15 @@ class Parquet(Source):
             Examples(x, {n: y for n, (_, y) in labels.items()}),
             owner=self._owners(where) if owned else None,
             split=self._split(),
+            legend=self.legend([task for task, _ in labels.values()]),
         )
         uses = {name, *self.targets, self.client_column}
         say(
-            [file for file, _ in self._files],
+            files,
             dataset,
             inputs=f"{name!r} of shape {' x '.join(map(str, x.shape[1:]))}",
             left_out={n: str(table[n].type) for n in table.column_names if n not in uses},
+            notes=look_for_repeats(files, [own.num_rows for own in self._tables], dataset),
         )
         return dataset
 

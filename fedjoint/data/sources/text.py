@@ -96,6 +96,7 @@ class Text(Source):
             Examples(torch.cat(inputs), y),
             np.repeat(np.arange(len(tasks)), count),
             split=split if split.any() else None,
+            legend=self.legend(tasks),
         )
         say(
             [file for files in self._files.values() for file, _ in files],

@@ -4,6 +4,7 @@ A case is a line: the files, the source, its options, and either the line that r
 ``Read`` with what has to come of them.
 """
 
+import gzip
 import logging
 import re
 import struct
@@ -158,6 +159,14 @@ CASES = {
         r"target 'c' goes from .* float32 is too coarse",
         **SIZE,
     ),
+    "an id as class": csv(
+        table(*"1234567890", c="a b c d e f g h i j"), "a class of its own, 10 in all"
+    ),
+    "one class twice": csv(table(*"1234567890", c="a b c d e f g h i i"), Read(says="9 classes")),
+    "one target everywhere": csv(table(*"1234", c="7 7 7 7"), "'c' is 7 everywhere", **SIZE),
+    "one input everywhere": csv(
+        "x,c\n" + "1,0\n1,1\n" * 5, "a.csv: all examples have the same inputs"
+    ),
     # clients
     "NaN as a client": csv(
         table("a", "NaN", "b", "b"), r":3: 'x' is 'NaN': a missing", client_column="x"
@@ -233,6 +242,24 @@ CASES = {
     "a copy": two(PLAIN, PLAIN, r"b.csv holds the same as .*a.csv"),
     "a copy as test set": two(PLAIN, PLAIN, r"holds the same as", path="a.csv", test_path="b.csv"),
     "other columns": two(PLAIN, table(*"5678", header="x,y,c"), r"column 'y' is not in every file"),
+    "a copy in another order": two(
+        "x,c\n1,0\n2,1\n", "x,c\n2,1\n1,0\n", "b.csv holds the same examples as a.csv"
+    ),
+    "a README beside": (
+        {"README.md": "# hello\n", "LICENSE": "yes\n", "a.csv": PLAIN},
+        plugin("csv", path=".", **CLASS),
+        Read(says="read a.csv: 4 examples"),
+    ),
+    "rows that are there twice": csv(
+        PLAIN + PLAIN.partition("\n")[2], Read(says="4 examples repeat")
+    ),
+    "training rows in the test set": two(
+        table(*"1234"),
+        table(*"12", c="0 1"),
+        Read(says="2 test examples are training examples, too"),
+        path="a.csv",
+        test_path="b.csv",
+    ),
     "joined": two(PLAIN, table(*"5678"), Read(says="a.csv, b.csv: 8 examples")),
     "an empty list": csv(PLAIN, "options.path names no file", path=[]),
     "a long name": csv(PLAIN, "File name too long; fix data.source", path="x" * 300),
@@ -255,6 +282,19 @@ CASES = {
         "9012.csv: other files are for training or test by their names, and this is neither",
     ),
     # Parquet
+    "a table packed by gzip": csv(gzip.compress(PLAIN.encode()), "a.csv: it is packed by gzip"),
+    "a workbook": csv(b"PK\x03\x04\0\0", r"a.csv: it is a ZIP archive, such as .xlsx: save it"),
+    "Parquet by another name": csv(parquet(x=[1.0]), "a.csv: it is Parquet: end its name in"),
+    "Parquet milliseconds": (
+        {"a.parquet": parquet(x=[[1.7e12 + i] for i in range(4)], c=[0, 1, 0, 1])},
+        plugin("parquet", path="a.parquet", **CLASS),
+        "a.parquet: 'x': float32 is too coarse for the differences of numbers such as 17000000000",
+    ),
+    "Parquet lists of nothing": (
+        {"a.parquet": parquet(x=pa.array([[], []], pa.list_(pa.float64())), c=[0, 1])},
+        plugin("parquet", path="a.parquet", **CLASS),
+        "a.parquet: 'x' has lists without numbers",
+    ),
     "Parquet NaN label": columns(Read(y=[0, 1, -1, 1]), c=[0.0, 1.0, np.nan, 1.0]),
     "Parquet null label": columns(Read(y=[0, 1, -1, 1]), c=[0, 1, None, 1]),
     "Parquet NaN feature": columns(r"row 1: feature 'x' is ''", x=[0.0, np.nan, 1.0, 2.0]),
@@ -294,6 +334,11 @@ CASES = {
         {"i": idx(BYTES, 8), "l": LABELS},
         plugin("idx", path=["i", "l", "i", "l"]),
         "i is listed twice",
+    ),
+    "images packed and not": (
+        {"i": idx(BYTES, 8), "l": LABELS, "i.gz": gzip.compress(idx(BYTES, 8)), "m": LABELS},
+        plugin("idx", path=["i", "l", "i.gz", "m"]),
+        "i.gz holds the same examples as i;",
     ),
     "a pixel that is NaN": images("i: item 2 has a number that is not finite", idx(NAN, 13)),
     "a pixel beyond float32": images("i: item 1 has a number that is not finite", idx(HUGE, 14)),

@@ -50,3 +50,14 @@ def test_changed_data_are_refused_by_name(seeds, before, places, central, whose)
     with pytest.raises(UserError, match=f"the data .*{whose}.* are not those that") as error:
         check_unchanged(federation(seeds), before, places, central)
     assert "\n" not in str(error.value)
+
+
+def test_data_under_other_names_have_changed():
+    """The columns of a table, exchanged by their names alone, would make a wrong model's card."""
+    data = federation([1])
+    data.legend = ("age", "dose")
+    before = {0: fingerprint(data.client(0), data.legend)}
+    check_unchanged(data, before)
+    data.legend = ("dose", "age")
+    with pytest.raises(UserError, match="the data of client 0 are not those"):
+        check_unchanged(data, before)

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SCENARIO = """
 name = "clinics"
 rounds = 2
+strategy.name = "pcgrad"  # which has clients tell their two tasks apart
 [data]
 partition = "natural"
 outputs = { ill = 3 }

@@ -15,10 +15,11 @@ from fedjoint.simulation import simulate
 
 
 @pytest.mark.slow
-def test_summed_updates_equal_rows_to_tolerance(tmp_path):
+@pytest.mark.parametrize("name", ["fedavg", "mgda"])
+def test_summed_updates_equal_rows_to_tolerance(tmp_path, name):
     few = {"clients": 2}
-    summed = simulate(config(tmp_path, diagnostics=few))
-    rows = simulate(config(tmp_path))
+    summed = simulate(config(tmp_path, diagnostics=few, strategy={"name": name}))
+    rows = simulate(config(tmp_path, strategy={"name": name}))
     for name, tensor in rows.backbone.items():
         torch.testing.assert_close(summed.backbone[name], tensor, rtol=1e-4, atol=1e-5)
 
@@ -42,7 +43,7 @@ class Spy(InlineGrid):
             yield self.look(reply)
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "ditto", "apfl", "scaffold"])
+@pytest.mark.parametrize("strategy", ["fedavg", "ditto", "apfl", "scaffold", "pcgrad"])
 def test_no_head_is_ever_sent(tmp_path, monkeypatch, strategy):
     grids = []
 
@@ -57,7 +58,9 @@ def test_no_head_is_ever_sent(tmp_path, monkeypatch, strategy):
     size = sum(parameter.numel() for parameter in model.backbone.parameters())
     assert not [entry for entry in sent if "head" in entry[1] or "own" in entry[1]]
     wide = [
-        shape for record, _, shape in sent if record in ("updates", "extras") and len(shape) > 1
+        shape
+        for record, _, shape in sent
+        if record in ("updates", "extras", "deviations") and len(shape) > 1
     ]
     assert wide and all(shape[-1] == size for shape in wide)
     private = [

@@ -21,11 +21,13 @@ def cluster():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ray_equals_inline_bit_for_bit(tmp_path, monkeypatch, cluster, workers):
+@pytest.mark.parametrize(("workers", "rule"), [(1, "fedavg"), (2, "fedavg"), (2, "pcgrad")])
+def test_ray_equals_inline_bit_for_bit(tmp_path, monkeypatch, cluster, workers, rule):
     monkeypatch.setattr("fedjoint.engines.ray._INLINE", 0)  # even a small backbone is shared
-    inline = simulate(config(tmp_path))
-    on_ray = simulate(config(tmp_path, engine={"name": "ray", "workers": workers}))
+    strategy = {"name": rule}
+    inline = simulate(config(tmp_path, strategy=strategy))
+    engine = {"name": "ray", "workers": workers}
+    on_ray = simulate(config(tmp_path, engine=engine, strategy=strategy))
     assert same(inline.backbone, on_ray.backbone)
     assert inline.metrics == on_ray.metrics
     for client, state in inline.heads().items():

@@ -64,6 +64,7 @@ def test_options_that_belong_to_nobody_are_an_error():
         ("[a=1]", "write name"),
         ("krum[malicious=1;malicious=2]", "malicious is given twice"),
         ("fedavg,krum,fedavg", "strategy fedavg is given twice"),
+        ("", "no strategy is named"),
     ],
 )
 def test_what_is_malformed_is_one_line(text, said):

@@ -19,6 +19,8 @@ from fedjoint.data.text import encode
 from fedjoint.errors import UserError
 from fedjoint.exports import predict as predicting
 from fedjoint.exports.export import export
+from fedjoint.exports.inputs import read_inputs
+from fedjoint.model.inputs import Inputs
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
 from fedjoint.runs.directory import RunDir
@@ -612,3 +614,12 @@ def test_an_exported_model_predicts_in_the_targets_units(marks, tmp_path):
     assert columns == ["mark"]
     found = torch.tensor([[float(cell) for cell in row] for row in rows])
     torch.testing.assert_close(found, joint.model(x).detach())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("x.csv", "b,a\n2,1\n"), ("X.CSV", "b,a\n2,1\n"), ("x.tsv", "b\ta\n2\t1\n")]
+)
+def test_a_table_is_read_by_its_ending(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    inputs = Inputs(shape=(2,), dtype="float32", columns=["a", "b"])
+    assert read_inputs(tmp_path / name, inputs).tolist() == [[1, 2]]

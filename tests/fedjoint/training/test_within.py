@@ -3,85 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
+from support.mixed import KEPT, gradients, norm, plain, problem
 
 import fedjoint
 from fedjoint.config.load import check
-from fedjoint.problem import Problem
 from fedjoint.simulation import simulate
 from fedjoint.training.trainer import Trainer
-
-SIZES = np.array([9, 14, 30, 12])
-#: the last two clients have another set of tasks; the first lacks labels of b
-TASKS = np.array(
-    [[True, True, False], [True, True, False], [True, False, True], [False, True, False]]
-)
-KEPT = (0, 1, 2)  # have several
-
-
-class Mixed:
-    task_names = ("a", "b", "c")
-    sizes, tasks = SIZES, TASKS
-
-    def client(self, index):
-        g = torch.Generator().manual_seed(index)
-        x = torch.randn(int(SIZES[index]), 4, generator=g)
-        y = {"a": (x[:, 0] > 0).long(), "b": x[:, 1:2] * 2, "c": x[:, :2].tanh()}
-        if index == 0:
-            y["b"][::2] = torch.nan
-        y = {name: labels for name, labels in y.items() if TASKS[index][self.place(name)]}
-        examples = fedjoint.Examples(x, y)
-        return fedjoint.Client(examples, examples, examples)
-
-    def place(self, name):
-        return self.task_names.index(name)
-
-
-def plain():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Dropout(0.5))
-
-
-def norm():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.5))
-
-
-def problem(backbone):
-    tasks = [
-        fedjoint.Task("a", "multiclass", 2),
-        fedjoint.Task("b", "regression", 1),
-        fedjoint.Task("c", "regression", 2),
-    ]
-    return Problem(tasks, backbone, Mixed(), torch.zeros(1, 4))
-
-
-LOSSES = {
-    "a": F.cross_entropy,
-    "b": lambda output, y: F.mse_loss(output[~y.isnan()], y[~y.isnan()]),
-    "c": F.mse_loss,
-}
-
-
-def standardised(labels):
-    """Targets as a client learns them."""
-    known = labels[~labels.isnan().any(1)]
-    return (labels - known.mean(0)) / known.std(0, correction=0)
-
-
-def cosines(model, client, most=10**6):
-    """Return task pair -> cosine of the gradients of their losses by the backbone."""
-    data, gradients = Mixed().client(client).train, {}
-    model.eval()
-    for name, labels in data.y.items():
-        labels = labels if name == "a" else standardised(labels)
-        output = model.heads[name](model.backbone(data.x[:most]))
-        loss = LOSSES[name](output, labels[:most])
-        of = torch.autograd.grad(loss, list(model.backbone.parameters()))
-        gradients[name] = torch.cat([g.flatten() for g in of]).double()
-    first, second = gradients
-    return (first, second), gradients[first], gradients[second]
 
 
 @pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
@@ -102,7 +29,7 @@ def test_inner_products_are_those_of_autograd(sequential, backbone, most):
         shared = received.expand(len(clients), -1)
         found = trainer.within(trainer.job(cohort, 1, received, {}, shared, private))
         for row, client in enumerate(clients.tolist()):
-            _, u, v = cosines(trainer.model, client, most)
+            u, v = gradients(trainer.model, client, slice(most)).values()
             expected = torch.stack([u, v]) @ torch.stack([u, v]).T
             torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-7)
         assert torch.equal(received, trainer.layout.flat(trainer.model.state_dict()))
@@ -122,8 +49,9 @@ def test_the_record_has_their_mean_cosine(blocks, tmp_path):
     assert first is None
     model, pairs = problem(plain).model(check(tree)), {}
     for client in KEPT:
-        pair, u, v = cosines(model, client)
-        pairs.setdefault(pair, []).append(float(u @ v / u.norm() / v.norm()))
+        of = gradients(model, client)
+        u, v = of.values()
+        pairs.setdefault(tuple(of), []).append(float(u @ v / u.norm() / v.norm()))
     within = second["within"]
     assert within["ids"] == ["a", "b", "c"] and within["clients"] == 3
     for i, one in enumerate(within["ids"]):
