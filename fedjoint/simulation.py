@@ -12,7 +12,7 @@ from torch import Tensor
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.config.section import Plugin, Section
-from fedjoint.data.unchanged import check_unchanged
+from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
 from fedjoint.problem import Problem, build_problem, with_settings
@@ -95,6 +95,7 @@ def simulate(
     if config.diagnostics.reference:
         Reference(config.diagnostics.reference, config, own)
     problem = _problem(config, problem, engine)
+    _check_reference(config, problem)
     # What every node would stumble over is found before there is a run.
     make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
     model = problem.model(config)
@@ -150,6 +151,19 @@ def resume(
         run.set_rounds(rounds)
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
+
+
+def _check_reference(config: Config, problem: Problem) -> None:
+    """Make sure that the run that is compared with was made from the same data."""
+    path = config.diagnostics.reference
+    run = RunDir.open(Path(path)) if path else None
+    if run is None or not run.state.exists():
+        return
+    known = {id: own for id, own in run.states.fingerprints().items() if id != EVERYONE}
+    try:
+        check_unchanged(problem.data, known)
+    except UserError as error:
+        raise UserError(f"diagnostics.reference: {path}: {error}") from None
 
 
 def _everyone(callbacks: Sequence[AnyCallback]) -> list[Callback]:

@@ -121,7 +121,10 @@ def _chosen(run: RunDir, whole: Whole, *, best: bool) -> tuple[Checkpoint, bool]
     """Return the run after the round that is exported, and whether it has the strategy's state."""
     if best:
         if whole.best is None:
-            raise UserError(f"{run.path}: no best round is kept: set output.keep_best")
+            raise UserError(
+                f"{run.path}: no best round is kept: set output.keep_best, "
+                "and give clients validation examples"
+            )
         return whole.best, True
     done, saved = whole.newest, run.info["saved"]
     if done is None:

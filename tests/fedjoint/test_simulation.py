@@ -159,3 +159,11 @@ def test_a_run_goes_on_from_another_folder(tmp_path, monkeypatch):
     path = simulate(config(tmp_path, rounds=1, data=data)).path
     monkeypatch.chdir(tmp_path)
     assert [record.round for record in resume(path, rounds=2).records] == [1, 2]
+
+
+def test_a_reference_of_other_data_is_refused(tmp_path):
+    alone = simulate(config(tmp_path, rounds=1, local={"method": "independent"}), rings()).path
+    compared = config(tmp_path, rounds=1, local={}, diagnostics={"reference": str(alone)})
+    assert simulate(compared, rings()).records[-1].round == 1
+    with pytest.raises(UserError, match=r"diagnostics.reference: .*: the data of client 3 are not"):
+        simulate(compared, rings(clients=3))

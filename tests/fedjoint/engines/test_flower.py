@@ -23,8 +23,9 @@ REPOSITORY = Path(__file__).parents[3]
 SETTINGS = ["rounds=2", "data.clients=6", "local.epochs=1"]
 
 
-def inline(folder):
-    config = scenario_config("digits", [*SETTINGS, f"output.dir={folder}"], engine__name="inline")
+def inline(folder, *more):
+    settings = [*SETTINGS, *more, f"output.dir={folder}"]
+    config = scenario_config("digits", settings, engine__name="inline")
     return fedjoint.simulate(config).backbone
 
 
@@ -35,13 +36,15 @@ def assert_same(one, other):
 
 
 def test_engine_flower(tmp_path):
-    config = scenario_config("digits", [*SETTINGS, f"output.dir={tmp_path}"], engine__name="flower")
+    rule = "strategy.name=pcgrad"  # which has clients tell their tasks apart
+    settings = [*SETTINGS, rule, f"output.dir={tmp_path}"]
+    config = scenario_config("digits", settings, engine__name="flower")
     rounds = []
     result = fedjoint.simulate(config, callbacks=[rounds.append])
     assert [record.round for record in rounds] == [1, 2]
     assert rounds[-1].evaluation["test"]
     assert len(result.heads()) == 6
-    assert_same(inline(tmp_path / "inline"), result.backbone)
+    assert_same(inline(tmp_path / "inline", rule), result.backbone)
 
 
 def test_the_repository_is_a_flower_app(tmp_path):
