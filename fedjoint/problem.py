@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
 from fedjoint.options import construct
 from fedjoint.registry import find, load_object
+from fedjoint.runs.initial import fit_unshared
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,27 @@ class Problem:
             raise UserError("no client has a training example")
 
     def model(self, config: Config) -> JointModel:
-        """Build the joint model, with the same initial weights on every machine."""
-        return build_model(
-            self.backbone, self.tasks, self.example, norm=config.model.norm, seed=config.seed
+        """Build the joint model, with the same initial weights on every machine.
+
+        What never travels of the backbone begins as ``model.initial`` has it, on every machine.
+
+        Raises:
+            UserError: it cannot be built, or ``model.initial`` is not of this model.
+        """
+        setting = config.model
+        model = build_model(
+            self.backbone,
+            self.tasks,
+            self.example,
+            norm=setting.norm,
+            share=setting.share,
+            seed=config.seed,
         )
+        if setting.initial and (stays := model.frozen() | model.kept()):
+            found = fit_unshared(Path(setting.initial), model.frozen(), model.kept())
+            for name, tensor in found.items():
+                stays[name].copy_(tensor)
+        return model
 
 
 def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:

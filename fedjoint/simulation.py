@@ -38,7 +38,7 @@ class RunResult:
         path: the run directory.
         config: the resolved configuration.
         records: one per round.
-        backbone: the final shared tensors, by name.
+        backbone: the final backbone's tensors, by name: shared ones, and those that do not train.
     """
 
     path: Path
@@ -139,7 +139,7 @@ def resume(
         check_extendable(run, whole, rounds)
         config = config.model_copy(update={"rounds": rounds})
     if whole.status == "done" and whole.final and whole.final.round >= config.rounds:
-        return RunResult(run.path, config, whole.records, whole.final.backbone)
+        return RunResult(run.path, config, whole.records, whole.final.whole)
     everyone = _everyone(callbacks)
     engine = make_engine(config.engine)
     problem = _problem(config, problem, engine)

@@ -74,7 +74,7 @@ def deploy_command(
         )
         sys.exit(130)
     whole = check_whole(run, states=False)
-    backbone = whole.newest.backbone if whole.newest else {}
+    backbone = whole.newest.whole if whole.newest else {}
     result = RunResult(run.path, config, whole.records, backbone)
     show_run(result, console)
     _show_participation(run)

@@ -131,8 +131,13 @@ class ModelConfig(Section):
         description="what the shared weights begin as: a run directory, or a safetensors file of a "
         "state_dict; default: drawn by seed",
     )
+    share: list[str] = Field(
+        ["*"],
+        description="patterns of the names of the backbone's tensors that are shared; one after ! "
+        "takes away, later ones win; clients keep the others that train; frozen ones never travel",
+    )
     norm: Literal["shared", "local"] = Field(
-        "shared", description="send BatchNorm parameters and buffers, or keep them (FedBN)"
+        "shared", description="share BatchNorm parameters and buffers, or keep them (FedBN)"
     )
 
 

@@ -48,7 +48,7 @@ class Flower(Engine):
             raise
         newest = check_whole(run, states=False).newest
         assert newest is not None, "the run has ended"
-        return newest.backbone
+        return newest.whole
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def load(folder: Path, card: Card) -> TaskModel:
     )
     example = torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
     backbone = Backbone(card.backbone.backbone, inputs)
-    joint = build_model(backbone, [task], example, norm=card.backbone.norm, seed=0)
+    joint = build_model(backbone, [task], example, seed=0)
     scaling, units = (_pair(tensors, *names) for names in (_SCALING, _UNITS))
     model = TaskModel(joint.backbone, joint.heads[target.name], scaling, units)
     try:

@@ -74,6 +74,11 @@ class PersonalModels:
                 f"{run.path}: its backbone is not the one that its configuration describes; give "
                 "the run's own problem, and leave model settings as they were"
             )
+        if done.digest != self.trainer.digest:
+            raise UserError(
+                f"{run.path}: the run began with other frozen weights than these: give the run's "
+                "own problem, and the files that its weights came from"
+            )
         self._received = layout.flat(done.backbone)
         self._broadcast: dict[str, Tensor] = {}
         strategy = make_strategy(config)
@@ -142,9 +147,9 @@ class PersonalModels:
             ) from None
         found = {**trainer.layout.views(backbone), **kept}
         weights = {}
-        head = f"heads.{task}."
+        head, once = f"heads.{task}.", trainer.model.held_once
         for name, own in trainer.model.state_dict().items():
-            if name.startswith(head) and name not in found:
+            if name.startswith(head) and name not in found and name not in once:
                 raise UserError(
                     f"{self._state}: client {client} has no head of {task!r}; on a node, give "
                     "--tasks as to fedjoint client"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -12,7 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint._util.wording import first_line
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import moving_buffers
 from fedjoint.model.layout import Layout
+from fedjoint.model.sharing import choose_shared
 from fedjoint.model.tasks import Task
 from fedjoint.randomness import Purpose, derive, seeded
 
@@ -22,19 +24,40 @@ T = TypeVar("T")
 class JointModel(nn.Module):
     """A backbone and a ``ModuleDict`` of task heads.
 
+    What trains is shared, or private to each client. What does not (parameters with
+    ``requires_grad`` False, and buffers that are constants) is neither: the module's own serves
+    all clients.
+
     Args:
         backbone: maps inputs ``[n, ...]`` to features ``[n, features]``.
         heads: task name -> head, ``[n, features]`` to ``[n, outputs]``.
-        norm: ``shared`` sends BatchNorm parameters and floating-point buffers with the backbone;
+        norm: ``shared`` shares BatchNorm parameters and floating-point buffers as ``share`` says;
             ``local`` keeps them on the client (FedBN, Li et al., ICLR 2021,
-            https://arxiv.org/abs/2102.07623). Integer buffers are always local.
+            https://arxiv.org/abs/2102.07623). Integer buffers are never shared.
+        share: patterns of the names of what is shared of the backbone, see
+            :func:`fedjoint.model.sharing.choose_shared`.
+        moving: names of the backbone's buffers that are no constants; None: all.
+
+    Attributes:
+        held_once: names of the state that is neither sent nor kept by any client.
+
+    Raises:
+        UserError: a pattern matches nothing, or nothing is shared.
     """
 
-    def __init__(self, backbone: nn.Module, heads: dict[str, nn.Module], norm: str = "shared"):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        heads: dict[str, nn.Module],
+        norm: str = "shared",
+        share: Sequence[str] = ("*",),
+        moving: Collection[str] | None = None,
+    ):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
-        self.norm = norm
+        self.held_once = frozenset(self._constants(moving))
+        self._layout = self._lay_out(norm, share)
 
     def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the output of each of ``tasks`` (default: all) from one pass of the backbone."""
@@ -43,47 +66,82 @@ class JointModel(nn.Module):
 
     def layout(self) -> Layout:
         """Return the layout of the shared tensors."""
-        learnt: dict[str, Tensor] = dict(self.backbone.named_parameters())
-        buffers: dict[str, Tensor] = {}
-        if self.norm == "shared":
-            buffers = dict(self._buffers_that_move())
-        else:
-            kept = set(self._normalisation())
-            learnt = {n: p for n, p in learnt.items() if n not in kept}
-        tensors = {f"backbone.{n}": t for n, t in (learnt | buffers).items()}
-        return Layout.of(tensors, [f"backbone.{n}" for n in buffers])
+        return self._layout
 
     def private(self, tasks: Iterable[str]) -> dict[str, Tensor]:
         """Return what a client with ``tasks`` keeps: heads, and whatever is not shared."""
-        shared, constants = self.layout().shapes, self._constants()
         prefixes = ("backbone.", *(f"heads.{task}." for task in tasks))
         return {
             name: tensor.detach().clone()
             for name, tensor in self.state_dict().items()
-            if name not in shared and name not in constants and name.startswith(prefixes)
+            if name not in self._layout.shapes
+            and name not in self.held_once
+            and name.startswith(prefixes)
         }
 
-    def _buffers_that_move(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the backbone's floating-point buffers, but for constants."""
-        persistent, constants = self.backbone.state_dict(), self._constants()
-        for name, buffer in self.backbone.named_buffers():
-            constant = name not in persistent or f"backbone.{name}" in constants
-            if buffer.is_floating_point() and not constant:
-                yield name, buffer
+    def frozen(self) -> dict[str, Tensor]:
+        """Return the backbone's tensors that do not train, by name, in the module's own memory.
 
-    def _constants(self) -> set[str]:
-        """Return the names of the state that is neither sent nor kept: the module's own serves all.
-
-        These are buffers that are not finite, such as masks, and further names of one parameter.
+        Without further names of one parameter, and buffers that are not finite.
         """
-        buffers = {n for n, b in self.named_buffers() if not b.isfinite().all()}
-        names = {n for n, _ in self.named_parameters(remove_duplicate=False)}
-        return buffers | (names - dict(self.named_parameters()).keys())
+        left_out = self._further_names() | self._infinite()
+        return {
+            name: tensor.detach()
+            for name, tensor in self.state_dict().items()
+            if name.startswith("backbone.") and name in self.held_once - left_out
+        }
 
-    def _normalisation(self) -> Iterable[str]:
-        for prefix, module in self.backbone.named_modules():
+    def kept(self) -> dict[str, Tensor]:
+        """Return what trains of the backbone and is private, in the module's own memory."""
+        own = self._layout.shapes.keys() | self.held_once
+        return {
+            name: tensor.detach()
+            for name, tensor in self.state_dict().items()
+            if name.startswith("backbone.") and name not in own
+        }
+
+    def _lay_out(self, norm: str, share: Sequence[str]) -> Layout:
+        learnt = dict(self._trained())
+        statistics = {
+            f"backbone.{n}": b
+            for n, b in self.backbone.named_buffers()
+            if b.is_floating_point() and f"backbone.{n}" not in self.held_once
+        }
+        if norm == "local":
+            statistics, local = {}, set(self._normalisation())
+            learnt = {n: p for n, p in learnt.items() if n not in local}
+        shared = choose_shared(share, learnt, statistics, self.held_once)
+        tensors = {n: t for n, t in (learnt | statistics).items() if n in shared}
+        return Layout.of(tensors, [n for n in statistics if n in shared])
+
+    def _constants(self, moving: Collection[str] | None) -> set[str]:
+        """Return the names of the state of which the module's own serves all clients.
+
+        Beside what does not train, these are buffers outside the state, buffers that are not
+        finite, such as masks, and further names of one parameter.
+        """
+        frozen = {n for n, p in self.named_parameters() if not p.requires_grad}
+        names, persistent = dict(self.backbone.named_buffers()), self.backbone.state_dict()
+        still = set() if moving is None else names.keys() - moving
+        still |= names.keys() - persistent.keys()
+        return frozen | self._infinite() | {f"backbone.{n}" for n in still} | self._further_names()
+
+    def _infinite(self) -> set[str]:
+        return {n for n, b in self.named_buffers() if not b.isfinite().all()}
+
+    def _further_names(self) -> set[str]:
+        names = {n for n, _ in self.named_parameters(remove_duplicate=False)}
+        return names - dict(self.named_parameters()).keys()
+
+    def _trained(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.backbone.named_parameters(prefix="backbone"):
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def _normalisation(self) -> Iterator[str]:
+        for prefix, module in self.backbone.named_modules(prefix="backbone"):
             if isinstance(module, _BatchNorm):
-                yield from (f"{prefix}.{n}".lstrip(".") for n, _ in module.named_parameters())
+                yield from (f"{prefix}.{n}" for n, _ in module.named_parameters())
 
 
 def build_model(
@@ -91,7 +149,8 @@ def build_model(
     tasks: Sequence[Task],
     example: Tensor,
     *,
-    norm: str,
+    norm: str = "shared",
+    share: Sequence[str] = ("*",),
     seed: int,
 ) -> JointModel:
     """Build the model with the same initial weights on every machine.
@@ -101,17 +160,20 @@ def build_model(
         tasks: the tasks; each gets its head.
         example: ``[1, ...]`` one input, to find the number of features.
         norm: see :class:`JointModel`.
+        share: see :class:`JointModel`.
         seed: seeds the initial weights; global random state is left as it was.
 
     Raises:
-        UserError: the backbone cannot be built, or does not take such inputs.
+        UserError: the backbone cannot be built, does not take such inputs, or shares nothing.
     """
     with seeded(torch.device("cpu"), int(derive(seed, Purpose.BACKBONE))):
         body = _build(backbone)
         _check_types(body, "backbone.")
         body.eval()
         # Twice: BatchNorm without running statistics takes no single example.
-        features = _features(body, torch.cat([example, example]))
+        twice = torch.cat([example, example])
+        features = _features(body, twice)
+        moving = moving_buffers(body, twice)
     body.train()
     heads = {}
     for task in tasks:
@@ -119,7 +181,7 @@ def build_model(
         with seeded(torch.device("cpu"), int(derive(seed, Purpose.HEAD, task.name))):
             heads[task.name] = _head(task, features)
         _check_types(heads[task.name], f"heads.{task.name}.")
-    return JointModel(body, heads, norm)
+    return JointModel(body, heads, norm, share, moving)
 
 
 def _head(task: Task, features: int) -> nn.Module:

@@ -111,6 +111,7 @@ class Node:
                 np.array(list(part), np.int64) for part in zip(*self.places.items(), strict=True)
             )
         state = trainer.model.state_dict() if request.initial else {}
+        frozen = trainer.model.frozen() if request.initial else {}
         return Description(
             name=self.name,
             device=str(trainer.device),
@@ -122,6 +123,8 @@ class Node:
             mask=data.tasks[rows],
             initial={name: state[name].cpu().numpy() for name in trainer.layout.shapes if state},
             fallback=trainer.fallback,
+            digest=trainer.digest,
+            frozen={name: tensor.cpu().numpy() for name, tensor in frozen.items()},
         ).pack()
 
     def persist(self, request: PersistRequest) -> RecordDict:

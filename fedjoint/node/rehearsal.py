@@ -14,6 +14,7 @@ from fedjoint._util.limit import LateError, limited
 from fedjoint.data.base import Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.tasks import Task
 from fedjoint.protocol.compression import try_compression
 from fedjoint.randomness import seeded, seeded_elsewhere
@@ -44,6 +45,14 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> None:
     trainer.central  # noqa: B018 - then what is wrong with what all clients are measured on
     if trainer.config.strategy.compression.name != "none":
         try_compression(trainer.config.strategy.compression, trainer.layout.parameters.size)
+    before = {name: digest({name: t}) for name, t in trainer.model.frozen().items()}
+    _try_some(trainer, method)
+    for name, tensor in trainer.model.frozen().items():
+        if digest({name: tensor}) != before[name]:
+            raise changes_what_is_held(name)
+
+
+def _try_some(trainer: Trainer, method: LocalMethod) -> None:
     passed, bad_data = False, None
     for places in _candidates(trainer):
         errors: list[UserError] = []
@@ -155,7 +164,8 @@ def _few(trainer: Trainer, place: int) -> Cohort:
 def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     (x, y), names = cohort.train.alone, [task.name for task in cohort.tasks]
     tensors = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
-    state = {name: tensor.detach().clone() for name, tensor in tensors}
+    once = trainer.model.held_once
+    state = {name: tensor.detach().clone() for name, tensor in tensors if name not in once}
     outputs = _named("the model", lambda: functional_call(trainer.model, state, (x[0], names)))
     for task in cohort.tasks:
         labels = y[task.name][0]

@@ -99,6 +99,7 @@ class Training:
         within = self._compare_tasks(start, members, request.within & request.sampled[members.rows])
         seeds = derive(config.seed, Purpose.TRAINING, start.round, members.ids).tolist()
         job, pulls, extras = self._drawing.run(seeds, train)
+        self._trainer.check_held()
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
         deviations = self._deviations(job, pulls, update)
         good = _finite(job, {**extras, "deviations": deviations})

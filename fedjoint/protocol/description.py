@@ -11,9 +11,11 @@ from flwr.app import Message, RecordDict
 
 from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import digest
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
+from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.checks import counts, shaped
 from fedjoint.protocol.requests import Number
 
@@ -36,6 +38,8 @@ class Description:
         sizes: ``[n]`` int64 their training examples.
         mask: ``[n, tasks]`` bool, who has which task.
         initial: the first backbone, by name; empty where it was not asked for.
+        digest: of what does not train of the backbone, see :mod:`fedjoint.model.frozen`.
+        frozen: that itself, by name; empty where the first backbone was not asked for.
         fallback: why its clients are trained one by one, where they are.
     """
 
@@ -49,6 +53,8 @@ class Description:
     mask: np.ndarray
     initial: Mapping[str, np.ndarray] = field(repr=False)
     fallback: str | None = None
+    digest: str = ""
+    frozen: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -60,9 +66,10 @@ class Description:
             "layout": {name: list(shape) for name, shape in self.layout.shapes.items()},
             "buffers": self.layout.buffers,
             "fallback": self.fallback,
+            "digest": self.digest,
         }
         population = {"ids": self.ids, "sizes": self.sizes, "mask": self.mask}
-        return wire.pack(said, population=population, backbone=self.initial)
+        return wire.pack(said, population=population, backbone=self.initial, frozen=self.frozen)
 
     @classmethod
     def unpack(cls, reply: Message, *, initial: bool) -> Description:
@@ -95,6 +102,8 @@ class Description:
             mask=shaped(population, "mask", (len(ids), len(tasks)), "b"),
             initial=_backbone(layout, backbone) if initial else {},
             fallback=said.fallback,
+            digest=said.digest,
+            frozen=_frozen(layout, wire.arrays(reply, "frozen"), said.digest) if initial else {},
         )
 
 
@@ -107,6 +116,7 @@ class _Said:
     layout: dict[str, tuple[Number, ...]]
     buffers: tuple[str, ...]
     fallback: str | None
+    digest: str
 
 
 def _layout(shapes: dict[str, tuple[int, ...]], buffers: tuple[str, ...]) -> Layout:
@@ -135,3 +145,14 @@ def _backbone(layout: Layout, found: Mapping[str, np.ndarray]) -> dict[str, np.n
         if not np.isfinite(backbone[name]).all():
             raise UserError(f"{name!r} of its backbone is not finite")
     return backbone
+
+
+def _frozen(layout: Layout, found: Mapping[str, np.ndarray], said: str) -> Mapping[str, np.ndarray]:
+    if len(said) > _NAME or not all(n.isprintable() and len(n) <= _NAME for n in found):
+        raise UserError("damaged message: a name or a digest is beyond all measure")
+    if not layout.shapes.keys().isdisjoint(found):
+        raise UserError("damaged message: a tensor of its backbone both trains and does not")
+    kinds = {array.dtype.kind for array in found.values()}
+    if not kinds <= set("fiub") or digest({n: to_tensor(a) for n, a in found.items()}) != said:
+        raise UserError("damaged message: its frozen tensors are not those of its digest")
+    return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from fedjoint.model.frozen import digest
 from fedjoint.model.layout import Layout
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.seal import check_owner
@@ -25,12 +26,21 @@ class Checkpoint:
         backbone: the shared tensors, float32.
         state: the strategy's state.
         ledger: which round of each client counts.
+        digest: of what does not train of the backbone, see :mod:`fedjoint.model.frozen`.
+        frozen: that itself, where it was kept: with the final backbone.
     """
 
     round: int
     backbone: dict[str, Tensor]
     state: dict[str, Tensor]
     ledger: Ledger
+    digest: str = ""
+    frozen: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> dict[str, Tensor]:
+        """The backbone, and what does not train of it where that was kept."""
+        return self.backbone | self.frozen
 
     def fits(self, layout: Layout) -> bool:
         """Say whether the backbone is one of this layout, with finite parameters."""
@@ -44,7 +54,9 @@ def pack_checkpoint(run: str, checkpoint: Checkpoint) -> bytes:
     tensors = {f"backbone/{n}": t for n, t in checkpoint.backbone.items()}
     tensors |= {f"state/{n}": t for n, t in checkpoint.state.items()}
     tensors |= {f"ledger/{n}": t for n, t in checkpoint.ledger.tensors().items()}
-    return pack(tensors, {"run": run, "round": str(checkpoint.round), "schema": _SCHEMA})
+    tensors |= {f"frozen/{n}": t for n, t in checkpoint.frozen.items()}
+    about = {"run": run, "round": str(checkpoint.round), "schema": _SCHEMA}
+    return pack(tensors, about | ({"frozen": checkpoint.digest} if checkpoint.digest else {}))
 
 
 def load_checkpoint(path: Path, run: str) -> Checkpoint:
@@ -59,15 +71,18 @@ def load_checkpoint(path: Path, run: str) -> Checkpoint:
     if metadata.get("schema") != _SCHEMA:
         raise DamagedError(f"schema {metadata.get('schema')!r}, expected {_SCHEMA!r}")
     check_owner(path, metadata.get("run"), run)
-    parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "state": {}, "ledger": {}}
+    parts: dict[str, dict[str, Tensor]] = {n: {} for n in ("backbone", "state", "ledger", "frozen")}
     for key, tensor in tensors.items():
         part, _, name = key.partition("/")
         parts.setdefault(part, {})[name] = tensor
     for name, tensor in parts["backbone"].items():
         if tensor.dtype != torch.float32 or tensor.isnan().any():
             raise DamagedError(f"{name!r} of its backbone is {tensor.dtype}, or not a number")
-    round = int(metadata["round"])
-    return Checkpoint(round, parts["backbone"], parts["state"], _ledger(parts["ledger"], round))
+    round, frozen = int(metadata["round"]), parts["frozen"]
+    ledger, said = _ledger(parts["ledger"], round), metadata.get("frozen", "")
+    if frozen and digest(frozen) != said:
+        raise DamagedError("its frozen tensors are not those that it says it has")
+    return Checkpoint(round, parts["backbone"], parts["state"], ledger, said, frozen)
 
 
 def _ledger(tensors: dict[str, Tensor], round: int) -> Ledger:

@@ -46,6 +46,8 @@ class Roster:
         tasks: all tasks of theirs.
         layout: of the shared tensors.
         initial: the first backbone, by name.
+        digest: of what does not train of it.
+        frozen: that itself, by name.
         placed: block of clients -> node.
         costs: block -> measured seconds.
         seen: node -> when it was last heard of, seconds since 1970.
@@ -68,6 +70,8 @@ class Roster:
         self.tasks: tuple[Task, ...] = ()
         self.layout = Layout({})
         self.initial: Mapping[str, np.ndarray] = {}
+        self.digest = ""
+        self.frozen: Mapping[str, np.ndarray] = {}
         nobody = np.zeros(0, np.int64)
         self.people = Population(nobody, nobody, np.zeros((0, 0), bool), nobody)
         self.placed: dict[int, int] = {}
@@ -143,9 +147,10 @@ class Roster:
             self._refuse(node, f"no answer within {limit:g} s", began)
         if not self.seen and found:
             # Not whoever is first: one node that is wrong must not keep the others out.
-            layouts = {_order(found[node].layout): found[node].layout for node in sorted(found)}
-            votes = Counter(_order(found[node].layout) for node in sorted(found))
-            self.layout = layouts[votes.most_common(1)[0][0]]
+            votes = Counter(_kind(found[node]) for node in sorted(found))
+            chosen = votes.most_common(1)[0][0]
+            usual = next(about for about in found.values() if _kind(about) == chosen)
+            self.layout, self.digest = usual.layout, usual.digest
         for node in sorted(found):
             try:
                 self._admit(node, found[node])
@@ -167,6 +172,11 @@ class Roster:
             raise UserError(
                 "its backbone differs from the other nodes': give all the same model settings"
             )
+        if about.digest != self.digest:
+            raise UserError(
+                "its frozen weights differ from the other nodes': give all the same file, such as "
+                "by model.initial"
+            )
         known = {
             name: (kind, outputs) for n in self.nodes.values() for name, kind, outputs in n.tasks
         }
@@ -177,7 +187,7 @@ class Roster:
                 )
         self._replace(node, about)
         if not self.initial:
-            self.initial = about.initial
+            self.initial, self.frozen = about.initial, about.frozen
         self.nodes[node] = about
         self.seen[node] = time.time()
         self.refused.pop(node, None)
@@ -307,6 +317,11 @@ class Roster:
                 p.ids[mine], weights[at == number], blocks, sizes, p.tasks[mine]
             )
         return split
+
+
+def _kind(about: Description) -> tuple[Any, ...]:
+    """Return what two nodes have in common if they train the same model."""
+    return _order(about.layout), about.digest
 
 
 def _order(layout: Layout) -> tuple[Any, ...]:

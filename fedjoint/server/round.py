@@ -333,7 +333,8 @@ def _checkpoint(run: Run, round: int, *, best: bool) -> None:
         if known and known.movable:
             log.error("round %d: no checkpoint, the one before stays", round)
             return
-    checkpoint = Checkpoint(round, run.named(), run.strategy.state, run.ledger)
+    named, digest = run.named(), run.roster.digest
+    checkpoint = Checkpoint(round, named, run.strategy.state, run.ledger, digest)
     for callback in run.callbacks:
         callback.on_checkpoint(checkpoint)
         if best:

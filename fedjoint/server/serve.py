@@ -59,7 +59,7 @@ def serve(
         callbacks: hear how the run goes.
 
     Returns:
-        The final backbone, by name.
+        The final backbone, by name, what does not train of it included.
 
     Raises:
         UserError: no node can take part, the run directory is damaged, or no client trained in
@@ -156,8 +156,9 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
                 break
         records = run.records()
         _check_trained(records)
-        last, backbone = records[-1].round, begun.named()
-        run.finish(Checkpoint(last, backbone, {}, begun.ledger), records)
+        final = _final(begun, records[-1].round)
+        last = final.round
+        run.finish(final, records)
         run.mark("done" if last == config.rounds else "stopped")
     except BaseException as error:
         failure = error
@@ -169,7 +170,13 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
             callback.on_run_end(failure)
     text = "the run is done" if last == config.rounds else f"the run was stopped after round {last}"
     event(log, logging.INFO, "end", text, status=run.status, round=last)
-    return backbone
+    return final.whole
+
+
+def _final(begun: Run, last: int) -> Checkpoint:
+    roster = begun.roster
+    frozen = {name: to_tensor(array) for name, array in roster.frozen.items()}
+    return Checkpoint(last, begun.named(), {}, begun.ledger, roster.digest, frozen)
 
 
 def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
@@ -237,4 +244,9 @@ def _first_backbone(begun: Run, saved: Checkpoint | None) -> dict[str, Tensor]:
         return {n: to_tensor(a) for n, a in begun.roster.initial.items()}
     if not saved.fits(begun.roster.layout):
         raise UserError("the nodes' backbone differs from the checkpoint's: give them its settings")
+    if saved.digest != begun.roster.digest:
+        raise UserError(
+            "the nodes' frozen weights differ from those that the run began with: give them the "
+            "file from which these came"
+        )
     return saved.backbone

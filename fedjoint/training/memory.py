@@ -1,8 +1,14 @@
-"""The C library's memory, kept for the next job."""
+"""Memory: what a model computes takes, and the C library's, kept for the next job."""
 
 from __future__ import annotations
 
 import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from malloc.h
 _KEPT = 1 << 30
@@ -19,3 +25,30 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, _KEPT)
+
+
+def computed_bytes(model: nn.Module, example: Tensor) -> int:
+    """Return how many bytes ``model`` computes from ``example`` ``[1, ...]``."""
+    counter = _Counter()
+    # Two, and in evaluation mode, as BatchNorm takes no single one, and keeps statistics.
+    model.eval()
+    try:
+        with torch.no_grad(), counter:
+            model(torch.cat([example, example]))
+    finally:
+        model.train()
+    return counter.bytes // 2
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up the results of the operations that are run inside, but for views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.bytes += sum(t.nbytes for t in tree_leaves(result) if isinstance(t, Tensor))
+        return result

@@ -158,8 +158,9 @@ class _Trial:
             return {**frozen, "the loss": measure({**trained, **frozen}, stack)}
 
     def _state(self) -> Tensors:
-        """Return the model's own tensors and fresh ones of the balance; buffers are copies."""
-        state = {n: t.detach() for n, t in self.model.state_dict().items()}
+        """Return what clients have of the model's own tensors; buffers are copies."""
+        once = self.model.held_once
+        state = {n: t.detach() for n, t in self.model.state_dict().items() if n not in once}
         state |= {n: t.clone() for n, t in self.model.named_buffers() if n in state}
         return state
 

@@ -16,6 +16,7 @@ from fedjoint.config.schema import Config
 from fedjoint.data.base import CENTRAL, SPLITS, Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
@@ -32,7 +33,7 @@ from fedjoint.training.gradients import (
     passes,
 )
 from fedjoint.training.job import Job, Tensors
-from fedjoint.training.memory import keep_freed_memory
+from fedjoint.training.memory import computed_bytes, keep_freed_memory
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
@@ -70,6 +71,7 @@ class Trainer:
         self.model: JointModel = problem.model(config).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        self._held = [(n, t, t._version) for n, t in self.model.frozen().items()]
         self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
@@ -99,6 +101,7 @@ class Trainer:
         """
         balance = self.balance(tuple(self.problem.tasks))
         found = examine(self.model, balance, self._few().to(self.device))
+        self.check_held()
         for name, least in (("local", found.train), ("evaluate", found.evaluate)):
             size = getattr(self.config, name).batch_size
             if size < least:
@@ -107,6 +110,21 @@ class Trainer:
                     f"{least} examples: raise it"
                 )
         return found
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what does not train of the backbone, see :mod:`fedjoint.model.frozen`."""
+        return digest(self.model.frozen())
+
+    def check_held(self) -> None:
+        """Make sure that the model's passes leave alone what serves all clients.
+
+        Raises:
+            UserError: a pass has changed it.
+        """
+        for name, tensor, version in self._held:
+            if tensor._version != version:
+                raise changes_what_is_held(name)
 
     @cached_property
     def _batch_size(self) -> int:
@@ -135,7 +153,12 @@ class Trainer:
         local, evaluate = self.config.local, self.config.evaluate
         largest = int(self.problem.data.sizes.max())
         rows = min(largest, max(local.batch_size, evaluate.batch_size))
-        one = 4 * self.layout.size + rows * self.problem.example.nbytes
+        kept = sum(tensor.numel() for tensor in self.model.private(()).values())
+        example = self.problem.example
+        one = 4 * (self.layout.size + kept) + rows * example.nbytes
+        if any(not parameter.requires_grad for parameter in self.model.parameters()):
+            # What trains may be small beside what the rest of the model computes.
+            one += rows * computed_bytes(self.model, example.to(self.device))
         return max(1, min(_MOST_CPU, _BYTES // one))
 
     def tasks(self, client: int) -> tuple[Task, ...]:
@@ -346,6 +369,7 @@ class Trainer:
                 result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
         finally:
             self.model.train()
+        self.check_held()
         return result, finite.cpu()
 
     def _measured(self, cohort: Cohort, names: Sequence[str]) -> Iterator[tuple[str, Stack]]:
