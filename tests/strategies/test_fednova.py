@@ -45,7 +45,7 @@ def settings(strategy="fednova", **local):
 
 def moved(tmp_path, tree):
     """Return by how much the one weight of the backbone moved."""
-    task = Task("line", "regression", 1, head=lambda f: nn.Identity(), loss=line)
+    task = Task("line", "regression", 1, head=lambda f: nn.Identity(), loss=line, metric="mae")
     problem = Problem([task], lambda: nn.Linear(1, 1, bias=False), Opposed(), torch.ones(1, 1))
     config = check({**tree, "output": {"dir": str(tmp_path)}})
     (start,) = problem.model(config).backbone.parameters()
