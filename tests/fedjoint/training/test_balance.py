@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from fedjoint import Task
+from fedjoint.config.load import check
 from fedjoint.config.schema import BalanceConfig
 from fedjoint.errors import UserError
+from fedjoint.simulation import simulate
 from fedjoint.training.balance import Balance, make_balance
 
 TASKS = [Task(name, "regression", 1) for name in ("a", "b", "c")]
@@ -96,3 +98,16 @@ def test_a_balance_that_cannot_be_had_is_one_line(name, options, said):
     with pytest.raises(UserError, match=said) as error:
         rule(name, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("balance", ["fixed", "uncertainty", "gradnorm", "dwa"])
+def test_clients_of_every_balance_are_trained_at_once(tmp_path, balance):
+    tree = {
+        "rounds": 1,
+        "data": {"clients": 4, "task_mix": [["digit", "ink"]], "examples_per_client": 20},
+        "model": {"backbone": {"options": {"hidden": [4]}}},
+        "engine": "inline",
+        "balance": balance,
+        "output": {"dir": str(tmp_path)},
+    }
+    assert simulate(check(tree)).records[0].fallback is None
