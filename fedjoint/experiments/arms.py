@@ -106,7 +106,7 @@ class Arm:
     def best(self, task: str, split: str = "test") -> list[float]:
         """Return a task's metric in the best round by validation, by seed (NaN: undefined).
 
-        That is the first of the rounds that are best by :class:`fedjoint.server.best.Best`, over
+        That is the last of the rounds that are best by :class:`fedjoint.server.best.Best`, over
         all tasks of the run that the task is in, as these share what is trained; or over the task
         alone where every client trains alone. Without validation data it is the last round.
         """

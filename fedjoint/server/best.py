@@ -19,7 +19,7 @@ class Best:
 
     Of several tasks the mean counts: of metrics that should rise as they are, and of those that
     should fall as the negative share of what they were at first. A round with an undefined metric
-    is not the best.
+    is not the best. Of rounds that are alike, which few validation data make many, the last is.
 
     Attributes:
         score: of the best round; -inf: there is none.
@@ -36,7 +36,7 @@ class Best:
         valid = evaluation.get("valid", {})
         self.first = self.first or valid
         score = float(np.mean([self._of(task, valid) for task in tasks]))
-        if not score > self.score:
+        if score < self.score or score == -math.inf:
             return False
         self.score = score
         return True

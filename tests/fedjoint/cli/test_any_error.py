@@ -48,7 +48,7 @@ CASES = [
     (setting('name="a\\u0000"'), "name: it has a character that is not printable"),
     (setting('output.dir="a\\u0000"'), "output.dir: it has a character that is not printable"),
     (setting("rounds=1\nseed=2"), "write it in one line"),
-    (setting(f"name={'y' * 300}"), "File name too long"),
+    (setting(f"name={'y' * 300}"), "cannot name a folder"),
     (setting(f"{'k' * 5000}=1"), "unknown key"),
     (setting("strategy=p.py:leave"), "it calls sys.exit(0)"),
     (setting("strategy=p.py:fail"), "strategy p.py:fail: KeyError"),

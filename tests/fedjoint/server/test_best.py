@@ -31,7 +31,7 @@ def test_what_should_rise_and_what_should_fall_count_alike():
 def best_by_hand(result, tasks):
     """Return the best round of a run of metrics that should rise."""
     mean = {r.round: sum(r.evaluation["valid"][t] for t in tasks) for r in result.records}
-    return max(mean, key=lambda round: (mean[round], -round))
+    return max(mean, key=lambda round: (mean[round], round))
 
 
 #: Rates so high that later rounds are worse than earlier ones.
