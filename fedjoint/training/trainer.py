@@ -137,7 +137,9 @@ class Trainer:
         """Return a few inputs to try the model on, of one client where that has any."""
         data, example = self.problem.data, self.problem.example
         try:
-            with limited(self.config.strategy.timeout):
+            with limited(
+                self.config.strategy.timeout / 4
+            ):  # of a round, on a node that starts anew
                 x = load_client(data, int((data.sizes > 1).argmax())).train.x[:_TRIED]
             return torch.cat([x, example])
         except (Exception, LateError):  # of a client's data, said when it is trained
