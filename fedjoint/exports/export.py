@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.data.build import make_source
-from fedjoint.data.source import Source
+from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.exported import Exported
 from fedjoint.exports.model import Card, Origin, Target, TaskKind, TaskModel
 from fedjoint.exports.personal import PersonalModels
+from fedjoint.model.tasks import Task
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
 from fedjoint.runs.checkpoints import Checkpoint
@@ -89,32 +90,41 @@ def export(
     source = make_source(config.data.source) if described else Source()
     scaling = source.scaling(config.data, config.seed, [places[id] for id in whose], ids)
     backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[task])
-    kind = tasks[task]
     card = Card(
         inputs=source.inputs(problem.example),
         backbone=config.model if isinstance(problem.backbone, Backbone) else None,
-        head=_head(kind.head),
-        target=Target(
-            name=task,
-            kind=cast(TaskKind, kind.kind),
-            outputs=kind.outputs,
-            classes=source.class_names(kind) if kind.kind == "multiclass" else None,
-        ),
-        origin=Origin(
-            fedjoint=version("fedjoint"),
-            run=run.path.name,
-            run_id=run.id,
-            seed=config.seed,
-            round=people.round,
-            strategy=config.strategy.name,
-            method=people.method_name,
-            clients=whose,
-            how=how,
-            scaling=scaling.words if scaling else None,
-        ),
+        head=_head(tasks[task].head),
+        target=_target(tasks[task], source),
+        origin=_origin(run, people, whose, how, scaling),
     )
     numbers = (scaling.mean, scaling.scale) if scaling else None
     return Exported(TaskModel(backbone, head, numbers, units).eval(), card, problem.example)
+
+
+def _target(task: Task, source: Source) -> Target:
+    return Target(
+        name=task.name,
+        kind=cast(TaskKind, task.kind),
+        outputs=task.outputs,
+        classes=source.class_names(task) if task.kind == "multiclass" else None,
+    )
+
+
+def _origin(
+    run: RunDir, people: PersonalModels, whose: list[int], how: str, scaling: Scaling | None
+) -> Origin:
+    return Origin(
+        fedjoint=version("fedjoint"),
+        run=run.path.name,
+        run_id=run.id,
+        seed=people.config.seed,
+        round=people.round,
+        strategy=people.config.strategy.name,
+        method=people.method_name,
+        clients=whose,
+        how=how,
+        scaling=scaling.words if scaling else None,
+    )
 
 
 def _chosen(run: RunDir, whole: Whole, *, best: bool) -> tuple[Checkpoint, bool]:

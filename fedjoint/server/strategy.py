@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedjoint._util.wording import first_line
 from fedjoint.config.schema import Config
-from fedjoint.errors import UserError
+from fedjoint.errors import UserError, said
 from fedjoint.options import make_plugin
 from fedjoint.server.candidates import (
     Budget,
@@ -198,8 +197,7 @@ def checked_choice(
         raise UserError(f"round {round}: {error}") from None
     except Exception as error:  # a plug-in may raise anything
         log.exception("the choice of clients failed")
-        why = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"round {round}: {name} fails to choose clients: {why}") from error
+        raise UserError(f"round {round}: {name} fails to choose clients: {said(error)}") from error
 
 
 def checked_report(strategy: JointStrategy) -> dict[str, float]:
@@ -278,7 +276,7 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
             raise type(error)(f"{name}: {error}") from error
         if isinstance(error, ValueError):  # as a rule refuses what it is given
             raise UserError(f"{name}: {error}") from error
-        why = f"{name}: merge fails: {type(error).__name__}: {first_line(error)}"
+        why = f"{name}: merge fails: {said(error)}"
         known = circumstances(strategy)
         if known is None or why not in known.traced:
             log.exception("merge failed")
