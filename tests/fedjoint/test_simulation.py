@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_its_own_problem_alone(tmp_path, other, words):
     ("call", "words"),
     [
         (lambda c: simulate(c, {"tasks": []}), "the problem is a dict: give a fedjoint.Problem"),
-        (lambda c: simulate(c, callbacks=print), "callbacks are a builtin_function_or_method"),
+        (lambda c: simulate(c, callbacks=len), "callbacks are a builtin_function_or_method"),
         (lambda c: simulate(c, callbacks=None), "callbacks are a NoneType: give a list"),
         (lambda c: simulate(c.model_copy(update={"name": "a\0"})), "cannot name a folder"),
         (lambda c: resume(None), "the run is a NoneType: give the path of its directory"),
