@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import time
@@ -32,10 +31,9 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
     """Return a ClientApp that hosts the clients of ``problem``.
 
     A simulated node keeps private state in the run directory, which is on its machine. A
-    deployed node's own configuration (``flower-supernode --node-config``, written by
-    ``fedjoint client``) has ``fedjoint``: ``name``, ``state`` (a folder), ``clients`` (ids) and
-    ``data`` (settings that replace those of the run's ``data``; empty where the clients are some
-    of those of the run's own data), as JSON in base64.
+    deployed node's own configuration has ``fedjoint``: ``name``, ``state`` (a folder), ``clients``
+    (ids) and ``data`` (settings that replace those of the run's ``data``; empty where the clients
+    are some of those of the run's own data), as JSON.
 
     Args:
         problem: tasks, backbone and data; by default what the run's configuration describes.
@@ -47,7 +45,7 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
 
     def answer(message: Message, context: Context) -> Message:
         header = wire.read(Header, message)
-        key = f"{header.run}\n{header.config}"
+        key = f"{header.id}\n{header.run}\n{header.config}"
         if key not in nodes:
             nodes.clear()  # a node serves one run at a time
             nodes[key] = make_node(header, context, problem, write_through)
@@ -76,7 +74,7 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
         UserError: it fails by what a user can fix; the line names the node.
     """
     own = _own(context)
-    log_to(Path(own["state"]) / "log.jsonl")
+    log_to(Path(own["state"]) / "log.jsonl", watch=True)
     kind, began = message.metadata.message_type, time.perf_counter()
     try:
         yield
@@ -93,7 +91,7 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
 
 
 def _own(context: Context) -> dict[str, Any]:
-    return json.loads(base64.b64decode(str(context.node_config["fedjoint"])))
+    return json.loads(str(context.node_config["fedjoint"]))
 
 
 def make_node(

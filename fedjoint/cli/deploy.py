@@ -20,8 +20,9 @@ from fedjoint.cli.machines import Insecure, Keys
 from fedjoint.cli.simulate import label, more_rounds
 from fedjoint.config.scenario import scenario_config
 from fedjoint.deploy.address import parse
+from fedjoint.deploy.registration import register
 from fedjoint.deploy.run import attend, restart, start
-from fedjoint.deploy.server import check_trust, connect, register
+from fedjoint.deploy.server import check_trust, connect, control
 from fedjoint.errors import UserError
 from fedjoint.experiments.report import metrics_table, show_run
 from fedjoint.experiments.tables import table
@@ -52,7 +53,8 @@ def deploy_command(
         raise UserError(f"nobody answers on {server}: start fedjoint server there")
     check_trust(server, keys)
     if keys:
-        register(connection, keys)
+        with control(server, keys) as reached:
+            register(reached, keys)
     if resume is None:
         assert scenario is not None
         run, number = start(scenario_config(scenario, settings), connection)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import socket
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedjoint._util.logs import FORMATS, LEVELS, choose_logging
 from fedjoint.cli.common import client_ids, parts, say
 from fedjoint.deploy.keys import make_keys
-from fedjoint.deploy.node import node_command, run_node
+from fedjoint.deploy.node import own_node, run_node
 from fedjoint.deploy.server import run_server
 from fedjoint.errors import UserError
 from fedjoint.node.own_data import own_data
@@ -20,6 +20,8 @@ Keys = Annotated[Path | None, typer.Option(help="Folder of keys; see fedjoint ke
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="No encryption and no proof of who is who.")
 ]
+LogLevel = Annotated[str, typer.Option(help=f"One of {', '.join(LEVELS)}.")]
+LogFormat = Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")]
 Names = Annotated[str, typer.Option(help="Comma-separated.")]
 
 
@@ -45,9 +47,12 @@ def server_command(
     state: Annotated[Path, typer.Option(help="Folder of the server's database.")] = Path("server"),
     keys: Keys = None,
     insecure: Insecure = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
 ) -> None:
     """Run the server: Flower's SuperLink, which knows the nodes of --keys."""
-    sys.exit(run_server(address, state, keys, insecure))
+    choose_logging(log_level, log_format)
+    run_server(address, state, keys, insecure)
 
 
 def client_command(
@@ -62,7 +67,10 @@ def client_command(
     name: Annotated[str, typer.Option(help="What to call this node.")] = socket.gethostname(),
     keys: Keys = None,
     insecure: Insecure = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
 ) -> None:
     """Run a node: Flower's SuperNode, with its clients' data."""
+    choose_logging(log_level, log_format)
     ids, own = client_ids(clients), own_data(data, parts(tasks))
-    sys.exit(run_node(lambda: node_command(name, server, state, ids, own, keys, insecure)))
+    run_node(own_node(name, state, ids, own), server, keys, insecure)
