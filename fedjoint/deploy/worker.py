@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import threading
+from importlib import import_module
 from multiprocessing.connection import Connection
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedjoint._util.logs import start_logging
-from fedjoint.clients.app import make_app
 from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.flower.parcels import Parcel, be_node, failure
 
@@ -26,7 +26,7 @@ def main() -> None:
     threading.Thread(target=_end_with_node, daemon=True).start()
     start_logging()
     pipe = Connection(int(sys.argv[1]))
-    own, app = pipe.recv_bytes().decode(), make_app()
+    own, app = pipe.recv_bytes().decode(), import_module("fedjoint.clients.app").make_app()
     contexts: dict[int, Context] = {}
     try:
         while True:
