@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedjoint._util.logs import event, log_to
+from fedjoint._util.wording import plain
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.node.node import Node
@@ -21,7 +22,7 @@ from fedjoint.node.own_data import with_own_data
 from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem
 from fedjoint.protocol import wire
-from fedjoint.protocol.requests import Header
+from fedjoint.protocol.requests import TELL, Header, TellRequest
 from fedjoint.runs.directory import RunDir
 
 log = logging.getLogger("fedjoint.node.node")
@@ -55,6 +56,8 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
         if "fedjoint" not in context.node_config:
             return answer(message, context)
         with own_log(message, context):
+            if message.metadata.message_type == TELL:
+                return Message(told(message), reply_to=message)
             reply = answer(message, context)
         reply.content = wire.bundle(reply.content)
         return reply
@@ -63,6 +66,7 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
     app.evaluate()(deployed_or_not)
     app.query()(deployed_or_not)
     app.query("persist")(deployed_or_not)
+    app.query("tell")(deployed_or_not)
     return app
 
 
@@ -88,6 +92,18 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
     number, seconds = wire.read(Header, message).round, round(time.perf_counter() - began, 3)
     text = f"{kind} of round {number}: done"
     event(log, logging.INFO, kind, text, run_id=context.run_id, round=number, seconds=seconds)
+
+
+def told(message: Message) -> RecordDict:
+    """Say what the server of a run tells this node.
+
+    Raises:
+        UserError: the message is damaged.
+    """
+    request = TellRequest.unpack(message)
+    run = Path(request.header.run).name
+    event(log, logging.ERROR, "told", f"the run {run} leaves this node out: {plain(request.text)}")
+    return wire.pack({})
 
 
 def _own(context: Context) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the server asks of nodes: who they are, to train, to evaluate, to save.
+"""What the server asks of nodes: who they are, to train, to evaluate, to save; and what it tells.
 
 Every request bears a :class:`Header`. Requests to train and to evaluate carry the backbone once,
 whatever the number of clients, and say which clients work and which round of theirs counts. Heads
@@ -20,6 +20,7 @@ from fedjoint.protocol.checks import MOST, counts, shaped
 from fedjoint.runs.ledger import Ledger
 
 TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
+TELL = "query.tell"
 
 Number = Annotated[int, Field(ge=0, le=MOST)]
 
@@ -281,6 +282,38 @@ class PersistRequest:
         found = wire.read(_Persist, message)
         ledger, kept = (_ledger(wire.arrays(message, name)) for name in ("ledger", "kept"))
         return cls(found, ledger, kept, found.forget)
+
+
+@dataclass(frozen=True)
+class _Tell(Header):
+    text: Annotated[str, Field(max_length=1000)]
+
+
+@dataclass(frozen=True)
+class TellRequest:
+    """Tells a node why the run leaves it out; nobody waits for the reply.
+
+    Attributes:
+        header: see :class:`Header`.
+        text: what to say on its screen.
+    """
+
+    header: Header
+    text: str
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        return wire.pack({**vars(self.header), "text": self.text})
+
+    @classmethod
+    def unpack(cls, message: Message) -> TellRequest:
+        """Return the request in ``message``.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        found = wire.read(_Tell, message)
+        return cls(found, found.text)
 
 
 def _arrays(ledger: Ledger) -> dict[str, np.ndarray]:

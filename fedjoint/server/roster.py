@@ -21,13 +21,14 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.problem import with_metrics
 from fedjoint.protocol.description import Description
-from fedjoint.protocol.requests import QUERY, Asked, Header, QueryRequest
+from fedjoint.protocol.requests import QUERY, TELL, Asked, Header, QueryRequest, TellRequest
 from fedjoint.server.population import Population, assign, makespan
 
 log = logging.getLogger("fedjoint.server.roster")
 
 _START = 86_400.0  # seconds that a simulated node has to load its data and try its clients
 _QUERY = 120.0  # seconds that a deployed node has to say who it is
+_TELL = 600.0  # seconds that a node has to hear why it is left out
 _PATIENCE = 10.0  # how many times as long as it took, until it is asked again
 
 
@@ -151,11 +152,23 @@ class Roster:
             chosen = votes.most_common(1)[0][0]
             usual = next(about for about in found.values() if _kind(about) == chosen)
             self.layout, self.digest = usual.layout, usual.digest
+        unfit = {}
         for node in sorted(found):
             try:
                 self._admit(node, found[node])
             except UserError as error:
+                if self.refused.get(node) != plain(error):
+                    unfit[node] = plain(error)
                 self._refuse(node, str(error), began)
+        if self.deployed and unfit:
+            self._tell(grid, unfit, header)
+
+    def _tell(self, grid: Grid, unfit: Mapping[int, str], header: Header) -> None:
+        """Tell nodes why the run leaves them out: what they send themselves, they know."""
+        grid.push_messages(
+            Message(TellRequest(header, why).pack(), node, TELL, ttl=_TELL)
+            for node, why in unfit.items()
+        )
 
     def _refuse(self, node: int, why: str, began: float) -> None:
         why, now = plain(why), time.monotonic()
@@ -169,9 +182,7 @@ class Roster:
         if self.deployed:
             about = replace(about, movable=False)  # data of its own never moves
         if _order(about.layout) != _order(self.layout):
-            raise UserError(
-                "its backbone differs from the other nodes': give all the same model settings"
-            )
+            raise UserError(_difference(about.layout, self.layout))
         if about.digest != self.digest:
             raise UserError(
                 "its frozen weights differ from the other nodes': give all the same file, such as "
@@ -317,6 +328,19 @@ class Roster:
                 p.ids[mine], weights[at == number], blocks, sizes, p.tasks[mine]
             )
         return split
+
+
+def _difference(theirs: Layout, ours: Layout) -> str:
+    """Return in which tensor the backbone of a node differs from the others', with both sizes."""
+    cure = "give all nodes inputs of the same columns and size, and the same model settings"
+    for name in {**ours.shapes, **theirs.shapes}:
+        there, here = (
+            "x".join(map(str, layout.shapes[name])) if name in layout.shapes else "missing"
+            for layout in (theirs, ours)
+        )
+        if there != here:
+            return f"its backbone differs: {name!r} is {there} there, {here} elsewhere; {cure}"
+    return f"its backbone differs: its tensors have another order; {cure}"
 
 
 def _kind(about: Description) -> tuple[Any, ...]:

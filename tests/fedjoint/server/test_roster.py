@@ -18,7 +18,7 @@ from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
 from fedjoint.protocol import wire
-from fedjoint.protocol.requests import EVALUATE, PERSIST, QUERY, TRAIN, Header
+from fedjoint.protocol.requests import EVALUATE, PERSIST, QUERY, TRAIN, Header, TellRequest
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.server.roster import Roster
@@ -30,10 +30,16 @@ class Fleet(LocalGrid):
 
     def __init__(self, nodes):
         super().__init__()
-        self.nodes, self.asked = nodes, []
+        self.nodes, self.asked, self.told = nodes, [], {}
 
     def get_node_ids(self):
         return list(self.nodes)
+
+    def push_messages(self, messages):
+        for message in messages:
+            request = TellRequest.unpack(message)
+            self.told.setdefault(message.metadata.dst_node_id, []).append(request.text)
+        return []
 
     def send_and_receive(self, messages, *, timeout=None):
         for message in number(messages):
@@ -208,6 +214,47 @@ def test_the_first_node_alone_does_not_decide_what_the_backbone_is(config, tmp_p
     done = run(config, tmp_path, fleet)
     assert [r.clients.ids for r in done.records()] == [(0, 1)] * 3
     assert "its backbone differs" in next(n["state"] for n in done.nodes() if n["node"] == "1")
+
+
+def narrower(told, records):
+    first = next(iter(told["layout"]))
+    told["layout"][first][-1] = 4
+    return told
+
+
+@pytest.mark.parametrize(
+    ("change", "clients", "said"),
+    [
+        (narrower, [3], "'backbone.1.weight' is 4x4 there, 4x64 elsewhere; give all nodes inputs"),
+        (None, [1], "client 1 lives on node b already: give every client one id"),
+        (tell(tasks=[["digit", "multiclass", 11]]), [3], "11 outputs there, ('multiclass', 10)"),
+    ],
+)
+def test_a_node_that_is_left_out_is_told_why_once(change, clients, said, config):
+    odd = honest(config, clients, "odd")
+    fleet = Fleet(
+        {
+            5: honest(config, [0], "a"),
+            7: honest(config, [1], "b"),
+            9: forging(odd, QUERY, change) if change else odd,
+        }
+    )
+    roster = Roster(config, None, 0.0, deployed=True)
+    for _ in range(2):
+        roster.discover(fleet, HEADER)
+        roster.later.clear()  # it may be asked again at once
+    (text,) = fleet.told.pop(9)
+    assert said in text and not fleet.told and roster.nodes.keys() == {5, 7}
+    assert [asked for asked in fleet.asked if asked == (QUERY, 9)] == [(QUERY, 9)] * 2
+
+
+def test_a_node_that_knows_its_own_fault_is_not_told(config):
+    def broken(message):
+        return [Message(Error(4, "node odd: patients.csv: no such file"), reply_to=message)]
+
+    fleet = Fleet({5: honest(config, [0], "a"), 9: broken})
+    Roster(config, None, 0.0, deployed=True).discover(fleet, HEADER)
+    assert not fleet.told
 
 
 def test_no_deployed_node_can_play_another_s_clients(config, tmp_path):
