@@ -6,7 +6,7 @@ import logging
 import threading
 from pathlib import Path
 
-from fedjoint.errors import UserError
+from fedjoint.errors import UserError, choose
 from fedjoint.flower.control import Control, public_key
 
 log = logging.getLogger("fedjoint.deploy")
@@ -73,3 +73,25 @@ class Registrar:
                 except UserError as error:  # the server is just starting, or ending
                     log.debug("%s", error)
             self._ended.wait(_LOOK)
+
+
+def revoke(control: Control, name: str, keys: Path | None) -> None:
+    """Make the server forget a node, for good, and remove its key from the folder.
+
+    Args:
+        control: reaches the server.
+        name: of the node, or its number.
+        keys: folder of keys; None: there is none.
+
+    Raises:
+        UserError: there is no such node, or the server does not answer.
+    """
+    nodes = [node for node in control.nodes() if node.state != "unregistered"]
+    found = [node for node in nodes if name in (node.name, str(node.number))]
+    if not found:
+        raise choose("node", name, [node.name or str(node.number) for node in nodes])
+    for node in found:
+        control.revoke(node.number)
+        path = keys / "nodes" / node.name / "node.pub" if keys and node.name else None
+        if path and path.exists():
+            path.unlink()

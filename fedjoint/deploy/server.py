@@ -95,12 +95,14 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
         options += ["--insecure"]
     trust = keys / _FILES[0] if keys and secure else None
 
+    launchers: list[Launcher] = []
+
     @contextmanager
     def beside(superlink: Any) -> Iterator[None]:
         run = ["--runtime-api-address", join(local, port), "--parent-pid", str(os.getpid())]
         run += ["--root-certificates", str(trust)] if trust else ["--insecure"]
         with ExitStack() as stack:
-            stack.enter_context(Launcher(superlink, run))
+            launchers.append(stack.enter_context(Launcher(superlink, run)))
             if keys and secure:
                 control = stack.enter_context(Control(join(local, port), trust))
                 stack.enter_context(Registrar(control, keys))
@@ -111,4 +113,8 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
     # Not before it is needed: it takes a second, and the command line uses this module.
     from fedjoint.flower.superlink import run_superlink
 
-    run_superlink(options, beside)
+    def drain() -> None:
+        for launcher in launchers:
+            launcher.drain()
+
+    run_superlink(options, beside, drain)

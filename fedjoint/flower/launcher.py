@@ -17,7 +17,7 @@ from fedjoint.flower.programs import program
 log = logging.getLogger("fedjoint.deploy")
 
 _LOOK = 0.3  # seconds between two looks for a run
-_LAST = 20.0  # seconds that a run has to end by itself once the server stops
+_LAST = 60.0  # seconds that a run has to end by itself once the server stops
 
 
 class Launcher:
@@ -39,6 +39,10 @@ class Launcher:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.drain()
+
+    def drain(self) -> None:
+        """Start no more runs, and have those that go on stop after their newest round."""
         self._ended.set()
         self._thread.join()
         for process in self._running.values():
@@ -50,6 +54,7 @@ class Launcher:
                 process.kill()
                 process.wait()
             self._state.finish_task(task, SubStatus.STOPPED, "the server was stopped")
+        self._running.clear()
 
     @property
     def running(self) -> int:

@@ -165,7 +165,7 @@ def follow(
     written, seen, ask = run.written, len(run.records()), time.monotonic() + _ASK
     while True:
         # The run directory says how far it is; asking Flower costs a process each time.
-        ended = run.info["status"] in ("done", "failed")
+        ended = run.info["status"] in ("done", "stopped", "failed")
         status = "running"
         if ended or time.monotonic() > ask or not there():
             status, ask = connection.status(number), time.monotonic() + _ASK

@@ -50,6 +50,7 @@ class RunDir:
         metrics.jsonl                         one record per round
         nodes.json                            the nodes, when last heard of
         flower.json                           the number of the run on a Flower server
+        stop                                  somebody asked for a stop (deployed)
         checkpoints/round-000010.safetensors  the newest two
         state.sqlite                          the clients' private state (simulation)
         best/backbone.safetensors             the best round by validation (``keep_best``)
@@ -182,6 +183,23 @@ class RunDir:
     def mark(self, status: Status, **details: Any) -> None:
         """Note how the run is doing, and ``details`` of it."""
         self._note(status=status, **details)
+
+    def ask_to_stop(self) -> None:
+        """Ask the server of a deployed run to stop it, after its newest round.
+
+        Raises:
+            UserError: the folder is full or not writable.
+        """
+        write_bytes(self.path / "stop", b"")
+
+    @property
+    def to_stop(self) -> bool:
+        """Whether somebody asked for that since the run went on last."""
+        return (self.path / "stop").exists()
+
+    def go_on(self) -> None:
+        """Forget that somebody asked for a stop."""
+        (self.path / "stop").unlink(missing_ok=True)
 
     def bump_generation(self) -> int:
         """Count a resume; return how many there have been, this one included."""

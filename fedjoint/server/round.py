@@ -54,8 +54,11 @@ def run_round(run: Run, round: int) -> bool:
     Raises:
         UserError: there are too few nodes or clients, or the strategy cannot broadcast.
         StateLostError: a node died; the run has to go back to its newest checkpoint.
+        StoppedError: somebody asked the run to stop; the round before is its last.
     """
     began = time.perf_counter()
+    if run.roster.deployed:
+        run.before = copy.deepcopy(run.strategy.state)
     run.discover()
     run.strategy.report = {}
     plan = plan_training(run.config, run.roster, round, run.strategy, run.ledger, run.evaluation)
@@ -112,7 +115,7 @@ def run_round(run: Run, round: int) -> bool:
         diagnostics=diagnostics,
         strategy=checked_report(run.strategy),
     )
-    last = _tell(run, record, evaluated) or round == run.config.rounds
+    last = _tell(run, record, evaluated) or round == run.config.rounds or run.stopping()
     best = run.best is not None and _is_best(run.best, run, evaluated)
     if last or best or round % run.config.output.checkpoint_every == 0:
         _checkpoint(run, round, best=best)
@@ -333,15 +336,28 @@ def _checkpoint(run: Run, round: int, *, best: bool) -> None:
         if known and known.movable:
             log.error("round %d: no checkpoint, the one before stays", round)
             return
-    named, digest = run.named(), run.roster.digest
-    checkpoint = Checkpoint(round, named, run.strategy.state, run.ledger, digest)
-    for callback in run.callbacks:
-        callback.on_checkpoint(checkpoint)
-        if best:
-            callback.on_best(checkpoint)
+    checkpoint = _keep(run, round, run.strategy.state)
+    for callback in run.callbacks if best else ():
+        callback.on_best(checkpoint)
     if run.best and best:
         run.best.ledger = replace(run.ledger)
+
+
+def keep_last(run: Run, round: int) -> None:
+    """Have a deployed run end with a round that is done, while the next one goes on.
+
+    Its nodes have written private state after every message, and need not be asked.
+    """
+    if round > run.durable:
+        _keep(run, round, run.before)
+
+
+def _keep(run: Run, round: int, state: dict[str, Any]) -> Checkpoint:
+    checkpoint = Checkpoint(round, run.named(), state, run.ledger, run.roster.digest)
+    for callback in run.callbacks:
+        callback.on_checkpoint(checkpoint)
     run.durable = round
+    return checkpoint
 
 
 def _alive(run: Run, replies: Iterable[Message]) -> Iterator[Message]:

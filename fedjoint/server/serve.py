@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -23,8 +23,9 @@ from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
-from fedjoint.server.round import StateLostError, evaluate_initial, run_round
+from fedjoint.server.round import StateLostError, evaluate_initial, keep_last, run_round
 from fedjoint.server.run import Run
+from fedjoint.server.stopping import StoppedError
 from fedjoint.server.strategy import local_method, make_strategy
 from fedjoint.server.trial import try_merge
 
@@ -42,6 +43,7 @@ def serve(
     wait: float = 0.0,
     deployed: bool = False,
     callbacks: Sequence[Callback] = (),
+    stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, Tensor]:
     """Run the rounds that are left, from the newest checkpoint of ``run``.
 
@@ -57,6 +59,7 @@ def serve(
             is left.
         deployed: whether nodes have data of their own.
         callbacks: hear how the run goes.
+        stopping: whether somebody asks a deployed run to stop.
 
     Returns:
         The final backbone, by name, what does not train of it included.
@@ -71,6 +74,7 @@ def serve(
     returns: Counter[int] = Counter()
     while True:
         begun, saved = _begin(grid, config, run, roster, callbacks)
+        begun.stopping = stopping
         try:
             return _serve(begun, run, saved)
         except StateLostError as error:
@@ -151,9 +155,7 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
             try_merge(begun)
         if config.evaluate.initial and saved is None:
             evaluate_initial(begun)
-        for round in range(first, config.rounds + 1):
-            if run_round(begun, round):
-                break
+        _run_rounds(begun, run, first)
         records = run.records()
         _check_trained(records)
         final = _final(begun, records[-1].round)
@@ -162,15 +164,34 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
         run.mark("done" if last == config.rounds else "stopped")
     except BaseException as error:
         failure = error
+        if isinstance(error, StoppedError):
+            failure = error = UserError("the run was stopped before its first round; resume it")
         if not isinstance(error, StateLostError):
             _fail(begun, run, error)
-        raise
+        raise error
     finally:
         for callback in told:
             callback.on_run_end(failure)
     text = "the run is done" if last == config.rounds else f"the run was stopped after round {last}"
     event(log, logging.INFO, "end", text, status=run.status, round=last)
     return final.whole
+
+
+def _run_rounds(begun: Run, run: RunDir, first: int) -> None:
+    """Run the rounds that are left, until the last one or a stop.
+
+    Raises:
+        UserError: it is to stop, and no round is done.
+    """
+    try:
+        for round in range(first, begun.config.rounds + 1):
+            if run_round(begun, round):
+                return
+    except StoppedError:
+        done = [record.round for record in run.records() if record.round]
+        if not done:
+            raise UserError("the run was stopped in its first round; resume it") from None
+        keep_last(begun, done[-1])
 
 
 def _final(begun: Run, last: int) -> Checkpoint:
