@@ -62,7 +62,7 @@ class JointStrategy(ABC):
         self.state: dict[str, Tensor] = {}
         self.report: dict[str, float] = {}
 
-    def check_config(self, config: Config, method: LocalMethod) -> None:
+    def check_config(self, config: Config, method: LocalMethod) -> None:  # noqa: B027 - may be left
         """Refuse, before the first round, what the strategy is not made for.
 
         Args:
