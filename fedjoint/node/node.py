@@ -14,6 +14,7 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.node.evaluate import Evaluation
 from fedjoint.node.jobs import Jobs, Start
+from fedjoint.node.names import named
 from fedjoint.node.private import PrivateState
 from fedjoint.node.rehearsal import rehearse
 from fedjoint.node.sinks import make_sink
@@ -112,6 +113,7 @@ class Node:
             )
         state = trainer.model.state_dict() if request.initial else {}
         frozen = trainer.model.frozen() if request.initial else {}
+        columns, classes = named(self.problem)
         return Description(
             name=self.name,
             device=str(trainer.device),
@@ -125,6 +127,8 @@ class Node:
             fallback=trainer.fallback,
             digest=trainer.digest,
             frozen={name: tensor.cpu().numpy() for name, tensor in frozen.items()},
+            columns=columns,
+            classes=classes,
         ).pack()
 
     def persist(self, request: PersistRequest) -> RecordDict:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Annotated
 
 import numpy as np
 from flwr.app import Message, RecordDict
+from pydantic import Field
 
 from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
@@ -21,7 +23,7 @@ from fedjoint.protocol.requests import Number
 
 _PARAMETERS = 2**34  # most in a backbone
 _NAME = 200  # characters of a name
-_TASKS, _OUTPUTS = 10_000, 2**24
+_TASKS, _OUTPUTS, _COLUMNS = 10_000, 2**24, 100_000
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Description:
         digest: of what does not train of the backbone, see :mod:`fedjoint.model.frozen`.
         frozen: that itself, by name; empty where the first backbone was not asked for.
         fallback: why its clients are trained one by one, where they are.
+        columns: names of the inputs, where its data has any.
+        classes: task -> digest of the names of its classes, where they are numbered by name.
     """
 
     name: str
@@ -55,6 +59,8 @@ class Description:
     fallback: str | None = None
     digest: str = ""
     frozen: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    columns: Sequence[str] = ()
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -67,6 +73,8 @@ class Description:
             "buffers": self.layout.buffers,
             "fallback": self.fallback,
             "digest": self.digest,
+            "columns": list(self.columns),
+            "classes": dict(self.classes),
         }
         population = {"ids": self.ids, "sizes": self.sizes, "mask": self.mask}
         return wire.pack(said, population=population, backbone=self.initial, frozen=self.frozen)
@@ -104,6 +112,8 @@ class Description:
             fallback=said.fallback,
             digest=said.digest,
             frozen=_frozen(layout, wire.arrays(reply, "frozen"), said.digest) if initial else {},
+            columns=[plain(name)[:_NAME] for name in said.columns[:_COLUMNS]],
+            classes={task: said.classes[task] for task, _, _ in tasks if task in said.classes},
         )
 
 
@@ -117,6 +127,8 @@ class _Said:
     buffers: tuple[str, ...]
     fallback: str | None
     digest: str
+    columns: tuple[str, ...]
+    classes: dict[str, Annotated[str, Field(max_length=64)]]
 
 
 def _layout(shapes: dict[str, tuple[int, ...]], buffers: tuple[str, ...]) -> Layout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from fedjoint._util.logs import event
 from fedjoint._util.wording import plain
 from fedjoint.config.schema import Config
+from fedjoint.data.reading import listed
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
@@ -181,6 +182,9 @@ class Roster:
     def _admit(self, node: int, about: Description) -> None:
         if self.deployed:
             about = replace(about, movable=False)  # data of its own never moves
+        usual = next(iter(self.nodes.values()), None)
+        if usual and about.columns and usual.columns and about.columns != usual.columns:
+            raise UserError(_other_inputs(about.columns, usual.columns))
         if _order(about.layout) != _order(self.layout):
             raise UserError(_difference(about.layout, self.layout))
         if about.digest != self.digest:
@@ -196,6 +200,8 @@ class Roster:
                 raise UserError(
                     f"task {name!r} is {kind} with {outputs} outputs there, {known[name]} elsewhere"
                 )
+        for other in self.nodes.values():
+            self._check_classes(about, other)
         self._replace(node, about)
         if not self.initial:
             self.initial, self.frozen = about.initial, about.frozen
@@ -206,6 +212,21 @@ class Roster:
         text = f"node {about.name} ({node}): {len(about.ids)} clients, device {about.device}"
         details = {"node": str(node), "name": about.name, "clients": len(about.ids)}
         event(log, logging.INFO, "joined", text, **details, device=about.device)
+
+    def _check_classes(self, about: Description, other: Description) -> None:
+        """Refuse a node that numbers the classes of a task by other names than another one.
+
+        Raises:
+            UserError: it does.
+        """
+        common = {name for name, _, _ in about.tasks} & {name for name, _, _ in other.tasks}
+        for task in sorted(common):
+            if about.classes.get(task) != other.classes.get(task):
+                raise UserError(
+                    f"its classes of task {task!r} are others than those on node {other.name}: "
+                    "as no node knows all, write them as whole numbers from 0 everywhere, and set "
+                    f"data.outputs.{task}"
+                )
 
     def _replace(self, node: int, about: Description) -> None:
         """Forget the node that ``about`` is, if it was here under another number before."""
@@ -328,6 +349,17 @@ class Roster:
                 p.ids[mine], weights[at == number], blocks, sizes, p.tasks[mine]
             )
         return split
+
+
+def _other_inputs(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """Return in which inputs a node differs from the others, by name, with both numbers."""
+    more, less = ([n for n in a if n not in b] for a, b in ((theirs, ours), (ours, theirs)))
+    said = [f"{listed(more)} only there"] * bool(more) + [f"{listed(less)} not there"] * bool(less)
+    return (
+        f"it has {len(theirs)} inputs, {len(ours)} elsewhere: "
+        f"{'; '.join(said) or 'in another order'}; give all nodes the same columns, such as by "
+        "data.source.options.features"
+    )
 
 
 def _difference(theirs: Layout, ours: Layout) -> str:

@@ -248,6 +248,39 @@ def test_a_node_that_is_left_out_is_told_why_once(change, clients, said, config)
     assert [asked for asked in fleet.asked if asked == (QUERY, 9)] == [(QUERY, 9)] * 2
 
 
+SIX = ["age", "weight", "pulse", "height", "sex", "score"]
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "said"),
+    [
+        (
+            {"columns": SIX},
+            {"columns": SIX[:4]},
+            "it has 4 inputs, 6 elsewhere: sex, score not there; give all nodes the same columns",
+        ),
+        ({"columns": SIX}, {"columns": SIX[::-1]}, "6 inputs, 6 elsewhere: in another order"),
+        (
+            {"classes": {"digit": "a" * 64}},
+            {"classes": {"digit": "b" * 64}},
+            "its classes of task 'digit' are others than those on node a: as no node knows all,",
+        ),
+        ({"classes": {"digit": "a" * 64}}, {"classes": {}}, "set data.outputs.digit"),
+    ],
+)
+def test_other_inputs_and_other_classes_are_refused_by_name(usual, other, said, config):
+    fleet = Fleet(
+        {
+            5: forging(honest(config, [0], "a"), QUERY, tell(**usual)),
+            9: forging(honest(config, [3], "odd"), QUERY, tell(**other)),
+        }
+    )
+    roster = Roster(config, None, 0.0, deployed=True)
+    roster.discover(fleet, HEADER)
+    assert roster.nodes.keys() == {5}
+    assert said in roster.refused[9] and fleet.told == {9: [roster.refused[9]]}
+
+
 def test_a_node_that_knows_its_own_fault_is_not_told(config):
     def broken(message):
         return [Message(Error(4, "node odd: patients.csv: no such file"), reply_to=message)]
