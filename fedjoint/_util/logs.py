@@ -35,13 +35,15 @@ def choose_logging(level: str, form: str) -> None:
 
 def start_logging() -> None:
     """Log to standard error, as :func:`choose_logging` decided here or in a parent process."""
-    level = os.environ.get(_LEVEL, "info").upper()
+    level = logging.getLevelNamesMapping()[os.environ.get(_LEVEL, "info").upper()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if os.environ.get(_FORMAT) == "json" else TextLines())
+    handler.setLevel(level)
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel("WARNING" if level == "INFO" else level)  # others' INFO is no news to an operator
-    logging.getLogger("fedjoint").setLevel(level)
+    # What others call INFO is no news to an operator; what we do is in our files at any level.
+    root.setLevel(logging.WARNING if level == logging.INFO else level)
+    logging.getLogger("fedjoint").setLevel(min(level, logging.INFO))
 
 
 class TextLines(logging.Formatter):
@@ -49,6 +51,13 @@ class TextLines(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; a message of several is one, a traceback is below it."""
+        if "\n" in (text := record.getMessage()):
+            line = " ".join(text.split())
+            record = logging.makeLogRecord({**vars(record), "msg": line, "args": None})
+        return super().format(record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         return _when(record)

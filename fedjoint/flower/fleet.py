@@ -203,8 +203,10 @@ class Fleet:
     def _ask(self, call: Callable[[Any], Answer], request: Any) -> Answer:
         try:
             return call(request)
+        except httpx.ConnectError as error:
+            raise AwayError(_unreachable(str(error))) from None
         except httpx.TransportError as error:
-            raise AwayError(said(error)) from None
+            raise AwayError(f"the connection broke ({said(error)})") from None
         except httpx.HTTPStatusError as error:
             raise self._refusal(error.response) from None
         except ValueError:
@@ -228,12 +230,22 @@ class Fleet:
                     f"the clocks of the server and of this machine are {apart:.0f} seconds apart: "
                     "set them right"
                 )
-            return RefusedError("it has revoked this node's key, or has another database now")
+            return RefusedError(
+                "it has revoked this node's key, or lost its database: ask its operator"
+            )
         if status in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
             return AwayError("what answers there is no fedjoint server; fix --server")
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
             return AwayError(f"it answers with HTTP status {status}")
         return RefusedError(f"it answers with HTTP status {status}: {response.text[:200]}")
+
+
+def _unreachable(why: str) -> str:
+    if "refused" in why:
+        return "nobody listens there; start the server, or fix --server"
+    if "Name or service" in why or "nodename" in why or "name resolution" in why:
+        return "there is no machine of that name; fix --server"
+    return f"it cannot be reached ({why})"
 
 
 def _code(response: httpx.Response) -> int | None:
