@@ -10,6 +10,7 @@ import typer
 
 from fedjoint._util.logs import FORMATS, LEVELS, choose_logging
 from fedjoint.cli.common import client_ids, parts, say
+from fedjoint.cli.settings_file import Config
 from fedjoint.deploy.keys import make_keys
 from fedjoint.deploy.node import own_node, run_node
 from fedjoint.deploy.server import run_server
@@ -22,6 +23,9 @@ Insecure = Annotated[
 ]
 LogLevel = Annotated[str, typer.Option(help=f"One of {', '.join(LEVELS)}.")]
 LogFormat = Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")]
+Metrics = Annotated[
+    str | None, typer.Option(help="HOST:PORT that answers GET /health and /metrics; default: none.")
+]
 Names = Annotated[str, typer.Option(help="Comma-separated.")]
 
 
@@ -49,10 +53,12 @@ def server_command(
     insecure: Insecure = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
+    metrics: Metrics = None,
+    _config: Config = None,
 ) -> None:
     """Run the server: Flower's SuperLink, which knows the nodes of --keys."""
     choose_logging(log_level, log_format)
-    run_server(address, state, keys, insecure)
+    run_server(address, state, keys, insecure, metrics)
 
 
 def client_command(
@@ -69,8 +75,10 @@ def client_command(
     insecure: Insecure = False,
     log_level: LogLevel = "info",
     log_format: LogFormat = "text",
+    metrics: Metrics = None,
+    _config: Config = None,
 ) -> None:
     """Run a node: Flower's SuperNode, with its clients' data."""
     choose_logging(log_level, log_format)
     ids, own = client_ids(clients), own_data(data, parts(tasks))
-    run_node(own_node(name, state, ids, own), server, keys, insecure)
+    run_node(own_node(name, state, ids, own), server, keys, insecure, metrics)

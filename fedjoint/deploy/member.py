@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 
+from fedjoint.deploy.figures import NodeFigures
 from fedjoint.deploy.resident import Resident
 from fedjoint.deploy.stop import Stop
 from fedjoint.deploy.trouble import Trouble
@@ -26,9 +27,13 @@ class Member:
         worker: answers messages.
         stop: says when to end.
         trouble: says what is wrong with the connection.
+        figures: count what is done.
     """
 
-    def __init__(self, fleet: Fleet, worker: Resident, stop: Stop, trouble: Trouble) -> None:
+    def __init__(
+        self, fleet: Fleet, worker: Resident, stop: Stop, trouble: Trouble, figures: NodeFigures
+    ) -> None:
+        self._figures = figures
         self._fleet, self._worker, self._stop, self._trouble = fleet, worker, stop, trouble
         self._reply: tuple[int, Parcel, float] | None = None
 
@@ -47,6 +52,7 @@ class Member:
                 self._wait(error)
             else:
                 self._trouble.over()
+                self._figures.connected = True
                 pause = _FIRST if busy else min(_MOST, 1.2 * pause)
                 if not busy:
                     self._worker.rest()
@@ -63,12 +69,13 @@ class Member:
             found = self._fleet.receive()
             if found is None:
                 return False
-            run, asked = found
+            run, kind, asked = found
             began = time.monotonic()
             reply = self._worker.answer(run, self._fleet.node, asked, lambda: self._stop.asked > 1)
             if reply is None:
                 return False
             self._reply = run, reply, time.monotonic() - began
+            self._figures.answer(kind, self._reply[2])
         with contextlib.suppress(GoneError):
             self._fleet.send(*self._reply)
         self._reply = None
@@ -76,6 +83,7 @@ class Member:
 
     def _wait(self, error: AwayError | RefusedError) -> None:
         seconds = self._trouble.say(error)
+        self._figures.connected = False
         if self._stop.asked:
             self._reply = None  # who asked to stop does not wait for a server
         self._stop.nap(seconds)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from fedjoint._util.logs import log_to
 from fedjoint.deploy.address import certificate, join, parse
+from fedjoint.deploy.exposition import Exposition
+from fedjoint.deploy.figures import NodeFigures
 from fedjoint.deploy.member import Member
 from fedjoint.deploy.resident import OwnNode, Resident
 from fedjoint.deploy.stop import Stop
@@ -36,7 +39,9 @@ def own_node(name: str, state: Path, clients: Sequence[int], data: dict[str, Any
     return OwnNode(name, str(state.resolve()), list(clients), data)
 
 
-def run_node(own: OwnNode, server: str, keys: Path | None, insecure: bool) -> None:
+def run_node(
+    own: OwnNode, server: str, keys: Path | None, insecure: bool, metrics: str | None = None
+) -> None:
     """Be a node until a signal comes; what the node is doing then is finished first.
 
     Args:
@@ -44,6 +49,7 @@ def run_node(own: OwnNode, server: str, keys: Path | None, insecure: bool) -> No
         server: ``host:port``.
         keys: the node's folder of those made by ``fedjoint keys``.
         insecure: connect unencrypted, beyond the loopback too.
+        metrics: ``host:port`` of health and metrics; None: none.
 
     Raises:
         UserError: the connection is not to be made so, or the state folder is not writable.
@@ -54,9 +60,13 @@ def run_node(own: OwnNode, server: str, keys: Path | None, insecure: bool) -> No
     key = keys / "node.key" if keys and secure else None
     log_to(Path(own.state) / "log.jsonl", rotate=True)
     address = join(host, port)
-    with Stop() as stop, Resident(own) as worker:
+    figures = NodeFigures()
+    with ExitStack() as stack:
+        if metrics:
+            stack.enter_context(Exposition(metrics, figures))
+        stop, worker = stack.enter_context(Stop()), stack.enter_context(Resident(own))
         fleet = Fleet(address, authority, key)
         clients = ", ".join(map(str, own.clients))
         log.info("node %s (clients %s), for the server at %s", own.name, clients, address)
-        Member(fleet, worker, stop, Trouble(address, authority)).run()
+        Member(fleet, worker, stop, Trouble(address, authority), figures).run()
         log.info("stopped by a signal")

@@ -12,6 +12,8 @@ from typing import Any
 from fedjoint._util.logs import log_to
 from fedjoint._util.net import listener, listens
 from fedjoint.deploy.address import certificate, distrust, join, parse
+from fedjoint.deploy.exposition import Exposition
+from fedjoint.deploy.figures import ServerFigures
 from fedjoint.deploy.registration import Registrar
 from fedjoint.errors import UserError
 from fedjoint.flower.control import Control
@@ -62,7 +64,9 @@ def control(address: str, keys: Path | None) -> Control:
     return Control(join(*parse(address)), keys / _FILES[0] if keys else None)
 
 
-def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> None:
+def run_server(
+    address: str, state: Path, keys: Path | None, insecure: bool, metrics: str | None = None
+) -> None:
     """Run a SuperLink until a signal comes.
 
     Args:
@@ -70,6 +74,7 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
         state: folder of its database, which outlives it.
         keys: folder made by ``fedjoint keys``; nodes then have to prove theirs.
         insecure: accept any node, unencrypted, beyond the loopback too.
+        metrics: ``host:port`` of health and metrics; None: none.
 
     Raises:
         UserError: it is not to be started so.
@@ -103,6 +108,8 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
         run += ["--root-certificates", str(trust)] if trust else ["--insecure"]
         with ExitStack() as stack:
             launchers.append(stack.enter_context(Launcher(superlink, run)))
+            if metrics:
+                stack.enter_context(Exposition(metrics, ServerFigures(superlink)))
             if keys and secure:
                 control = stack.enter_context(Control(join(local, port), trust))
                 stack.enter_context(Registrar(control, keys))

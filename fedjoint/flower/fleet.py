@@ -116,8 +116,8 @@ class Fleet:
         if not self._ask(self._client.SendNodeHeartbeat, request).success:
             raise RefusedError(f"the server at {self.address} knows this node no more")
 
-    def receive(self) -> tuple[int, Parcel] | None:
-        """Return the next message and the number of its run; None where there is none.
+    def receive(self) -> tuple[int, str, Parcel] | None:
+        """Return the number of a run, and a message's kind and all of it; None: there is none.
 
         Raises:
             AwayError: the server cannot be reached.
@@ -137,7 +137,8 @@ class Fleet:
             self._ask(self._client.ConfirmMessageReceived, request)
         except GoneError:
             return None
-        return run, Parcel(head.SerializeToString(), tree.SerializeToString(), objects)
+        parcel = Parcel(head.SerializeToString(), tree.SerializeToString(), objects)
+        return run, head.metadata.message_type, parcel
 
     def send(self, run: int, reply: Parcel, seconds: float) -> None:
         """Send a reply.
