@@ -151,7 +151,7 @@ def resume(
         check_unchanged(problem.data, known, central=problem.central)
     check_same_model(run, whole, problem.model(config), len(problem.data.sizes))
     if rounds is not None:
-        run.set_rounds(rounds)
+        run.change({"rounds": rounds})
     backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 

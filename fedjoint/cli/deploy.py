@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from fedjoint._util.net import listens, wait_for
 from fedjoint.cli.common import Settings, console, say
 from fedjoint.cli.live import Live
 from fedjoint.cli.machines import Insecure, Keys
-from fedjoint.cli.simulate import label, more_rounds
+from fedjoint.cli.simulate import label
 from fedjoint.cli.status import show_participation
 from fedjoint.config.scenario import scenario_config
 from fedjoint.deploy.address import parse
@@ -25,6 +26,36 @@ from fedjoint.experiments.report import show_run
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import check_whole
 from fedjoint.simulation import RunResult
+
+#: settings that a resumed run may change -> how a text becomes a value
+_OPERATIONAL = {
+    "rounds": int,
+    "engine.min_nodes": int,
+    "strategy.min_clients": int,
+    "strategy.timeout": float,
+    "output.checkpoint_every": int,
+}
+
+
+def operational(settings: Sequence[str]) -> dict[str, int | float]:
+    """Return the settings that a resumed run is to change.
+
+    Raises:
+        UserError: one would change its numbers, or is no number.
+    """
+    changed: dict[str, int | float] = {}
+    for setting in settings:
+        key, _, value = (part.strip() for part in setting.partition("="))
+        if key not in _OPERATIONAL:
+            raise UserError(
+                f"--set {key}: a resumed run keeps what its numbers depend on; only "
+                f"{', '.join(_OPERATIONAL)} may change"
+            )
+        try:
+            changed[key] = _OPERATIONAL[key](value)
+        except ValueError:
+            raise UserError(f"--set {setting}: give a number") from None
+    return changed
 
 
 def deploy_command(
@@ -53,7 +84,7 @@ def deploy_command(
         assert scenario is not None
         run, number = start(scenario_config(scenario, settings), connection)
     else:
-        run, number = restart(resume, connection, more_rounds(settings))
+        run, number = restart(resume, connection, operational(settings))
     say(f"run directory: {run.path}")
     if detach:
         return

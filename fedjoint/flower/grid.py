@@ -18,6 +18,7 @@ from fedjoint.errors import UserError
 from fedjoint.flower.compat import sent_by
 from fedjoint.protocol.requests import QUERY, TRAIN
 from fedjoint.protocol.wire import bundle
+from fedjoint.server.patience import AWAY
 from fedjoint.server.stopping import StoppedError
 
 _FIRST, _MOST = 0.05, 2.0  # seconds between two looks for replies
@@ -26,7 +27,7 @@ _FIRST, _MOST = 0.05, 2.0  # seconds between two looks for replies
 _SAID = {
     ErrorCode.MESSAGE_UNAVAILABLE: "no reply within the time limit",
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "no reply within the time limit",
-    ErrorCode.NODE_UNAVAILABLE: "the node is gone",
+    ErrorCode.NODE_UNAVAILABLE: AWAY,
 }
 
 

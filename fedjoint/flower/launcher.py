@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -11,8 +12,6 @@ from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.superlink.servicer.runtime.runtime_handlers import acquire_task
-
-from fedjoint.flower.programs import program
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -74,7 +73,8 @@ class Launcher:
         found = acquire_task(request, self._state)
         if not found.token:
             return
-        command = [program("flwr-serverapp"), *self._connection, "--token", found.token]
+        command = [sys.executable, "-P", "-m", "fedjoint.flower.serverapp"]
+        command += [*self._connection, "--token", found.token]
         self._running[found.task.task_id] = subprocess.Popen(command)
 
     def _reap(self) -> None:

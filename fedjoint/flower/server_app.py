@@ -17,11 +17,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
-from fedjoint._util.logs import log_to, start_logging
+from fedjoint._util.logs import log_to
 from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
 from fedjoint.flower.grid import FleetGrid
-from fedjoint.flower.logs import as_ours
 from fedjoint.flower.run_config import run_to_resume, settings
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import check_whole
@@ -36,8 +35,6 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds that are left."""
-    as_ours()
-    start_logging()
     values = context.run_config
     if path := run_to_resume(values):
         run = RunDir.open(Path(path))

@@ -206,14 +206,25 @@ class RunDir:
         self._note(generation=self.generation + 1)
         return self.generation
 
-    def set_rounds(self, rounds: int) -> None:
-        """Let the run have another number of rounds, see ``check_extendable``.
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Let the run go on with other settings, which change no number that is done.
+
+        Args:
+            settings: path, such as ``engine.min_nodes`` -> value; for ``rounds``, see
+                ``check_extendable``.
 
         Raises:
-            UserError: the folder is full or not writable.
+            UserError: a value is wrong, or the folder is full or not writable.
         """
         tree = read_sealed(self._config, self.id)
-        write_sealed(self._config, self.id, {**tree, "rounds": rounds})
+        for path, value in settings.items():
+            *parents, name = path.split(".")
+            part = tree
+            for parent in parents:
+                part = part[parent]
+            part[name] = value
+        check({key: value for key, value in tree.items() if key != "run"}, str(self._config))
+        write_sealed(self._config, self.id, tree)
 
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Replace what is known of the nodes, see :meth:`fedjoint.server.roster.Roster.report`."""

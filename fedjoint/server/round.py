@@ -34,6 +34,7 @@ from fedjoint.server.agreement import agreement_within, diagnose
 from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback, Snapshot
 from fedjoint.server.collect import Collector
+from fedjoint.server.patience import Patience
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.run import Run
 from fedjoint.server.strategy import MergeError, checked_merge, checked_report
@@ -59,13 +60,18 @@ def run_round(run: Run, round: int) -> bool:
     began = time.perf_counter()
     if run.roster.deployed:
         run.before = copy.deepcopy(run.strategy.state)
-    run.discover()
-    run.strategy.report = {}
-    plan = plan_training(run.config, run.roster, round, run.strategy, run.ledger, run.evaluation)
-    broadcast = run.broadcast(round)
-
-    sent = time.perf_counter()
-    collected = _collect(run, plan, run.train(plan, broadcast))
+    patience = Patience(run)
+    while True:
+        run.discover()
+        run.strategy.report = {}
+        plan = plan_training(
+            run.config, run.roster, round, run.strategy, run.ledger, run.evaluation
+        )
+        broadcast = run.broadcast(round)
+        sent = time.perf_counter()
+        collected = _collect(run, plan, run.train(plan, broadcast))
+        if not patience.waits(round, collected):
+            break
 
     merging = time.perf_counter()
     merged = _merge(run, plan, collected)
@@ -117,7 +123,8 @@ def run_round(run: Run, round: int) -> bool:
     )
     last = _tell(run, record, evaluated) or round == run.config.rounds or run.stopping()
     best = run.best is not None and _is_best(run.best, run, evaluated)
-    if last or best or round % run.config.output.checkpoint_every == 0:
+    first = run.roster.deployed and not run.durable  # its server may be killed soon
+    if last or best or first or round % run.config.output.checkpoint_every == 0:
         _checkpoint(run, round, best=best)
     return last
 

@@ -43,6 +43,7 @@ def source(module):
 CALLED = {
     "flwr.supercore.run:Run.create_empty": ([1], {}),
     "flwr.superlink.cli.flower_superlink:flower_superlink": ([], {}),
+    "flwr.superlink.cli:flwr_serverapp": ([], {}),
     "flwr.superlink.extensions:get_middleware": ([], {}),
     "flwr.superlink.extensions:get_lifespan_contexts": ([], {}),
     "flwr.superlink.servicer.runtime.runtime_handlers:acquire_task": (["request", "state"], {}),
