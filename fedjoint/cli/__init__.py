@@ -86,6 +86,10 @@ COMMANDS = {
         "nodes:revoke_command",
         "Shut a node out, for good: its key is never taken again.",
     ),
+    "prune": (
+        "prune:prune_command",
+        "List, or delete, the private state of old runs on a node.",
+    ),
     "export": (
         "export:export_command",
         "Write one model, backbone and head, that works without the run.",

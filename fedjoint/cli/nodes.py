@@ -10,7 +10,7 @@ from fedjoint._util.wording import plain
 from fedjoint.cli.common import console, say
 from fedjoint.cli.machines import Keys
 from fedjoint.deploy.registration import register, revoke
-from fedjoint.deploy.server import control
+from fedjoint.deploy.server import control, endings
 from fedjoint.errors import UserError
 from fedjoint.experiments.tables import table
 
@@ -34,6 +34,8 @@ def nodes_command(server: Server = "127.0.0.1:8000", keys: Keys = None) -> None:
     ]
     columns = ["node", "number", "state", "since"]
     console.print(table("nodes", columns, rows, left=4))
+    for text in endings(keys) if keys else ():
+        say(text)
 
 
 def register_command(keys: Keys, server: Server = "127.0.0.1:8000") -> None:

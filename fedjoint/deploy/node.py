@@ -10,6 +10,7 @@ from typing import Any
 
 from fedjoint._util.logs import log_to
 from fedjoint.deploy.address import certificate, join, parse
+from fedjoint.deploy.expiry import Calendar
 from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import NodeFigures
 from fedjoint.deploy.member import Member
@@ -62,6 +63,8 @@ def run_node(
     address = join(host, port)
     figures = NodeFigures()
     with ExitStack() as stack:
+        if authority:
+            stack.enter_context(Calendar([authority]))
         if metrics:
             stack.enter_context(Exposition(metrics, figures))
         stop, worker = stack.enter_context(Stop()), stack.enter_context(Resident(own))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from fedjoint._util.logs import log_to
 from fedjoint._util.net import listener, listens
 from fedjoint.deploy.address import certificate, distrust, join, parse
+from fedjoint.deploy.expiry import Calendar, ending
 from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import ServerFigures
 from fedjoint.deploy.registration import Registrar
@@ -64,6 +66,13 @@ def control(address: str, keys: Path | None) -> Control:
     return Control(join(*parse(address)), keys / _FILES[0] if keys else None)
 
 
+def endings(keys: Path) -> list[str]:
+    """Return what is to be said of the server's certificates, where they are about to end."""
+    now = datetime.datetime.now(datetime.UTC)
+    said = (ending(keys / file, now) for file in _FILES[:2])
+    return [text for text in said if text]
+
+
 def run_server(
     address: str, state: Path, keys: Path | None, insecure: bool, metrics: str | None = None
 ) -> None:
@@ -111,6 +120,7 @@ def run_server(
             if metrics:
                 stack.enter_context(Exposition(metrics, ServerFigures(superlink)))
             if keys and secure:
+                stack.enter_context(Calendar([keys / file for file in _FILES[:2]]))
                 control = stack.enter_context(Control(join(local, port), trust))
                 stack.enter_context(Registrar(control, keys))
             log.info("the server listens on %s; its log is %s", address, state / "log.jsonl")
