@@ -250,9 +250,13 @@ class Config(Section):
     problem: str | None = Field(
         None, description="package.module:function or file.py:function, (config) -> Problem"
     )
-    metrics: dict[str, Plugin] = Field(
+    metrics: dict[str, Plugin | list[Plugin]] = Field(
         {},
-        description="task -> its metric, see fedjoint list metrics; default: by the kind of task",
+        description="task -> its metric, or a list of them, of which the first decides the best "
+        "round; see fedjoint list metrics; default: by the kind of task",
+    )
+    losses: dict[str, Plugin] = Field(
+        {}, description="task -> its loss, see fedjoint list losses; default: by the kind of task"
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -65,4 +65,3 @@ class Dataset:
         tasks = tuple(task for task in self.tasks if task.name in names)
         labels = {task.name: self.examples.y[task.name] for task in tasks}
         return replace(self, tasks=tasks, examples=Examples(self.examples.x, labels))
-

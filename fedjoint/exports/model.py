@@ -26,13 +26,11 @@ from fedjoint.runs.tensors import DamagedError, unpack
 FILES = {"safetensors": "model.safetensors", "export": "model.pt2", "onnx": "model.onnx"}
 CARD = "model.json"
 
-TaskKind = Literal["multiclass", "multilabel", "regression"]
-
 
 class TaskModel(nn.Module):
-    """Maps a source's own numbers ``[n, ...]`` (or ids) to a task's outputs ``[n, outputs]``.
+    """Maps a source's own numbers ``[n, ...]`` (or ids) to a task's outputs ``[n, ...]``.
 
-    The outputs are logits, or a regression's values.
+    The outputs are logits, or a regression's values; see :class:`fedjoint.Task` for their shapes.
 
     Args:
         backbone: inputs to features.
@@ -65,7 +63,8 @@ class TaskModel(nn.Module):
             x = (x - self.mean) / self.scale
         output = self.head(self.backbone(x))
         if self.target_mean is not None and self.target_scale is not None:
-            output = output * self.target_scale + self.target_mean
+            form = -1, *[1] * (output.ndim - 2)
+            output = output * self.target_scale.view(form) + self.target_mean.view(form)
         return output
 
 
@@ -75,13 +74,15 @@ class Target(Section):
     Attributes:
         name: of the task.
         kind: of the task.
-        outputs: classes, labels or targets.
+        outputs: classes, labels, targets or whatever the kind has.
+        size: of the task.
         classes: names of the classes, by number, where they have any.
     """
 
     name: str
-    kind: TaskKind
+    kind: str
     outputs: int
+    size: tuple[int, ...] = ()
     classes: list[str] | None = None
 
 
@@ -199,9 +200,8 @@ def load(folder: Path, card: Card) -> TaskModel:
     except DamagedError as error:
         raise UserError(f"{path}: {error}; export again") from None
     target, inputs = card.target, card.inputs
-    task = Task(
-        target.name, target.kind, target.outputs, head=FixedHead if card.head == "fixed" else None
-    )
+    head = FixedHead if card.head == "fixed" else None
+    task = Task(target.name, target.kind, target.outputs, head=head, size=target.size)
     example = torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
     backbone = Backbone(card.backbone.backbone, inputs)
     joint = build_model(backbone, [task], example, seed=0)

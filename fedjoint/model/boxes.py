@@ -43,9 +43,7 @@ def decode(output: Tensor, most: int) -> Found:
     peaks = torch.where(heat == F.max_pool2d(heat, 3, 1, 1), heat, 0).flatten(1)
     scores, at = peaks.topk(min(most, peaks.shape[1]), dim=1)
     cell = at % (height * width)
-    x, y, wide, high = (
-        part.gather(1, cell) for part in rest.reshape(len(output), 4, -1).unbind(1)
-    )
+    x, y, wide, high = (part.gather(1, cell) for part in rest.reshape(len(output), 4, -1).unbind(1))
     x, y = (cell % width + x) / width, (cell // width + y) / height
     wide, high = wide.clamp(min=0) / width / 2, high.clamp(min=0) / height / 2
     corners = torch.stack([x - wide, y - high, x + wide, y + high], -1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.model.features import Features
-from fedjoint.model.loss import Loss
+from fedjoint.model.loss import TaskLoss
 from fedjoint.model.metric import Metric
 
 Size = tuple[int, ...]
@@ -34,7 +34,7 @@ class Kind:
     size: ClassVar[tuple[str, ...]] = ()
     whole: ClassVar[bool] = True
     scaled: ClassVar[bool] = False
-    loss: ClassVar[Loss]
+    loss: ClassVar[TaskLoss]
     metric: ClassVar[Metric]
 
     def label(self, outputs: int, size: Size) -> tuple[int, ...]:

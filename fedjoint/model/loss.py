@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -21,7 +20,7 @@ Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Weights = Annotated[Sequence[Positive], Field(min_length=1)]
 
 
-class TaskLoss(ABC):
+class TaskLoss:
     """Base class of losses by name.
 
     Attributes:
@@ -30,9 +29,9 @@ class TaskLoss(ABC):
 
     kinds: ClassVar[tuple[str, ...]]
 
-    @abstractmethod
     def __call__(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return every example's loss ``[n]``, zero where there is no label, and where one is."""
+        raise NotImplementedError
 
     def weights(self) -> Sequence[float] | None:
         """Return the weights of classes or targets; None: all are one."""
@@ -57,7 +56,6 @@ class PositionLoss(TaskLoss):
     An example counts once, by the mean over its known positions, however many they are.
     """
 
-    @abstractmethod
     def at(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the losses ``[n, p]``; those of missing labels are left out by the caller.
 
@@ -65,6 +63,7 @@ class PositionLoss(TaskLoss):
             output: ``[n, p, k]``.
             y: ``[n, p]`` whole, or ``[n, p, k]`` real; zero where missing.
         """
+        raise NotImplementedError
 
     def __call__(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         output, y = by_position(output, y)

@@ -54,6 +54,6 @@ def mean_of_known(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def frequencies(y: Tensor, classes: int) -> Tensor:
-    """Return ``[classes]`` logarithms of how often each class is in ``y``, with one more of each."""
+    """Return ``[classes]`` logarithms of the shares of classes in ``y``, with one more of each."""
     counts = torch.bincount(y[y >= 0], minlength=classes) + 1
     return (counts / counts.sum()).log()

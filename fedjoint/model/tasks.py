@@ -97,7 +97,9 @@ class Task:
         object.__setattr__(self, "metric", self._checked_metrics())
         if self.scale is not None:
             form = KINDS[self.kind].scaled, self.outputs
-            object.__setattr__(self, "scale", checked_scale(self.name, self.kind, *form, self.scale))
+            object.__setattr__(
+                self, "scale", checked_scale(self.name, self.kind, *form, self.scale)
+            )
 
     def _check_form(self) -> None:
         kind = KINDS[self.kind]
@@ -178,7 +180,7 @@ class Task:
 
     @property
     def measures(self) -> dict[str, Metric]:
-        """The metrics by what tables call them: the task's name, of further ones ``task/metric``."""
+        """What tables call its metrics -> these: the task's name, then ``task/metric``."""
         first, *others = self.metrics
         return {self.name: first} | {f"{self.name}/{other.name}": other for other in others}
 
@@ -191,6 +193,11 @@ class Task:
     def output_shape(self) -> tuple[int | None, ...]:
         """The shape of one example's output; None: any length."""
         return self.form.output(self.outputs, self.size)
+
+    @property
+    def bare(self) -> Task:
+        """The task without a head, a loss, metrics or a scale of its own."""
+        return Task(self.name, self.kind, self.outputs, size=self.size)
 
     def missing(self, n: int) -> Tensor:
         """Return ``n`` missing labels of this task's shape and dtype."""

@@ -179,7 +179,9 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
 def _check_output(task: Task, output: Any, count: int) -> None:
     shape = count, *task.output_shape
     fits = isinstance(output, Tensor) and output.ndim == len(shape)
-    if not fits or any(want not in (None, has) for has, want in zip(output.shape, shape, strict=True)):
+    if not fits or any(
+        want not in (None, has) for has, want in zip(output.shape, shape, strict=True)
+    ):
         wanted = f"({', '.join('any' if want is None else str(want) for want in shape)})"
         raise UserError(
             f"the head of task {task.name!r} gives {_form(output)}, and the task needs {wanted}"

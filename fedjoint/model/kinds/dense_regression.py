@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch import Tensor, nn
 
 from fedjoint.model.features import Features
 from fedjoint.model.kind import Kind, Size

@@ -52,8 +52,8 @@ class Detection(Kind):
         bad = rows[(classes != classes.round()) | (classes < -1) | (classes >= outputs)]
         if len(bad):
             return (
-                f"a box has the class {float(bad[0, 0]):g} of {outputs}; number classes from 0, and "
-                "fill up with boxes of class -1"
+                f"a box has the class {float(bad[0, 0]):g} of {outputs}; number classes from 0, "
+                "and fill up with boxes of class -1"
             )
         boxes = rows[classes >= 0, 1:]
         inside = (boxes >= 0).all(1) & (boxes <= 1).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)

@@ -34,7 +34,9 @@ class Multilabel(Kind):
 
     def wrong(self, y: Tensor, outputs: int) -> str | None:
         bad = y[~(y.isnan() | (y == 0) | (y == 1))]
-        return f"a label is {float(bad[0]):g}; give 0, 1, or NaN where missing" if len(bad) else None
+        return (
+            f"a label is {float(bad[0]):g}; give 0, 1, or NaN where missing" if len(bad) else None
+        )
 
     def constant(self, y: Tensor, outputs: int, size: Size) -> Tensor:
         mean = y[is_known(y)].double().nanmean(0).nan_to_num()

@@ -7,7 +7,7 @@ their difference (Bradley and Terry 1952; RankNet, Burges et al., ICML 2005, wit
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from fedjoint.errors import UserError
 from fedjoint.model.features import Features, Shape

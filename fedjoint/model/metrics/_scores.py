@@ -64,7 +64,7 @@ def _told_apart(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def by_class(s: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Return ``[n, k, bins]`` counts of right and of wrong labels, from sums ``[n, 1 + 2 k bins]``."""
+    """Return ``[n, k, bins]`` counts of right and wrong labels, of sums ``[n, 1 + 2 k bins]``."""
     right, wrong = s[:, 1:].unflatten(1, (2, -1, bins)).unbind(1)
     return right, wrong
 

@@ -1,6 +1,7 @@
 """Expected calibration error: by how much confidence and accuracy differ; lower is better.
 
-Of 15 bins of the probability of the predicted class, the mean over examples, or positions, of the difference.
+Of 15 bins of the probability of the predicted class, the mean over examples, or positions, of the
+difference.
 
 Paper: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
 https://arxiv.org/abs/1706.04599
