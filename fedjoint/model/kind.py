@@ -21,7 +21,8 @@ class Kind:
         name: of the kind.
         counts: what ``outputs`` counts.
         least: fewest outputs.
-        size: what the numbers of ``Task.size`` are; none where labels need no size.
+        dimensions: of one example's label: ``counts``, a name of a number of ``Task.size``, or how
+            long it always is.
         whole: whether labels are whole numbers, of which -1 is missing; else NaN is.
         scaled: whether labels are targets with a scale.
         loss: by default.
@@ -31,15 +32,27 @@ class Kind:
     name: ClassVar[str]
     counts: ClassVar[str] = "classes"
     least: ClassVar[int] = 2
-    size: ClassVar[tuple[str, ...]] = ()
+    dimensions: ClassVar[tuple[str | int, ...]] = ()
     whole: ClassVar[bool] = True
     scaled: ClassVar[bool] = False
     loss: ClassVar[TaskLoss]
     metric: ClassVar[Metric]
 
+    @property
+    def size(self) -> tuple[str, ...]:
+        """What the numbers of ``Task.size`` are."""
+        return tuple(d for d in self.dimensions if isinstance(d, str) and d != self.counts)
+
     def label(self, outputs: int, size: Size) -> tuple[int, ...]:
         """Return the shape of one example's label."""
-        raise NotImplementedError
+        lengths = {self.counts: outputs, **dict(zip(self.size, size, strict=True))}
+        return tuple(d if isinstance(d, int) else lengths[d] for d in self.dimensions)
+
+    def outputs_in(self, y: Tensor) -> int:
+        """Return the least ``outputs`` of a task with such labels."""
+        if self.counts in self.dimensions:
+            return y.shape[1 + self.dimensions.index(self.counts)]
+        return max(self.least, int(y.max()) + 1)
 
     def output(self, outputs: int, size: Size) -> tuple[int | None, ...]:
         """Return the shape of one example's output; None: any length."""

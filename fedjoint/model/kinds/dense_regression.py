@@ -16,11 +16,8 @@ class DenseRegression(Regression):
     """Labels and outputs ``[n, targets, height, width]`` float32; NaN where nothing is known."""
 
     name = "dense_regression"
-    size = ("height", "width")
+    dimensions = ("targets", "height", "width")
     metric = rmse
-
-    def label(self, outputs: int, size: Size) -> tuple[int, ...]:
-        return (outputs, *size)
 
     def output(self, outputs: int, size: Size) -> tuple[int | None, ...]:
         return (outputs, *size)

@@ -23,14 +23,11 @@ class Detection(Kind):
     """
 
     name = "detection"
+    dimensions = ("boxes", 5)
     least = 1
-    size = ("boxes",)
     whole = False
     loss = CentrePoints()
     metric = box_average_precision()
-
-    def label(self, outputs: int, size: Size) -> tuple[int, ...]:
-        return (*size, 5)
 
     def output(self, outputs: int, size: Size) -> tuple[int | None, ...]:
         return outputs + 4, None, None
@@ -45,6 +42,9 @@ class Detection(Kind):
             return head
 
         return default_head(features, (3,), make)
+
+    def outputs_in(self, y: Tensor) -> int:
+        return max(self.least, int(y[..., 0].nan_to_num(-1).max()) + 1)
 
     def wrong(self, y: Tensor, outputs: int) -> str | None:
         rows = y[~y.isnan().flatten(1).any(1)].flatten(0, 1)

@@ -30,9 +30,6 @@ class Multiclass(Kind):
     loss = CrossEntropy()
     metric = accuracy
 
-    def label(self, outputs: int, size: Size) -> tuple[int, ...]:
-        return ()
-
     def output(self, outputs: int, size: Size) -> tuple[int | None, ...]:
         return (outputs,)
 

@@ -17,14 +17,12 @@ class Multilabel(Kind):
     """Labels ``[n, labels]`` float32 in {0, 1}, outputs ``[n, labels]``."""
 
     name = "multilabel"
+    dimensions = ("labels",)
     counts = "labels"
     least = 1
     whole = False
     loss = BinaryCrossEntropy()
     metric = micro_f1
-
-    def label(self, outputs: int, size: Size) -> tuple[int, ...]:
-        return (outputs,)
 
     def output(self, outputs: int, size: Size) -> tuple[int | None, ...]:
         return (outputs,)

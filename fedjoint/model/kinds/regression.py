@@ -20,15 +20,13 @@ class Regression(Kind):
     """Labels and outputs ``[n, targets]`` float32."""
 
     name = "regression"
+    dimensions = ("targets",)
     counts = "targets"
     least = 1
     whole = False
     scaled = True
     loss = Squared()
     metric = r2
-
-    def label(self, outputs: int, size: Size) -> tuple[int, ...]:
-        return (outputs,)
 
     def output(self, outputs: int, size: Size) -> tuple[int | None, ...]:
         return (outputs,)

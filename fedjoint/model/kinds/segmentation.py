@@ -28,11 +28,8 @@ class Segmentation(Multiclass):
     """Labels ``[n, height, width]`` int64, outputs ``[n, classes, height, width]``."""
 
     name = "segmentation"
-    size = ("height", "width")
+    dimensions = ("height", "width")
     metric = miou
-
-    def label(self, outputs: int, size: Size) -> tuple[int, ...]:
-        return size
 
     def output(self, outputs: int, size: Size) -> tuple[int | None, ...]:
         return (outputs, *size)

@@ -16,10 +16,7 @@ class Tokens(Multiclass):
     """Labels ``[n, length]`` int64, outputs ``[n, length, classes]``."""
 
     name = "tokens"
-    size = ("length",)
-
-    def label(self, outputs: int, size: Size) -> tuple[int, ...]:
-        return size
+    dimensions = ("length",)
 
     def output(self, outputs: int, size: Size) -> tuple[int | None, ...]:
         return (*size, outputs)
