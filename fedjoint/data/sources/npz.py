@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 from zipfile import BadZipFile
 
 import numpy as np
@@ -22,6 +20,7 @@ from fedjoint.data.source import Source
 from fedjoint.errors import UserError, choose
 from fedjoint.model.inputs import Inputs
 from fedjoint.model.tasks import KINDS, Task
+from fedjoint.options import Whole
 
 
 class Npz(Source):
@@ -34,6 +33,7 @@ class Npz(Source):
             The number of classes is that of the largest, or what ``data.outputs`` declares; that of
             boxes has to be declared where the last classes may be missing.
         input: array of the inputs: real numbers, bytes (scaled to 0..1), or whole numbers as ids.
+        ignore: a whole number that is a missing label, too, such as 255.
         client_column: array that says whose an example is, for ``partition = "natural"``.
         test_path: files of a test set.
     """
@@ -43,6 +43,7 @@ class Npz(Source):
         path: Paths,
         targets: dict[str, str],
         input: str = "x",
+        ignore: Whole | None = None,
         client_column: str | None = None,
         test_path: Paths | None = None,
     ) -> None:
@@ -52,7 +53,7 @@ class Npz(Source):
         if not targets:
             raise UserError("targets name no array: give one or more")
         self.path, self.targets, self.input = path, targets, input
-        self.client_column, self.test_path = client_column, test_path
+        self.ignore, self.client_column, self.test_path = ignore, client_column, test_path
 
     def load(self, data: DataConfig) -> Dataset:
         """Load the arrays of all files, one after the other.
@@ -69,7 +70,7 @@ class Npz(Source):
         inputs = arrays.pop(self.input)
         owner = arrays.pop(self.client_column) if self.client_column else None
         labelled = [
-            _labels(f"{files[0][0]}, {name!r}", name, kind, arrays[name], data.outputs.get(name))
+            self._labels(f"{files[0][0]}, {name!r}", name, kind, arrays[name], data)
             for name, kind in self.targets.items()
         ]
         splits = np.repeat([split for _, split in files], [len(p[self.input]) for p in parts])
@@ -85,6 +86,29 @@ class Npz(Source):
 
     def inputs(self, example: Tensor) -> Inputs:
         return super().inputs(example).model_copy(update={"pixels": True})
+
+    def _labels(
+        self, where: str, name: str, kind: str, array: np.ndarray, data: DataConfig
+    ) -> tuple[Task, Tensor]:
+        """Return a task, of the size and the outputs that its labels have, and these."""
+        form = KINDS[kind]
+        if array.dtype.kind not in ("iu" if form.whole else "fiu"):
+            what = "whole numbers" if form.whole else "numbers"
+            raise UserError(f"{where} is {array.dtype.name}: labels of {kind} are {what}")
+        y = torch.from_numpy(array.astype(np.int64 if form.whole else np.float32))
+        if form.whole and self.ignore is not None:
+            y[y == self.ignore] = -1
+        wanted = form.dimensions
+        if y.ndim != len(wanted) + 1 or any(
+            isinstance(length, int) and length != has
+            for length, has in zip(wanted, y.shape[1:], strict=True)
+        ):
+            shape = ", ".join(["n", *map(str, wanted)])
+            raise UserError(
+                f"{where} has the shape {list(y.shape)}: labels of {kind} are [{shape}]"
+            )
+        size = tuple(y.shape[1 + wanted.index(part)] for part in form.size)
+        return Task(name, kind, data.outputs.get(name) or form.outputs_in(y), size=size), y
 
     def _read(self, path: Path) -> dict[str, np.ndarray]:
         """Return the arrays that are used, each with as many rows as the inputs."""
@@ -126,21 +150,3 @@ def _inputs(where: str, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array.astype(np.int64))
     x = torch.from_numpy(scaled(array, where))
     return x[:, None] if x.ndim in (1, 3) and array.dtype == np.uint8 else x
-
-
-def _labels(
-    where: str, name: str, kind: str, array: np.ndarray, outputs: int | None
-) -> tuple[Task, Tensor]:
-    """Return a task, of the size and the outputs that its labels have, and these."""
-    form = KINDS[kind]
-    if array.dtype.kind not in ("iu" if form.whole else "fiu"):
-        what = "whole numbers" if form.whole else "numbers"
-        raise UserError(f"{where} is {array.dtype.name}: labels of {kind} are {what}")
-    y = torch.from_numpy(array.astype(np.int64 if form.whole else np.float32))
-    wanted = form.dimensions
-    if y.ndim != len(wanted) + 1:
-        shape = ", ".join(["n", *wanted])
-        raise UserError(f"{where} has the shape {list(y.shape)}: labels of {kind} are [{shape}]")
-    size = tuple(y.shape[1 + wanted.index(part)] for part in form.size)
-    task = Task(name, kind, outputs or form.outputs_in(y), size=size)
-    return task, y

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ class Regression(Kind):
     """Labels and outputs ``[n, targets]`` float32."""
 
     name = "regression"
-    dimensions = ("targets",)
+    dimensions: ClassVar[tuple[str | int, ...]] = ("targets",)
     counts = "targets"
     least = 1
     whole = False

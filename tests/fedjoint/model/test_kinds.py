@@ -69,7 +69,11 @@ GOOD = {
     "preference": (Task("a", "preference", SIDE), label(()), Sequence),
     "multiclass": (Task("a", "multiclass", 3), label(()), Vector),
     "multilabel": (Task("a", "multilabel", 3), label((3,), 1.0, torch.float32), Vector),
-    "regression": (Task("a", "regression", 3, metric="rmse"), label((3,), 1.0, torch.float32), Vector),
+    "regression": (
+        Task("a", "regression", 3, metric="rmse"),
+        label((3,), 1.0, torch.float32),
+        Vector,
+    ),
 }
 
 
