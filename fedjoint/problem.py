@@ -167,26 +167,22 @@ def with_settings(tasks: Sequence[Task], config: Config) -> list[Task]:
     return with_metrics(found, config.metrics)
 
 
-def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, Plugin | list[Plugin]]) -> list[Task]:
+def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, list[Plugin]]) -> list[Task]:
     """Return ``tasks`` with the metrics that are named for some of them.
 
     Args:
         tasks: the tasks.
-        metrics: task -> its metric, or several.
+        metrics: task -> its metrics.
 
     Raises:
         UserError: there is no such task or metric, or an option is wrong.
     """
     _check_names("metrics", metrics, tasks)
     chosen = {
-        name: [make_metric(each.name, each.options) for each in _several(named)]
+        name: [make_metric(each.name, each.options) for each in named]
         for name, named in metrics.items()
     }
     return [replace(task, metric=chosen.get(task.name, task.metric)) for task in tasks]
-
-
-def _several(named: Plugin | list[Plugin]) -> list[Plugin]:
-    return [named] if isinstance(named, Plugin) else named
 
 
 def _check_names(setting: str, named: Iterable[str], tasks: Sequence[Task]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedjoint.errors import UserError, choose
+from fedjoint.hooks import check_hooks
 from fedjoint.model.positions import by_position, known_positions, mean_of_known
 from fedjoint.options import Positive, make_plugin
 
@@ -20,7 +22,7 @@ Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Weights = Annotated[Sequence[Positive], Field(min_length=1)]
 
 
-class TaskLoss:
+class TaskLoss(ABC):
     """Base class of losses by name.
 
     Attributes:
@@ -29,9 +31,9 @@ class TaskLoss:
 
     kinds: ClassVar[tuple[str, ...]]
 
+    @abstractmethod
     def __call__(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return every example's loss ``[n]``, zero where there is no label, and where one is."""
-        raise NotImplementedError
 
     def weights(self) -> Sequence[float] | None:
         """Return the weights of classes or targets; None: all are one."""
@@ -56,6 +58,7 @@ class PositionLoss(TaskLoss):
     An example counts once, by the mean over its known positions, however many they are.
     """
 
+    @abstractmethod
     def at(self, output: Tensor, y: Tensor) -> Tensor:
         """Return the losses ``[n, p]``; those of missing labels are left out by the caller.
 
@@ -63,7 +66,6 @@ class PositionLoss(TaskLoss):
             output: ``[n, p, k]``.
             y: ``[n, p]`` whole, or ``[n, p, k]`` real; zero where missing.
         """
-        raise NotImplementedError
 
     def __call__(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         output, y = by_position(output, y)
@@ -81,9 +83,12 @@ def make_loss(name: str, options: Mapping[str, Any]) -> TaskLoss:
     """Return a loss by registered name or reference.
 
     Raises:
-        UserError: there is none, an option is wrong, or it is no loss.
+        UserError: there is none, an option is wrong, or it is no loss that can be called.
     """
-    return make_plugin("losses", name, options, TaskLoss)
+    loss = make_plugin("losses", name, options, TaskLoss)
+    if isinstance(loss, PositionLoss):
+        check_hooks(f"loss {name}", loss, PositionLoss)
+    return loss
 
 
 def per_example(loss: nn.Module) -> Loss:

@@ -142,6 +142,9 @@ class Task:
         for metric in metrics:
             if not isinstance(metric, Metric):
                 raise self._no_metric(metric)
+            if metric.kinds and self.kind not in metric.kinds:
+                what = f"kind of task {self.name!r} for the metric {metric.name!r}"
+                raise choose(what, self.kind, metric.kinds)
         names = [metric.name for metric in metrics]
         if len(set(names)) < len(names):
             raise UserError(f"task {self.name!r} has a metric twice: {', '.join(names)}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedjoint.model.families import TARGETS
 from fedjoint.model.loss import PositionLoss
-from fedjoint.model.losses._kinds import TARGETS
 
 
 class Absolute(PositionLoss):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES
 from fedjoint.model.loss import PositionLoss, Weights, numbers
-from fedjoint.model.losses._kinds import CLASSES
 from fedjoint.options import BelowOne
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, where
 
+from fedjoint.model.families import CLASSES, LABELS
 from fedjoint.model.loss import PositionLoss, Weights, numbers
-from fedjoint.model.losses._kinds import CLASSES, LABELS
 from fedjoint.options import NotNegative
 
 

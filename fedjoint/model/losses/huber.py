@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedjoint.model.families import TARGETS
 from fedjoint.model.loss import PositionLoss
-from fedjoint.model.losses._kinds import TARGETS
 from fedjoint.options import Positive
 
 

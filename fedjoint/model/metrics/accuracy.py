@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES
 from fedjoint.model.metric import pooled, ratio
 from fedjoint.model.positions import by_position
 
@@ -15,4 +16,4 @@ def _statistics(output: Tensor, y: Tensor) -> Tensor:
     return torch.stack([known, known & (output.argmax(-1) == y)], -1).sum(1).double()
 
 
-accuracy = pooled("accuracy", _statistics, lambda s: ratio(s[:, 1], s[:, 0]))
+accuracy = pooled("accuracy", _statistics, lambda s: ratio(s[:, 1], s[:, 0]), CLASSES)

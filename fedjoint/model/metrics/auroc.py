@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES, LABELS
 from fedjoint.model.metric import Metric, counted
 from fedjoint.model.metrics._scores import Bins, by_class, counts_by_score
 
@@ -33,4 +34,5 @@ def auroc(bins: Bins = 1024) -> Metric:
         pairs = right.sum(-1) * wrong.sum(-1)
         return torch.where(pairs > 0, (right * below).sum(-1) / pairs, torch.nan).nanmean(1)
 
-    return counted("AUROC", partial(counts_by_score, bins=bins), rows)
+    count = partial(counts_by_score, bins=bins)
+    return counted("AUROC", count, rows, (*CLASSES, *LABELS))

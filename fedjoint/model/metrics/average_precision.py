@@ -14,6 +14,7 @@ from functools import partial
 
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES, LABELS
 from fedjoint.model.metric import Metric, counted
 from fedjoint.model.metrics._scores import Bins, average_precisions, by_class, counts_by_score
 
@@ -29,4 +30,5 @@ def average_precision(bins: Bins = 1024) -> Metric:
         right, wrong = by_class(s, bins)
         return average_precisions(right, wrong, right.sum(-1)).nanmean(1)
 
-    return counted("average precision", partial(counts_by_score, bins=bins), rows)
+    count = partial(counts_by_score, bins=bins)
+    return counted("average precision", count, rows, (*CLASSES, *LABELS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES
 from fedjoint.model.metric import pooled
 from fedjoint.model.metrics._confusion import confusion
 
@@ -14,4 +15,4 @@ def _balanced(s: Tensor) -> Tensor:
     return torch.where(true > 0, hits / true, torch.nan).nanmean(1)
 
 
-balanced_accuracy = pooled("balanced accuracy", confusion, _balanced)
+balanced_accuracy = pooled("balanced accuracy", confusion, _balanced, CLASSES)

@@ -58,7 +58,7 @@ def box_average_precision(iou: Overlap = 0.5, bins: Bins = 256) -> Metric:
         right, wrong = s[:, 1 + classes :].unflatten(1, (2, classes, bins)).unbind(1)
         return average_precisions(right, wrong, total).nanmean(1)
 
-    return counted("box AP", sums, rows)
+    return counted("box AP", sums, rows, ("detection",))
 
 
 def _right(boxes: Found, true: Tensor, iou: float) -> Tensor:

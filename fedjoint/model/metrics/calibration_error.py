@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES
 from fedjoint.model.metric import pooled
 from fedjoint.model.positions import by_position
 
@@ -38,4 +39,6 @@ def _error(s: Tensor) -> Tensor:
     return torch.where(count > 0, (confidence - hits).abs().sum(1) / count, torch.nan)
 
 
-calibration_error = pooled("calibration error", _statistics, _error, higher_is_better=False)
+calibration_error = pooled(
+    "calibration error", _statistics, _error, CLASSES, higher_is_better=False
+)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES
 from fedjoint.model.metric import pooled, ratio
 from fedjoint.model.positions import by_position
 
@@ -19,5 +20,5 @@ def log_losses(output: Tensor, y: Tensor) -> Tensor:
 
 
 cross_entropy = pooled(
-    "cross-entropy", log_losses, lambda s: ratio(s[:, 1], s[:, 0]), higher_is_better=False
+    "cross-entropy", log_losses, lambda s: ratio(s[:, 1], s[:, 0]), CLASSES, higher_is_better=False
 )

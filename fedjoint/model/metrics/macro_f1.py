@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES, LABELS
 from fedjoint.model.metric import pooled
 from fedjoint.model.metrics._confusion import confusion
 
@@ -17,4 +18,4 @@ def _macro_f1(s: Tensor) -> Tensor:
     return torch.where(count > 0, each.nanmean(1), torch.nan)
 
 
-macro_f1 = pooled("macro F1", confusion, _macro_f1)
+macro_f1 = pooled("macro F1", confusion, _macro_f1, (*CLASSES, *LABELS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.model.families import TARGETS
 from fedjoint.model.metric import pooled, ratio
 from fedjoint.model.positions import by_position, known_positions
 
@@ -16,4 +17,4 @@ def _statistics(output: Tensor, y: Tensor) -> Tensor:
     return torch.stack([known.double(), error], -1).sum(1)
 
 
-mae = pooled("MAE", _statistics, lambda s: ratio(s[:, 1], s[:, 0]), higher_is_better=False)
+mae = pooled("MAE", _statistics, lambda s: ratio(s[:, 1], s[:, 0]), TARGETS, higher_is_better=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.model.families import CLASSES, LABELS
 from fedjoint.model.metric import pooled
 from fedjoint.model.metrics._confusion import confusion
 
@@ -19,4 +20,4 @@ def _miou(s: Tensor) -> Tensor:
     return torch.where(union > 0, hits / union, torch.nan).nanmean(1)
 
 
-miou = pooled("mIoU", confusion, _miou)
+miou = pooled("mIoU", confusion, _miou, (*CLASSES, *LABELS))

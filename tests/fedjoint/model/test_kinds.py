@@ -213,6 +213,11 @@ def test_a_head_that_does_not_fit_is_refused_by_task(what, tmp_path):
         ({"kind": "segmented", "outputs": 3}, "did you mean 'segmentation'"),
         ({"kind": "multiclass", "outputs": 3, "metric": []}, "metric of task 'a' is list: give"),
         ({"kind": "multiclass", "outputs": 3, "metric": ["accuracy"] * 2}, "a metric twice: acc"),
+        (
+            {"kind": "multiclass", "outputs": 3, "metric": ["accuracy", "rmse"]},
+            "unknown kind of task 'a' for the metric 'RMSE' 'multiclass': allowed are dense_reg",
+        ),
+        ({"kind": "regression", "outputs": 3, "metric": "auroc"}, "for the metric 'AUROC' 'regr"),
         ({"kind": "multiclass", "outputs": 3, "metric": ["accuracy", 3]}, "is int: give a"),
     ],
 )

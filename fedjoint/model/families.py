@@ -1,4 +1,4 @@
-"""Which kinds of task losses are for."""
+"""Kinds of task whose labels are alike: what losses and metrics are for."""
 
 CLASSES = ("multiclass", "segmentation", "tokens", "language", "preference")
 LABELS = ("multilabel",)
