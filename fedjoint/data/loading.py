@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedjoint.data.base import SPLITS, Client, Examples, Federation
 from fedjoint.errors import UserError
+from fedjoint.model.tree import check_tree
 
 
 def load_client(data: Federation, place: int) -> Client:
@@ -46,17 +47,18 @@ def check_examples(examples: Any, whose: str) -> None:
     """
     if not isinstance(examples, Examples) or not isinstance(examples.y, Mapping):
         raise UserError(f"{whose}: {_kind(examples)}: give fedjoint.Examples of x and a dict y")
-    for name, values in {"inputs": examples.x, **examples.y}.items():
-        what = name if values is examples.x else f"labels of task {name!r}"
+    check_tree(examples.x, f"{whose}: its inputs")
+    for name, values in examples.y.items():
+        what = f"labels of task {name!r}"
         if not isinstance(values, Tensor):
             raise UserError(
                 f"{whose}: its {what} are {_kind(values)}: give tensors (torch.from_numpy, "
                 "torch.tensor)"
             )
-        if not values.ndim or len(values) != len(examples.x):
+        if not values.ndim or len(values) != len(examples):
             raise UserError(
-                f"{whose}: its {what} are {tuple(values.shape)}, and its inputs "
-                f"{tuple(examples.x.shape)}: give one for each example"
+                f"{whose}: its {what} are {tuple(values.shape)}, and it has {len(examples)} "
+                "inputs: give one for each example"
             )
 
 

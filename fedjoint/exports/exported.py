@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.model import CARD, FILES, Card, TaskModel
+from fedjoint.model.tree import Input, cat, each, named
 from fedjoint.runs.files import write_files
 from fedjoint.runs.seal import seal
 from fedjoint.runs.tensors import pack
@@ -34,7 +34,7 @@ class Exported:
 
     model: TaskModel
     card: Card
-    example: Tensor
+    example: Input
 
     def write(self, folder: str | Path, formats: Iterable[str] = ("safetensors",)) -> None:
         """Write the model to ``folder``, in place of one that is there: as a whole or not at all.
@@ -59,9 +59,10 @@ class Exported:
         write_files(Path(folder), {**none, **models, CARD: sealed.encode()})
 
 
-def _batch(exported: Exported) -> tuple[tuple[Tensor], dict[str, Any]]:
+def _batch(exported: Exported) -> tuple[tuple[Input], dict[str, Any]]:
     """Return arguments and dynamic shapes for tracing; of two rows, as one would be a constant."""
-    return (torch.cat([exported.example] * 2),), {"x": {0: torch.export.Dim("batch")}}
+    batch = torch.export.Dim("batch")
+    return (cat([exported.example] * 2),), {"x": each(lambda _: {0: batch}, exported.example)}
 
 
 def _torch_export(exported: Exported) -> bytes:
@@ -83,7 +84,7 @@ def _onnx(exported: Exported) -> bytes:
         lambda: torch.onnx.export(
             exported.model,
             arguments,
-            input_names=["x"],
+            input_names=[name or "x" for name in named(exported.example)],
             output_names=["output"],
             dynamic_shapes=shapes,
             dynamo=True,
