@@ -67,7 +67,7 @@ class Problem:
         """Refuse parts that are of no kind that a problem is made of."""
         check_tree(self.example, "the inputs of the example")
         if (rows := count(self.example)) != 1:
-            raise UserError(f"the example has {rows} rows: give one input, a tensor [1, ...]")
+            raise UserError(f"the example has {rows} rows: give one input, [1, ...]")
         if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
             what = type(self.backbone).__name__
             raise UserError(

@@ -59,15 +59,16 @@ class Exported:
         write_files(Path(folder), {**none, **models, CARD: sealed.encode()})
 
 
-def _batch(exported: Exported) -> tuple[tuple[Input], dict[str, Any]]:
-    """Return arguments and dynamic shapes for tracing; of two rows, as one would be a constant."""
+def _batch(exported: Exported) -> tuple[Input, dict[str, Any]]:
+    """Return inputs and dynamic shapes for tracing; of two rows, as one would be a constant."""
     batch = torch.export.Dim("batch")
-    return (cat([exported.example] * 2),), {"x": each(lambda _: {0: batch}, exported.example)}
+    x = cat([exported.example] * 2)
+    return x, {"x": each(lambda _: {0: batch}, x)}
 
 
 def _torch_export(exported: Exported) -> bytes:
-    arguments, shapes = _batch(exported)
-    program = _traced(lambda: torch.export.export(exported.model, arguments, dynamic_shapes=shapes))
+    x, shapes = _batch(exported)
+    program = _traced(lambda: torch.export.export(exported.model, (x,), dynamic_shapes=shapes))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()
@@ -79,11 +80,11 @@ def _onnx(exported: Exported) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError:
         raise UserError("--format onnx needs onnx; pip install 'fedjoint[onnx]'") from None
-    arguments, shapes = _batch(exported)
+    x, shapes = _batch(exported)
     program = _traced(
         lambda: torch.onnx.export(
             exported.model,
-            arguments,
+            kwargs={"x": x},  # a dict in args would be taken for these
             input_names=[name or "x" for name in named(exported.example)],
             output_names=["output"],
             dynamic_shapes=shapes,

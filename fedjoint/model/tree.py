@@ -59,13 +59,11 @@ def nbytes(x: Input) -> int:
 
 def form(x: Input) -> str:
     """Return the type and the shape of an example, in words; ``x`` is ``[n, ...]``."""
-    parts = {name: f"{kind(t)} {list(t.shape[1:])}" for name, t in named(x).items()}
+    parts = {
+        name: f"{tuple(t.shape[1:])} {str(t.dtype).removeprefix('torch.')}"
+        for name, t in named(x).items()
+    }
     return parts[""] if isinstance(x, Tensor) else f"a dict of {_listed(parts)}"
-
-
-def kind(tensor: Tensor) -> str:
-    """Return the name of a tensor's type, such as ``float32``."""
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def check_tree(x: Any, who: str) -> None:
@@ -86,8 +84,8 @@ def check_tree(x: Any, who: str) -> None:
         what = f"{who}, {name!r}," if part is not x else who
         if not isinstance(part, Tensor):
             raise UserError(
-                f"{what} are of type {type(part).__name__}: give tensors (torch.from_numpy, "
-                "torch.tensor), or a flat dict of them"
+                f"{what} are {kind_of(part)}: give tensors (torch.from_numpy, torch.tensor), or a "
+                "flat dict of them"
             )
         if not part.ndim:
             raise UserError(f"{what} are a single number: give one row for each example")
@@ -127,6 +125,11 @@ def fitted(x: Input, example: Input, who: str) -> Input:
             raise UserError(f"{what.rstrip(',')}: example {at} is not finite; clean its data")
     ordered: Input = each(lambda like, own: own, example, x)
     return ordered
+
+
+def kind_of(value: Any) -> str:
+    """Return in words of which type ``value`` is."""
+    return f"of type {type(value).__module__}.{type(value).__name__}".replace("builtins.", "")
 
 
 def _difference(x: Input, example: Input) -> str:

@@ -16,7 +16,7 @@ NO_TREE = {
     "numbers": ({0: IDS}, "have the key 0: name tensors by words"),
     "no name": ({"": IDS}, "have the key '': name tensors by words"),
     "a line break": ({"i\n": IDS}, r"have the key 'i\n': name tensors by words"),
-    "an array": (IDS.numpy(), "are of type ndarray: give tensors"),
+    "an array": (IDS.numpy(), "are of type numpy.ndarray: give tensors"),
     "a list": ([IDS, MASK], "are of type list: give tensors"),
     "nested": ({"ids": {"left": IDS}}, "'ids', are of type dict: give tensors"),
     "text": ({"ids": IDS, "words": ["a", "b", "c"]}, "'words', are of type list: give tensors"),
@@ -37,8 +37,8 @@ def test_what_is_no_input_is_refused(case):
 
 
 UNLIKE = {
-    "a tensor": (IDS, "and the model takes a dict of 'ids' int64 [5], 'mask' float32 [5]: give"),
-    "missing": ({"ids": IDS}, "are a dict of 'ids' int64 [5], and the model takes .*: add 'mask'"),
+    "a tensor": (IDS, "and the model takes a dict of 'ids' (5,) int64, 'mask' (5,) float32: give"),
+    "missing": ({"ids": IDS}, "are a dict of 'ids' (5,) int64, and the model takes .*: add 'mask'"),
     "surplus": ({**EXAMPLE, "types": IDS[:1]}, "leave out 'types'"),
     "both": ({"ids": IDS, "types": IDS}, "add 'mask', and leave out 'types'"),
     "length": ({"ids": IDS, "mask": torch.ones(3, 4)}, "'mask', are torch.float32 [4], and the"),
@@ -56,7 +56,7 @@ def test_inputs_unlike_the_example_are_refused(case):
 
 
 def test_a_dict_where_a_tensor_is_wanted_is_refused():
-    with pytest.raises(UserError, match="takes int64 \\[5\\]: give every client the same kind"):
+    with pytest.raises(UserError, match="takes \\(5,\\) int64: give every client the same kind"):
         fitted(EXAMPLE, IDS[:1], "client 3, train inputs")
 
 
@@ -71,4 +71,4 @@ def test_a_tensor_and_a_dict_are_handled_alike():
     assert named(IDS)[""] is IDS and named(both) is both
     assert count(cat([IDS, IDS])) == 6 and cat([both, both])["mask"].shape == (6, 5)
     assert each(torch.add, both, both)["ids"].sum() == 30
-    assert form(IDS) == "int64 [5]"
+    assert form(IDS) == "(5,) int64"

@@ -67,4 +67,4 @@ def test_two_inputs_are_as_one(tmp_path, sequential):
     for name, tensor in together.backbone.items():
         assert torch.equal(apart.backbone[name], tensor)
     assert apart.metrics == together.metrics
-    assert apart.records[-1].agreement == together.records[-1].agreement
+    assert apart.records[-1].diagnostics == together.records[-1].diagnostics
