@@ -92,7 +92,7 @@ def export(
     scaling = source.scaling(config.data, config.seed, [places[id] for id in whose], ids)
     backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[task])
     card = Card(
-        inputs=source.inputs(problem.example),
+        inputs=source.describe(problem.example),
         backbone=config.model if isinstance(problem.backbone, Backbone) else None,
         head=_head(tasks[task].head),
         target=_target(tasks[task], source),
@@ -107,7 +107,7 @@ def _target(task: Task, source: Source) -> Target:
         name=task.name,
         kind=task.kind,
         outputs=task.outputs,
-        size=task.size,
+        size=list(task.size),
         classes=source.class_names(task) if task.kind == "multiclass" else None,
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+
+from fedjoint.model.tree import Input, each, first
 
 
 class EachItem(nn.Module):
@@ -19,10 +20,10 @@ class EachItem(nn.Module):
         super().__init__()
         self.backbone = backbone
 
-    def forward(self, x: Any) -> Any:
-        form = tree_leaves(x)[0].shape[:2]
+    def forward(self, x: Input) -> Any:
+        form = first(x).shape[:2]
 
         def apart(features: Tensor) -> Tensor:
             return features.unflatten(0, form)
 
-        return tree_map(apart, self.backbone(tree_map(lambda part: part.flatten(0, 1), x)))
+        return each(apart, self.backbone(each(lambda part: part.flatten(0, 1), x)))

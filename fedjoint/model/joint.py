@@ -17,6 +17,7 @@ from fedjoint.model.frozen import moving_buffers
 from fedjoint.model.layout import Layout
 from fedjoint.model.sharing import choose_shared
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, cat, count, form
 from fedjoint.randomness import Purpose, derive, seeded
 
 T = TypeVar("T")
@@ -30,7 +31,8 @@ class JointModel(nn.Module):
     all clients.
 
     Args:
-        backbone: maps inputs ``[n, ...]`` to features: a tensor ``[n, ...]``, or a dict of them.
+        backbone: maps inputs ``[n, ...]``, a tensor or a dict of them, to features: a tensor
+            ``[n, ...]``, or a dict of them.
         heads: task name -> head, features to outputs ``[n, ...]``.
         norm: ``shared`` shares BatchNorm parameters and floating-point buffers as ``share`` says;
             ``local`` keeps them on the client (FedBN, Li et al., ICLR 2021,
@@ -60,7 +62,7 @@ class JointModel(nn.Module):
         self.held_once = frozenset(self._constants(moving))
         self._layout = self._lay_out(norm, share)
 
-    def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Input, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the output of each of ``tasks`` (default: all) from one pass of the backbone."""
         features = self.backbone(x)
         return {name: self.heads[name](features) for name in tasks or self.heads}
@@ -148,7 +150,7 @@ class JointModel(nn.Module):
 def build_model(
     backbone: Callable[[], nn.Module],
     tasks: Sequence[Task],
-    example: Tensor,
+    example: Input,
     *,
     norm: str = "shared",
     share: Sequence[str] = ("*",),
@@ -172,7 +174,7 @@ def build_model(
         _check_types(body, "backbone.")
         body.eval()
         # Twice: BatchNorm without running statistics takes no single example.
-        twice = torch.cat([example, example])
+        twice = cat([example, example])
         features = _features(body, twice)
         moving = moving_buffers(body, twice)
     body.train()
@@ -231,9 +233,9 @@ def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
     return body
 
 
-def _features(body: nn.Module, examples: Tensor) -> Features:
+def _features(body: nn.Module, examples: Input) -> Features:
     """Return what ``body`` makes of an input, as heads are told."""
-    inputs = f"{tuple(examples.shape[1:])} {str(examples.dtype).removeprefix('torch.')}"
+    inputs = form(examples)
     try:
         with torch.no_grad():
             features = body(examples)
@@ -245,9 +247,9 @@ def _features(body: nn.Module, examples: Tensor) -> Features:
             f"the backbone does not take inputs of {inputs}: {why}; set model.backbone"
         ) from error
     try:
-        return describe(features, len(examples))
+        return describe(features, count(examples))
     except UserError as error:
-        raise UserError(f"the backbone, of {len(examples)} inputs of {inputs}: {error}") from None
+        raise UserError(f"the backbone, of {count(examples)} inputs of {inputs}: {error}") from None
 
 
 def _check_types(module: nn.Module, prefix: str) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fedjoint.model.backbones._widths import Widths
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description, one_tensor
 
 
 def cnn(
-    inputs: Inputs,
+    inputs: Description,
     hidden: Widths = (128, 64),
     batch_norm: bool = False,
     flatten: bool = True,
@@ -26,7 +26,7 @@ def cnn(
         flatten: if not, the features are a map ``[n, hidden[-1], height, width]``, as tasks of
             places need it.
     """
-    shape: Sequence[int] = inputs.shape
+    shape: Sequence[int] = one_tensor(inputs).shape
     if len(shape) == 1:
         side = round(shape[0] ** 0.5)
         shape = (1, side, side)
