@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,10 @@ KINDS: dict[str, Kind] = {
 }
 
 
+#: a registered name, or one with options: ``{"name": ..., "options": {...}}``
+Named = str | Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Task:
     """One thing to predict from the backbone's features.
@@ -59,11 +63,12 @@ class Task:
             mean of a sequence ``[length, f]`` or a map ``[f, h, w]``; or at each of their places,
             of a map enlarged to ``size``.
         loss: per-example loss ``(output, y) -> (loss [n], known [n] bool)``, zero where a label
-            is missing, or its registered name; by default the kind's. An example counts once, by
+            is missing, or its registered name, with options ``{"name": "focal", "options":
+            {"gamma": 1.0}}``; by default the kind's. An example counts once, by
             the mean over its positions with a label. It runs under ``torch.func.vmap``. A loss of
             ``torch.nn`` with a ``reduction`` is made one.
-        metric: what is reported, or its registered name; by default the kind's. Of several, the
-            first decides which round is the best.
+        metric: what is reported, or its name as that of a loss; by default the kind's. Of several
+            in a list, the first decides which round is the best.
         scale: of a regression's targets in training; metrics and predictions have the targets' own
             units. ``own``: each client subtracts the mean of its training examples and divides by
             their deviation. ``(mean, deviation)``, each a number or one per output: all clients
@@ -80,8 +85,8 @@ class Task:
     kind: str
     outputs: int
     head: Callable[[Any], nn.Module] | None = None
-    loss: Loss | str | None = None
-    metric: Metric | str | Sequence[Metric | str] | None = None
+    loss: Loss | Named | None = None
+    metric: Metric | Named | Sequence[Metric | Named] | None = None
     scale: TargetScale | None = None
     size: tuple[int, ...] = ()
 
@@ -119,8 +124,8 @@ class Task:
 
     def _checked_loss(self) -> Loss | None:
         what, loss = f"the loss of task {self.name!r}", self.loss
-        if isinstance(loss, str):
-            loss = make_loss(loss, {})
+        if isinstance(loss, (str, Mapping)):
+            loss = make_loss(*_name_and_options(what, loss))
         if isinstance(loss, TaskLoss):
             try:
                 loss.check(self.kind, self.outputs)
@@ -135,10 +140,17 @@ class Task:
     def _checked_metrics(self) -> tuple[Metric, ...] | None:
         if self.metric is None:
             return None
-        given = [self.metric] if isinstance(self.metric, (str, Metric)) else self.metric
+        single = isinstance(self.metric, (str, Mapping, Metric))
+        given: Any = [self.metric] if single else self.metric
         if not isinstance(given, Sequence) or not given:
             raise self._no_metric(given)
-        metrics = [make_metric(each, {}) if isinstance(each, str) else each for each in given]
+        what = f"the metric of task {self.name!r}"
+        metrics = [
+            make_metric(*_name_and_options(what, each))
+            if isinstance(each, (str, Mapping))
+            else each
+            for each in given
+        ]
         for metric in metrics:
             if not isinstance(metric, Metric):
                 raise self._no_metric(metric)
@@ -208,6 +220,16 @@ class Task:
         if self.form.whole:
             return torch.full(shape, -1, dtype=torch.int64)
         return torch.full(shape, float("nan"))
+
+
+def _name_and_options(what: str, given: Named) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(given, str):
+        return given, {}
+    options = given.get("options", {})
+    unknown = given.keys() - {"name", "options"}
+    if unknown or not isinstance(given.get("name"), str) or not isinstance(options, Mapping):
+        raise UserError(f"{what} is {dict(given)}: write {{'name': ..., 'options': {{...}}}}")
+    return given["name"], options
 
 
 def _check_name(name: object) -> None:

@@ -33,10 +33,10 @@ class CrossEntropy(PositionLoss):
 
     def at(self, output: Tensor, y: Tensor) -> Tensor:
         # As F.cross_entropy, which under vmap is put together from slower parts.
-        losses = -F.log_softmax(output, -1)
+        logs = F.log_softmax(output, -1)
         if self.class_weights is not None:
-            losses = losses * numbers(self.class_weights, output)
-        chosen = losses.gather(-1, y[..., None]).squeeze(-1)
+            logs = logs * numbers(self.class_weights, output)
+        chosen = logs.gather(-1, y[..., None]).squeeze(-1)
         if not self.label_smoothing:
-            return chosen
-        return (1 - self.label_smoothing) * chosen + self.label_smoothing * losses.mean(-1)
+            return -chosen
+        return -(1 - self.label_smoothing) * chosen - self.label_smoothing * logs.mean(-1)

@@ -85,7 +85,8 @@ def _made(name: str, options: dict[str, Any]) -> Any:
     if not isinstance(metric, package.Metric):
         raise UserError(f"torchmetrics {name}: {type(metric).__name__} is no metric; take another")
     name = type(metric).__name__
-    for state, default in metric.metric_state.items():
+    states: dict[str, Any] = metric.metric_state
+    for state, default in states.items():
         if metric._reductions[state] is not dim_zero_sum or default.any():
             raise UserError(
                 f"torchmetrics {name} cannot be added up over clients, as its {state!r} is no sum: "

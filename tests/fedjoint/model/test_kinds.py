@@ -218,6 +218,14 @@ def test_a_head_that_does_not_fit_is_refused_by_task(what, tmp_path):
             "unknown kind of task 'a' for the metric 'RMSE' 'multiclass': allowed are dense_reg",
         ),
         ({"kind": "regression", "outputs": 3, "metric": "auroc"}, "for the metric 'AUROC' 'regr"),
+        (
+            {"kind": "multiclass", "outputs": 3, "metric": {"name": "auroc", "bins": 3}},
+            "the metric of task 'a' is .*: write {'name': ..., 'options': {...}}",
+        ),
+        (
+            {"kind": "multiclass", "outputs": 3, "loss": {"name": "focal", "options": {"g": 3}}},
+            "unknown option of loss focal 'g': allowed are class_weights, gamma",
+        ),
         ({"kind": "multiclass", "outputs": 3, "metric": ["accuracy", 3]}, "is int: give a"),
     ],
 )
