@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
@@ -15,10 +15,12 @@ from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
 from fedjoint.errors import ANYTHING, UserError, choose, said
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
+from fedjoint.model.loss import make_loss
 from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, check_tree, count
 from fedjoint.options import construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
@@ -30,9 +32,11 @@ class Problem:
 
     Attributes:
         tasks: the tasks, in the order of ``data.task_names``.
-        backbone: builds a fresh backbone, inputs ``[n, ...]`` to features ``[n, features]``.
+        backbone: builds a fresh backbone, inputs ``[n, ...]`` (a tensor, or a dict of them) to
+            features ``[n, features]``, or whatever the tasks' heads take.
         data: the clients and their examples.
-        example: ``[1, ...]`` one input, to find the shapes of the model.
+        example: ``[1, ...]`` one input, to find the shapes of the model: a tensor, or a dict of
+            named tensors, which the backbone gets as its one argument.
         central: examples with labels of all tasks, on which every client's model is measured
             beside its own: the split ``central`` of an evaluation. None: there are none.
 
@@ -44,7 +48,7 @@ class Problem:
     tasks: Sequence[Task]
     backbone: Callable[[], nn.Module]
     data: Federation
-    example: Tensor
+    example: Input
     central: Examples | None = None
 
     def __post_init__(self) -> None:
@@ -62,9 +66,9 @@ class Problem:
 
     def _check_kinds(self) -> None:
         """Refuse parts that are of no kind that a problem is made of."""
-        if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
-            has = getattr(self.example, "shape", type(self.example).__name__)
-            raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
+        check_tree(self.example, "the inputs of the example")
+        if (rows := count(self.example)) != 1:
+            raise UserError(f"the example has {rows} rows: give one input, [1, ...]")
         if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
             what = type(self.backbone).__name__
             raise UserError(
@@ -142,40 +146,53 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
     else:
         source = make_source(config.data.source)
         tasks, data, example = source.build(config.data, config.seed, ids)
-        backbone = Backbone(config.model.backbone, source.inputs(example))
+        backbone = Backbone(config.model.backbone, source.describe(example))
         problem = Problem(tasks, backbone, data, example)
     return replace(problem, tasks=with_settings(problem.tasks, config))
 
 
 def with_settings(tasks: Sequence[Task], config: Config) -> list[Task]:
-    """Return ``tasks`` with the metrics and the scales of targets that ``config`` names.
+    """Return ``tasks`` with the losses, metrics and scales of targets that ``config`` names.
 
     Raises:
-        UserError: there is no such task, metric or scale, or an option is wrong.
+        UserError: there is no such task, loss, metric or scale, it is not for such a task, or an
+            option is wrong.
     """
     scales = config.data.target_scale
-    for name in scales:
-        if name not in [task.name for task in tasks]:
-            raise choose("task in data.target_scale", name, [task.name for task in tasks])
-    scaled = [replace(task, scale=scales.get(task.name, task.scale)) for task in tasks]
-    return with_metrics(scaled, config.metrics)
+    _check_names("data.target_scale", scales, tasks)
+    _check_names("losses", config.losses, tasks)
+    losses = {name: make_loss(loss.name, loss.options) for name, loss in config.losses.items()}
+    found = []
+    for task in tasks:
+        scale, loss = scales.get(task.name, task.scale), losses.get(task.name, task.loss)
+        found.append(replace(task, scale=scale, loss=loss))
+    return with_metrics(found, config.metrics)
 
 
-def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, Plugin]) -> list[Task]:
+def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, list[Plugin]]) -> list[Task]:
     """Return ``tasks`` with the metrics that are named for some of them.
 
     Args:
         tasks: the tasks.
-        metrics: task -> its metric.
+        metrics: task -> its metrics.
 
     Raises:
         UserError: there is no such task or metric, or an option is wrong.
     """
-    for name in metrics:
-        if name not in [task.name for task in tasks]:
-            raise choose("task in metrics", name, [task.name for task in tasks])
-    chosen = {name: make_metric(metric.name, metric.options) for name, metric in metrics.items()}
+    _check_names("metrics", metrics, tasks)
+    chosen = {
+        name: [make_metric(each.name, each.options) for each in named]
+        for name, named in metrics.items()
+    }
     return [replace(task, metric=chosen.get(task.name, task.metric)) for task in tasks]
+
+
+def _check_names(setting: str, named: Iterable[str], tasks: Sequence[Task]) -> None:
+    """Refuse a setting of a task that there is not."""
+    names = [task.name for task in tasks]
+    for name in named:
+        if name not in names:
+            raise choose(f"task in {setting}", name, names)
 
 
 @dataclass(frozen=True)
@@ -183,7 +200,7 @@ class Backbone:
     """Builds the backbone that is named, for ``inputs``."""
 
     config: BackboneConfig
-    inputs: Inputs
+    inputs: Description
 
     def __call__(self) -> nn.Module:
         name = self.config.name

@@ -75,7 +75,7 @@ COMMANDS = {
     ),
     "stop": (
         "status:stop_command",
-        "Stop a run on a server, in order: its newest round is the last.",
+        "Stop a run on a server, in order: its newest round is the last, and a resume goes on.",
     ),
     "nodes": ("nodes:nodes_command", "List the nodes that a server on this machine knows."),
     "register": (

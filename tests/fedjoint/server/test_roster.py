@@ -136,10 +136,20 @@ INTRODUCTIONS = {
     "a negative shape": (tell(layout={"w": [-1]}), "'layout.w.0': Input should be"),
     "a layout beyond all measure": (big_layout, "more than 17179869184"),
     "tasks that are null": (tell(tasks=None), "'tasks': Input should be"),
-    "an unknown kind": (tell(tasks=[["digit", "magic", 10]]), "unknown kind of task 'digit'"),
-    "another kind": (tell(tasks=[["digit", "multiclass", 11]]), "11 outputs there"),
-    "a task twice": (tell(tasks=[["digit", "multiclass", 10]] * 2), "a task twice"),
-    "outputs of text": (tell(tasks=[["digit", "multiclass", "10"]]), "'tasks.0.2': Input should"),
+    "an unknown kind": (tell(tasks=[["digit", "magic", 10, []]]), "unknown kind of task 'digit'"),
+    "another kind": (tell(tasks=[["digit", "multiclass", 11, []]]), "11 outputs there"),
+    "a task twice": (tell(tasks=[["digit", "multiclass", 10, []]] * 2), "a task twice"),
+    "a size too many": (tell(tasks=[["digit", "multiclass", 10, [3]]]), "which has no size"),
+    "a giant size": (tell(tasks=[["digit", "tokens", 10, [2**40]]]), "beyond all measure"),
+    "no width": (
+        tell(tasks=[["digit", "segmentation", 10, [8, 0]]]),
+        "give size = (height, width)",
+    ),
+    "maps of others": (tell(tasks=[["digit", "segmentation", 10, [8, 8]]]), "of size [8, 8] there"),
+    "outputs of text": (
+        tell(tasks=[["digit", "multiclass", "10", []]]),
+        "'tasks.0.2': Input should",
+    ),
     "ids beyond int64": (
         send("population", "ids", lambda i: i.astype(np.uint64) + np.uint64(2**63)),
         "'ids' is above",
@@ -227,7 +237,11 @@ def narrower(told, records):
     [
         (narrower, [3], "'backbone.1.weight' is 4x4 there, 4x64 elsewhere; give all nodes inputs"),
         (None, [1], "client 1 lives on node b already: give every client one id"),
-        (tell(tasks=[["digit", "multiclass", 11]]), [3], "11 outputs there, ('multiclass', 10)"),
+        (
+            tell(tasks=[["digit", "multiclass", 11, []]]),
+            [3],
+            "11 outputs there, multiclass with 10",
+        ),
     ],
 )
 def test_a_node_that_is_left_out_is_told_why_once(change, clients, said, config):
