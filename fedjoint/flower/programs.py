@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fedjoint.runs.record import RoundRecord
 
 _ASK = 30.0  # seconds between two questions to Flower
+_LOOK = 0.2  # seconds between two looks of Flower's own simulation for a run to start
 
 _APP = """\
 [project]
@@ -82,6 +83,7 @@ class Connection:
         """Return the environment for Flower's programs."""
         # Telemetry is off in os.environ since fedjoint was imported, unless the user has it on.
         own = {"FLWR_HOME": str(self.home.resolve()), "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        own["FLWR_SUPEREXEC_TASK_POLL_INTERVAL"] = str(_LOOK)
         # Flower's programs start each other by name, also where no shell has put them on the path.
         beside = str(Path(sys.executable).parent)
         own["PATH"] = os.pathsep.join([beside, *filter(None, [os.environ.get("PATH")])])

@@ -198,8 +198,8 @@ class Roster:
                 raise UserError(
                     f"task {task.name!r} is {_form(task)} there, {_form(other)} elsewhere"
                 )
-        for other in self.nodes.values():
-            self._check_classes(about, other)
+        for node_here in self.nodes.values():
+            self._check_classes(about, node_here)
         self._replace(node, about)
         if not self.initial:
             self.initial, self.frozen = about.initial, about.frozen

@@ -52,7 +52,7 @@ def test_a_node_that_is_left_out_knows_why_and_comes_once_it_is_cured(tmp_path):
         site.until(lambda: f"connected to {site.address}, as node" in site.log("a"))
 
         # A key that is put into the folder is taken while the server runs.
-        shutil.move(drawer / "node.pub", keys / "nodes/late/node.pub")
+        shutil.copy(drawer / "node.pub", keys / "nodes/late/node.pub")
         site.until(lambda: "registered node late" in site.log("server"))
         site.until(lambda: "connected again, after" in site.log("late"))
         assert "no key is new" in run(site, "register")
@@ -62,6 +62,8 @@ def test_a_node_that_is_left_out_knows_why_and_comes_once_it_is_cured(tmp_path):
         said(site, "late", "it has revoked this node's key")
         assert not (keys / "nodes/late/node.pub").exists()
         assert "revoked" in run(site, "nodes")
+        shutil.copy(drawer / "node.pub", keys / "nodes/late/node.pub")
+        site.until(lambda: "this key was revoked" in site.log("server"))
         site.until(lambda: site.log("late").count("not connected") > 1)
 
         for name in ("lost", "open", "stray", "late", "a"):

@@ -23,7 +23,7 @@ from fedjoint.deploy.news import News
 from fedjoint.errors import UserError
 from fedjoint.flower.compat import be_server, number
 from fedjoint.flower.programs import Connection
-from fedjoint.protocol.requests import QUERY, Header, QueryRequest
+from fedjoint.protocol.requests import QUERY, TELL, Header, QueryRequest, TellRequest
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import Failure, Participation
 
@@ -220,6 +220,20 @@ def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logg
     done, failed = (line for line in lines if line.get("event") == "query")
     assert (done["level"], done["round"], done["run_id"]) == ("INFO", 2, 3)
     assert failed["level"] == "ERROR"
+
+
+def test_a_node_says_what_a_run_tells_it(tmp_path, own_logger):
+    be_server()
+    own = {"name": "west", "state": str(tmp_path), "clients": [0], "data": {}}
+    context = Context(3, 4, {"fedjoint": json.dumps(own)}, RecordDict(), {})
+    header = Header("/runs/r", "a" * 32, {}, 0, 0, 0, 0, "joint", {})
+    content = TellRequest(header, "it has 4 inputs, 6 elsewhere\x1b[2J").pack()
+    (message,) = number([Message(content, 4, TELL)])
+    assert not make_app()(message, context).has_error()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (told,) = (line for line in lines if line.get("event") == "told")
+    assert told["level"] == "ERROR"
+    assert told["message"] == "the run r leaves this node out: it has 4 inputs, 6 elsewhere?[2J"
 
 
 def test_a_log_is_written_once_and_a_folder_that_is_closed_is_named(tmp_path, own_logger):

@@ -92,6 +92,7 @@ READ = [
     ("flwr.superlink.main", "fastapi_app.state.linkstate_factory = linkstate_factory"),
     ("flwr.superlink.cli.flower_superlink", "    uvicorn.run("),
     ("flwr.superlink.cli.flower_superlink", "_parse_args_run_superlink().parse_args()"),
+    ("flwr.supercore.superexec.run_superexec", '"FLWR_SUPEREXEC_TASK_POLL_INTERVAL"'),
     ("flwr.supercore.logger", 'LOGGER_NAME = "flwr"'),
     ("flwr.superlink.routers.fleet.router", 'prefix="/v1/fleet"'),
 ]
