@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from fedjoint.errors import UserError
+from fedjoint.errors import UserError, one_line
 from fedjoint.node.private import PrivateState
 from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import Asked
@@ -135,7 +135,8 @@ class Jobs:
         try:
             result = act(members)
         except (Exception, SystemExit) as error:  # a client's data or model may raise anything
-            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            own = isinstance(error, UserError)
+            why = one_line(error if own else f"{type(error).__name__}: {error}")
             if not isinstance(error, UserError) and why not in self._logged:
                 self._logged.add(why)
                 log.exception("clients %s failed", members.ids.tolist())

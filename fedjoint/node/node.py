@@ -11,7 +11,7 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, UserError
 from fedjoint.node.evaluate import Evaluation
 from fedjoint.node.jobs import Jobs, Start
 from fedjoint.node.private import PrivateState
@@ -120,12 +120,28 @@ class Node:
             layout=trainer.layout,
             ids=ids,
             sizes=data.sizes[rows],
+            held=self._held(rows),
             mask=data.tasks[rows],
             initial={name: state[name].cpu().numpy() for name in trainer.layout.shapes if state},
             fallback=trainer.fallback,
             digest=trainer.digest,
             frozen={name: tensor.cpu().numpy() for name, tensor in frozen.items()},
         ).pack()
+
+    def _held(self, rows: np.ndarray) -> np.ndarray:
+        """Return ``[n, 3]`` int64, validation, test and central examples of the clients at home."""
+        if self.places is None:
+            return np.zeros((0, 3), np.int64)
+        central = 0 if self.problem.central is None else len(self.problem.central)
+        held = np.full((len(rows), 3), central, np.int64)
+        for row, place in enumerate(rows.tolist()):
+            try:
+                client = self.problem.data.client(place)
+            except ANYTHING:  # it fails by name where it is to train
+                held[row] = 0
+            else:
+                held[row, :2] = len(client.valid), len(client.test)
+        return held
 
     def persist(self, request: PersistRequest) -> RecordDict:
         """Write all private state that counts to the store, and delete there what does not."""

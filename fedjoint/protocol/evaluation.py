@@ -15,15 +15,16 @@ from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
-from fedjoint.protocol.checks import shaped
-from fedjoint.protocol.reports import ClientFailure, columns
+from fedjoint.protocol.checks import Name, Seconds, shaped
+from fedjoint.protocol.reports import ClientFailure, columns, of_asked
 from fedjoint.protocol.requests import Asked
-from fedjoint.protocol.training import Seconds
+
+_HELD = ("valid", "test", CENTRAL)  # columns of ``Asked.held``
 
 
 @dataclass(frozen=True)
 class _Said:
-    tasks: tuple[str, ...]
+    tasks: tuple[Name, ...]
     failed: tuple[ClientFailure, ...]
     seconds: Seconds
 
@@ -72,25 +73,54 @@ class EvaluateReply:
             UserError: the reply is damaged, or not about what was asked.
         """
         said = wire.read(_Said, message)
+        of_asked(said.failed, asked)
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
         splits = [*SPLITS, CENTRAL]
         splits += [SHARED + split for split in splits]
-        widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in splits}
+        places = {f"{split}/{t.name}": (split, n) for n, t in enumerate(tasks) for split in splits}
         for name, rows in sums.items():
-            if name not in widths:
+            if name not in places:
                 raise UserError(f"it has sums of {plain(name)!r}, which nobody has")
+            split, column = places[name]
+            known = _width(tasks[column])
             count = len(rows) if rows.ndim else 0
-            width = widths[name] or (rows.shape[-1] if rows.ndim == 2 else 0)
+            width = known or (rows.shape[-1] if rows.ndim == 2 else 0)
             shaped(sums, name, (count, width), "f")
+            if not np.isfinite(rows).all():
+                raise UserError(f"its sums of {name!r} are not finite")
             numbers = shaped(blocks, name, (count,), "iu")
             if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
                 raise UserError(f"its sums of {name!r} are of other clients than were asked for")
+            most = _most(asked, column, split.removeprefix(SHARED), numbers)
+            if known and ((rows[:, 0] < 0).any() or (rows[:, 0] > most).any()):
+                raise UserError(f"its sums of {name!r} count more examples than its clients have")
         names = [task.name for task in tasks]
         shape = len(asked.clients), len(said.tasks)
         own = shaped(wire.arrays(message, "values"), "values", shape, "f").astype(float)
         values = np.full((len(asked.clients), len(tasks)), np.nan)
         values[:, columns(said.tasks, names)] = np.where(np.isfinite(own), own, np.nan)
         return cls(tuple(names), said.failed, said.seconds, sums, blocks, values)
+
+
+def _most(asked: Asked, column: int, split: str, blocks: np.ndarray) -> np.ndarray:
+    """Return ``[b]`` float64, the most examples of a task that the clients of ``blocks`` have.
+
+    Raises:
+        UserError: none of the clients of a block has the task.
+    """
+    held = np.full(len(asked.clients), np.inf)
+    if split == "train" and asked.declared is not None:
+        held = asked.declared.astype(float)
+    elif split != "train" and asked.held is not None:
+        held = asked.held[:, _HELD.index(split)].astype(float)
+    starts = np.cumsum(asked.sizes) - asked.sizes
+    has = asked.tasks[:, column]
+    if not np.logical_or.reduceat(has, starts)[np.isin(asked.blocks, blocks)].all():
+        raise UserError("its sums are of a task that its clients do not have")
+    found = dict(
+        zip(asked.blocks.tolist(), np.add.reduceat(np.where(has, held, 0), starts), strict=True)
+    )
+    return np.array([found[block] for block in blocks.tolist()])
 
 
 def _width(task: Task) -> int | None:

@@ -21,9 +21,10 @@ from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.protocol.arrays import Array as OwnArray
 from fedjoint.protocol.arrays import to_arrays, to_record
+from fedjoint.protocol.checks import Number
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
-SCHEMA = 6
+SCHEMA = 7
 
 VERSION = metadata.version("fedjoint")
 
@@ -37,7 +38,10 @@ NODE_DIED = 1001
 
 T = TypeVar("T")
 
+_Index = tuple[tuple[str, str, str, tuple[Number, ...], Number], ...]
+
 _BUNDLE = "bundle"
+_TEXT = 1 << 28  # most characters of JSON: what a node of a million clients has to say
 _SMALL = 1 << 18  # bytes: larger arrays travel on their own
 
 
@@ -116,7 +120,10 @@ def _json(message: Message) -> str:
         )
     if "json" not in record:
         raise damaged("its config is empty")
-    return str(record["json"])
+    text = record["json"]
+    if not isinstance(text, str) or len(text) > _TEXT:
+        raise damaged("its config is no text, or beyond all measure")
+    return text
 
 
 @cache
@@ -148,7 +155,7 @@ def _bundled(message: Message, name: str) -> dict[str, Array]:
     whole, start = records[_BUNDLE]["data"], 0
     _check_size(whole)
     data = whole.numpy()
-    for record, key, dtype, shape, size in json.loads(str(config[_BUNDLE])):
+    for record, key, dtype, shape, size in _adapter(_Index).validate_json(str(config[_BUNDLE])):
         if record == name:
             part = data[start : start + size].tobytes()
             found[key] = Array(dtype, tuple(shape), "numpy.ndarray", part)
