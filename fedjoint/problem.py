@@ -19,7 +19,7 @@ from fedjoint.model.inputs import Inputs
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
-from fedjoint.options import construct
+from fedjoint.options import check_maker, construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
 
@@ -187,9 +187,9 @@ class Backbone:
 
     def __call__(self) -> nn.Module:
         name = self.config.name
-        module = construct(
-            f"backbone {name}", find("backbones", name), self.config.options, self.inputs
-        )
+        what, make = f"backbone {name}", find("backbones", name)
+        check_maker(what, make, nn.Module)
+        module = construct(what, make, self.config.options, self.inputs)
         if not isinstance(module, nn.Module):
             raise UserError(f"backbone {name}: {type(module).__name__} is no torch.nn.Module")
         return module

@@ -202,6 +202,12 @@ class EvaluateConfig(Section):
     initial: bool = Field(False, description="evaluate before the first round, too, as round 0")
     train: bool = Field(True, description="evaluate on training examples, too")
     batch_size: int = Field(1024, ge=1, description="examples per forward pass and client")
+    min_examples: int | None = Field(
+        None,
+        ge=1,
+        description="fewest examples behind a loss or a metric that a node tells; default: 1, on "
+        "real machines 5",
+    )
     shared: bool = Field(
         False,
         description="where the local method personalises, measure the shared backbone, too, under "

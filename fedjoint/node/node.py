@@ -11,9 +11,10 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.errors import ANYTHING, UserError
+from fedjoint.errors import ANYTHING, OpenError
 from fedjoint.node.evaluate import Evaluation
-from fedjoint.node.jobs import Jobs, Start
+from fedjoint.node.jobs import Jobs, Start, openly
+from fedjoint.node.outward import outward
 from fedjoint.node.private import PrivateState
 from fedjoint.node.rehearsal import rehearse
 from fedjoint.node.sinks import make_sink
@@ -37,6 +38,8 @@ from fedjoint.protocol.requests import (
 )
 from fedjoint.training.method import LocalMethod, make_method
 from fedjoint.training.trainer import Trainer
+
+_LEAST = 5  # examples behind a statistic: the default of evaluate.min_examples on real machines
 
 
 def best_device() -> torch.device:
@@ -76,8 +79,11 @@ class Node:
         self.places, self.write_through = clients, write_through
         self.generation, self.rehearsed = -1, False
         self.methods: dict[str, LocalMethod] = {}
-        jobs = Jobs(self.trainer, self.state, clients)
-        self.training, self.evaluation = Training(jobs), Evaluation(jobs)
+        deployed = clients is not None
+        jobs = Jobs(self.trainer, self.state, clients, outward if deployed else openly)
+        least = config.evaluate.min_examples or (_LEAST if deployed else 1)
+        self.training = Training(jobs, least)
+        self.evaluation = Evaluation(jobs, least, together=deployed)
 
     def handle(self, message: Message) -> RecordDict:
         """Answer one message.
@@ -210,7 +216,7 @@ class Node:
         for name, shape in layout.shapes.items():
             if name not in arrays or arrays[name].shape != shape:
                 has = arrays[name].shape if name in arrays else "nothing"
-                raise UserError(
+                raise OpenError(
                     f"the server's backbone has {has} for {name!r}, this node's {shape}: "
                     "give both the same model and data settings"
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,8 +92,8 @@ class EvaluateReply:
             numbers = shaped(blocks, name, (count,), "iu")
             if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
                 raise UserError(f"its sums of {name!r} are of other clients than were asked for")
-            most = _most(asked, column, split.removeprefix(SHARED), numbers)
-            if known and ((rows[:, 0] < 0).any() or (rows[:, 0] > most).any()):
+            most = _most(asked, column, split.removeprefix(SHARED))
+            if known and ((rows[:, 0] < 0).any() or rows[:, 0].sum() > most):
                 raise UserError(f"its sums of {name!r} count more examples than its clients have")
         names = [task.name for task in tasks]
         shape = len(asked.clients), len(said.tasks)
@@ -102,25 +103,18 @@ class EvaluateReply:
         return cls(tuple(names), said.failed, said.seconds, sums, blocks, values)
 
 
-def _most(asked: Asked, column: int, split: str, blocks: np.ndarray) -> np.ndarray:
-    """Return ``[b]`` float64, the most examples of a task that the clients of ``blocks`` have.
+def _most(asked: Asked, column: int, split: str) -> float:
+    """Return the most examples of a task that the clients have together.
 
     Raises:
-        UserError: none of the clients of a block has the task.
+        UserError: none of them has the task.
     """
-    held = np.full(len(asked.clients), np.inf)
-    if split == "train" and asked.declared is not None:
-        held = asked.declared.astype(float)
-    elif split != "train" and asked.held is not None:
-        held = asked.held[:, _HELD.index(split)].astype(float)
-    starts = np.cumsum(asked.sizes) - asked.sizes
     has = asked.tasks[:, column]
-    if not np.logical_or.reduceat(has, starts)[np.isin(asked.blocks, blocks)].all():
+    if not has.any():
         raise UserError("its sums are of a task that its clients do not have")
-    found = dict(
-        zip(asked.blocks.tolist(), np.add.reduceat(np.where(has, held, 0), starts), strict=True)
-    )
-    return np.array([found[block] for block in blocks.tolist()])
+    if split == "train":
+        return math.inf if asked.declared is None else float(asked.declared[has].sum())
+    return math.inf if asked.held is None else float(asked.held[has, _HELD.index(split)].sum())
 
 
 def _width(task: Task) -> int | None:

@@ -18,7 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import TypeAdapter, ValidationError
 
 from fedjoint._util.wording import plain
-from fedjoint.errors import UserError
+from fedjoint.errors import OpenError
 from fedjoint.protocol.arrays import Array as OwnArray
 from fedjoint.protocol.arrays import to_arrays, to_record
 from fedjoint.protocol.checks import Number
@@ -106,15 +106,15 @@ def read(kind: type[T], message: Message) -> T:
 def _json(message: Message) -> str:
     records = message.content.config_records
     if "config" not in records or "schema" not in records["config"]:
-        raise UserError("not a fedjoint message; start the app that belongs to this run")
+        raise OpenError("not a fedjoint message; start the app that belongs to this run")
     record = records["config"]
     if record["schema"] != SCHEMA:
-        raise UserError(
+        raise OpenError(
             f"message schema {record['schema']!r} from the other side, {SCHEMA} here: "
             "install the same version of fedjoint on server and nodes"
         )
     if (version := str(record.get("version"))) != VERSION:
-        raise UserError(
+        raise OpenError(
             f"fedjoint {version} on the other side, {VERSION} here: install the same "
             "version on server and nodes"
         )
@@ -143,7 +143,7 @@ def arrays(message: Message, name: str) -> dict[str, np.ndarray]:
             _check_size(array)
         return to_arrays(found)
     except (ValueError, TypeError, KeyError, EOFError) as error:
-        raise UserError(f"damaged arrays in {name!r}: {error}") from None
+        raise OpenError(f"damaged arrays in {name!r}: {error}") from None
 
 
 def _bundled(message: Message, name: str) -> dict[str, Array]:
@@ -179,6 +179,6 @@ def _check_size(array: Array) -> None:
         raise ValueError(f"{len(array.data)} bytes do not hold {shape} of {dtype}")
 
 
-def damaged(what: str) -> UserError:
+def damaged(what: str) -> OpenError:
     """Return the error for a message that nobody who means well sends."""
-    return UserError(f"damaged message: {what}")
+    return OpenError(f"damaged message: {what}")

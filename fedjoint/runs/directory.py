@@ -438,7 +438,7 @@ def new_folder(parent: Path, name: str) -> Path:
     number, path = 1, parent / stem
     while True:
         try:
-            path.mkdir(parents=True)
+            path.mkdir(mode=0o700, parents=True)  # it will hold what clients keep to themselves
             return path
         except FileExistsError:
             if not parent.is_dir():

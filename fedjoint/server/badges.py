@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from fedjoint.errors import UserError
-from fedjoint.protocol.description import Description
+
+if TYPE_CHECKING:
+    from fedjoint.protocol.description import Description
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ def check_badge(about: Description, badge: Badge | None) -> None:
         raise UserError(f"it calls itself {about.name}, and its key is that of {badge.name}")
     if badge.clients is None:
         return
-    strangers = about.ids[~np.isin(about.ids, list(badge.clients))]
-    if len(strangers):
+    strangers = sorted(set(about.ids.tolist()) - badge.clients)
+    if strangers:
         raise UserError(
             f"client {strangers[0]} does not belong to the key of {badge.name}: give the key its "
             "clients by fedjoint keys --node NAME --clients IDS"
