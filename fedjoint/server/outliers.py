@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -64,7 +65,7 @@ def _measured(parts: Sequence[Part]) -> Iterator[tuple[str, list[np.ndarray]]]:
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
-    flat = rows.reshape(len(rows), -1)
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     return np.sqrt(np.einsum("ij,ij->i", flat, flat, dtype=np.float64))
 
 

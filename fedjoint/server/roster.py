@@ -183,7 +183,9 @@ class Roster:
                 why = "its first backbone is not what the run's seed gives"
                 self._refuse(node, why, time.monotonic())
                 del self.nodes[node]
-            self._know()
+                self.dismissed.add(node)
+            if self.nodes:
+                self._know()
         # It is not needed any more, and may be large.
         self.nodes = {n: replace(a, initial={}, frozen={}) for n, a in self.nodes.items()}
 
