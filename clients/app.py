@@ -75,7 +75,7 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
     """Log on a deployed node what is asked of it and how that ends.
 
     Raises:
-        UserError: it fails; the line names the node, and says nothing of its data.
+        UserError: it fails; the line names the node, and says nothing of data of its own.
     """
     own = _own(context)
     kind, began = message.metadata.message_type, time.perf_counter()
@@ -86,7 +86,8 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
         event(log, logging.ERROR, kind, f"{kind}: {openly(error)}", run_id=context.run_id)
         if not isinstance(error, UserError):
             log.exception("%s failed", kind)
-        raise UserError(f"node {own['name']}: {outward(error)}") from None
+        why = outward(error) if own["data"] else openly(error)
+        raise UserError(f"node {own['name']}: {why}") from None
     number, seconds = wire.read(Header, message).round, round(time.perf_counter() - began, 3)
     text = f"{kind} of round {number}: done"
     event(log, logging.INFO, kind, text, run_id=context.run_id, round=number, seconds=seconds)
@@ -128,7 +129,15 @@ def make_node(
         if absent:
             raise OpenError(f"client {absent[0]} is not in the run's data; fix --clients")
     store = StateStore(Path(own["state"]) / f"{Path(header.run).name}.sqlite", header.id)
-    return Node(problem, config, store, places, write_through=True, name=own["name"])
+    return Node(
+        problem,
+        config,
+        store,
+        places,
+        write_through=True,
+        name=own["name"],
+        discreet=bool(own["data"]),
+    )
 
 
 app = make_app()

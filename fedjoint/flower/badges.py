@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -51,7 +52,7 @@ def read_badge(path: Path) -> tuple[bytes, Badge]:
         if len(parts) > 3:
             ids = parts[3].removeprefix(_CLIENTS).split(",")
             clients = frozenset(int(id) for id in ids if id)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise UserError(f"{path}: not a node's public key ({error}); copy it again") from None
     name = parts[2] if len(parts) > 2 else path.parent.name
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

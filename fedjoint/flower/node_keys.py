@@ -8,6 +8,7 @@ import time
 from base64 import b64decode
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now
@@ -47,7 +48,7 @@ class NodeKeys:
             fresh = -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
             known = plain_key(key) in self._keys()
             return fresh and known and verify_signature(bytes_to_public_key(key), when, signature)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, UnsupportedAlgorithm):
             return False
 
     def _keys(self) -> set[bytes]:

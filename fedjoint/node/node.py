@@ -58,6 +58,7 @@ class Node:
             simulated node, which can play any client.
         write_through: write private state after every message, as the process may end.
         name: what people call the node.
+        discreet: whether the data are the node's own, so that no error's text may leave it.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Node:
         clients: Mapping[int, int] | None = None,
         write_through: bool = False,
         name: str = "",
+        discreet: bool = False,
     ):
         self.watched = WatchedFederation(problem.data, store, clients) if store else None
         if self.watched and problem.central is not None:
@@ -80,7 +82,7 @@ class Node:
         self.generation, self.rehearsed = -1, False
         self.methods: dict[str, LocalMethod] = {}
         deployed = clients is not None
-        jobs = Jobs(self.trainer, self.state, clients, outward if deployed else openly)
+        jobs = Jobs(self.trainer, self.state, clients, outward if discreet else openly)
         least = config.evaluate.min_examples or (_LEAST if deployed else 1)
         self.training = Training(jobs, least)
         self.evaluation = Evaluation(jobs, least, together=deployed)
