@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from fedjoint.errors import ANYTHING, UserError, choose, said
+from fedjoint.hooks import check_hooks
 from fedjoint.registry import KINDS, find
 
 T = TypeVar("T")
@@ -140,7 +141,7 @@ def make_plugin(kind: str, name: str, options: Mapping[str, Any], base: type[T],
         given: what it takes before its options.
 
     Raises:
-        UserError: there is none, an option is wrong, or it is no ``base``.
+        UserError: there is none, an option is wrong, or it is no ``base`` that can be called.
     """
     what, plugin = f"{KINDS[kind].one} {name}", find(kind, name)
     if callable(plugin) and not isinstance(plugin, type):
@@ -148,6 +149,7 @@ def make_plugin(kind: str, name: str, options: Mapping[str, Any], base: type[T],
         raise UserError(f"{what}: a {has} is no fedjoint.{base.__name__}; subclass that")
     check_maker(what, plugin, base)
     made: T = construct(what, plugin, options, *given)
+    check_hooks(what, made, base)
     return made
 
 
