@@ -11,6 +11,7 @@ from torch import nn
 
 from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
+from fedjoint.config.sizes import check_sizes
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
@@ -131,8 +132,10 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         ids: the clients' ids, where ``config.data`` is that of a few of the clients.
 
     Raises:
-        UserError: the data or the backbone cannot be had, or a metric names no task.
+        UserError: the data or the backbone cannot be had, a metric names no task, or a number is
+            beyond the memory.
     """
+    check_sizes(config)
     if config.problem:
         try:
             problem = load_object(config.problem)(config)

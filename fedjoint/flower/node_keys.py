@@ -20,6 +20,7 @@ from fedjoint.flower.gate import Scope
 
 log = logging.getLogger("fedjoint.flower")
 
+_MOST_STRANGERS = 100  # that the log names, one line each
 _AGAIN = 1.0  # seconds until the folder is read again: keys come and go
 
 
@@ -33,6 +34,7 @@ class NodeKeys:
     def __init__(self, folder: Path) -> None:
         self._folder, self._read = folder, 0.0
         self._known: set[bytes] = set()
+        self._strangers: set[bytes] = set()
 
     def signed(self, scope: Scope) -> bool:
         """Return whether a request bears a known key, and a fresh signature by it.
@@ -46,10 +48,19 @@ class NodeKeys:
             when = headers[TIMESTAMP_HEADER.lower()]
             age = (now() - datetime.datetime.fromisoformat(when.decode("ascii"))).total_seconds()
             fresh = -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
-            known = plain_key(key) in self._keys()
-            return fresh and known and verify_signature(bytes_to_public_key(key), when, signature)
+            if not fresh or not verify_signature(bytes_to_public_key(key), when, signature):
+                return False
+            return self._knows(plain_key(key))
         except (KeyError, ValueError, TypeError, UnsupportedAlgorithm):
             return False
+
+    def _knows(self, key: bytes) -> bool:
+        if key in self._keys():
+            return True
+        if key not in self._strangers and len(self._strangers) < _MOST_STRANGERS:
+            self._strangers.add(key)
+            log.warning("No SuperNode found with the given public key: a stranger is refused")
+        return False
 
     def _keys(self) -> set[bytes]:
         if time.monotonic() - self._read > _AGAIN:
