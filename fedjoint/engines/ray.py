@@ -18,6 +18,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedjoint._util.cores import allowed_cores
+from fedjoint._util.interrupt import held
 from fedjoint._util.wording import first_line
 from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.base import Engine, MakeApp
@@ -60,11 +61,15 @@ class Ray(Engine):
             if kept.config == self.config:
                 yield kept
                 return
-        workers = Workers(self.config)
+        workers = None
         try:
+            with held():  # Ray's own processes are not left half started
+                workers = Workers(self.config)
             yield workers
         finally:
-            workers.close()
+            if workers is not None:
+                with held():
+                    workers.close()
 
 
 class Worker:

@@ -195,7 +195,10 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
     try:
         if run.generation == begun.generation:
             run.write_nodes(begun.roster.report())
-            run.mark("failed")
+            if isinstance(error, KeyboardInterrupt):
+                run.mark_interrupted()
+            else:
+                run.mark("failed")
     except UserError as other:  # a full disk, which is likely why the run fails
         log.error("that the run failed cannot be noted: %s", other)
 
