@@ -20,12 +20,13 @@ from fedjoint.protocol.checks import Name, Seconds, shaped
 from fedjoint.protocol.reports import ClientFailure, columns, of_asked
 from fedjoint.protocol.requests import Asked
 
+_BY_ROW = ("multiclass", "multilabel", "regression")  # kinds of task that count examples
 _HELD = ("valid", "test", CENTRAL)  # columns of ``Asked.held``
 
 
 @dataclass(frozen=True)
 class _Said:
-    tasks: tuple[Name, ...]
+    measures: tuple[Name, ...]
     failed: tuple[ClientFailure, ...]
     seconds: Seconds
 
@@ -35,16 +36,17 @@ class EvaluateReply:
     """What a node says after it evaluated.
 
     Attributes:
-        tasks: its tasks, in the order of the columns of ``values``.
+        measures: what the columns of ``values`` are: a task, for its first metric, or
+            ``task/metric``.
         failed: the clients that were not evaluated, with reasons.
         seconds: how long it took.
-        sums: ``split/task``, or ``shared_split/task`` of the shared backbone, -> ``[b, k]``, the
-            metric's statistics, summed over blocks of clients.
-        blocks: ``split/task`` -> ``[b]`` int64, numbers of those blocks.
-        values: ``[n, tasks]`` float, each client's own test metrics; NaN where undefined.
+        sums: ``split/measure``, or ``shared_split/measure`` of the shared backbone, -> ``[b, k]``,
+            the metric's statistics, summed over blocks of clients.
+        blocks: ``split/measure`` -> ``[b]`` int64, numbers of those blocks.
+        values: ``[n, measures]`` float, each client's own test metrics; NaN where undefined.
     """
 
-    tasks: tuple[str, ...]
+    measures: tuple[str, ...]
     failed: tuple[ClientFailure, ...]
     seconds: float
     sums: Mapping[str, Tensor | np.ndarray]
@@ -53,7 +55,7 @@ class EvaluateReply:
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
-        said = {"tasks": self.tasks, "seconds": self.seconds}
+        said = {"measures": self.measures, "seconds": self.seconds}
         return wire.pack(
             said | {"failed": [vars(failure) for failure in self.failed]},
             sums=self.sums,
@@ -78,12 +80,14 @@ class EvaluateReply:
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
         splits = [*SPLITS, CENTRAL]
         splits += [SHARED + split for split in splits]
-        places = {f"{split}/{t.name}": (split, n) for n, t in enumerate(tasks) for split in splits}
+        widths = {name: width for task in tasks for name, width in _widths(task).items()}
+        owners = {name: n for n, task in enumerate(tasks) for name in task.measures}
+        places = {f"{split}/{name}": (split, name) for name in widths for split in splits}
         for name, rows in sums.items():
             if name not in places:
                 raise UserError(f"it has sums of {plain(name)!r}, which nobody has")
-            split, column = places[name]
-            known = _width(tasks[column])
+            split, measure = places[name]
+            known = widths[measure]
             count = len(rows) if rows.ndim else 0
             width = known or (rows.shape[-1] if rows.ndim == 2 else 0)
             shaped(sums, name, (count, width), "f")
@@ -92,14 +96,15 @@ class EvaluateReply:
             numbers = shaped(blocks, name, (count,), "iu")
             if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
                 raise UserError(f"its sums of {name!r} are of other clients than were asked for")
-            most = _most(asked, column, split.removeprefix(SHARED))
-            if known and ((rows[:, 0] < 0).any() or rows[:, 0].sum() > most):
+            most = _most(asked, owners[measure], split.removeprefix(SHARED))
+            by_row = known is not None and tasks[owners[measure]].kind in _BY_ROW
+            if by_row and ((rows[:, 0] < 0).any() or rows[:, 0].sum() > most):
                 raise UserError(f"its sums of {name!r} count more examples than its clients have")
-        names = [task.name for task in tasks]
-        shape = len(asked.clients), len(said.tasks)
+        names = list(widths)
+        shape = len(asked.clients), len(said.measures)
         own = shaped(wire.arrays(message, "values"), "values", shape, "f").astype(float)
-        values = np.full((len(asked.clients), len(tasks)), np.nan)
-        values[:, columns(said.tasks, names)] = np.where(np.isfinite(own), own, np.nan)
+        values = np.full((len(asked.clients), len(names)), np.nan)
+        values[:, columns(said.measures, names)] = np.where(np.isfinite(own), own, np.nan)
         return cls(tuple(names), said.failed, said.seconds, sums, blocks, values)
 
 
@@ -117,10 +122,11 @@ def _most(asked: Asked, column: int, split: str) -> float:
     return math.inf if asked.held is None else float(asked.held[has, _HELD.index(split)].sum())
 
 
-def _width(task: Task) -> int | None:
-    """Return how many statistics a task's metric has; None where it is code of the run's own."""
+def _widths(task: Task) -> dict[str, int | None]:
+    """Return measure -> how many statistics it has; None where that is code of the run's own."""
     if task.metric or task.head:
-        return None
+        return dict.fromkeys(task.measures)
+    output = torch.zeros(1, *(1 if length is None else length for length in task.output_shape))
     with torch.no_grad():
-        found = task.metric_fn.statistics(torch.zeros(1, task.outputs), task.missing(1))
-    return found.shape[-1]
+        found = task.metric_fn.statistics(output, task.missing(1))
+    return {task.name: found.shape[-1]}

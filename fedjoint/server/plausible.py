@@ -29,8 +29,8 @@ def check_plausible(about: Description, others: Collection[Description]) -> None
     """
     if len(others) + 1 < _FEWEST:
         return
-    known = {name for other in others for name, _, _ in other.tasks}
-    own = [name for name, _, _ in about.tasks if name not in known]
+    known = {task.name for other in others for task in other.tasks}
+    own = [task.name for task in about.tasks if task.name not in known]
     if len(own) > max(1, len(about.ids)):
         raise UserError(
             f"it has {len(own)} tasks that no other node has, and {len(about.ids)} clients"
