@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from fedjoint._util.logs import log_to
+from fedjoint._util.private import keep_to_owner
 from fedjoint.deploy.address import certificate, join, parse
 from fedjoint.deploy.expiry import Calendar
 from fedjoint.deploy.exposition import Exposition
@@ -23,7 +25,13 @@ from fedjoint.flower.fleet import Fleet
 log = logging.getLogger("fedjoint.deploy")
 
 
-def own_node(name: str, state: Path, clients: Sequence[int], data: dict[str, Any]) -> OwnNode:
+def own_node(
+    name: str,
+    state: Path,
+    clients: Sequence[int],
+    data: dict[str, Any],
+    foreign_code: bool = False,
+) -> OwnNode:
     """Return what a node is told of itself.
 
     Args:
@@ -31,13 +39,14 @@ def own_node(name: str, state: Path, clients: Sequence[int], data: dict[str, Any
         state: the node's folder, where heads and private state stay.
         clients: ids of the clients that live here.
         data: see :func:`fedjoint.node.own_data.own_data`.
+        foreign_code: let runs name code by file or module, beside this node's own data.
 
     Raises:
         UserError: an id is wrong.
     """
     if not clients or len(set(clients)) < len(clients) or min(clients) < 0:
         raise UserError("--clients: give different ids from 0, comma-separated")
-    return OwnNode(name, str(state.resolve()), list(clients), data)
+    return OwnNode(name, str(state.resolve()), list(clients), data, foreign_code)
 
 
 def run_node(
@@ -59,6 +68,8 @@ def run_node(
     secure = certificate(host, keys, insecure, ("ca.pem", "node.key"))
     authority = keys / "ca.pem" if keys and secure else None
     key = keys / "node.key" if keys and secure else None
+    keep_to_owner(Path(own.state))
+    os.umask(0o077)  # what it and its worker write is its own
     log_to(Path(own.state) / "log.jsonl", rotate=True)
     address = join(host, port)
     figures = NodeFigures()

@@ -7,7 +7,8 @@ import threading
 from pathlib import Path
 
 from fedjoint.errors import UserError, choose
-from fedjoint.flower.control import Control, public_key
+from fedjoint.flower.badges import read_badge
+from fedjoint.flower.control import Control
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -27,7 +28,7 @@ def register(control: Control, keys: Path) -> list[str]:
     for path in sorted((keys / "nodes").glob("*/node.pub")):
         name = path.parent.name
         try:
-            key = public_key(path)
+            key, _ = read_badge(path)
         except UserError as error:
             log.error("%s", error)
             continue

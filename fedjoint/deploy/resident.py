@@ -38,12 +38,14 @@ class OwnNode:
         state: folder of heads and other private state.
         clients: ids of the clients that live there.
         data: settings that replace the run's, see :func:`fedjoint.node.own_data.own_data`.
+        foreign_code: whether runs may name code by file or module beside these.
     """
 
     name: str
     state: str
     clients: list[int]
     data: dict[str, Any]
+    foreign_code: bool = False
 
     def text(self) -> str:
         """Return it as the ClientApp reads it."""

@@ -12,12 +12,14 @@ from typing import Any
 
 from fedjoint._util.logs import log_to
 from fedjoint._util.net import listener, listens
+from fedjoint._util.private import keep_to_owner
 from fedjoint.deploy.address import certificate, distrust, join, parse
 from fedjoint.deploy.expiry import Calendar, ending
 from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import ServerFigures
 from fedjoint.deploy.registration import Registrar
 from fedjoint.errors import UserError
+from fedjoint.flower.badges import FOLDER
 from fedjoint.flower.control import Control
 from fedjoint.flower.launcher import Launcher
 from fedjoint.flower.programs import Connection
@@ -89,6 +91,7 @@ def run_server(
         UserError: it is not to be started so.
     """
     host, port = parse(address)
+    keep_to_owner(state)
     secure = certificate(host, keys, insecure, _FILES)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     if listens(local, port):
@@ -108,6 +111,9 @@ def run_server(
     else:
         options += ["--insecure"]
     trust = keys / _FILES[0] if keys and secure else None
+    if keys and secure:
+        os.environ[FOLDER] = str((keys / "nodes").resolve())
+    os.umask(0o077)  # what it and its runs write is its own
 
     launchers: list[Launcher] = []
 

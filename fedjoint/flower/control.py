@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     ListRunsRequest,
@@ -20,7 +18,6 @@ from flwr.proto.control_pb2 import (
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from fedjoint.errors import UserError, said
 
@@ -153,18 +150,3 @@ class _RefusalError(UserError):
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
         self.code = code
-
-
-def public_key(path: Path) -> bytes:
-    """Return the public key in a node's ``node.pub``, as a server knows it.
-
-    Raises:
-        UserError: it is none.
-    """
-    try:
-        key = load_ssh_public_key(path.read_bytes())
-    except (OSError, ValueError):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise UserError(f"{path}: not a node's public key; copy node.pub again")
-    return public_key_to_bytes(key)

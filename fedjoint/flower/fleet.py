@@ -47,6 +47,11 @@ BEAT = 10.0  # seconds between two signs of life: the least that a SuperLink acc
 _AGAIN = 0.1  # seconds before an object that is not there yet is asked for again
 _CLOCKS = 4.0  # seconds by which clocks may surely differ; a SuperLink allows for five
 
+_UNKNOWN = (
+    "it does not know this node's key, or has revoked it: its operator has to put node.pub into "
+    "its keys/nodes/NAME"
+)
+
 Answer = TypeVar("Answer")
 
 
@@ -202,6 +207,7 @@ class Fleet:
             time.sleep(_AGAIN)  # the server is still writing it
 
     def _ask(self, call: Callable[[Any], Answer], request: Any) -> Answer:
+        asked = time.time()
         try:
             return call(request)
         except httpx.ConnectError as error:
@@ -209,36 +215,32 @@ class Fleet:
         except httpx.TransportError as error:
             raise AwayError(f"the connection broke ({said(error)})") from None
         except httpx.HTTPStatusError as error:
-            raise self._refusal(error.response) from None
+            raise _refusal(error.response, asked) from None
         except ValueError:
             raise AwayError("what answers there is no fedjoint server") from None
 
-    def _refusal(self, response: httpx.Response) -> Exception:
-        """Return what a server's refusal means for a node."""
-        code, status = _code(response), response.status_code
-        if code == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:
-            return GoneError("the run is over")
-        if code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+
+def _refusal(response: httpx.Response, asked: float) -> Exception:
+    """Return what a server's refusal means for a node."""
+    code, status = _code(response), response.status_code
+    if code == ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED:
+        return GoneError("the run is over")
+    if code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+        return RefusedError(_UNKNOWN)
+    if code == ApiErrorCode.FLEET_SUPERNODE_REGISTRATION_DISABLED:
+        return RefusedError("it takes nodes with keys alone: give --keys")
+    if status == httpx.codes.UNAUTHORIZED:
+        if (apart := _apart(response, asked)) > _CLOCKS:
             return RefusedError(
-                "it does not know this node's key, or has revoked it: its operator has to put "
-                "node.pub into its keys/nodes/NAME"
+                f"the clocks of the server and of this machine are {apart:.0f} seconds apart: "
+                "set them right"
             )
-        if code == ApiErrorCode.FLEET_SUPERNODE_REGISTRATION_DISABLED:
-            return RefusedError("it takes nodes with keys alone: give --keys")
-        if status == httpx.codes.UNAUTHORIZED:
-            if (apart := _apart(response)) > _CLOCKS:
-                return RefusedError(
-                    f"the clocks of the server and of this machine are {apart:.0f} seconds apart: "
-                    "set them right"
-                )
-            return RefusedError(
-                "it has revoked this node's key, or lost its database: ask its operator"
-            )
-        if status in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
-            return AwayError("what answers there is no fedjoint server; fix --server")
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            return AwayError(f"it answers with HTTP status {status}")
-        return RefusedError(f"it answers with HTTP status {status}: {response.text[:200]}")
+        return RefusedError(_UNKNOWN)
+    if status in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED):
+        return AwayError("what answers there is no fedjoint server; fix --server")
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return AwayError(f"it answers with HTTP status {status}")
+    return RefusedError(f"it answers with HTTP status {status}: {response.text[:200]}")
 
 
 def _unreachable(why: str) -> str:
@@ -254,13 +256,18 @@ def _code(response: httpx.Response) -> int | None:
     return None if error is None else int(error.code)
 
 
-def _apart(response: httpx.Response) -> float:
-    """Return the seconds between the server's clock and ours; 0 where it does not say."""
+def _apart(response: httpx.Response, asked: float) -> float:
+    """Return the seconds between the server's clock and ours; 0 where it does not say.
+
+    Args:
+        response: of the server.
+        asked: when it was asked: the answer may have taken long.
+    """
     try:
-        theirs = parsedate_to_datetime(response.headers["date"])
+        theirs = parsedate_to_datetime(response.headers["date"]).timestamp()
     except (KeyError, ValueError):
         return 0.0
-    return abs(theirs.timestamp() - time.time())
+    return max(asked - theirs, theirs - time.time(), 0.0)
 
 
 def _load(path: Path) -> tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]:

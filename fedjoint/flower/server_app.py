@@ -20,6 +20,7 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from fedjoint._util.logs import log_to
 from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
+from fedjoint.flower.badges import key_badges
 from fedjoint.flower.grid import FleetGrid
 from fedjoint.flower.run_config import run_to_resume, settings
 from fedjoint.runs.directory import RunDir
@@ -54,7 +55,15 @@ def main(grid: Grid, context: Context) -> None:
         stop.heed_signals(fleet)
     nodes: Grid = fleet  # type: ignore[assignment]
     wait = config.strategy.timeout
-    serve(nodes, config, run, wait=wait, deployed=deployed, stopping=stop.asked)
+    serve(
+        nodes,
+        config,
+        run,
+        wait=wait,
+        deployed=deployed,
+        badges=key_badges(grid) if deployed else None,
+        stopping=stop.asked,
+    )
 
 
 class Stopping:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from importlib import import_module
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
@@ -17,8 +19,10 @@ from flwr.superlink import extensions
 from starlette.middleware import Middleware
 
 from fedjoint.errors import UserError
+from fedjoint.flower.badges import FOLDER
 from fedjoint.flower.gate import Gate
 from fedjoint.flower.logs import as_ours
+from fedjoint.flower.node_keys import NodeKeys
 
 _LAST = 5  # seconds that open requests have once the server stops
 
@@ -70,7 +74,9 @@ def run_superlink(
 
     own = extensions.get_middleware
     # Flower offers these hooks to its own enterprise module alone. The first one is outermost.
-    extensions.get_middleware = lambda: (Middleware(Gate), *own())
+    folder = os.environ.get(FOLDER)
+    keys = NodeKeys(Path(folder)) if folder else None
+    extensions.get_middleware = lambda: (Middleware(Gate, keys=keys), *own())
     extensions.get_lifespan_contexts = lambda: (lifespan,)
     cli = import_module("flwr.superlink.cli.flower_superlink")  # the package hides it
     cli.uvicorn = SimpleNamespace(run=serve)  # type: ignore[attr-defined]

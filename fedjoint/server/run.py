@@ -29,6 +29,7 @@ from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import Metrics
 from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback
+from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
@@ -65,6 +66,7 @@ class Run:
         best: what the best round has; None where it is not kept.
         stopping: whether somebody asks the run to stop.
         before: the strategy's state as the round found it (of a deployed run).
+        exclusions: who is not asked any more.
     """
 
     config: Config
@@ -84,6 +86,7 @@ class Run:
     best: Best | None = None
     stopping: Callable[[], bool] = lambda: False
     before: dict[str, Any] = field(default_factory=dict)
+    exclusions: Exclusions = field(default_factory=Exclusions)
 
     def __post_init__(self) -> None:
         self.durable = self.resumed_from

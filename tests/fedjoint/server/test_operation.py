@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from support.fleet import SETTINGS, Fleet, away
+from support.hosts import SETTINGS, Fleet, away
 
 from fedjoint.config.load import check
 from fedjoint.errors import UserError

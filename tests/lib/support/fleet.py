@@ -1,24 +1,55 @@
-"""Deployed nodes within this process: they answer as real ones do, unless a test intervenes."""
-
-from __future__ import annotations
+"""Nodes with data of their own, in this process; some of them forge what they say."""
 
 from functools import cache
 
 from flwr.app import Error, Message
+from support.messages import settings
 
 from fedjoint.config.load import check
 from fedjoint.engines.local import LocalGrid
 from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
+from fedjoint.protocol import wire
+from fedjoint.protocol.requests import TellRequest
 
 SETTINGS = {
-    "rounds": 4,
+    "rounds": 3,
     "data": {"clients": 4, "task_mix": [["digit"]], "test_fraction": 0.7},
     "model": {"backbone": {"options": {"hidden": [4]}}},
-    "strategy": {"name": "fedavgm"},  # which has a state of its own
-    "output": {"checkpoint_every": 1000},
+    "output": {"checkpoint_every": 1},
 }
+
+
+class Fleet(LocalGrid):
+    """Nodes by number, each a function from a message to replies; who is silent has none."""
+
+    def __init__(self, nodes):
+        super().__init__()
+        self.nodes, self.asked, self.told = nodes, [], {}
+
+    def get_node_ids(self):
+        return list(self.nodes)
+
+    def push_messages(self, messages):
+        for message in messages:
+            request = TellRequest.unpack(message)
+            self.told.setdefault(message.metadata.dst_node_id, []).append(request.text)
+        return []
+
+    def send_and_receive(self, messages, *, timeout=None):
+        for message in number(messages):
+            node = message.metadata.dst_node_id
+            self.asked.append((message.metadata.message_type, node))
+            yield from self.nodes.get(node, gone)(message)
+
+
+def gone(message):
+    return [Message(Error(5, "the node is gone"), reply_to=message)]
+
+
+def silent(message):
+    return []
 
 
 @cache
@@ -26,28 +57,38 @@ def problem():
     return build_problem(check(SETTINGS))
 
 
-class Fleet(LocalGrid):
-    """Nodes by number, each with some clients.
-
-    ``meddle(message)`` may return a reply in the place of the node's, or raise.
-    """
-
-    def __init__(self, nodes, stores, meddle=lambda message: None):
-        super().__init__()
-        config, self.meddle = check(SETTINGS), meddle
-        self.nodes = {
-            node: Node(problem(), config, store, {c: c for c in clients}, True, f"node {node}")
-            for (node, clients), store in zip(nodes.items(), stores, strict=True)
-        }
-
-    def get_node_ids(self):
-        return list(self.nodes)
-
-    def send_and_receive(self, messages, *, timeout=None):
-        for message in number(messages):
-            node = self.nodes[message.metadata.dst_node_id]
-            yield self.meddle(message) or Message(node.handle(message), reply_to=message)
+def honest(config, clients, name):
+    places = {client: client for client in clients}
+    node = Node(problem(), config, None, places, name=name)
+    return lambda message: [Message(node.handle(message), reply_to=message)]
 
 
-def away(message):
-    return Message(Error(5, "the node is gone"), reply_to=message)
+def forging(node, kind, change):
+    """A node whose replies of one kind are changed: ``change(config, arrays by record)``."""
+
+    def answer(message):
+        (reply,) = node(message)
+        if message.metadata.message_type == kind:
+            told = settings(reply)
+            records = {n: wire.arrays(reply, n) for n in reply.content.array_records}
+            told = change(told, records) or told
+            reply = Message(wire.pack(told, **records), reply_to=message)
+        return [reply]
+
+    return answer
+
+
+def drop(name):
+    return lambda told, records: {k: v for k, v in told.items() if k != name}
+
+
+def tell(**values):
+    return lambda told, records: told | values
+
+
+def send(record, name, change):
+    def forge(told, records):
+        if records[record]:
+            records[record] = records[record] | {name: change(records[record][name])}
+
+    return forge
