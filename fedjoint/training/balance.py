@@ -35,11 +35,13 @@ class Balance:
 
     Attributes:
         separate: whether the rule needs the gradient of every task on its own.
+        each_step: whether the rule learns after every step, though not from such gradients.
         trained: names of the state that the optimiser trains.
         omits: in a few words, what of the paper that it is named after is left out.
     """
 
     separate: ClassVar[bool] = False
+    each_step: ClassVar[bool] = False
     trained: ClassVar[tuple[str, ...]] = ()
     omits: ClassVar[str] = ""
 
@@ -75,11 +77,12 @@ class Balance:
         """
         return (weights * losses).sum()
 
-    def after_step(self, norms: Tensor, losses: Tensor, state: Tensors) -> None:
-        """Learn from a step; only called for ``separate`` rules.
+    def after_step(self, norms: Tensor | None, losses: Tensor, state: Tensors) -> None:
+        """Learn from a step; only called for rules that are ``separate`` or have ``each_step``.
 
         Args:
-            norms: ``[clients, tasks]`` lengths of the tasks' gradients of the backbone.
+            norms: ``[clients, tasks]`` lengths of the tasks' gradients of the backbone; None
+                unless the rule is ``separate``.
             losses: ``[clients, tasks]``, NaN where the minibatch had no label of the task.
             state: the clients' state, changed in place.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedjoint.errors import UserError
+from fedjoint.model.backbones._sentences import words_of
 from fedjoint.model.backbones._widths import Widths
 from fedjoint.model.inputs import Inputs
 from fedjoint.options import Count
@@ -22,10 +22,7 @@ def text(inputs: Inputs, hidden: Widths = (64,), embedding: Count = 32) -> nn.Mo
     Raises:
         UserError: inputs are no sentences.
     """
-    if inputs.words is None:
-        has = f"{inputs.shape} {inputs.dtype}"
-        raise UserError(f"it does not take inputs of {has}; set model.backbone")
-    return TextBackbone(inputs.words.vocabulary, embedding, hidden[-1])
+    return TextBackbone(words_of(inputs).vocabulary, embedding, hidden[-1])
 
 
 class TextBackbone(nn.Module):

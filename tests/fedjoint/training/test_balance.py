@@ -100,7 +100,92 @@ def test_a_balance_that_cannot_be_had_is_one_line(name, options, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("balance", ["fixed", "uncertainty", "gradnorm", "dwa"])
+def test_stch_weighs_by_the_softmax_of_the_losses_that_are_there():
+    balance = rule("stch", mu=0.5)
+    losses = torch.tensor([1.0, 0.0, 2.0], requires_grad=True)
+    balance.total(losses, torch.ones(3), {}, torch.tensor([4, 0, 4])).backward()
+    powers = torch.tensor([2.0, 4.0]).exp()
+    expected = 3 * powers / powers.sum()
+    torch.testing.assert_close(losses.grad, torch.tensor([expected[0], 0, expected[1]]))
+    nothing = torch.zeros(3, requires_grad=True)
+    balance.total(nothing, torch.ones(3), {}, torch.zeros(3)).backward()
+    assert not nothing.grad.any()
+
+
+def test_famo_takes_the_steps_of_the_paper():
+    lr, gamma = 0.3, 0.1
+    balance = rule("famo", lr=lr, gamma=gamma)
+    state = stacked(balance.private())
+    first, later = torch.tensor([[2.0, 1.0, 4.0]]), torch.tensor([[1.0, 0.9, 3.0]])
+    start = torch.tensor([[0.5, -0.2, 0.1]])
+    state["balance.logits"].copy_(start)
+    # The step of the model: its gradient weighs losses by c * z_t / loss_t.
+    z = start[0].softmax(0)
+    losses = first[0].clone().requires_grad_()
+    weights = balance.weights({n: t[0] for n, t in state.items()})
+    balance.total(losses, weights, {}, torch.ones(3)).backward()
+    torch.testing.assert_close(losses.grad, 3 * (z / first[0]) / (z / first[0]).sum())
+    # That of the logits: autograd on sum_t z_t * (fall of the log loss), and decay.
+    logits = start.clone().requires_grad_()
+    (logits.softmax(-1) * (first / later).log()).sum().backward()
+    expected = (logits - lr * (logits.grad + gamma * logits)).detach()
+    balance.after_step(None, first, state)
+    torch.testing.assert_close(state["balance.logits"], start)  # nothing has fallen yet
+    balance.after_step(None, later, state)
+    torch.testing.assert_close(state["balance.logits"], expected)
+
+
+def test_famo_leaves_a_task_without_a_label_as_it_is():
+    balance = rule("famo", lr=0.5)
+    state = stacked(balance.private())
+    nan = float("nan")
+    for losses in ([2.0, 2.0, 2.0], [1.0, nan, 1.9], [nan, nan, nan]):
+        balance.after_step(None, torch.tensor([losses]), state)
+    lagging = state["balance.logits"][0]
+    assert lagging[1] == 0 and lagging[2] > 0 > lagging[0]
+    losses = torch.tensor([0.0, 0.0, 3.0], requires_grad=True)
+    weights = balance.weights({n: t[0] for n, t in state.items()})
+    balance.total(losses, weights, {}, torch.tensor([0, 0, 5])).backward()
+    torch.testing.assert_close(losses.grad, torch.tensor([0.0, 0.0, 1.0]))
+
+
+def test_rlw_draws_weights_whose_log_ratios_are_differences_of_normal_numbers():
+    balance, found = rule("rlw"), []
+    state = stacked(balance.private())
+    torch.manual_seed(0)
+    for _ in range(4000):
+        balance.after_step(None, torch.ones(1, 3), state)
+        found.append(balance.weights({n: t[0] for n, t in state.items()}))
+    weights = torch.stack(found)
+    torch.testing.assert_close(weights.sum(1), torch.full((4000,), 3.0))
+    ratio = (weights[:, 0] / weights[:, 1]).log()
+    assert abs(float(ratio.mean())) < 0.1 and float(ratio.var()) == pytest.approx(2, abs=0.2)
+    before = state["balance.drawn"].clone()
+    balance.after_step(None, torch.full((1, 3), float("nan")), state)
+    assert state["balance.drawn"].equal(before)
+
+
+EVERY = ["fixed", "uncertainty", "gradnorm", "dwa", "stch", "famo", "rlw"]
+
+
+@pytest.mark.parametrize("balance", ["stch", "famo", "rlw"])
+def test_clients_trained_at_once_and_one_by_one_agree(tmp_path, balance):
+    def trained(sequential):
+        tree = {
+            "rounds": 2,
+            "data": {"clients": 5, "task_mix": [["digit", "ink"]], "partition": "quantity"},
+            "model": {"backbone": {"options": {"hidden": [4]}}},
+            "local": {"epochs": 1, "batch_size": 16, "sequential": sequential},
+            "engine": "inline",
+            "balance": balance,
+            "output": {"dir": str(tmp_path)},
+        }
+        return simulate(check(tree)).backbone
+
+    torch.testing.assert_close(trained(False), trained(True), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("balance", EVERY)
 def test_clients_of_every_balance_are_trained_at_once(tmp_path, balance):
     tree = {
         "rounds": 1,
