@@ -111,6 +111,7 @@ class Problem:
             self.example,
             norm=setting.norm,
             share=setting.share,
+            share_heads=setting.heads == "shared",
             seed=config.seed,
         )
         if setting.initial and (stays := model.frozen() | model.kept()):

@@ -49,7 +49,7 @@ class Task:
             units. ``own``: each client subtracts the mean of its training examples and divides by
             their deviation. ``(mean, deviation)``, each a number or one per output: all clients
             use these. ``none``: targets are learnt as they are. By default ``own``, and ``none``
-            where the loss is not the kind's or the head has nothing to learn.
+            where the loss is not the kind's, or the head is shared or has nothing to learn.
 
     Raises:
         UserError: the kind, the metric or the scale is unknown, ``outputs`` is too small, PyTorch
