@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fedjoint.config.section import Plugin, Section
 from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
-from fedjoint.problem import Problem, build_problem, with_settings
+from fedjoint.problem import Problem, build_problem, settled
 from fedjoint.registry import anchored
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
@@ -231,4 +231,4 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
         )
-    return replace(problem, tasks=with_settings(problem.tasks, config))
+    return settled(problem, config)
