@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedjoint.errors import UserError, choose
-from fedjoint.exports.model import CARD, FILES, Card, TaskModel
+from fedjoint.exports.model import CARD, FILES, Card
 from fedjoint.runs.files import write_files
 from fedjoint.runs.seal import seal
 from fedjoint.runs.tensors import pack
@@ -32,7 +32,7 @@ class Exported:
         example: ``[1, ...]`` an input.
     """
 
-    model: TaskModel
+    model: nn.Module
     card: Card
     example: Tensor
 

@@ -1,13 +1,17 @@
-"""One step of GradNorm against autograd on the paper's loss; DWA against its formula."""
+"""Rules that weigh losses, against autograd on the papers' formulas and other algorithms."""
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fedjoint import Task
 from fedjoint.config.load import check
 from fedjoint.config.schema import BalanceConfig
 from fedjoint.errors import UserError
+from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
+from fedjoint.strategies.mgda import MGDA
+from fedjoint.strategies.upgrad import UPGrad
 from fedjoint.training.balance import Balance, make_balance
 
 TASKS = [Task(name, "regression", 1) for name in ("a", "b", "c")]
@@ -165,10 +169,93 @@ def test_rlw_draws_weights_whose_log_ratios_are_differences_of_normal_numbers():
     assert state["balance.drawn"].equal(before)
 
 
-EVERY = ["fixed", "uncertainty", "gradnorm", "dwa", "stch", "famo", "rlw"]
+def grams(seed, rows=3):
+    g = torch.randn(rows, 6, generator=torch.Generator().manual_seed(seed)) + 0.2
+    return g, g @ g.T
 
 
-@pytest.mark.parametrize("balance", ["stch", "famo", "rlw"])
+def test_pcgrad_of_two_tasks_projects_each_onto_the_normal_of_the_other():
+    a, b = torch.tensor([3.0, 0.0]), torch.tensor([-1.0, 2.0])
+    g = torch.stack([a, b])
+    own = make_balance(BalanceConfig(name="pcgrad"), TASKS[:2], NAMES)
+    expected = torch.tensor([2.4, 1.2]) + torch.tensor([0.0, 2.0])
+    torch.testing.assert_close(own.resolve(g @ g.T) @ g, expected)
+    agreeing = torch.stack([a, -b])
+    assert own.resolve(agreeing @ agreeing.T).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", ["mgda", "upgrad"])
+def test_rules_within_a_step_are_those_of_the_strategies(name, seed):
+    # The strategies find these by an active set, another algorithm.
+    ours = {"mgda": MGDA, "upgrad": UPGrad}[name]()
+    g, gram = grams(seed)
+    weights = torch.full((3,), 1 / 3, dtype=torch.float64)
+    expected = 3 * ours.coefficients(gram.double(), weights).float() @ g
+    found = rule(name).resolve(gram) @ g
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "mgda", "upgrad"])
+def test_a_task_without_a_gradient_is_left_out_of_the_conflict(name):
+    g, _ = grams(0, rows=2)
+    three = torch.stack([g[0], torch.zeros(6), g[1]])
+    own = make_balance(BalanceConfig(name=name), TASKS[:2], NAMES)
+    found, expected = rule(name).resolve(three @ three.T) @ three, own.resolve(g @ g.T) @ g
+    torch.testing.assert_close(found, expected * (1.5 if name == "mgda" else 1))
+    assert rule(name).resolve(torch.zeros(3, 3)).isfinite().all()
+
+
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+def test_a_step_resolves_conflict_in_the_backbone_and_trains_heads_by_their_own(
+    tmp_path, sequential
+):
+    tree = {
+        "rounds": 1,
+        "data": {"clients": 2, "task_mix": [["digit", "parity"]], "examples_per_client": 30},
+        "model": {"backbone": {"options": {"hidden": [5]}}},
+        "local": {
+            "steps": 1,
+            "batch_size": 1000,
+            "optimiser": {"lr": 0.5},
+            "sequential": sequential,
+        },
+        "engine": "inline",
+        "balance": "upgrad",
+        "output": {"dir": str(tmp_path)},
+    }
+    result = simulate(check(tree))
+    problem = build_problem(check(tree))
+    moved, sizes, heads = [], [], result.heads()
+    for client in range(2):
+        data, model = problem.data.client(client).train, problem.model(check(tree))
+        out = model(data.x)
+        losses = [F.cross_entropy(out[n], data.y[n]) for n in ("digit", "parity")]
+        body = dict(model.backbone.named_parameters(prefix="backbone"))
+        rows = [torch.autograd.grad(v, body.values(), retain_graph=True) for v in losses]
+        g = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]).double()
+        # Both projections at once, of two gradients: by hand.
+        inner, square = g[0] @ g[1], (g * g).sum(1)
+        step = g.sum(0) - min(inner, 0) * (g[1] / square[1] + g[0] / square[0])
+        moved.append(-0.5 * step)
+        sizes.append(len(data))
+        sum(losses).backward()
+        head = model.heads["digit"].weight
+        torch.testing.assert_close(
+            heads[client]["heads.digit.weight"], head - 0.5 * head.grad, rtol=1e-4, atol=1e-6
+        )
+    share = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    start = torch.cat([p.flatten() for p in body.values()])
+    expected = start + (share @ torch.stack(moved)).float()
+    found = torch.cat([result.backbone[n].flatten() for n in body])
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+RESOLVING = ["pcgrad", "mgda", "upgrad"]
+EVERY = ["fixed", "uncertainty", "gradnorm", "dwa", "stch", "famo", "rlw", *RESOLVING]
+
+
+@pytest.mark.parametrize("balance", ["stch", "famo", "rlw", *RESOLVING])
 def test_clients_trained_at_once_and_one_by_one_agree(tmp_path, balance):
     def trained(sequential):
         tree = {
