@@ -112,7 +112,7 @@ class Opened:
         scaling = source.scaling(config.data, config.seed, places, self.ids)
         backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[name])
         card = Card(
-            inputs=source.inputs(self.problem.example),
+            inputs=source.describe(self.problem.example),
             backbone=config.model if isinstance(self.problem.backbone, Backbone) else None,
             head=_head(task.head),
             target=_target(task, source),

@@ -146,11 +146,17 @@ def _outputs(
     for client in first.people.holders(task.name):
         examples = getattr(load_client(first.problem.data, first.people.places[client]), split)
         parts.append(examples.take(is_known(examples.y[task.name]).nonzero().squeeze(1)))
-    x = torch.cat([part.x for part in parts])
     y = torch.cat([part.y[task.name] for part in parts])
-    rows = first.people.config.evaluate.batch_size
-    outputs = [torch.cat([model.of_scaled(part) for part in x.split(rows)]) for model in models]
+    # A client at a time, as the run evaluates them.
+    outputs = [
+        torch.cat([model.of_scaled(part.x) for part in parts if len(part)] or [_none(task)])
+        for model in models
+    ]
     return torch.stack(outputs), y
+
+
+def _none(task: Task) -> Tensor:
+    return torch.zeros(0, task.outputs)
 
 
 def _check_alike(opened: Sequence[Opened], paths: Sequence[str]) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fedjoint.errors import UserError
-from fedjoint.model.inputs import Inputs, Words
+from fedjoint.model.inputs import Description, Words, one_tensor
 
 
-def words_of(inputs: Inputs) -> Words:
+def words_of(inputs: Description) -> Words:
     """Return how the sentences are encoded.
 
     Raises:
         UserError: inputs are no sentences.
     """
-    if inputs.words is None:
-        has = f"{inputs.shape} {inputs.dtype}"
+    read = one_tensor(inputs)
+    if read.words is None:
+        has = f"{read.shape} {read.dtype}"
         raise UserError(f"it does not take inputs of {has}; set model.backbone")
-    return inputs.words
+    return read.words
 
 
 class Embedded(nn.Module):

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from fedjoint.model.backbones._sentences import Embedded, words_of
 from fedjoint.model.backbones._widths import Widths
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description
 from fedjoint.options import BelowOne, Count
 
 
 def kim(
-    inputs: Inputs,
+    inputs: Description,
     embedding: Count = 300,
     maps: Count = 100,
     windows: Widths = (3, 4, 5),

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from fedjoint.model.backbones._sentences import words_of
 from fedjoint.model.backbones._widths import Widths
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description
 from fedjoint.options import Count
 
 
-def text(inputs: Inputs, hidden: Widths = (64,), embedding: Count = 32) -> nn.Module:
+def text(inputs: Description, hidden: Widths = (64,), embedding: Count = 32) -> nn.Module:
     """Mean of word embeddings, then one ReLU layer, ``[n, words] -> [n, hidden[-1]]``.
 
     Args:

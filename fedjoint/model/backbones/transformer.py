@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from fedjoint.errors import UserError
 from fedjoint.model.backbones._sentences import Embedded, words_of
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description
 from fedjoint.options import BelowOne, Count
 
 
 def transformer(
-    inputs: Inputs,
+    inputs: Description,
     width: Count = 128,
     layers: Count = 2,
     attention_heads: Count = 4,
