@@ -15,7 +15,7 @@ def non_negative(matrix: Tensor, pull: Tensor) -> Tensor:
     course does not depend on the numbers.
 
     Args:
-        matrix: ``[n, n]``, symmetric and positive semidefinite. Where its diagonal is zero, so is x.
+        matrix: ``[n, n]``, symmetric, positive semidefinite. Where its diagonal is zero, x is, too.
         pull: ``[rows, n]``.
     """
     diagonal = matrix.diagonal()
