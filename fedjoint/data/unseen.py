@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from fedjoint.config.schema import Config
 from fedjoint.data.base import Client, Examples, Federation
@@ -29,9 +30,9 @@ class Seen:
         client = self._data.client(index)
         if index not in self._unseen:
             return client
-        return Client(
-            *(Examples(part.x[:0], {}) for part in (client.train, client.valid, client.test))
-        )
+        none = torch.arange(0)
+        parts = (client.train, client.valid, client.test)
+        return Client(*(Examples(part.take(none).x, {}) for part in parts))
 
 
 def seen(data: Federation, config: Config) -> Federation:

@@ -111,7 +111,7 @@ class Subsets:
     def __init__(
         self, owner: Client, task: str, sizes: Sequence[int], repeats: int, seed: int
     ) -> None:
-        self.task_names = (task,)
+        self.task_names: tuple[str, ...] = (task,)
         self.sizes = np.repeat(np.array(sizes, np.int64), repeats)
         self.tasks = np.ones((len(self.sizes), 1), bool)
         self._owner, self._repeats, self._seed = owner, repeats, seed

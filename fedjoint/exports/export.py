@@ -16,8 +16,9 @@ from fedjoint.data.build import make_source
 from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
+from fedjoint.exports.ensemble import TaskKind
 from fedjoint.exports.exported import Exported
-from fedjoint.exports.model import Card, Origin, Target, TaskKind, TaskModel
+from fedjoint.exports.model import Card, Origin, Target, TaskModel
 from fedjoint.exports.personal import PersonalModels
 from fedjoint.model.tasks import Task
 from fedjoint.node.own_data import with_own_data
