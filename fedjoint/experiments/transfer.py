@@ -15,7 +15,6 @@ from torch import Tensor
 from fedjoint.config.load import check, override
 from fedjoint.config.schema import BalanceConfig, Config, ModelConfig, StrategyConfig
 from fedjoint.data.base import Client, Examples
-from fedjoint.data.dataset import is_known
 from fedjoint.data.pool import pooled
 from fedjoint.errors import UserError, choose
 from fedjoint.experiments.adapt import (
@@ -31,7 +30,9 @@ from fedjoint.experiments.adapt import (
 from fedjoint.experiments.arms import mean, sign
 from fedjoint.experiments.intervals import Interval, columns, interval
 from fedjoint.experiments.per_task import OneTask
+from fedjoint.model.positions import is_known
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import cat
 from fedjoint.problem import Problem, build_problem, settled
 from fedjoint.randomness import Purpose, derive
 from fedjoint.runs.directory import RunDir
@@ -183,7 +184,8 @@ def transfer(
     (own,) = (known for known in problem.tasks if known.name == task)
     alone = replace(problem, tasks=[own], data=data, central=None)
     points = []
-    for way in WAYS:
+    vector = _makes_vectors(alone, made)
+    for way in (way for way in WAYS if vector or not way.adapter):
         trainer = Trainer(with_adapters(alone) if way.adapter else alone, made, torch.device("cpu"))
         start = fit_initial(Path(path), newest.whole, trainer.layout)
         if not way.transferred:
@@ -197,6 +199,13 @@ def transfer(
             learners = np.arange(at * repeats, (at + 1) * repeats)
             points.append(_best(trainer, backbone, learners, way, size, own))
     return Transfer(own, points)
+
+
+def _makes_vectors(problem: Problem, config: Config) -> bool:
+    """Say whether the features are vectors, of which an adapter makes others."""
+    with torch.no_grad():
+        features = problem.model(config).eval().backbone(cat([problem.example] * 2))
+    return isinstance(features, Tensor) and features.ndim == 2
 
 
 def _best(

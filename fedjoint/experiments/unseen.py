@@ -15,6 +15,7 @@ from fedjoint.config.schema import Config
 from fedjoint.data.unseen import unseen
 from fedjoint.errors import UserError
 from fedjoint.experiments.adapt import HEAD, SCRATCH, TUNED, Adaptation, adapt
+from fedjoint.model.metric import Metric
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem, settled
 from fedjoint.runs.directory import RunDir
@@ -54,9 +55,9 @@ class Unseen:
         Paper: Yuan et al., "What Do We Mean by Generalization in Federated Learning?", ICLR 2022,
         https://arxiv.org/abs/2110.14216
         """
-        by_name = {task.name: task for task in self.tasks}
+        by_name = {n: m for task in self.tasks for n, m in task.measures.items()}
         return [
-            {"task": name, "metric": by_name[name].metric_fn.name, "way": way, "steps": steps}
+            {"task": name, "metric": by_name[name].name, "way": way, "steps": steps}
             | {"train": self.train.get(name), "test": self.test.get(name), "unseen": value}
             | {
                 "out-of-sample gap": _gap(by_name[name], self.train.get(name), self.test.get(name)),
@@ -140,14 +141,14 @@ def _tested(
     sums: dict[str, Tensor] = {}
     for part in adapt(trainer, backbone, ids, whole=way.whole):
         for name, values in part.statistics.items():
-            split, _, task = name.partition("/")
+            split, _, measure = name.partition("/")
             if split == "test":
-                sums[task] = sums.get(task, 0) + values.sum(0)
-    metrics = {task.name: task.metric_fn for task in trainer.problem.tasks}
+                sums[measure] = sums.get(measure, 0) + values.sum(0)
+    metrics = {n: m for task in trainer.problem.tasks for n, m in task.measures.items()}
     return {(way.name, steps, name): metrics[name].value(total) for name, total in sums.items()}
 
 
-def _gap(task: Task, better: float | None, worse: float | None) -> float | None:
+def _gap(metric: Metric, better: float | None, worse: float | None) -> float | None:
     if better is None or worse is None:
         return None
-    return better - worse if task.metric_fn.higher_is_better else worse - better
+    return better - worse if metric.higher_is_better else worse - better

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 
 from fedjoint.strategies._convex import minimise
 
-TaskKind = Literal["multiclass", "multilabel", "regression"]
+#: kinds of task of which predictions can be averaged
+KINDS = ("multiclass", "multilabel", "regression")
 
 _LEAST = 1e-12  # of a probability, for its logarithm
 
@@ -28,7 +28,7 @@ class EnsembleModel(nn.Module):
         kind: of the task.
     """
 
-    def __init__(self, members: Sequence[nn.Module], weights: Tensor, kind: TaskKind) -> None:
+    def __init__(self, members: Sequence[nn.Module], weights: Tensor, kind: str) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.weights: Tensor
@@ -40,7 +40,7 @@ class EnsembleModel(nn.Module):
         return mixed(outputs, self.weights, self.kind)
 
 
-def mixed(outputs: Tensor, weights: Tensor, kind: TaskKind) -> Tensor:
+def mixed(outputs: Tensor, weights: Tensor, kind: str) -> Tensor:
     """Return ``[n, outputs]``, what an ensemble makes of its members' ``[members, n, outputs]``."""
     if kind == "regression":
         return torch.einsum("m,mno->no", weights, outputs)
@@ -52,7 +52,7 @@ def mixed(outputs: Tensor, weights: Tensor, kind: TaskKind) -> Tensor:
     return (logs + sure).logsumexp(0) - (logs + not_sure).logsumexp(0)
 
 
-def fitted(outputs: Tensor, labels: Tensor, kind: TaskKind) -> Tensor:
+def fitted(outputs: Tensor, labels: Tensor, kind: str) -> Tensor:
     """Return the ``[members]`` float64 weights with the least mean loss on validation examples.
 
     The loss is minus the log of the mean probability of the label, or the squared error: both are
@@ -87,7 +87,7 @@ def fitted(outputs: Tensor, labels: Tensor, kind: TaskKind) -> Tensor:
     return torch.from_numpy(minimise(function, start, np.zeros(count), np.ones(count)))
 
 
-def _of_labels(outputs: Tensor, labels: Tensor, kind: TaskKind) -> Tensor:
+def _of_labels(outputs: Tensor, labels: Tensor, kind: str) -> Tensor:
     """Return ``[members, n']``, the probability that each member gives to each label."""
     if kind == "multiclass":
         index = labels.expand(len(outputs), -1).unsqueeze(2)

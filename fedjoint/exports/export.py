@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,10 @@ from fedjoint.data.build import make_source
 from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
-from fedjoint.exports.ensemble import TaskKind
 from fedjoint.exports.exported import Exported
 from fedjoint.exports.model import Card, Origin, Target, TaskModel
 from fedjoint.exports.personal import PersonalModels
+from fedjoint.model.heads import Reads
 from fedjoint.model.tasks import Task
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
@@ -162,8 +162,9 @@ def open_run(
 def _target(task: Task, source: Source) -> Target:
     return Target(
         name=task.name,
-        kind=cast(TaskKind, task.kind),
+        kind=task.kind,
         outputs=task.outputs,
+        size=list(task.size),
         classes=source.class_names(task) if task.kind == "multiclass" else None,
     )
 
@@ -232,6 +233,7 @@ def _mean(
     """Average the heads, as they predict in the targets' units, over one backbone."""
     prefix = f"heads.{task}."
     head = people.trainer.model.heads[task]
+    head = head.head if isinstance(head, Reads) else head
     if not isinstance(head, nn.Linear) and head.state_dict():
         raise UserError(
             f"the head of {task!r} is not linear, so a mean of heads makes no sense; choose one "

@@ -15,7 +15,7 @@ from fedjoint.config.schema import ModelConfig
 from fedjoint.config.section import Section
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError
-from fedjoint.exports.ensemble import EnsembleModel, TaskKind
+from fedjoint.exports.ensemble import EnsembleModel
 from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.joint import build_model
 from fedjoint.model.tasks import Task
@@ -30,9 +30,9 @@ CARD = "model.json"
 
 
 class TaskModel(nn.Module):
-    """Maps a source's own numbers ``[n, ...]`` (or ids, or a dict) to outputs ``[n, outputs]``.
+    """Maps a source's own numbers ``[n, ...]`` (or ids, or a dict) to outputs ``[n, ...]``.
 
-    The outputs are logits, or a regression's values.
+    The outputs are logits, or a regression's values; see :class:`fedjoint.Task` for their shapes.
 
     Args:
         backbone: inputs to features.
@@ -69,7 +69,8 @@ class TaskModel(nn.Module):
         """Return the outputs of inputs that are scaled already, as clients have them."""
         output = self.head(self.backbone(x))
         if self.target_mean is not None and self.target_scale is not None:
-            output = output * self.target_scale + self.target_mean
+            form = -1, *[1] * (output.ndim - 2)
+            output = output * self.target_scale.view(form) + self.target_mean.view(form)
         return output
 
 
@@ -79,13 +80,15 @@ class Target(Section):
     Attributes:
         name: of the task.
         kind: of the task.
-        outputs: classes, labels or targets.
+        outputs: classes, labels, targets or whatever the kind has.
+        size: of the task.
         classes: names of the classes, by number, where they have any.
     """
 
     name: str
-    kind: TaskKind
+    kind: str
     outputs: int
+    size: list[int] = Field(default_factory=list)
     classes: list[str] | None = None
 
 
@@ -205,9 +208,8 @@ def load(folder: Path, card: Card) -> nn.Module:
     except DamagedError as error:
         raise UserError(f"{path}: {error}; export again") from None
     target, inputs = card.target, card.inputs
-    task = Task(
-        target.name, target.kind, target.outputs, head=FixedHead if card.head == "fixed" else None
-    )
+    head = FixedHead if card.head == "fixed" else None
+    task = Task(target.name, target.kind, target.outputs, head=head, size=tuple(target.size))
     example = each(_zeros, inputs)
     backbone = Backbone(card.backbone.backbone, inputs)
 

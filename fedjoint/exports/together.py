@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from fedjoint.data.base import Examples
-from fedjoint.data.dataset import is_known
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
-from fedjoint.exports.ensemble import EnsembleModel, fitted, mixed
+from fedjoint.exports.ensemble import KINDS, EnsembleModel, fitted, mixed
 from fedjoint.exports.export import Opened, open_run
 from fedjoint.exports.exported import Exported
 from fedjoint.exports.model import TaskModel
+from fedjoint.model.positions import is_known
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 
@@ -95,6 +95,10 @@ def ensemble(
     first = opened[0]
     _check_alike(opened, list(map(str, paths)))
     own = first.task(task)
+    if own.kind not in KINDS:
+        raise UserError(
+            f"task {task!r} is {own.kind}: an ensemble averages predictions of {', '.join(KINDS)}"
+        )
     if len(opened) > 1:
         members = [each.exported(task, None) for each in opened]
         names = [each.run.path.name for each in opened]
@@ -115,12 +119,12 @@ def _weighed(
     models = [cast(TaskModel, each.model) for each in members]
     found = {split: _outputs(first, models, task, split) for split in ("valid", "test")}
     kind = members[0].card.target.kind
-    weights = fitted(*found["valid"], kind)
+    weights, metric = fitted(*found["valid"], kind), task.metric_fn
 
     def measured(name: str, weight: float | None, pick: Any) -> Measured:
         values = [
-            float(task.metric_fn.value(task.metric_fn.statistics(pick(o), y).double().sum(0)))
-            for o, y in found.values()
+            float(metric.value(metric.summed(pick(outputs)[None], y[None])[0]))
+            for outputs, y in found.values()
         ]
         return Measured(name, weight, *values)
 
