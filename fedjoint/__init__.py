@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fedjoint.exports.exported import Exported
     from fedjoint.model.inputs import Inputs
     from fedjoint.model.metric import Metric
+    from fedjoint.model.stream import Stream
     from fedjoint.model.tasks import Task
     from fedjoint.problem import Problem
     from fedjoint.protocol.compression import Compression
@@ -68,6 +69,7 @@ _MODULES = {
     "RunResult": "fedjoint.simulation",
     "Snapshot": "fedjoint.server.callbacks",
     "Source": "fedjoint.data.source",
+    "Stream": "fedjoint.model.stream",
     "Task": "fedjoint.model.tasks",
     "Updates": "fedjoint.server.updates",
     "UserError": "fedjoint.errors",
@@ -100,6 +102,7 @@ __all__ = [
     "RunResult",
     "Snapshot",
     "Source",
+    "Stream",
     "Task",
     "Updates",
     "UserError",

@@ -18,8 +18,10 @@ from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.metric import make_metric
+from fedjoint.model.ragged import checked_pad, padded
+from fedjoint.model.stream import Stream
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, check_tree, count
+from fedjoint.model.tree import Input, check_tree, count, fitted
 from fedjoint.options import construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
@@ -36,6 +38,9 @@ class Problem:
         data: the clients and their examples.
         example: ``[1, ...]`` one input, to find the shapes of the model: a tensor, or a dict of
             named tensors, which the backbone gets as its one argument.
+        pad: what fills up inputs that are shorter than the example along their first dimension: a
+            number, or, for those tensors of a dict that are of unequal length, a dict of them. The
+            model has to leave it out, by a mask or by its value. None: all have one length.
         central: examples with labels of all tasks, on which every client's model is measured
             beside its own: the split ``central`` of an evaluation. None: there are none.
 
@@ -49,6 +54,7 @@ class Problem:
     data: Federation
     example: Input
     central: Examples | None = None
+    pad: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -68,6 +74,7 @@ class Problem:
         check_tree(self.example, "the inputs of the example")
         if (rows := count(self.example)) != 1:
             raise UserError(f"the example has {rows} rows: give one input, [1, ...]")
+        checked_pad(self.pad, self.example)
         if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
             what = type(self.backbone).__name__
             raise UserError(
@@ -85,6 +92,21 @@ class Problem:
                     f"the data are a {what} without {part!r}: give an object with task_names, "
                     "sizes, tasks and client(index)"
                 )
+
+    def fitted(self, x: Input | Stream, who: str) -> Input | Stream:
+        """Return inputs as the model takes them: of the example's kind, names and length.
+
+        Args:
+            x: ``[n, ...]``.
+            who: whose they are, for the message.
+
+        Raises:
+            UserError: they are not what the model takes, or not finite.
+        """
+        pad = checked_pad(self.pad, self.example)
+        if isinstance(x, Stream):
+            return x.like(self.example, pad, who)
+        return fitted(padded(x, self.example, pad, who), self.example, who)
 
     def _check_arrays(self, tasks: int) -> None:
         """Refuse arrays of the data that do not fit one another, and data of nobody."""

@@ -19,8 +19,9 @@ from fedjoint.errors import UserError
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
+from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, cat, each, fitted, nbytes
+from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.balance import Balance, make_balance
@@ -144,7 +145,7 @@ class Trainer:
             ):  # of a round, on a node that starts anew
                 train = load_client(data, int((data.sizes > 1).argmax())).train
             own = train.take(torch.arange(min(_TRIED, len(train)))).x
-            return cat([fitted(own, example, "the inputs"), example])
+            return cat([loaded(self.problem.fitted(own, "the inputs")), example])
         except (Exception, LateError):  # of a client's data, said when it is trained
             return example
 
@@ -214,7 +215,7 @@ class Trainer:
     ) -> Cohort:
         problem, tasks = self.problem, self.tasks(int(places[0]))
         return gather(
-            problem.data, tasks, problem.example, places, clients, known, self.device, self.rules
+            problem.data, tasks, problem.fitted, places, clients, known, self.device, self.rules
         )
 
     def job(
@@ -393,7 +394,7 @@ class Trainer:
         problem = self.problem
         if problem.central is None:
             return None
-        return everyones(problem.central, problem.tasks, problem.example, self.device)
+        return everyones(problem.central, problem.tasks, problem.fitted, self.device)
 
     def _statistics(
         self,
