@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
     from fedjoint.simulation import RunResult, resume, simulate
+    from fedjoint.training.augment import Augmentation
     from fedjoint.training.balance import Balance
     from fedjoint.training.job import Job
     from fedjoint.training.method import LocalMethod
 
 # Imported where they are used: servers and nodes start without PyTorch.
 _MODULES = {
+    "Augmentation": "fedjoint.training.augment",
     "Balance": "fedjoint.training.balance",
     "Budget": "fedjoint.server.candidates",
     "Callback": "fedjoint.server.callbacks",
@@ -80,6 +82,7 @@ _MODULES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "Augmentation",
     "Balance",
     "Budget",
     "Callback",

@@ -24,6 +24,7 @@ from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
+from fedjoint.training.augment import make_augmentations
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
 from fedjoint.training.deviations import deviations, pulls
@@ -75,6 +76,7 @@ class Trainer:
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
         self._held = [(n, t, t._version) for n, t in self.model.frozen().items()]
         self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
+        self.augmentations = make_augmentations(config.local.augment)
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
         self._differentiate: dict[tuple[str, ...], Differentiate] = {}
@@ -275,6 +277,7 @@ class Trainer:
             rate=rate * own,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
+            augmentations=self.augmentations,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:
