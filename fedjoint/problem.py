@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -13,6 +14,8 @@ from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
+from fedjoint.data.datasets import divided, of_clients
+from fedjoint.data.items import Reading
 from fedjoint.data.loading import check_examples
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.inputs import Description
@@ -68,6 +71,50 @@ class Problem:
         if len(set(names)) < len(names):
             raise UserError(f"two tasks have one name: {', '.join(names)}")
         self._check_arrays(len(names))
+
+    @classmethod
+    def from_datasets(  # noqa: PLR0913 - all by name, and rarely more than two
+        cls,
+        tasks: Sequence[Task],
+        backbone: Callable[[], nn.Module],
+        datasets: Any,
+        *,
+        inputs: str | Sequence[str] | None = None,
+        targets: Mapping[str, str] | None = None,
+        owner: str = "",
+        pad: float | Mapping[str, float] | None = None,
+        stream: bool = False,
+        config: Config | None = None,
+    ) -> Problem:
+        """Return the problem of clients with datasets of PyTorch or Hugging Face.
+
+        Items are pairs ``(input, label)`` or ``(input, {task: label})``, or dicts of columns. A
+        missing label is None, -1 (classes) or NaN.
+
+        Args:
+            tasks: the tasks.
+            backbone: builds a fresh backbone.
+            datasets: name of each client -> its dataset; or one dataset, which ``config.data``
+                divides among clients. In place of a dataset, which is split by the fractions in
+                ``config.data``, a tuple of a training, a validation and a test set, or None.
+            inputs: of columns: the one that is the input, or several, which are a dict.
+            targets: of columns: task -> its labels; by default, columns are named as the tasks.
+            owner: of columns: whose an item is, for ``data.partition = "natural"``.
+            pad: as the problem's; the example is as long as the longest input.
+            stream: read inputs when they are needed, and keep labels alone in memory.
+            config: has the seed and the ``data`` table; by default that of an empty configuration.
+
+        Raises:
+            UserError: what is given is no dataset, or an item is not like the others.
+        """
+        config = config or Config()
+        fills = pad if isinstance(pad, Mapping) else {} if pad is None else {"": pad}
+        reading = Reading(tasks, inputs, targets or {}, fills, stream)
+        if isinstance(datasets, Mapping):
+            built = of_clients(datasets, reading, config.data, config.seed)
+        else:
+            built = divided(datasets, reading, config.data, config.seed, owner)
+        return cls(built[0], backbone, *built[1:], pad=pad)
 
     def _check_kinds(self) -> None:
         """Refuse parts that are of no kind that a problem is made of."""

@@ -20,7 +20,7 @@ Pad = Mapping[str, float]
 
 
 def checked_pad(pad: Any, example: Input) -> Pad:
-    """Return what fills up each of an input's tensors; those that are not named have one length.
+    """Return what fills up tensors of unequal length, by name.
 
     Args:
         pad: a number where an input is one tensor, or a dict name -> number; None: nothing does.
@@ -78,13 +78,14 @@ def padded(x: Input, example: Input, pad: Pad, who: str) -> Input:
             )
     if not lengths:
         return x
-    filled = {
-        name: _filled(part, named(example)[name].shape[1], pad[name])
+    longer = {
+        name: filled(part, named(example)[name].shape[1], pad[name])
         for name, part in named(x).items()
         if name in pad and part.ndim > 1 and name in named(example)
     }
-    return {**x, **filled} if isinstance(x, dict) else filled[""]
+    return {**x, **longer} if isinstance(x, dict) else longer[""]
 
 
-def _filled(x: Tensor, length: int, value: float) -> Tensor:
+def filled(x: Tensor, length: int, value: float) -> Tensor:
+    """Return ``x`` ``[n, shorter, ...]`` filled up to ``[n, length, ...]``."""
     return padded_by(x, (0, 0) * (x.ndim - 2) + (0, length - x.shape[1]), value=value)

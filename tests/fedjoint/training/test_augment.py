@@ -168,7 +168,7 @@ def test_noise_has_the_deviation():
 
 def test_words_are_left_out():
     x = torch.arange(1, 10001).reshape(100, 100)
-    found = changed("word_dropout", x, probability=0.2, by=0)
+    found = changed("worddropout", x, probability=0.2, by=0)
     gone = found == 0
     assert (found[~gone] == x[~gone]).all() and abs(gone.float().mean() - 0.2) < 5 * 0.4 / 100
 
@@ -184,7 +184,7 @@ WRONG = {
     "no such name": (["flp"], "unknown augmentation 'flp'.*did you mean 'flip'"),
     "option": ([{"name": "flip", "options": {"probability": 2}}], "probability = 2"),
     "none": (["fedjoint.training.memory:_Counter"], "is no fedjoint.Augmentation"),
-    "words": (["word_dropout"], "augmentation|word_dropout takes ids, and these inputs are numb"),
+    "words": (["worddropout"], "augmentation|worddropout takes ids, and these inputs are numb"),
     "key": ([{"name": "flip", "options": {"key": "image"}}], "inputs are one tensor, leave it out"),
     "raises": ([f"{__file__}:Raises"], "Raises: ZeroDivisionError: division by zero"),
     "shape": ([f"{__file__}:Narrow"], r"makes 4 inputs \(1, 4, 3\) float32 of 4 \(1, 4, 4\) float"),

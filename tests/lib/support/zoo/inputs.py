@@ -94,3 +94,20 @@ def streamed(config):
         _Streamed(tasks, _points, config.seed),
         torch.zeros(1, 5),
     )
+
+
+def _own_sets(seed):
+    """Return a training, a validation and a test set, with labels by task."""
+    rng = torch.Generator().manual_seed(seed)
+    for count in (9 + seed % 4, 4, 6):
+        found = _points(count, rng)
+        yield [(x, {"up": int(up)}) for x, up in zip(found.x, found.y["up"], strict=True)]
+
+
+def datasets(config):
+    """A dataset of PyTorch for each client."""
+    sets = {f"client {k}": tuple(_own_sets(10 * config.seed + k)) for k in range(4)}
+    tasks = [Task("up", "multiclass", 2)]
+    return Problem.from_datasets(
+        tasks, lambda: nn.Sequential(nn.Linear(5, 6), nn.Tanh()), sets, config=config
+    )

@@ -28,5 +28,5 @@ class WordDropout(OneTensor):
 
     def change(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
-            raise UserError("word_dropout takes ids, and these inputs are numbers")
+            raise UserError("worddropout takes ids, and these inputs are numbers")
         return torch.where(torch.rand(x.shape, device=x.device) < self.probability, self.by, x)
