@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from fedjoint.errors import UserError
     from fedjoint.exports.export import export
     from fedjoint.exports.exported import Exported
+    from fedjoint.model.each_item import EachItem
     from fedjoint.model.inputs import Inputs
+    from fedjoint.model.kinds.language import next_tokens
+    from fedjoint.model.loss import PositionLoss, TaskLoss
     from fedjoint.model.metric import Metric
     from fedjoint.model.stream import Stream
     from fedjoint.model.tasks import Task
@@ -58,6 +61,7 @@ _MODULES = {
     "Config": "fedjoint.config.schema",
     "DataConfig": "fedjoint.config.data",
     "Dataset": "fedjoint.data.dataset",
+    "EachItem": "fedjoint.model.each_item",
     "Engine": "fedjoint.engines.base",
     "Examples": "fedjoint.data.base",
     "Exported": "fedjoint.exports.exported",
@@ -66,6 +70,7 @@ _MODULES = {
     "JointStrategy": "fedjoint.server.strategy",
     "LocalMethod": "fedjoint.training.method",
     "Metric": "fedjoint.model.metric",
+    "PositionLoss": "fedjoint.model.loss",
     "Problem": "fedjoint.problem",
     "RoundRecord": "fedjoint.runs.record",
     "RunResult": "fedjoint.simulation",
@@ -73,9 +78,11 @@ _MODULES = {
     "Source": "fedjoint.data.source",
     "Stream": "fedjoint.model.stream",
     "Task": "fedjoint.model.tasks",
+    "TaskLoss": "fedjoint.model.loss",
     "Updates": "fedjoint.server.updates",
     "UserError": "fedjoint.errors",
     "export": "fedjoint.exports.export",
+    "next_tokens": "fedjoint.model.kinds.language",
     "resume": "fedjoint.simulation",
     "simulate": "fedjoint.simulation",
 }
@@ -92,6 +99,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "Dataset",
+    "EachItem",
     "Engine",
     "Examples",
     "Exported",
@@ -100,6 +108,7 @@ __all__ = [
     "JointStrategy",
     "LocalMethod",
     "Metric",
+    "PositionLoss",
     "Problem",
     "RoundRecord",
     "RunResult",
@@ -107,9 +116,11 @@ __all__ = [
     "Source",
     "Stream",
     "Task",
+    "TaskLoss",
     "Updates",
     "UserError",
     "export",
+    "next_tokens",
     "resume",
     "simulate",
 ]
