@@ -91,8 +91,8 @@ class Stream:
 
     def passes(self) -> Iterator[Input]:
         """Yield all rows, a few at a time."""
-        for at in torch.arange(len(self)).split(_PASS):
-            yield self.read(at)
+        for start in range(0, len(self), _PASS):
+            yield self.read(torch.arange(start, min(start + _PASS, len(self))))
 
     def _but(self, **changes: Any) -> Stream:
         other = object.__new__(type(self))

@@ -241,10 +241,7 @@ def _check_labels(examples: Examples, tasks: Sequence[Task], whose: str) -> None
 def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device) -> Stack:
     """Pad and stack ``parts``, one per client, on ``device``."""
     rows = max(len(part) for part in parts) + 1
-    streams = [part.x for part in parts if isinstance(part.x, Stream)]
-    inputs = [part.x for part in parts if not isinstance(part.x, Stream)]
-    if streams and inputs:
-        raise UserError("some clients stream their inputs, others do not: let all of them do so")
+    streams = _streams(parts)
     # What is on a device already is stacked there, everything else in memory.
     labels = [tensor for part in parts for tensor in part.y.values()]
     there = any(tensor.device.type != "cpu" for tensor in labels)
@@ -257,6 +254,7 @@ def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device
             x[row, len(own) :] = own[0].detach() if len(own) else 0
         return _move(x, device)
 
+    inputs = [part.x for part in parts]
     x: Input | Streams = Streams(streams, rows, device) if streams else each(stacked, *inputs)
     y = {t.name: torch.stack([t.missing(rows)] * len(parts)).to(place) for t in tasks}
     for row, part in enumerate(parts):
@@ -264,6 +262,19 @@ def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device
             own[row, : len(part)] = part.y[name].detach()
     sizes = np.array([len(part) for part in parts], np.int64)
     return Stack(x, {n: _move(own, device) for n, own in y.items()}, sizes)
+
+
+def _streams(parts: Sequence[Examples]) -> list[Stream]:
+    """Return what reads the inputs of each client; nothing where inputs are in memory.
+
+    Raises:
+        UserError: some are, others are not.
+    """
+    found = [part.x for part in parts if isinstance(part.x, Stream)]
+    if found and any(len(part) and not isinstance(part.x, Stream) for part in parts):
+        raise UserError("some clients stream their inputs, others do not: let all of them do so")
+    nothing = [stream[torch.arange(0)] for stream in found[:1]]  # of a client without examples
+    return [part.x if isinstance(part.x, Stream) else nothing[0] for part in parts] if found else []
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

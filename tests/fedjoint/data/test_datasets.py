@@ -114,7 +114,10 @@ def test_streamed_and_in_memory_learn_alike(tmp_path):
         fedjoint.simulate(
             config(tmp_path, rounds=2),
             Problem.from_datasets(
-                [TASK, SUM], backbone, {"a": ByTask(20, 0), "b": ByTask(30, 1)}, stream=stream
+                [TASK, SUM],
+                backbone,
+                {"a": ByTask(20, 0), "b": (ByTask(30, 1), None, ByTask(5, 2))},
+                stream=stream,
             ),
         )
         for stream in (False, True)
