@@ -8,17 +8,21 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Words(BaseModel):
-    """How sentences become word ids, see :func:`fedjoint.data.text.encode`.
+    """How sentences become ids, see :func:`fedjoint.data.text.encode`.
 
     Attributes:
-        max_length: words kept of a sentence.
+        max_length: words, or tokens, kept of a sentence.
         vocabulary: number of ids, padding included.
+        tokenizer: folder or name of a pretrained model's; None: words are hashed.
+        pad: the id that pads.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_length: int
     vocabulary: int
+    tokenizer: str | None = None
+    pad: int = 0
 
 
 class Inputs(BaseModel):

@@ -1,0 +1,92 @@
+"""A pretrained model of the library transformers, whole or with adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from fedjoint.errors import UserError
+from fedjoint.model.inputs import Inputs
+from fedjoint.model.pretrained.adapters import Lora, with_lora
+from fedjoint.model.pretrained.encoder import ImageEncoder, Pooling, TextEncoder
+from fedjoint.model.pretrained.folder import load_pretrained
+from fedjoint.model.pretrained.images import moments
+
+
+def hf(
+    inputs: Inputs,
+    path: str,
+    lora: Lora | None = None,
+    train: Sequence[str] | None = None,
+    pooling: Pooling = "mean",
+    weights: bool = True,
+) -> nn.Module:
+    """A pretrained encoder or decoder of Hugging Face transformers, with LoRA adapters or without.
+
+    Args:
+        inputs: what is read: token ids of ``data.source.options.tokenizer``, or images.
+        path: a folder with config.json and safetensors weights, or a name on the hub.
+        lora: adapters, which alone train then: targets (names of layers), rank, alpha, dropout.
+        train: patterns of the names of what trains; default: the adapters, or else everything.
+        pooling: features are the mean of the vectors of a sequence, the first (cls), or the last.
+        weights: false draws them by the run's seed, and needs config.json alone.
+
+    Raises:
+        UserError: it cannot be loaded, does not read such inputs, or nothing is left to train.
+    """
+    if lora and train:
+        raise UserError("with lora, the adapters alone train: leave out train, or lora")
+    model = load_pretrained(path, weights=weights)
+    kind = str(getattr(model, "main_input_name", "input_ids"))
+    if kind == "input_ids":
+        _check_words(path, inputs, model)
+    elif kind != "pixel_values" or inputs.dtype != "float32":
+        raise UserError(f"{path} reads {kind}, and inputs are {inputs.shape} {inputs.dtype}")
+    _choose(path, model, train)
+    body = with_lora(model, lora) if lora else model
+    if kind == "input_ids":
+        pad = inputs.words.pad if inputs.words else getattr(model.config, "pad_token_id", None)
+        return TextEncoder(body, pad or 0, pooling, inputs.shape[0])
+    return ImageEncoder(body, pooling, moments(path) if inputs.pixels else None)
+
+
+def _check_words(path: str, inputs: Inputs, model: nn.Module) -> None:
+    if inputs.dtype != "int64" or len(inputs.shape) != 1:
+        raise UserError(
+            f"{path} reads token ids [n, length] int64, and inputs are {inputs.shape} "
+            f"{inputs.dtype}; set model.backbone"
+        )
+    words = inputs.words
+    if words and words.tokenizer is None:
+        raise UserError(
+            f"{path} reads ids of its own tokenizer, and inputs are hashed words: set "
+            f"data.source.options.tokenizer = {path!r}"
+        )
+    known = int(model.config.vocab_size)  # type: ignore[union-attr,arg-type]
+    if words and words.vocabulary > known:
+        raise UserError(
+            f"the tokenizer {words.tokenizer} has {words.vocabulary} tokens, and {path} knows "
+            f"{known}: set data.source.options.tokenizer = {path!r}"
+        )
+    most = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(most, int) and inputs.shape[0] > most:
+        raise UserError(
+            f"inputs are {inputs.shape[0]} tokens long, and {path} takes {most}: lower "
+            "data.source.options.max_length"
+        )
+
+
+def _choose(path: str, model: nn.Module, train: Sequence[str] | None) -> None:
+    """Freeze what no pattern of ``train`` matches, and the pooler, of which no feature depends."""
+    names = [n for n, _ in model.named_parameters() if not n.startswith("pooler.")]
+    for pattern in train or ():
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(
+                f"train: {pattern!r} matches no parameter of {path}; there are "
+                f"{', '.join(names[:3])} and {len(names) - 3} more"
+            )
+    for name, parameter in model.named_parameters():
+        chosen = name in names and any(fnmatchcase(name, pattern) for pattern in train or "*")
+        parameter.requires_grad_(chosen)
