@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -25,6 +25,9 @@ from fedjoint.runs.tensors import DamagedError, unpack
 #: The files of an export: format -> name. The card is always there.
 FILES = {"safetensors": "model.safetensors", "export": "model.pt2", "onnx": "model.onnx"}
 CARD = "model.json"
+
+#: The folder beside them, of what a pretrained backbone and a tokenizer are built of.
+PRETRAINED = "pretrained"
 
 TaskKind = Literal["multiclass", "multilabel", "regression"]
 
@@ -141,6 +144,28 @@ class Card(Section):
             return False
         return ":" not in self.backbone.backbone.name
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The backbone's options; none where it is code of the run's own."""
+        return self.backbone.backbone.options if self.backbone else {}
+
+    def with_paths(self, tokenizer: str | None, options: dict[str, Any]) -> Card:
+        """Return the card with another path of its tokenizer, and other options of its backbone."""
+        words = self.inputs.words and self.inputs.words.model_copy(update={"tokenizer": tokenizer})
+        update: dict[str, Any] = {"inputs": self.inputs.model_copy(update={"words": words})}
+        if self.backbone:
+            plugin = self.backbone.backbone.model_copy(update={"options": options})
+            update["backbone"] = self.backbone.model_copy(update={"backbone": plugin})
+        return self.model_copy(update=update)
+
+    def within(self, folder: Path) -> Card:
+        """Return the card with the files that lie beside it in ``folder`` by their paths."""
+        options, own, words = self.options, str(folder / PRETRAINED), self.inputs.words
+        if options.get("path") == PRETRAINED:
+            options = {**options, "path": own}
+        tokenizer = words.tokenizer if words else None
+        return self.with_paths(own if tokenizer == PRETRAINED else tokenizer, options)
+
 
 def read_card(folder: Path) -> Card:
     """Return the card of an export.
@@ -150,7 +175,7 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / CARD
     try:
-        return Card.model_validate(parse(path.read_bytes()))
+        return Card.model_validate(parse(path.read_bytes())).within(folder)
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; give a folder that fedjoint export wrote"
@@ -173,8 +198,9 @@ def read_model(folder: Path, card: Card, name: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        kind = next(kind for kind, file in FILES.items() if file == name)
-        raise UserError(f"{path}: {error.strerror}; export with --format {kind}") from None
+        again = [f" with --format {kind}" for kind, file in FILES.items() if file == name]
+        how = again[0] if again else " again"
+        raise UserError(f"{path}: {error.strerror}; export{how}") from None
     if hashlib.sha256(data).hexdigest() != card.files.get(name):
         raise UserError(f"{path}: not the model that {CARD} describes; export again")
     return data
@@ -196,6 +222,9 @@ def load(folder: Path, card: Card) -> TaskModel:
         )
     try:
         tensors, _ = unpack(read_model(folder, card, path.name))
+        for name in card.files:
+            if name.startswith(f"{PRETRAINED}/"):
+                read_model(folder, card, name)
     except DamagedError as error:
         raise UserError(f"{path}: {error}; export again") from None
     target, inputs = card.target, card.inputs

@@ -265,7 +265,7 @@ class Trainer:
                 "steps": local.steps,
                 "drop_last": local.drop_last,
             },
-            padded=self.fallback is None and self.traits.draws,
+            padded=self.traits.sequential is None and self.traits.draws,
             least=self.traits.train,
             rate=rate * own,
             momentum=rule.momentum,

@@ -109,10 +109,11 @@ class Text(Source):
             split=split if split.any() else None,
             legend=self.legend(tasks),
         )
+        units = "tokens" if self.tokenizer else "words"
         say(
             [file for files in self._files.values() for file, _ in files],
             dataset,
-            inputs=f"the first {self.max_length} {'tokens' if self.tokenizer else 'words'} of a line",
+            inputs=f"the first {self.max_length} {units} of a line",
             notes=[*self._notes, *(f"left out {n} {why}" for why, n in left_out.items())],
         )
         return dataset

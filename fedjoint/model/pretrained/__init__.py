@@ -1,1 +1,1 @@
-"""Pretrained models of other libraries as backbones: loaded, adapted, and written for them again."""
+"""Pretrained models of other libraries as backbones, and written for these again."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.errors import UserError
+from fedjoint.model.pretrained.images import Scale, moments_file
+from fedjoint.model.pretrained.portable import OfTransformers
 
 #: How the vectors of a sequence become one: their mean, the first, or the last.
 Pooling = Literal["mean", "cls", "last"]
@@ -21,7 +23,7 @@ _UNSEEN = float(torch.finfo(torch.bfloat16).min)
 Mask = Callable[[Tensor], Tensor]
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(OfTransformers):
     """Token ids ``[n, length]`` to features ``[n, width]``.
 
     Args:
@@ -32,8 +34,8 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(self, body: nn.Module, pad: int, pooling: Pooling, length: int) -> None:
-        super().__init__()
-        self.body, self.pad, self.pooling = body, pad, pooling
+        super().__init__(body)
+        self.pad, self.pooling = pad, pooling
         self.mask = _find_mask(body, pad, length)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ class TextEncoder(nn.Module):
         return pool(hidden_states(output, self.body), seen, self.pooling)
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(OfTransformers):
     """Images ``[n, channels, height, width]`` to features ``[n, width]``.
 
     Args:
@@ -54,34 +56,21 @@ class ImageEncoder(nn.Module):
     def __init__(
         self, body: nn.Module, pooling: Pooling, moments: tuple[Tensor, Tensor] | None
     ) -> None:
-        super().__init__()
-        self.body, self.pooling = body, pooling
+        super().__init__(body)
+        self.pooling = pooling
         self.scale = Scale(*moments) if moments else nn.Identity()
+
+    def structure(self) -> dict[str, bytes]:
+        if isinstance(self.scale, nn.Identity):
+            return super().structure()
+        said = moments_file(self.scale.mean.flatten(), self.scale.deviation.flatten())
+        return {**super().structure(), **said}
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = hidden_states(self.body(pixel_values=self.scale(x)), self.body)
         if hidden.ndim == 4:
             return hidden.mean((2, 3))
         return pool(hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.bool), self.pooling)
-
-
-class Scale(nn.Module):
-    """Each channel less its mean, in deviations.
-
-    Args:
-        mean: ``[channels]``.
-        deviation: ``[channels]``.
-    """
-
-    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.deviation: Tensor
-        self.register_buffer("mean", mean[:, None, None], persistent=False)
-        self.register_buffer("deviation", deviation[:, None, None], persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.deviation
 
 
 def pool(hidden: Tensor, seen: Tensor, pooling: Pooling) -> Tensor:

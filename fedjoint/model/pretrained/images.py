@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.model.pretrained.folder import EXTRA
@@ -38,3 +38,28 @@ def moments(path: str) -> tuple[Tensor, Tensor] | None:
     if mean.shape != deviation.shape or mean.ndim != 1 or not (deviation > 0).all():
         raise UserError(f"{path}: {_FILE}: image_mean and image_std: give a number per channel")
     return mean, deviation
+
+
+def moments_file(mean: Tensor, deviation: Tensor) -> dict[str, bytes]:
+    """Return the file, by name, in which :func:`moments` finds these, ``[channels]`` each."""
+    settings = {"do_normalize": True, "image_mean": mean.tolist(), "image_std": deviation.tolist()}
+    return {_FILE: json.dumps(settings).encode()}
+
+
+class Scale(nn.Module):
+    """Each channel less its mean, in deviations.
+
+    Args:
+        mean: ``[channels]``.
+        deviation: ``[channels]``.
+    """
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", mean[:, None, None], persistent=False)
+        self.register_buffer("deviation", deviation[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.deviation

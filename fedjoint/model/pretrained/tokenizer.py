@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -45,6 +46,17 @@ def tokens(sentences: Sequence[str], words: Words) -> Tensor:
     except ANYTHING as error:  # whatever the library may raise
         raise UserError(f"tokenizer {words.tokenizer}: {said(error)}") from error
     return torch.tensor(ids, dtype=torch.int64).view(len(ids), words.max_length)
+
+
+def tokenizer_files(path: str) -> dict[str, bytes]:
+    """Return the files, by name, from which the tokenizer in ``path`` is loaded.
+
+    Raises:
+        UserError: there is none.
+    """
+    with TemporaryDirectory() as folder:
+        load_tokenizer(path).save_pretrained(folder)
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
 
 
 @cache

@@ -1,0 +1,52 @@
+"""The folder of an export that holds what a pretrained backbone and a tokenizer are built of."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fedjoint.errors import UserError
+from fedjoint.exports.model import PRETRAINED, Card
+from fedjoint.model.pretrained.portable import Portable
+from fedjoint.model.pretrained.tokenizer import tokenizer_files
+
+#: What :func:`of_its_library` may write.
+WEIGHTS = [
+    f"{PRETRAINED}/{name}"
+    for name in ("model.safetensors", "adapter_model.safetensors", "adapter_config.json")
+]
+
+
+def bundled(backbone: nn.Module, card: Card) -> tuple[Card, dict[str, bytes]]:
+    """Return the card of an export that needs nothing of the machine it was made on, and its files.
+
+    Args:
+        backbone: the exported one.
+        card: says of which paths backbone and tokenizer are.
+
+    Raises:
+        UserError: the tokenizer is gone.
+    """
+    files: dict[str, bytes] = {}
+    words, options = card.inputs.words, card.options
+    if words and words.tokenizer:
+        files |= tokenizer_files(words.tokenizer)
+    if isinstance(backbone, Portable) and card.rebuilt:
+        files |= backbone.structure()
+        options = backbone.without_weights(options, PRETRAINED)
+    tokenizer = PRETRAINED if words and words.tokenizer else None
+    return card.with_paths(tokenizer, options), _inside(files)
+
+
+def of_its_library(backbone: nn.Module) -> dict[str, bytes]:
+    """Return the files of which the backbone's own library loads it.
+
+    Raises:
+        UserError: it is of no such library.
+    """
+    if not isinstance(backbone, Portable):
+        raise UserError("--format hf is for backbones hf and timm: use --format safetensors")
+    return _inside(backbone.weights())
+
+
+def _inside(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"{PRETRAINED}/{name}": data for name, data in files.items()}
