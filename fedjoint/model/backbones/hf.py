@@ -36,6 +36,8 @@ def hf(
     Raises:
         UserError: it cannot be loaded, does not read such inputs, or nothing is left to train.
     """
+    if train is not None and not train:
+        raise UserError("train is empty: give patterns of the names of what trains")
     if lora and train:
         raise UserError("with lora, the adapters alone train: leave out train, or lora")
     model = load_pretrained(path, weights=weights)

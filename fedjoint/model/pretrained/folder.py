@@ -58,6 +58,8 @@ def load_pretrained(path: str, *, weights: bool) -> nn.Module:
     except UserError:
         raise
     except ANYTHING as error:  # whatever the library may raise
+        if "trust_remote_code" in str(error):
+            raise UserError(f"{path}: it comes with code of its own, which is not run") from None
         where = "" if local else "no such folder, nor to be had from the hub: "
         raise UserError(f"{path}: {where}{said(error)}") from error
     _check_loaded(path, loaded)
@@ -70,7 +72,7 @@ def check_folder(path: str) -> bool:
     Raises:
         UserError: it cannot be either.
     """
-    if Path(path).is_dir():
+    if path.strip() and Path(path).is_dir():
         return True
     if path.startswith(("/", ".", "~")) or path.count("/") > 1 or not path.strip():
         raise UserError(f"{path!r}: no such folder; give one that save_pretrained wrote")
