@@ -6,6 +6,7 @@ from torch import nn
 
 from fedjoint.errors import UserError
 from fedjoint.exports.model import PRETRAINED, Card
+from fedjoint.model.inputs import tokenizer_of
 from fedjoint.model.pretrained.portable import Portable
 from fedjoint.model.pretrained.tokenizer import tokenizer_files
 
@@ -27,14 +28,13 @@ def bundled(backbone: nn.Module, card: Card) -> tuple[Card, dict[str, bytes]]:
         UserError: the tokenizer is gone.
     """
     files: dict[str, bytes] = {}
-    words, options = card.inputs.words, card.options
-    if words and words.tokenizer:
-        files |= tokenizer_files(words.tokenizer)
+    tokenizer, options = tokenizer_of(card.inputs), card.options
+    if tokenizer:
+        files |= tokenizer_files(tokenizer)
     if isinstance(backbone, Portable) and card.rebuilt:
         files |= backbone.structure()
         options = backbone.without_weights(options, PRETRAINED)
-    tokenizer = PRETRAINED if words and words.tokenizer else None
-    return card.with_paths(tokenizer, options), _inside(files)
+    return card.with_paths(PRETRAINED if tokenizer else None, options), _inside(files)
 
 
 def of_its_library(backbone: nn.Module) -> dict[str, bytes]:

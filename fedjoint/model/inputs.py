@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fedjoint.errors import UserError
+
 
 class Words(BaseModel):
     """How sentences become ids, see :func:`fedjoint.data.text.encode`.
@@ -30,7 +32,7 @@ class Inputs(BaseModel):
 
     Attributes:
         shape: of the input.
-        dtype: ``int64`` for ids, else ``float32``.
+        dtype: ``int64`` for ids, ``bool`` for masks, else ``float32``.
         columns: names of the features in a table; None where a table cannot hold the input.
         words: where the input is a sentence.
         pixels: whether bytes are divided by 255.
@@ -39,7 +41,7 @@ class Inputs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shape: tuple[int, ...]
-    dtype: Literal["float32", "int64"]
+    dtype: Literal["float32", "int64", "bool"]
     columns: list[str] | None = None
     words: Words | None = None
     pixels: bool = False
@@ -51,3 +53,25 @@ class Inputs(BaseModel):
         for length in self.shape:
             size *= length
         return size
+
+
+#: One tensor, or several by name, as :data:`fedjoint.model.tree.Input` has them.
+Description = Inputs | dict[str, Inputs]
+
+
+def tokenizer_of(inputs: Description) -> str | None:
+    """Return the tokenizer that makes the ids that are read; None: there is none."""
+    parts = [inputs] if isinstance(inputs, Inputs) else list(inputs.values())
+    return next((part.words.tokenizer for part in parts if part.words), None)
+
+
+def one_tensor(inputs: Description) -> Inputs:
+    """Return what is read, by a backbone that reads one tensor.
+
+    Raises:
+        UserError: an input is a dict of several.
+    """
+    if isinstance(inputs, Inputs):
+        return inputs
+    names = ", ".join(map(repr, inputs))
+    raise UserError(f"it takes one tensor, and an input is a dict of {names}; set model.backbone")

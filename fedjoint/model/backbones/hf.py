@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from fedjoint.errors import UserError
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.pretrained.adapters import Lora, with_lora
 from fedjoint.model.pretrained.encoder import ImageEncoder, Pooling, TextEncoder
 from fedjoint.model.pretrained.folder import load_pretrained
@@ -16,7 +17,7 @@ from fedjoint.model.pretrained.images import moments
 
 
 def hf(
-    inputs: Inputs,
+    inputs: Description,
     path: str,
     lora: Lora | None = None,
     train: Sequence[str] | None = None,
@@ -42,16 +43,40 @@ def hf(
         raise UserError("with lora, the adapters alone train: leave out train, or lora")
     model = load_pretrained(path, weights=weights)
     kind = str(getattr(model, "main_input_name", "input_ids"))
-    if kind == "input_ids":
-        _check_words(path, inputs, model)
-    elif kind != "pixel_values" or inputs.dtype != "float32":
-        raise UserError(f"{path} reads {kind}, and inputs are {inputs.shape} {inputs.dtype}")
+    read = _main_input(path, inputs, model, kind)
     _choose(path, model, train)
     body = with_lora(model, lora) if lora else model
+    if kind == "pixel_values":
+        return ImageEncoder(body, pooling, moments(path) if read.pixels else None)
+    pad = read.words.pad if read.words else getattr(model.config, "pad_token_id", None)
+    return TextEncoder(body, pad or 0, pooling, read.shape[0])
+
+
+def _main_input(path: str, inputs: Description, model: nn.Module, kind: str) -> Inputs:
+    """Return the images or token ids among the inputs, once they fit the model.
+
+    Args:
+        path: of the model.
+        inputs: what is read.
+        model: the model.
+        kind: what the model calls them.
+
+    Raises:
+        UserError: they do not fit, or another part of an input is nothing that the model takes.
+    """
+    parts = inputs if isinstance(inputs, dict) else {kind: inputs}
+    if kind not in parts or kind not in ("input_ids", "pixel_values"):
+        raise UserError(f"{path} reads {kind!r}, and an input is a dict of {', '.join(parts)}")
+    taken = set(inspect.signature(model.forward).parameters)
+    for name in parts:
+        if name not in taken:
+            raise UserError(f"{path} takes no {name!r} beside {kind!r}: leave it out of inputs")
+    read = parts[kind]
     if kind == "input_ids":
-        pad = inputs.words.pad if inputs.words else getattr(model.config, "pad_token_id", None)
-        return TextEncoder(body, pad or 0, pooling, inputs.shape[0])
-    return ImageEncoder(body, pooling, moments(path) if inputs.pixels else None)
+        _check_words(path, read, model)
+    elif read.dtype != "float32":
+        raise UserError(f"{path} reads images, and inputs are {read.shape} {read.dtype}")
+    return read
 
 
 def _check_words(path: str, inputs: Inputs, model: nn.Module) -> None:

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from fedjoint.errors import UserError
 from fedjoint.model.pretrained.images import Scale, moments_file
 from fedjoint.model.pretrained.portable import OfTransformers
+from fedjoint.model.tree import Input, named
 
 #: How the vectors of a sequence become one: their mean, the first, or the last.
 Pooling = Literal["mean", "cls", "last"]
+
+#: The name of an input that is one tensor, see :func:`fedjoint.model.tree.named`.
+ALONE = ""
 
 #: Added to what attention must not see; infinity would make rows that see nothing NaN, and
 #: bfloat16 has no larger number.
@@ -25,6 +29,9 @@ Mask = Callable[[Tensor], Tensor]
 
 class TextEncoder(OfTransformers):
     """Token ids ``[n, length]`` to features ``[n, width]``.
+
+    Inputs are the ids alone, or a dict of ``input_ids``, ``attention_mask`` (default: what is not
+    the id that pads) and whatever else the model takes by name.
 
     Args:
         body: the model; takes ``input_ids`` and ``attention_mask``.
@@ -38,14 +45,21 @@ class TextEncoder(OfTransformers):
         self.pad, self.pooling = pad, pooling
         self.mask = _find_mask(body, pad, length)
 
-    def forward(self, x: Tensor) -> Tensor:
-        seen = x != self.pad
-        output = self.body(input_ids=x, attention_mask=self.mask(seen))
+    def forward(self, x: Input) -> Tensor:
+        ids, seen, others = self._parts(**named(x))
+        output = self.body(input_ids=ids, attention_mask=self.mask(seen), **others)
         return pool(hidden_states(output, self.body), seen, self.pooling)
+
+    def _parts(self, **parts: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        ids = parts.pop(ALONE) if ALONE in parts else parts.pop("input_ids")
+        mask = parts.pop("attention_mask", None)
+        return ids, ids != self.pad if mask is None else mask != 0, parts
 
 
 class ImageEncoder(OfTransformers):
     """Images ``[n, channels, height, width]`` to features ``[n, width]``.
+
+    Inputs are images alone, or a dict of ``pixel_values`` and whatever else the model takes.
 
     Args:
         body: the model; takes ``pixel_values``.
@@ -66,8 +80,10 @@ class ImageEncoder(OfTransformers):
         said = moments_file(self.scale.mean.flatten(), self.scale.deviation.flatten())
         return {**super().structure(), **said}
 
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = hidden_states(self.body(pixel_values=self.scale(x)), self.body)
+    def forward(self, x: Input) -> Tensor:
+        parts = dict(named(x))
+        pixels = parts.pop(ALONE) if ALONE in parts else parts.pop("pixel_values")
+        hidden = hidden_states(self.body(pixel_values=self.scale(pixels), **parts), self.body)
         if hidden.ndim == 4:
             return hidden.mean((2, 3))
         return pool(hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.bool), self.pooling)

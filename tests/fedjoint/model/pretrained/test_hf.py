@@ -136,8 +136,36 @@ def test_what_does_not_fit_is_refused(folders, options, read, says):
     assert "\n" not in str(error.value)
 
 
+MASK = Inputs(shape=(9,), dtype="bool")
+
+
+def test_a_dict_has_the_mask_itself_and_what_else_the_model_takes(folders):
+    read = {"input_ids": TEXT, "attention_mask": MASK, "token_type_ids": TEXT}
+    model = hf(read, str(folders / "bert")).eval()
+    x = torch.tensor([[2, 5, 0, 6, 3, 4, 4, 4, 4]])
+    seen = torch.arange(9)[None] < 5
+    types = torch.tensor([[0, 0, 0, 1, 1, 0, 0, 0, 0]])
+    with torch.no_grad():
+        found = model({"input_ids": x, "attention_mask": seen, "token_type_ids": types})
+        own = transformers.AutoModel.from_pretrained(folders / "bert")
+        alone = own(input_ids=x[:, :5], token_type_ids=types[:, :5]).last_hidden_state.mean(1)
+    torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("read", "says"),
+    [
+        ({"ids": TEXT}, "reads 'input_ids', and an input is a dict of ids"),
+        ({"input_ids": TEXT, "mood": TEXT}, "takes no 'mood' beside 'input_ids'"),
+    ],
+)
+def test_a_dict_that_the_model_does_not_take(folders, read, says):
+    with pytest.raises(UserError, match=says):
+        hf(read, str(folders / "bert"))
+
+
 def test_images_and_sentences_are_not_mixed_up(folders):
-    with pytest.raises(UserError, match=r"vit reads pixel_values, and inputs are \(9,\) int64"):
+    with pytest.raises(UserError, match=r"vit reads images, and inputs are \(9,\) int64"):
         hf(TEXT, str(folders / "vit"))
     wide = IMAGE.model_copy(update={"shape": (1, 9, 9)})
     with pytest.raises(UserError, match=r"does not take inputs of \(1, 9, 9\) float32: .*size"):
