@@ -28,7 +28,7 @@ def config() -> dict[str, Any]:
     encoder = _encoder()
     return {
         "name": "adapters",
-        "rounds": 10,
+        "rounds": 8,
         "data": {
             "source": {
                 "name": "text",
@@ -40,7 +40,7 @@ def config() -> dict[str, Any]:
             },
             "clients": 12,
             "partition": "one_task",
-            "examples_per_client": 96,
+            "examples_per_client": 64,
         },
         "model": {
             "backbone": {
@@ -50,7 +50,7 @@ def config() -> dict[str, Any]:
         },
         "local": {"epochs": 1, "batch_size": 16, "optimiser": {"name": "adam", "lr": 0.003}},
         "strategy": {"name": "fedavg", "weight_by": "task"},
-        "evaluate": {"every": 5, "train": False},
+        "evaluate": {"every": 4, "train": False},
     }
 
 
