@@ -165,9 +165,7 @@ def test_a_checkpoint_of_another_model_is_no_beginning(adapted, tmp_path):
     tree = run.config.model_dump()
     tree["model"]["initial"] = str(tmp_path / "other")
     tree["output"]["dir"] = str(tmp_path / "runs")
-    with pytest.raises(
-        UserError, match=r"model\.initial: .*has no .*give weights of this"
-    ):
+    with pytest.raises(UserError, match=r"model\.initial: .*has no .*give weights of this"):
         simulate(check(tree))
     assert not (tmp_path / "runs").exists()
 
