@@ -45,8 +45,10 @@ def scripts():
                 yield pytest.param(text, needs, id=page.stem)
 
 
-@pytest.mark.parametrize("text", list(scripts()))
-def test_the_script_runs(text, here, capsys):
+@pytest.mark.parametrize(("text", "needs"), list(scripts()))
+def test_the_script_runs(text, needs, here, capsys):
+    for need in needs:
+        pytest.importorskip(need)
     exec(text, {"__name__": "__main__"})
     assert capsys.readouterr().out
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
 from fedjoint.errors import UserError
 from fedjoint.model.inputs import Description, Inputs
-from fedjoint.model.pretrained.adapters import Lora, with_lora
+from fedjoint.model.pretrained.adapters import Lora
+from fedjoint.model.pretrained.choose import trained_in_part
 from fedjoint.model.pretrained.encoder import ImageEncoder, Pooling, TextEncoder
 from fedjoint.model.pretrained.folder import load_pretrained
 from fedjoint.model.pretrained.images import moments
@@ -31,21 +31,17 @@ def hf(
         path: a folder with config.json and safetensors weights, or a name on the hub.
         lora: adapters, which alone train then: targets (names of layers), rank, alpha, dropout.
         train: patterns of the names of what trains; default: the adapters, or else everything.
-        pooling: features are the mean of the vectors of a sequence, the first (cls), or the last.
+        pooling: features are the mean of the vectors of a sequence, the first (cls), the last, or
+            all of them (none).
         weights: false draws them by the run's seed, and needs config.json alone.
 
     Raises:
         UserError: it cannot be loaded, does not read such inputs, or nothing is left to train.
     """
-    if train is not None and not train:
-        raise UserError("train is empty: give patterns of the names of what trains")
-    if lora and train:
-        raise UserError("with lora, the adapters alone train: leave out train, or lora")
     model = load_pretrained(path, weights=weights)
     kind = str(getattr(model, "main_input_name", "input_ids"))
     read = _main_input(path, inputs, model, kind)
-    _choose(path, model, train)
-    body = with_lora(model, lora) if lora else model
+    body = trained_in_part(path, model, lora, train)
     if kind == "pixel_values":
         return ImageEncoder(body, pooling, moments(path) if read.pixels else None)
     pad = read.words.pad if read.words else getattr(model.config, "pad_token_id", None)
@@ -103,17 +99,3 @@ def _check_words(path: str, inputs: Inputs, model: nn.Module) -> None:
             f"inputs are {inputs.shape[0]} tokens long, and {path} takes {most}: lower "
             "data.source.options.max_length"
         )
-
-
-def _choose(path: str, model: nn.Module, train: Sequence[str] | None) -> None:
-    """Freeze what no pattern of ``train`` matches, and the pooler, of which no feature depends."""
-    names = [n for n, _ in model.named_parameters() if not n.startswith("pooler.")]
-    for pattern in train or ():
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(
-                f"train: {pattern!r} matches no parameter of {path}; there are "
-                f"{', '.join(names[:3])} and {len(names) - 3} more"
-            )
-    for name, parameter in model.named_parameters():
-        chosen = name in names and any(fnmatchcase(name, pattern) for pattern in train or "*")
-        parameter.requires_grad_(chosen)

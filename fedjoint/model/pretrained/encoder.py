@@ -13,8 +13,8 @@ from fedjoint.model.pretrained.images import Scale, moments_file
 from fedjoint.model.pretrained.portable import OfTransformers
 from fedjoint.model.tree import Input, named
 
-#: How the vectors of a sequence become one: their mean, the first, or the last.
-Pooling = Literal["mean", "cls", "last"]
+#: How the vectors of a sequence become one: their mean, the first, the last; or they stay several.
+Pooling = Literal["mean", "cls", "last", "none"]
 
 #: The name of an input that is one tensor, see :func:`fedjoint.model.tree.named`.
 ALONE = ""
@@ -28,7 +28,7 @@ Mask = Callable[[Tensor], Tensor]
 
 
 class TextEncoder(OfTransformers):
-    """Token ids ``[n, length]`` to features ``[n, width]``.
+    """Token ids ``[n, length]`` to features ``[n, width]``, unpooled ``[n, length, width]``.
 
     Inputs are the ids alone, or a dict of ``input_ids``, ``attention_mask`` (default: what is not
     the id that pads) and whatever else the model takes by name.
@@ -59,6 +59,7 @@ class TextEncoder(OfTransformers):
 class ImageEncoder(OfTransformers):
     """Images ``[n, channels, height, width]`` to features ``[n, width]``.
 
+    Unpooled, features are ``[n, patches, size]``, or of convolutions ``[n, size, height, width]``.
     Inputs are images alone, or a dict of ``pixel_values`` and whatever else the model takes.
 
     Args:
@@ -84,13 +85,13 @@ class ImageEncoder(OfTransformers):
         parts = dict(named(x))
         pixels = parts.pop(ALONE) if ALONE in parts else parts.pop("pixel_values")
         hidden = hidden_states(self.body(pixel_values=self.scale(pixels), **parts), self.body)
-        if hidden.ndim == 4:
+        if hidden.ndim == 4 and self.pooling != "none":
             return hidden.mean((2, 3))
         return pool(hidden, hidden.new_ones(hidden.shape[:2], dtype=torch.bool), self.pooling)
 
 
 def pool(hidden: Tensor, seen: Tensor, pooling: Pooling) -> Tensor:
-    """Return one vector for each sequence.
+    """Return one vector for each sequence; or the sequences.
 
     Args:
         hidden: ``[n, length, width]``.
@@ -98,6 +99,8 @@ def pool(hidden: Tensor, seen: Tensor, pooling: Pooling) -> Tensor:
             mean, and its first vector as its last.
         pooling: how.
     """
+    if pooling == "none":
+        return hidden
     if pooling == "cls":
         return hidden[:, 0]
     if pooling == "last":

@@ -53,9 +53,18 @@ class OfTransformers(Portable):
         return {**options, "path": folder, "weights": False}
 
     def weights(self) -> dict[str, bytes]:
-        adapted = hasattr(self.body, "peft_config")
-        how = {"save_embedding_layers": False} if adapted else {"max_shard_size": "1000GB"}
-        with TemporaryDirectory() as folder, quiet():
-            self.body.save_pretrained(folder, **how)  # type: ignore[operator]
-            files = [file for file in Path(folder).iterdir() if file.name != "README.md"]
-            return {file.name: file.read_bytes() for file in files}
+        if hasattr(self.body, "peft_config"):
+            return adapter_files(self.body)
+        return _saved(self.body, max_shard_size="1000GB")
+
+
+def adapter_files(model: nn.Module) -> dict[str, bytes]:
+    """Return the files from which peft loads the adapters of ``model``."""
+    return _saved(model, save_embedding_layers=False)
+
+
+def _saved(model: nn.Module, **how: Any) -> dict[str, bytes]:
+    with TemporaryDirectory() as folder, quiet():
+        model.save_pretrained(folder, **how)  # type: ignore[operator]
+        files = [file for file in Path(folder).iterdir() if file.name != "README.md"]
+        return {file.name: file.read_bytes() for file in files}

@@ -81,6 +81,7 @@ def test_pooling_by_hand():
     assert pool(hidden, seen, "cls").tolist() == [[0, 1], [6, 7]]
     assert pool(hidden, seen, "last").tolist() == [[2, 3], [6, 7]]
     assert pool(hidden, seen, "mean").tolist() == [[1, 2], [0, 0]]
+    assert pool(hidden, seen, "none") is hidden
 
 
 def test_images_are_scaled_as_the_model_wants_them():

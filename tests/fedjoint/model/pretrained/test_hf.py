@@ -119,7 +119,7 @@ WRONG = [
     ({"train": ["encoder.layer.9.*"]}, {}, "train: 'encoder.layer.9.*' matches no parameter"),
     ({"train": ["pooler.*"]}, {}, "train: 'pooler.*' matches no parameter"),
     ({"train": []}, {}, "train is empty"),
-    ({"pooling": "max"}, {}, "unknown value of option pooling 'max': allowed are cls, last, mean"),
+    ({"pooling": "max"}, {}, "option pooling 'max': allowed are cls, last, mean, none"),
     ({}, {"words": HASHED}, "inputs are hashed words: set data.source.options.tokenizer"),
     ({}, {"words": TOKENS}, r"the tokenizer elsewhere has 1000 tokens, and .* knows 22"),
     ({}, {"shape": (40,)}, "inputs are 40 tokens long, and .* takes 32: lower"),
