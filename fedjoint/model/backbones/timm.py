@@ -40,5 +40,5 @@ def timm(
     if len(read.shape) != 3 or read.dtype != "float32":
         raise UserError(f"{name} reads images, and inputs are {read.shape} {read.dtype}")
     model = load_timm(name, path, read.shape[0], settings or {})
-    scale = moments(model) if path and read.pixels else None
+    scale = moments(model, read.shape[0]) if path and read.pixels else None
     return TimmEncoder(trained_in_part(name, model, lora, train), scale)

@@ -75,12 +75,14 @@ def load_timm(name: str, path: str | None, channels: int, settings: Mapping[str,
     return model
 
 
-def moments(model: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Return mean and deviation ``[channels]`` of pixels from 0 to 1; None: the model has none."""
+def moments(model: nn.Module, channels: int) -> tuple[Tensor, Tensor] | None:
+    """Return mean and deviation ``[channels]`` of pixels from 0 to 1.
+
+    None: the model has none, or for colours, and was trained by its owner on other channels.
+    """
     config: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    if not config.get("mean") or not config.get("std"):
-        return None
-    return torch.tensor(config["mean"]), torch.tensor(config["std"])
+    mean, deviation = (torch.tensor(config.get(key) or ()) for key in ("mean", "std"))
+    return (mean, deviation) if len(mean) == len(deviation) == channels else None
 
 
 def _load(model: nn.Module, path: Path) -> None:

@@ -16,14 +16,14 @@ library = pytest.importorskip("timm", exc_type=Exception)
 
 NAME = "vit_tiny_patch16_224"
 SMALL = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 2}
-IMAGE = Inputs(shape=(1, 8, 8), dtype="float32", pixels=True)
+IMAGE = Inputs(shape=(3, 8, 8), dtype="float32", pixels=True)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A file of weights with a classifier, and the model that they are of."""
     torch.manual_seed(1)
-    model = library.create_model(NAME, pretrained=False, num_classes=3, in_chans=1, **SMALL)
+    model = library.create_model(NAME, pretrained=False, num_classes=3, in_chans=3, **SMALL)
     path = tmp_path_factory.mktemp("timm") / "model.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)
     return path, model.eval()
@@ -36,7 +36,7 @@ def built(path, inputs=IMAGE, **options):
 
 def test_features_are_the_library_s(weights):
     path, model = weights
-    x = torch.rand(3, 1, 8, 8)
+    x = torch.rand(3, 3, 8, 8)
     with torch.no_grad():
         expected = model.forward_head(model.forward_features((x - 0.5) / 0.5), pre_logits=True)
         torch.testing.assert_close(built(path).eval()(x), expected)
@@ -45,7 +45,7 @@ def test_features_are_the_library_s(weights):
 def test_adapters_cost_their_own_size(weights):
     backbone = built(weights[0], lora={"rank": 2, "targets": ["qkv"]})
     model = build_model(
-        lambda: backbone, [Task("t", "multiclass", 2)], torch.zeros(1, 1, 8, 8), seed=0
+        lambda: backbone, [Task("t", "multiclass", 2)], torch.zeros(1, 3, 8, 8), seed=0
     )
     assert model.layout().size == 2 * 2 * (12 + 36)
 
@@ -56,7 +56,7 @@ WRONG = [
     ({"settings": {**SMALL, "depth": 3}}, {}, r"blocks\.2\.\S+ is not in it"),
     ({"settings": {**SMALL, "depth": 1}}, {}, r"blocks\.1\.\S+ is not in the model"),
     ({"settings": {**SMALL, "embed_dim": 8}}, {}, r"is \(1, 1, 12\), and \(1, 1, 8\) in the model"),
-    ({}, {"shape": (3, 8, 8)}, r"patch_embed\.\S+ is .* for images of as many channels"),
+    ({}, {"shape": (1, 8, 8)}, r"patch_embed\.\S+ is .* for images of as many channels"),
     ({}, {"shape": (64,)}, r"reads images, and inputs are \(64,\) float32"),
     ({"lora": {"targets": ["query"]}}, {}, "'query' matches no layer; .* qkv"),
 ]
