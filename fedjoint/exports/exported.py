@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fedjoint.errors import UserError, choose
-from fedjoint.exports.model import CARD, FILES, Card, TaskModel
+from fedjoint.exports.model import CARD, FILES, Card
 from fedjoint.exports.pretrained import WEIGHTS, bundled, of_its_library
 from fedjoint.model.tree import Input, cat, each, named
 from fedjoint.runs.files import write_files
@@ -33,7 +34,7 @@ class Exported:
         example: ``[1, ...]`` an input.
     """
 
-    model: TaskModel
+    model: nn.Module
     card: Card
     example: Input
 
@@ -49,7 +50,7 @@ class Exported:
             UserError: a format is unknown or cannot hold the model, or the folder cannot be
                 written.
         """
-        card, files = bundled(self.model.backbone, self.card)
+        card, files = bundled(self.model, self.card)
         for name in formats:
             if name not in _MAKERS:
                 raise choose("format", name, _MAKERS)
@@ -126,5 +127,5 @@ _MAKERS: dict[str, Callable[[Exported], dict[str, bytes]]] = {
     "safetensors": lambda exported: {FILES["safetensors"]: _safetensors(exported)},
     "export": lambda exported: {FILES["export"]: _torch_export(exported)},
     "onnx": lambda exported: {FILES["onnx"]: _onnx(exported)},
-    "hf": lambda exported: of_its_library(exported.model.backbone),
+    "hf": lambda exported: of_its_library(exported.model),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from fedjoint.errors import UserError
+from fedjoint.exports.ensemble import EnsembleModel
 from fedjoint.exports.model import PRETRAINED, Card
 from fedjoint.model.inputs import tokenizer_of
 from fedjoint.model.pretrained.portable import Portable
@@ -17,11 +18,11 @@ WEIGHTS = [
 ]
 
 
-def bundled(backbone: nn.Module, card: Card) -> tuple[Card, dict[str, bytes]]:
+def bundled(model: nn.Module, card: Card) -> tuple[Card, dict[str, bytes]]:
     """Return the card of an export that needs nothing of the machine it was made on, and its files.
 
     Args:
-        backbone: the exported one.
+        model: the exported one, or an ensemble of such.
         card: says of which paths backbone and tokenizer are.
 
     Raises:
@@ -31,18 +32,22 @@ def bundled(backbone: nn.Module, card: Card) -> tuple[Card, dict[str, bytes]]:
     tokenizer, options = tokenizer_of(card.inputs), card.options
     if tokenizer:
         files |= tokenizer_files(tokenizer)
-    if isinstance(backbone, Portable) and card.rebuilt:
+    backbone = next((m for m in model.modules() if isinstance(m, Portable)), None)
+    if backbone is not None and card.rebuilt:
         files |= backbone.structure()
         options = backbone.without_weights(options, PRETRAINED)
     return card.with_paths(PRETRAINED if tokenizer else None, options), _inside(files)
 
 
-def of_its_library(backbone: nn.Module) -> dict[str, bytes]:
-    """Return the files of which the backbone's own library loads it.
+def of_its_library(model: nn.Module) -> dict[str, bytes]:
+    """Return the files of which the library of the model's backbone loads that.
 
     Raises:
-        UserError: it is of no such library.
+        UserError: it is of no such library, or there are several.
     """
+    if isinstance(model, EnsembleModel):
+        raise UserError("--format hf is for one model, not for an ensemble: give one client's")
+    backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, Portable):
         raise UserError("--format hf is for backbones hf and timm: use --format safetensors")
     return _inside(backbone.weights())
