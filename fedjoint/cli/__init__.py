@@ -89,7 +89,7 @@ COMMANDS = {
     ),
     "revoke": (
         "nodes:revoke_command",
-        "Shut a node out, for good: its key is never taken again.",
+        "Shut a node out, for good: its key is never taken again, and is removed from the folder.",
     ),
     "prune": (
         "prune:prune_command",
