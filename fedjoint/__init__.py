@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fedjoint.errors import UserError
     from fedjoint.exports.export import export
     from fedjoint.exports.exported import Exported
+    from fedjoint.model.groups import Group
     from fedjoint.model.inputs import Inputs
     from fedjoint.model.metric import Metric
     from fedjoint.model.tasks import Task
@@ -58,6 +59,7 @@ _MODULES = {
     "Engine": "fedjoint.engines.base",
     "Examples": "fedjoint.data.base",
     "Exported": "fedjoint.exports.exported",
+    "Group": "fedjoint.model.groups",
     "Inputs": "fedjoint.model.inputs",
     "Job": "fedjoint.training.job",
     "JointStrategy": "fedjoint.server.strategy",
@@ -90,6 +92,7 @@ __all__ = [
     "Engine",
     "Examples",
     "Exported",
+    "Group",
     "Inputs",
     "Job",
     "JointStrategy",

@@ -15,7 +15,8 @@ from fedjoint.config.section import Plugin, Section
 from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
-from fedjoint.problem import Problem, build_problem, with_settings
+from fedjoint.model.parts import Parts
+from fedjoint.problem import Problem, build_problem, own_groups, with_settings
 from fedjoint.registry import anchored
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
@@ -98,9 +99,9 @@ def simulate(
     _check_reference(config, problem)
     # What every node would stumble over is found before there is a run.
     make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
-    model = problem.model(config)
+    models = problem.models(config)
     if initial := config.model.initial:
-        fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
+        fit_initial(Path(initial), read_initial(Path(initial)), models[""].layout())
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     run.note_clients(len(problem.data.sizes))
     backbone = engine.execute(config, problem, run, everyone)
@@ -146,7 +147,11 @@ def resume(
     if run.state.exists():
         known = run.states.fingerprints()
         check_unchanged(problem.data, known, central=problem.central)
-    check_same_model(run, whole, problem.model(config), len(problem.data.sizes))
+    models = problem.models(config)
+    layouts = {name: model.layout() for name, model in models.items()}
+    names = problem.group_names
+    own = [models[names[place]] for place in problem.member.tolist()]
+    check_same_model(run, whole, Parts(layouts, config.model.common).layout, own)
     if rounds is not None:
         run.set_rounds(rounds)
     backbone = engine.execute(config, problem, run, everyone)
@@ -231,4 +236,6 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
         )
+    if config.model.groups:
+        raise own_groups()
     return replace(problem, tasks=with_settings(problem.tasks, config))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,13 +30,16 @@ from fedjoint.runs.record import (
     Traffic,
 )
 from fedjoint.server import evaluation
-from fedjoint.server.agreement import agreement_within, diagnose
+from fedjoint.server.agreement import agreement_within
 from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback, Snapshot
-from fedjoint.server.collect import Collector
+from fedjoint.server.collect import Collector, together
+from fedjoint.server.compared import diagnose_parts, mean_buffers
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
-from fedjoint.server.run import Run
-from fedjoint.server.strategy import MergeError, checked_merge, checked_report
+from fedjoint.server.roster import Seat
+from fedjoint.server.run import Broadcast, Run
+from fedjoint.server.strategy import MergeError
+from fedjoint.server.updates import Updates
 
 log = logging.getLogger("fedjoint.server.round")
 
@@ -57,15 +60,16 @@ def run_round(run: Run, round: int) -> bool:
     """
     began = time.perf_counter()
     run.discover()
-    run.strategy.report = {}
+    run.merging.clear_reports()
     plan = plan_training(run.config, run.roster, round, run.strategy, run.ledger, run.evaluation)
     broadcast = run.broadcast(round)
 
     sent = time.perf_counter()
-    collected = _collect(run, plan, run.train(plan, broadcast))
+    groups = _collect(run, plan, run.train(plan, broadcast))
+    collected = together(groups.values())
 
     merging = time.perf_counter()
-    merged = _merge(run, plan, collected)
+    merged = _merge(run, plan, groups)
     if merged.step is not None:
         run.backbone = run.backbone + merged.step
     if merged.kept is None:
@@ -100,7 +104,7 @@ def run_round(run: Run, round: int) -> bool:
         steps=Steps(collected.work / len(trained) if len(trained) else None, collected.work),
         kept=merged.kept,
         fallback=collected.fallback,
-        bytes=Traffic(broadcast.size * plan.clients if run.shares else 0, collected.bytes_up),
+        bytes=Traffic(_bytes_down(plan, broadcast) if run.shares else 0, collected.bytes_up),
         seconds=Seconds(
             broadcast=sent - began,
             train=collected.node_seconds,
@@ -110,13 +114,17 @@ def run_round(run: Run, round: int) -> bool:
             round=ended - began,
         ),
         diagnostics=diagnostics,
-        strategy=checked_report(run.strategy),
+        strategy=run.merging.report(),
     )
     last = _tell(run, record, evaluated) or round == run.config.rounds
     best = run.best is not None and _is_best(run.best, run, evaluated)
     if last or best or round % run.config.output.checkpoint_every == 0:
         _checkpoint(run, round, best=best)
     return last
+
+
+def _bytes_down(plan: Plan, sent: Mapping[str, Broadcast]) -> int:
+    return sum(sent[group].size * len(asked.clients) for (_, group), asked in plan.asked.items())
 
 
 def _is_best(best: Best, run: Run, evaluated: _Evaluated) -> bool:
@@ -177,35 +185,46 @@ def _stops(callback: Callback, record: RoundRecord) -> bool:
     return isinstance(stop, bool | np.bool_) and bool(stop)
 
 
-def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
-    """Check the replies as they arrive.
+def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> dict[str, Collector]:
+    """Check the replies as they arrive; return them by group.
 
     Raises:
         StateLostError: a node died.
     """
-    terms = Terms(
-        layout=run.roster.layout,
-        tasks=tuple(task.name for task in run.roster.tasks),
-        reduce=plan.reduce,
-        shares=run.shares,
-        compression=run.config.strategy.compression,
-        within=plan.within,
-        deviations=plan.deviations,
-    )
-    collector = Collector(terms, plan.compared)
+    collectors = {
+        group: Collector(
+            Terms(
+                layout=layout,
+                tasks=tuple(task.name for task in run.roster.tasks),
+                reduce=plan.reduce,
+                shares=run.shares,
+                compression=run.config.strategy.compression,
+                within=plan.within,
+                deviations=plan.deviations,
+            ),
+            plan.compared,
+        )
+        for group, layout in run.roster.parts.groups.items()
+    }
     silent = dict(plan.asked)
     for reply in _alive(run, replies):
-        node = reply.metadata.src_node_id
-        if node in plan.asked:
+        seat = node, group = _seat(reply)
+        if seat in plan.asked:
             if not reply.has_error():
                 run.roster.seen[node] = time.time()
-            collector.add(node, plan.asked[node], reply)
-            silent.pop(node, None)
-    for node in silent:
-        collector.fail(node, _LATE)
-    collector.settle()
-    run.roster.costs |= collector.block_seconds
-    return collector
+            collectors[group].add(node, plan.asked[seat], reply)
+            silent.pop(seat, None)
+    for node, group in silent:
+        collectors[group].fail(node, _LATE)
+    for collector in collectors.values():
+        collector.settle()
+        run.roster.costs |= collector.block_seconds
+    return collectors
+
+
+def _seat(reply: Message) -> Seat:
+    """Return the node that replies, and the group of its clients that the reply is about."""
+    return reply.metadata.src_node_id, reply.metadata.group_id
 
 
 @dataclass(frozen=True)
@@ -223,23 +242,34 @@ class _Merged:
     diagnostics: dict[str, Any] | None = None
 
 
-def _merge(run: Run, plan: Plan, collected: Collector) -> _Merged:
+def _merge(run: Run, plan: Plan, groups: Mapping[str, Collector]) -> _Merged:
     if not run.shares:
         return _Merged()
+    some = {name: collected for name, collected in groups.items() if len(collected.trained)}
     try:
-        trained, least = len(collected.trained), run.config.strategy.min_clients
+        trained = sum(len(collected.trained) for collected in some.values())
+        least = run.config.strategy.min_clients
         if trained < least:
             raise UserError(f"{trained} clients trained, strategy.min_clients is {least}")
-        updates = collected.updates(run.parameters, plan.round)
-        updates = replace(updates, evaluation=run.evaluation)
-        step = checked_merge(run.strategy, updates)
+        updates = {name: _updates(run, name, each, plan.round) for name, each in some.items()}
+        merged = run.merging.merge(updates, {name: each.mass for name, each in some.items()})
     except UserError as error:
         if isinstance(error, MergeError) and not len(run.ledger.clients):
             raise  # nothing was ever merged, and the next rounds would go as this one
         return _Merged(kept=str(error))
-    found = diagnose(updates, step, *collected.compared(updates)) if plan.diagnosed else None
-    # Of BatchNorm's statistics, only a mean makes sense.
-    return _Merged(torch.cat([step, collected.mean_buffers(updates.weights)]), None, found)
+    found = diagnose_parts(run.roster.parts, merged, some) if plan.diagnosed else None
+    steps = {}
+    for part in run.roster.parts.parts:
+        if part.name in merged:
+            # Of BatchNorm's statistics, only a mean makes sense.
+            moved = mean_buffers(part, some, updates)
+            steps[part.name] = torch.cat([merged[part.name][1], moved])
+    return _Merged(run.merging.whole(steps), None, found)
+
+
+def _updates(run: Run, group: str, collected: Collector, round: int) -> Updates:
+    backbone = run.roster.parts.groups[group].parameters.flat(run.of_group(group))
+    return replace(collected.updates(backbone, round), evaluation=run.evaluation)
 
 
 @dataclass(frozen=True)
@@ -276,10 +306,10 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
     failed: list[Failure] = []
     silent = dict(asked)
     for message in _alive(run, run.evaluate(asked, round, run.broadcast(round))):
-        node = message.metadata.src_node_id
-        if node not in silent:
+        seat = node, _ = _seat(message)
+        if seat not in silent:
             continue  # nobody asked, or it has replied already
-        share = silent.pop(node)
+        share = silent.pop(seat)
         try:
             if message.has_error():
                 raise UserError(message.error.reason or "evaluation failed")
@@ -292,7 +322,7 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         clients.append(share.clients)
         for key, blocks in evaluation.by_block(reply).items():
             sums.setdefault(key, {}).update(blocks)
-    failed += [Failure(None, node, _LATE) for node in silent]
+    failed += [Failure(None, node, _LATE) for node, _ in silent]
     if not sums:
         return _Evaluated(failed=failed, untrained=untrained)
     tasks, ids, each = run.roster.tasks, np.concatenate(clients), np.concatenate(values)
@@ -334,7 +364,7 @@ def _checkpoint(run: Run, round: int, *, best: bool) -> None:
             log.error("round %d: no checkpoint, the one before stays", round)
             return
     named, digest = run.named(), run.roster.digest
-    checkpoint = Checkpoint(round, named, run.strategy.state, run.ledger, digest)
+    checkpoint = Checkpoint(round, named, run.merging.state, run.ledger, digest)
     for callback in run.callbacks:
         callback.on_checkpoint(checkpoint)
         if best:

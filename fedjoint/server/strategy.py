@@ -41,6 +41,8 @@ class JointStrategy:
         tasks_apart: whether ``updates.by_task()`` is to tell the tasks of one client apart. A
             client with T tasks then computes the gradient of each before it trains, and sends T
             times as much (see :mod:`fedjoint.training.deviations`); others send nothing more.
+        by_part: whether a backbone may be merged in parts, each by an instance of its own, where
+            groups of clients have only a part of it in common (``model.common``).
         method: the local method that clients run, by registered name. One other than ``joint`` is
             part of the strategy: ``local.method`` may not replace it.
         method_options: options of the local method.
@@ -53,6 +55,7 @@ class JointStrategy:
 
     per_client: bool = True
     tasks_apart: bool = False
+    by_part: ClassVar[bool] = True
     method: ClassVar[str] = "joint"
     omits: ClassVar[str] = ""
 
