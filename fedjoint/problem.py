@@ -39,6 +39,8 @@ class Problem:
         example: ``[1, ...]`` one input, to find the shapes of the model.
         central: examples with labels of all tasks, on which every client's model is measured
             beside its own: the split ``central`` of an evaluation. None: there are none.
+        public: ``[n, ...]`` inputs without labels that all clients have, for strategies that
+            compare what clients make of them (FedMD). None: there are none.
         groups: name -> clients with an architecture, and perhaps inputs, of their own, see
             :meth:`of_groups`; empty where all clients have ``backbone`` and ``example``.
 
@@ -53,6 +55,7 @@ class Problem:
     example: Tensor
     central: Examples | None = None
     groups: Mapping[str, Group] = field(default_factory=dict)
+    public: Tensor | None = None
 
     @classmethod
     def of_groups(
@@ -61,6 +64,7 @@ class Problem:
         data: Federation,
         groups: Mapping[str, Group],
         central: Examples | None = None,
+        public: Tensor | None = None,
     ) -> Problem:
         """Return a problem whose clients have different architectures, or different inputs.
 
@@ -70,6 +74,7 @@ class Problem:
             groups: name -> group; every client is in one. Within a group all shared tensors are
                 merged, across groups those of ``model.common``.
             central: see :class:`Problem`.
+            public: see :class:`Problem`.
 
         Raises:
             UserError: see :class:`Problem`.
@@ -79,7 +84,7 @@ class Problem:
         some = next(iter(groups.values()))
         if not isinstance(some, Group):
             raise UserError(f"a group is a {type(some).__name__}: give a fedjoint.Group")
-        return cls(tasks, some.backbone, data, some.example, central, groups)
+        return cls(tasks, some.backbone, data, some.example, central, groups, public)
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -87,6 +92,9 @@ class Problem:
             check_examples(self.central, "central")
         if self.central is not None and not len(self.central):
             raise UserError("central has no examples; leave it out")
+        if self.public is not None and not (isinstance(self.public, Tensor) and len(self.public)):
+            what = type(self.public).__name__
+            raise UserError(f"public is a {what} without examples: give a tensor [n, ...], or none")
         names = tuple(task.name for task in self.tasks)
         if names != tuple(self.data.task_names):
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")

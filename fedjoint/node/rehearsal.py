@@ -43,6 +43,7 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> None:
     """
     trainer.traits  # noqa: B018 - what is wrong with the model itself is said first
     trainer.central  # noqa: B018 - then what is wrong with what all clients are measured on
+    trainer.public  # noqa: B018 - or compared on
     if trainer.config.strategy.compression.name != "none":
         try_compression(trainer.config.strategy.compression, trainer.layout.parameters.size)
     before = {name: digest({name: t}) for name, t in trainer.model.frozen().items()}

@@ -18,6 +18,7 @@ from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Terms, TrainReply, used
 from fedjoint.runs.record import Failure
 from fedjoint.server.updates import Deviations, Updates, rough_inner_products
+from fedjoint.training.method import HEARD
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,11 @@ class Part:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What clients sent, as far as it has to be alike to be stacked."""
-        extras = {name: (str(e.dtype), e.shape[1:]) for name, e in self.reply.extras.items()}
+        extras = {
+            name: (str(e.dtype), e.shape[1:])
+            for name, e in self.reply.extras.items()
+            if not name.startswith(HEARD)
+        }
         return self.reply.rows is not None, *sorted(extras.items())
 
 
@@ -181,7 +186,8 @@ class Collector:
         extras: dict[str, list[np.ndarray]] = {}
         for part in self.parts if not self.terms.reduce else ():
             for name, values in part.reply.extras.items():
-                extras.setdefault(name, []).append(values[part.good])
+                if not name.startswith(HEARD):
+                    extras.setdefault(name, []).append(values[part.good])
 
         def stacked(name: str) -> Tensor:
             return _stacked([getattr(column, name) for column in columns], order)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.parts import Part, Parts
+from fedjoint.server.collect import Part as Reply
+from fedjoint.server.heard import checked_hear, checked_tell
 from fedjoint.server.population import Population
 from fedjoint.server.stacking import about_parameters, stacked
 from fedjoint.server.strategy import (
@@ -25,6 +28,9 @@ from fedjoint.server.strategy import (
 from fedjoint.server.updates import Updates
 
 Tensors = dict[str, Tensor]
+
+#: Stands for all parts in the names of what is saved; no part is called so.
+_ALL = "*"
 
 
 class Merging:
@@ -65,6 +71,11 @@ class Merging:
             )
         self.of = {part.name: make_strategy(self._config) for part in parts.parts}
 
+    def _every(self) -> dict[str, JointStrategy]:
+        """Return all strategies: of parts, and the run's own where that merges no part itself."""
+        own = any(strategy is self._strategy for strategy in self.of.values())
+        return self.of if own else {**self.of, _ALL: self._strategy}
+
     def know(self, people: Population) -> None:
         """Tell every strategy whose updates it may see."""
         names = list(self.parts.groups)
@@ -79,13 +90,13 @@ class Merging:
         """What the strategies remember, by part where there are groups."""
         return {
             _key(part, name): tensor
-            for part, strategy in self.of.items()
+            for part, strategy in self._every().items()
             for name, tensor in strategy.state.items()
         }
 
     @state.setter
     def state(self, saved: Mapping[str, Tensor]) -> None:
-        for part, strategy in self.of.items():
+        for part, strategy in self._every().items():
             start = _key(part, "")
             strategy.state = {
                 n.removeprefix(start): t for n, t in saved.items() if n.startswith(start)
@@ -93,7 +104,7 @@ class Merging:
 
     def clear_reports(self) -> None:
         """Forget what strategies reported of the round before."""
-        for strategy in self.of.values():
+        for strategy in self._every().values():
             strategy.report = {}
 
     def report(self) -> dict[str, float]:
@@ -104,7 +115,7 @@ class Merging:
         """
         return {
             _key(part, name): value
-            for part, strategy in self.of.items()
+            for part, strategy in self._every().items()
             for name, value in checked_report(strategy).items()
         }
 
@@ -127,16 +138,17 @@ class Merging:
         Raises:
             UserError: a broadcast fails, or the parts' do not go together.
         """
+        told = checked_tell(self._strategy, round)
         sent = [
             (part, checked_broadcast(self.of[part.name], self.parameters(part, whole), round))
             for part in self.parts.parts_of(group)
         ]
         if len(sent) == 1:
-            return sent[0][1]
+            return {**sent[0][1], **told}
         names = {name for _, extra in sent for name in extra}
         layout = self.parts.groups[group].parameters
         try:
-            return {name: _joined(sent, name, layout) for name in sorted(names)}
+            return {name: _joined(sent, name, layout) for name in sorted(names)} | told
         except (KeyError, RuntimeError):
             raise UserError(
                 f"round {round}: strategy {self._config.strategy.name} sends other tensors for "
@@ -147,7 +159,7 @@ class Merging:
     def merge(
         self, updates: Mapping[str, Updates], masses: Mapping[str, float]
     ) -> dict[str, tuple[Updates, Tensor]]:
-        """Merge every part that a client has trained; where one fails, all stay what they were.
+        """Merge every part that a client has trained.
 
         Args:
             updates: group -> the updates of its clients.
@@ -160,22 +172,36 @@ class Merging:
             UserError: a merge fails.
             MergeError: a strategy is wrong in itself.
         """
-        before = {
-            part: {name: value.clone() for name, value in strategy.state.items()}
-            for part, strategy in self.of.items()
-        }
         merged = {}
-        try:
-            for part in self.parts.parts:
-                if not any(group in updates for group in part.groups):
-                    continue
+        for part in self.parts.parts:
+            if any(group in updates for group in part.groups):
                 own = stacked(part, updates, masses)
                 merged[part.name] = own, self._step(part, own)
-        except UserError:
-            for name, strategy in self.of.items():
-                strategy.state = before[name]
-            raise
         return merged
+
+    @contextmanager
+    def all_or_none(self) -> Iterator[None]:
+        """Give all strategies back the state that they had where anything inside fails."""
+        every = self._every()
+        # Cloned, as a merge may change tensors in place.
+        before = {
+            part: {name: value.clone() for name, value in strategy.state.items()}
+            for part, strategy in every.items()
+        }
+        try:
+            yield
+        except UserError:
+            for part, strategy in every.items():
+                strategy.state = before[part]
+            raise
+
+    def hear(self, parts: Sequence[Reply]) -> None:
+        """Let the run's strategy hear what clients of all groups told it.
+
+        Raises:
+            UserError: see :func:`fedjoint.server.heard.checked_hear`.
+        """
+        checked_hear(self._strategy, parts)
 
     def _step(self, part: Part, updates: Updates) -> Tensor:
         try:

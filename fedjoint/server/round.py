@@ -32,9 +32,9 @@ from fedjoint.runs.record import (
 from fedjoint.server import evaluation
 from fedjoint.server.agreement import agreement_within
 from fedjoint.server.best import Best
+from fedjoint.server.by_part import diagnose_parts, mean_buffers
 from fedjoint.server.callbacks import Callback, Snapshot
 from fedjoint.server.collect import Collector, together
-from fedjoint.server.compared import diagnose_parts, mean_buffers
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.roster import Seat
 from fedjoint.server.run import Broadcast, Run
@@ -104,7 +104,7 @@ def run_round(run: Run, round: int) -> bool:
         steps=Steps(collected.work / len(trained) if len(trained) else None, collected.work),
         kept=merged.kept,
         fallback=collected.fallback,
-        bytes=Traffic(_bytes_down(plan, broadcast) if run.shares else 0, collected.bytes_up),
+        bytes=Traffic(_bytes_down(plan, broadcast), collected.bytes_up),
         seconds=Seconds(
             broadcast=sent - began,
             train=collected.node_seconds,
@@ -243,20 +243,22 @@ class _Merged:
 
 
 def _merge(run: Run, plan: Plan, groups: Mapping[str, Collector]) -> _Merged:
-    if not run.shares:
-        return _Merged()
     some = {name: collected for name, collected in groups.items() if len(collected.trained)}
+    updates: dict[str, Updates] = {}
     try:
-        trained = sum(len(collected.trained) for collected in some.values())
-        least = run.config.strategy.min_clients
-        if trained < least:
-            raise UserError(f"{trained} clients trained, strategy.min_clients is {least}")
-        updates = {name: _updates(run, name, each, plan.round) for name, each in some.items()}
-        merged = run.merging.merge(updates, {name: each.mass for name, each in some.items()})
+        with run.merging.all_or_none():
+            if run.shares:
+                _check_enough(run, some)
+                updates = {n: _updates(run, n, each, plan.round) for n, each in some.items()}
+            run.merging.hear([part for collected in some.values() for part in collected.parts])
+            masses = {name: each.mass for name, each in some.items()}
+            merged = run.merging.merge(updates, masses)
     except UserError as error:
         if isinstance(error, MergeError) and not len(run.ledger.clients):
             raise  # nothing was ever merged, and the next rounds would go as this one
         return _Merged(kept=str(error))
+    if not run.shares:
+        return _Merged()
     found = diagnose_parts(run.roster.parts, merged, some) if plan.diagnosed else None
     steps = {}
     for part in run.roster.parts.parts:
@@ -265,6 +267,12 @@ def _merge(run: Run, plan: Plan, groups: Mapping[str, Collector]) -> _Merged:
             moved = mean_buffers(part, some, updates)
             steps[part.name] = torch.cat([merged[part.name][1], moved])
     return _Merged(run.merging.whole(steps), None, found)
+
+
+def _check_enough(run: Run, groups: Mapping[str, Collector]) -> None:
+    trained = sum(len(collected.trained) for collected in groups.values())
+    if trained < (least := run.config.strategy.min_clients):
+        raise UserError(f"{trained} clients trained, strategy.min_clients is {least}")
 
 
 def _updates(run: Run, group: str, collected: Collector, round: int) -> Updates:

@@ -150,7 +150,7 @@ class Run:
         for group, layout in self.roster.parts.groups.items():
             extra = self.merging.broadcast(group, self.backbone, round)
             views = {n: t.contiguous() for n, t in self.of_group(group).items()}
-            size = 4 * layout.size + sum(t.nbytes for t in extra.values())
+            size = sum(t.nbytes for t in extra.values()) + 4 * layout.size * self.shares
             sent[group] = Broadcast(to_record(views), to_record(extra), size)
         return sent
 
@@ -221,7 +221,7 @@ class Broadcast:
     Attributes:
         backbone: the shared tensors.
         extra: what else the strategy sends.
-        size: bytes of both.
+        size: bytes of both; of the second alone where clients keep their backbones.
     """
 
     backbone: ArrayRecord

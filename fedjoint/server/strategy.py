@@ -101,6 +101,18 @@ class JointStrategy:
         """
         return {}
 
+    def hear(self, told: Mapping[str, Tensor]) -> None:
+        """Remember in the state what clients of all groups told, before anything is merged.
+
+        Args:
+            told: name -> ``[clients, ...]``, by client id, what the local method sent under
+                ``heard.<name>``; zeros for the clients of a node that sent none.
+        """
+
+    def tell(self) -> dict[str, Tensor]:
+        """Return further tensors for the method of the clients of all groups."""
+        return {}
+
     def merge(self, updates: Updates) -> Tensor:
         """Merge the updates of a round into the ``[P]`` step of the backbone.
 

@@ -136,7 +136,7 @@ def gather(
         if own is None:
             for split in SPLITS:
                 examples = getattr(part, split)
-                _check_inputs(examples.x, example, f"client {client}, {split} inputs")
+                check_inputs(examples.x, example, f"client {client}, {split} inputs")
                 _check_labels(examples, tasks, f"client {client}")
         parts.append(part)
     scales = {
@@ -168,12 +168,22 @@ def everyones(
     Raises:
         UserError: inputs or labels do not fit the model or their task, or are not finite.
     """
-    _check_inputs(examples.x, example, "the central inputs")
+    check_inputs(examples.x, example, "the central inputs")
     _check_labels(examples, tasks, "the central examples")
     return stack([examples], tasks, device)
 
 
-def _check_inputs(x: Tensor, like: Tensor, who: str) -> None:
+def check_inputs(x: Tensor, like: Tensor, who: str) -> None:
+    """Make sure that the model takes inputs, and that they are finite.
+
+    Args:
+        x: ``[n, ...]`` the inputs.
+        like: ``[1, ...]`` one that it takes.
+        who: has them, for the error.
+
+    Raises:
+        UserError: it does not, or one is not.
+    """
     if x.dtype != like.dtype or x.shape[1:] != like.shape[1:]:
         raise UserError(
             f"{who} are {x.dtype} {list(x.shape[1:])}, and the model takes {like.dtype} "

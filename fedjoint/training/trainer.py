@@ -23,7 +23,7 @@ from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.balance import Balance, make_balance
-from fedjoint.training.cohort import Cohort, Stack, everyones, gather
+from fedjoint.training.cohort import Cohort, Stack, check_inputs, everyones, gather
 from fedjoint.training.deviations import deviations, pulls
 from fedjoint.training.gradients import (
     Kernel,
@@ -270,6 +270,9 @@ class Trainer:
             rate=rate * own,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
+            model=self.model,
+            batched=self.fallback is None,
+            public=self.public,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:
@@ -391,6 +394,18 @@ class Trainer:
         if problem.central is None:
             return None
         return everyones(problem.central, problem.tasks, problem.example, self.device)
+
+    @cached_property
+    def public(self) -> Tensor | None:
+        """The examples that all clients have, on the device; None: there are none.
+
+        Raises:
+            UserError: they do not fit the model.
+        """
+        if self.problem.public is None:
+            return None
+        check_inputs(self.problem.public, self.problem.example, "the public inputs")
+        return self.problem.public.to(self.device)
 
     def _statistics(
         self,
