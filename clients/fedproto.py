@@ -31,10 +31,11 @@ class FedProto(OwnBackbones):
     """Minimise ``loss + pull * sum_tasks mean |f - C_y|^2``, f being an example's features.
 
     The mean is over the task's labelled examples of a minibatch whose class has a prototype C_y,
-    and over the F features, which are those of evaluation mode, as prototypes are. The server broadcasts ``prototypes/<task>`` ``[classes, F]`` and
-    ``seen/<task>`` ``[classes]``, one where a class has a prototype. After training, a client sends
-    of every class the sum of its training examples' features ``heard.sums/<task>`` ``[classes, F]``
-    and their number ``heard.counts/<task>`` ``[classes]``. Only multiclass tasks have classes.
+    and over the F features, which are those of evaluation mode, as prototypes are. The server
+    broadcasts ``prototypes/<task>`` ``[classes, F]`` and ``seen/<task>`` ``[classes]``, one where
+    a class has a prototype. After training, a client sends of every class the sum of its training
+    examples' features ``heard.sums/<task>`` ``[classes, F]`` and their number
+    ``heard.counts/<task>`` ``[classes]``. Only multiclass tasks have classes.
 
     Args:
         pull: the paper's lambda.

@@ -16,6 +16,7 @@ from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
 from fedjoint.data.of_group import OfGroup
+from fedjoint.data.public import WithoutPublic
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.groups import Group, membership, naming
 from fedjoint.model.inputs import Inputs
@@ -257,14 +258,36 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         source = make_source(config.data.source)
         tasks, data, example = source.build(config.data, config.seed, ids)
         inputs = source.inputs(example)
+        data, public = make_public(config, data, ids)
         problem = Problem(
             tasks,
             Backbone(config.model.backbone, inputs),
             data,
             example,
             groups=_groups(config, inputs, example, ids),
+            public=public,
         )
     return replace(problem, tasks=with_settings(problem.tasks, config))
+
+
+def make_public(
+    config: Config, data: Federation, ids: Sequence[int] | None
+) -> tuple[Federation, Tensor | None]:
+    """Return the clients without what ``data.public_share`` takes, and that; None: nothing.
+
+    Raises:
+        UserError: a node has data of its own, so that no node has the same public examples.
+    """
+    share = config.data.public_share
+    if not share:
+        return data, None
+    if ids is not None:
+        raise UserError(
+            "data.public_share takes examples of all clients, and this node has data of its own: "
+            "give all nodes the same examples, by a problem with public=x"
+        )
+    rest = WithoutPublic(data, share)
+    return rest, rest.public()
 
 
 def own_groups() -> UserError:

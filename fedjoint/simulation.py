@@ -236,6 +236,7 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
         )
-    if config.model.groups:
+    own = problem.groups.keys()
+    if config.model.groups and not (own and own <= config.model.groups.keys()):
         raise own_groups()
     return replace(problem, tasks=with_settings(problem.tasks, config))

@@ -16,7 +16,7 @@ from fedjoint.model.groups import naming
 from fedjoint.model.layout import Layout
 from fedjoint.node.jobs import Jobs, Start
 from fedjoint.node.private import PrivateState
-from fedjoint.node.rehearsal import rehearse
+from fedjoint.node.rehearsal import check_told, rehearse
 from fedjoint.node.room import Room, with_room
 from fedjoint.node.sinks import make_sink
 from fedjoint.node.store import StateStore
@@ -117,9 +117,11 @@ class Node:
         """
         data = self.problem.data
         if not self.rehearsed:
+            told = {}
             for name, room in self.rooms.items():
                 with naming(name):
-                    rehearse(room.trainer, self._method(request.header))
+                    told[name] = rehearse(room.trainer, self._method(request.header))
+            check_told(told)
             self.rehearsed = True
         ids = rows = np.arange(len(data.sizes))
         if self.places is not None:

@@ -10,7 +10,7 @@ from fedjoint.config.load import check
 WIDTHS = {"narrow": 3, "wide": 5}
 GROUP_OF = ("wide", "narrow", "wide", "narrow", "narrow")
 SIZES = np.array([8, 12, 6, 10, 9])
-TASKS = [Task("sign", "multiclass", 2), Task("sum", "regression", 1)]
+TASKS = [Task("sign", "multiclass", 2), Task("sum", "regression", 1, scale="none")]
 COMMON = ["backbone.trunk.*"]
 
 
