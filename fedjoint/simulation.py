@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
 from fedjoint.server.troubles import Troubles
 from fedjoint.training.balance import make_balance
+
+log = logging.getLogger("fedjoint")
 
 
 @dataclass(frozen=True)
@@ -239,4 +242,9 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
     own = problem.groups.keys()
     if config.model.groups and not (own and own <= config.model.groups.keys()):
         raise own_groups()
+    if unused := sorted(config.data.model_fields_set - {"target_scale"}):
+        log.warning(
+            "the problem brings its own data: data.%s and the like are not used",
+            ", data.".join(unused),
+        )
     return replace(problem, tasks=with_settings(problem.tasks, config))
