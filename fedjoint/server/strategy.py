@@ -102,7 +102,7 @@ class JointStrategy(ABC):
         """
         return {}
 
-    def hear(self, told: Mapping[str, Tensor]) -> None:
+    def hear(self, told: Mapping[str, Tensor]) -> None:  # noqa: B027 - may be left
         """Remember in the state what clients of all groups told, before anything is merged.
 
         Args:
