@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.model import tree
 from fedjoint.model.frozen import digest
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input
 from fedjoint.options import Count
 from fedjoint.randomness import Purpose, generator
 from fedjoint.training.job import Job
 from fedjoint.training.method import Tensors
-from fedjoint.training.terms import Compute, Term, each, for_all, make_term, outputs_of, rest_of
+from fedjoint.training.terms import Compute, Term, computed, for_all, make_term, outputs_of, rest_of
 
 from ._backbones import OwnBackbones
 
@@ -58,7 +60,7 @@ class FedMD(OwnBackbones):
         job.descend(shared=self.backbones(job))
         return self._told(job, job.public, tasks)
 
-    def _digest(self, job: Job, public: Tensor, tasks: list[Task]) -> None:
+    def _digest(self, job: Job, public: Input, tasks: list[Task]) -> None:
         found = {task.name: job.broadcast.get(f"consensus/{task.name}") for task in tasks}
         consensus = {name: logits for name, logits in found.items() if logits is not None}
         if not consensus:
@@ -69,24 +71,24 @@ class FedMD(OwnBackbones):
         outputs = {name: outputs_of(job.model, name) for name in consensus}
         gradient = make_term(_difference(outputs), job.model, batched=job.batched)
         rng, count = generator(job.seed, Purpose.MINIBATCHES, "public", job.round), len(job.cohort)
-        size = min(len(public), job.budget["batch_size"])
+        size = min(n := tree.count(public), job.budget["batch_size"])
         for _ in range(self.digest_steps):
-            at = torch.from_numpy(rng.choice(len(public), size, replace=False)).to(public.device)
-            batch = public[at].expand(count, -1, *public.shape[1:])
+            at = torch.from_numpy(rng.choice(n, size, replace=False)).to(job.shared.device)
+            batch = _for_all(tree.each(lambda tensor, at=at: tensor[at], public), count)
             further = for_all({name: logits[at] for name, logits in consensus.items()}, count)
             optimiser.step(gradient(trained, rest, batch, further), None)
             job.work += 1
 
-    def _told(self, job: Job, public: Tensor, tasks: list[Task]) -> Tensors:
+    def _told(self, job: Job, public: Input, tasks: list[Task]) -> Tensors:
         count, weights = len(job.cohort), self.weights(job)
-        mark = int(digest({"public": public})[:15], 16)
+        mark = int(digest(tree.named(public))[:15], 16)
         told = {"heard.public": torch.full((count,), mark)}
         for task in tasks:
-            told[f"heard.logits/{task.name}"] = each(
+            told[f"heard.logits/{task.name}"] = computed(
                 outputs_of(job.model, task.name),
                 job.model,
                 weights,
-                public.expand(count, *public.shape),
+                _for_all(public, count),
                 batched=job.batched,
                 rows=_ROWS,
                 least=job.least,
@@ -95,8 +97,14 @@ class FedMD(OwnBackbones):
         return told
 
 
+def _for_all(x: Input, clients: int) -> Input:
+    """Return inputs ``[clients, n, ...]``, the same for each; memory is shared."""
+    found: Input = tree.each(lambda tensor: tensor.expand(clients, *tensor.shape), x)
+    return found
+
+
 def _difference(outputs: dict[str, Compute]) -> Term:
-    def difference(weights: Tensors, x: Tensor, further: Tensors) -> Tensor:
+    def difference(weights: Tensors, x: Input, further: Tensors) -> Tensor:
         parts = [
             (compute(weights, x) - further[name]).abs().mean() for name, compute in outputs.items()
         ]

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.model.tree import Input
 from fedjoint.options import NotNegative
 from fedjoint.training.job import Batch, Job
 from fedjoint.training.method import Tensors
 from fedjoint.training.terms import (
     Compute,
     Term,
-    each,
+    computed,
     features_of,
     for_all,
     make_term,
@@ -88,9 +89,9 @@ class FedProto(OwnBackbones):
         tasks = [task for task in job.cohort.tasks if task.kind == "multiclass"]
         if not tasks:
             return {}
-        train = job.cohort.train
-        x, y = (train.x, train.y) if job.batched else train.alone
-        found = each(
+        train = job.cohort.train if job.batched else job.cohort.train.alone
+        x, y = train.x, train.y
+        found = computed(
             features_of(job.model),
             job.model,
             self.weights(job),
@@ -115,8 +116,9 @@ class FedProto(OwnBackbones):
 def _distance(features: Compute, known: Tensors) -> Term:
     names = [name.removeprefix("seen/") for name in known if name.startswith("seen/")]
 
-    def distance(weights: Tensors, x: Tensor, further: Tensors) -> Tensor:
-        found, total = features(weights, x), x.new_zeros((), dtype=torch.float32)
+    def distance(weights: Tensors, x: Input, further: Tensors) -> Tensor:
+        found = features(weights, x)
+        total = found.new_zeros(())
         for name in names:
             classes = further[name].clamp(min=0)
             counts = (further[name] >= 0) * further[f"seen/{name}"][classes]

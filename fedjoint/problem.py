@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
@@ -19,11 +19,12 @@ from fedjoint.data.of_group import OfGroup
 from fedjoint.data.public import WithoutPublic
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.groups import Group, membership, naming
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.metric import make_metric
 from fedjoint.model.parts import Parts
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, check_tree, count
 from fedjoint.options import construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
@@ -35,9 +36,11 @@ class Problem:
 
     Attributes:
         tasks: the tasks, in the order of ``data.task_names``.
-        backbone: builds a fresh backbone, inputs ``[n, ...]`` to features ``[n, features]``.
+        backbone: builds a fresh backbone, inputs ``[n, ...]`` (a tensor, or a dict of them) to
+            features ``[n, features]``.
         data: the clients and their examples.
-        example: ``[1, ...]`` one input, to find the shapes of the model.
+        example: ``[1, ...]`` one input, to find the shapes of the model: a tensor, or a dict of
+            named tensors, which the backbone gets as its one argument.
         central: examples with labels of all tasks, on which every client's model is measured
             beside its own: the split ``central`` of an evaluation. None: there are none.
         public: ``[n, ...]`` inputs without labels that all clients have, for strategies that
@@ -53,10 +56,10 @@ class Problem:
     tasks: Sequence[Task]
     backbone: Callable[[], nn.Module]
     data: Federation
-    example: Tensor
+    example: Input
     central: Examples | None = None
     groups: Mapping[str, Group] = field(default_factory=dict)
-    public: Tensor | None = None
+    public: Input | None = None
 
     @classmethod
     def of_groups(
@@ -65,7 +68,7 @@ class Problem:
         data: Federation,
         groups: Mapping[str, Group],
         central: Examples | None = None,
-        public: Tensor | None = None,
+        public: Input | None = None,
     ) -> Problem:
         """Return a problem whose clients have different architectures, or different inputs.
 
@@ -93,9 +96,10 @@ class Problem:
             check_examples(self.central, "central")
         if self.central is not None and not len(self.central):
             raise UserError("central has no examples; leave it out")
-        if self.public is not None and not (isinstance(self.public, Tensor) and len(self.public)):
-            what = type(self.public).__name__
-            raise UserError(f"public is a {what} without examples: give a tensor [n, ...], or none")
+        if self.public is not None:
+            check_tree(self.public, "the public inputs")
+            if not count(self.public):
+                raise UserError("public has no examples; leave it out")
         names = tuple(task.name for task in self.tasks)
         if names != tuple(self.data.task_names):
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")
@@ -142,9 +146,9 @@ class Problem:
 
     def _check_kinds(self) -> None:
         """Refuse parts that are of no kind that a problem is made of."""
-        if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
-            has = getattr(self.example, "shape", type(self.example).__name__)
-            raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
+        check_tree(self.example, "the inputs of the example")
+        if (rows := count(self.example)) != 1:
+            raise UserError(f"the example has {rows} rows: give one input, [1, ...]")
         if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
             what = type(self.backbone).__name__
             raise UserError(
@@ -257,7 +261,7 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
     else:
         source = make_source(config.data.source)
         tasks, data, example = source.build(config.data, config.seed, ids)
-        inputs = source.inputs(example)
+        inputs = source.describe(example)
         data, public = make_public(config, data, ids)
         problem = Problem(
             tasks,
@@ -272,7 +276,7 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
 
 def make_public(
     config: Config, data: Federation, ids: Sequence[int] | None
-) -> tuple[Federation, Tensor | None]:
+) -> tuple[Federation, Input | None]:
     """Return the clients without what ``data.public_share`` takes, and that; None: nothing.
 
     Raises:
@@ -299,7 +303,7 @@ def own_groups() -> UserError:
 
 
 def _groups(
-    config: Config, inputs: Inputs, example: Tensor, ids: Sequence[int] | None
+    config: Config, inputs: Description, example: Input, ids: Sequence[int] | None
 ) -> dict[str, Group]:
     """Return the groups of ``model.groups``; those of which a node has no client are left out."""
     groups = {}
@@ -349,7 +353,7 @@ class Backbone:
     """Builds the backbone that is named, for ``inputs``."""
 
     config: BackboneConfig
-    inputs: Inputs
+    inputs: Description
 
     def __call__(self) -> nn.Module:
         name = self.config.name

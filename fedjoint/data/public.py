@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedjoint.data.base import Client, Federation
 from fedjoint.errors import UserError
+from fedjoint.model.tree import Input, cat
 
 
 class WithoutPublic:
@@ -31,7 +31,7 @@ class WithoutPublic:
         client = self._data.client(index)
         return replace(client, train=client.train.take(torch.arange(int(self.sizes[index]))))
 
-    def public(self) -> Tensor:
+    def public(self) -> Input:
         """``[n, ...]``, the inputs that clients give away, client by client.
 
         Raises:
@@ -40,6 +40,8 @@ class WithoutPublic:
         given = np.flatnonzero(self._data.sizes > self.sizes).tolist()
         if not given:
             raise UserError("data.public_share leaves no example to be public: raise it")
-        return torch.cat(
-            [self._data.client(index).train.x[int(self.sizes[index]) :] for index in given]
-        )
+        return cat([self._given(index) for index in given])
+
+    def _given(self, index: int) -> Input:
+        train = self._data.client(index).train
+        return train.take(torch.arange(int(self.sizes[index]), len(train))).x

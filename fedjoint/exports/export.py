@@ -96,7 +96,7 @@ def export(  # noqa: PLR0913 - all by name, and rarely more than two
     scaling = source.scaling(config.data, config.seed, [places[id] for id in whose], ids)
     backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[task])
     card = Card(
-        inputs=source.inputs(part.example),
+        inputs=source.describe(part.example),
         backbone=_settings(config, own) if isinstance(part.backbone, Backbone) else None,
         head=_head(tasks[task].head),
         target=_target(tasks[task], source),

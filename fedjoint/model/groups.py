@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from fedjoint.errors import UserError
 from fedjoint.model.parts import COMMON
+from fedjoint.model.tree import Input
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,13 @@ class Group:
 
     Attributes:
         clients: their positions in the problem's data.
-        backbone: builds a fresh backbone, inputs ``[n, ...]`` to features ``[n, features]``.
-        example: ``[1, ...]`` one input of theirs.
+        backbone: builds a fresh backbone, see :class:`fedjoint.Problem`.
+        example: ``[1, ...]`` one input of theirs: a tensor, or a dict of named tensors.
     """
 
     clients: Sequence[int]
     backbone: Callable[[], nn.Module]
-    example: Tensor
+    example: Input
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
+from fedjoint.model.tree import Input
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.draws import take_turns
@@ -34,14 +35,14 @@ class Batch(NamedTuple):
     """One minibatch of every client.
 
     Attributes:
-        x: ``[clients, batch, ...]`` inputs.
+        x: ``[clients, batch, ...]`` inputs, a tensor or a dict of them.
         y: task name -> ``[clients, batch, ...]`` labels.
         active: ``[clients]`` bool, who still has a batch; None where everyone has.
         labelled: ``[clients, tasks]`` bool, where it has a label of the task; None where the
             clients' data lack none.
     """
 
-    x: Tensor
+    x: Input
     y: Tensors
     active: Tensor | None
     labelled: Tensor | None
@@ -105,7 +106,7 @@ class Job:
     last: bool
     model: JointModel
     batched: bool
-    public: Tensor | None = None
+    public: Input | None = None
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
     work: np.ndarray = field(init=False)
@@ -151,9 +152,8 @@ class Job:
             padded=self.padded,
             **budget,
         )
-        padding = data.x.shape[1] - 1
+        padding = data.rows - 1
         index = np.where(drawn.mask, drawn.index, padding)
-        # Rows of all clients' examples one below the other: faster to select than pairs.
         index += (padding + 1) * np.arange(len(self.cohort))[:, None]
         rows = torch.from_numpy(index).to(device)
         known = data.known
@@ -170,8 +170,8 @@ class Job:
                     continue
                 at = at[:, :count]
             active = None if everyone else torch.from_numpy(who).to(device)
-            y = {n: _rows(labels, at) for n, labels in data.y.items()}
-            yield Batch(_rows(data.x, at), y, active, None if labelled is None else labelled[step])
+            x, y = data.take(at)
+            yield Batch(x, y, active, None if labelled is None else labelled[step])
         take_turns(None)
 
     def _budget(self, steps: int | None, epochs: int | None) -> Mapping[str, Any]:
@@ -293,9 +293,3 @@ class Job:
             self.losses = mean
             self.steps = self.steps + done
             self.balance.after_round(mean, private)
-
-
-def _rows(stacked: Tensor, index: Tensor) -> Tensor:
-    """``[clients, batch, ...]``, the rows ``index`` of ``stacked`` with its clients end to end."""
-    found = stacked.flatten(0, 1).index_select(0, index.reshape(-1))
-    return found.view(*index.shape, *stacked.shape[2:])

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fedjoint.model.joint import JointModel
+from fedjoint.model.tree import Input, each
 from fedjoint.training.gradients import passes
 
 Tensors = dict[str, Tensor]
@@ -16,17 +17,17 @@ Tensors = dict[str, Tensor]
 _BACKBONE = "backbone."
 
 #: (the joint model's weights by name, inputs ``[n, ...]``) of one client
-Compute = Callable[[Tensors, Tensor], Tensor]
+Compute = Callable[[Tensors, Input], Tensor]
 
 #: (weights, inputs, whatever else the term is of) of one client -> a number
-Term = Callable[[Tensors, Tensor, Tensors], Tensor]
+Term = Callable[[Tensors, Input, Tensors], Tensor]
 
 
 def features_of(model: JointModel) -> Compute:
     """Return what computes the backbone's features ``[n, features]``."""
     own = set(model.state_dict())
 
-    def features(weights: Tensors, x: Tensor) -> Tensor:
+    def features(weights: Tensors, x: Input) -> Tensor:
         body = {
             n.removeprefix(_BACKBONE): t
             for n, t in weights.items()
@@ -42,7 +43,7 @@ def outputs_of(model: JointModel, task: str) -> Compute:
     """Return what computes the outputs ``[n, outputs]`` of a task's head."""
     own = set(model.state_dict())
 
-    def outputs(weights: Tensors, x: Tensor) -> Tensor:
+    def outputs(weights: Tensors, x: Input) -> Tensor:
         known = {n: t for n, t in weights.items() if n in own}
         found: Tensor = functional_call(model, known, (x, [task]))[task]
         return found.float()
@@ -50,11 +51,11 @@ def outputs_of(model: JointModel, task: str) -> Compute:
     return outputs
 
 
-def each(
+def computed(
     compute: Compute,
     model: JointModel,
     weights: Tensors,
-    x: Tensor,
+    x: Input,
     *,
     batched: bool,
     rows: int,
@@ -83,12 +84,18 @@ def each(
 
 
 def _alone(compute: Compute) -> Compute:
-    return lambda weights, x: compute({n: t[0] for n, t in weights.items()}, x[0])[None]
+    return lambda weights, x: compute({n: t[0] for n, t in weights.items()}, _own(x))[None]
+
+
+def _own(x: Input) -> Input:
+    """Return the inputs of the only client."""
+    own: Input = each(lambda tensor: tensor[0], x)
+    return own
 
 
 def make_term(
     term: Term, model: JointModel, *, batched: bool, evaluating: bool = False
-) -> Callable[[Tensors, Tensors, Tensor, Tensors], Tensors]:
+) -> Callable[[Tensors, Tensors, Input, Tensors], Tensors]:
     """Return what differentiates ``term`` for every client by what is trained.
 
     It takes (trained, frozen, x, further), each stacked over clients, and returns gradients by
@@ -101,19 +108,19 @@ def make_term(
         evaluating: compute in evaluation mode, without dropout.
     """
 
-    def one(trained: Tensors, frozen: Tensors, x: Tensor, further: Tensors) -> Tensor:
+    def one(trained: Tensors, frozen: Tensors, x: Input, further: Tensors) -> Tensor:
         return term({**trained, **frozen}, x, further)
 
-    def alone(trained: Tensors, frozen: Tensors, x: Tensor, further: Tensors) -> Tensors:
+    def alone(trained: Tensors, frozen: Tensors, x: Input, further: Tensors) -> Tensors:
         own = {n: t[0].detach().requires_grad_() for n, t in trained.items()}
         rest = {n: t[0].detach().clone() for n, t in frozen.items()}
-        value = one(own, rest, x[0], {n: t[0] for n, t in further.items()})
+        value = one(own, rest, _own(x), {n: t[0] for n, t in further.items()})
         found = torch.autograd.grad(value, list(own.values()), materialize_grads=True)
         return {n: g[None] for n, g in zip(own, found, strict=True)}
 
     several = vmap(grad(one), randomness="different") if batched else alone
 
-    def gradients(trained: Tensors, frozen: Tensors, x: Tensor, further: Tensors) -> Tensors:
+    def gradients(trained: Tensors, frozen: Tensors, x: Input, further: Tensors) -> Tensors:
         model.train(not evaluating)
         try:
             return several(trained, frozen, x, further)
