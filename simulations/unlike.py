@@ -91,12 +91,12 @@ def config() -> dict[str, Any]:
     here = "fedjoint.simulations.unlike"
     return {
         "name": "unlike",
-        "rounds": 40,
+        "rounds": 25,
         "data": {
             "source": {"name": "digits"},
             "clients": 12,
             "partition": "dirichlet",
-            "alpha": 0.5,
+            "alpha": 1.0,
             "task_mix": [["digit", "parity"]],
             "examples_per_client": 40,
             "public_share": 0.25,
@@ -108,9 +108,9 @@ def config() -> dict[str, Any]:
             },
         },
         "local": {
-            "epochs": 2,
+            "epochs": 4,
             "batch_size": 16,
-            "optimiser": {"name": "adam", "lr": 0.003},
+            "optimiser": {"name": "adam", "lr": 0.005},
         },
         "strategy": {"name": "fedavg"},
     }

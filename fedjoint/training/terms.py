@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fedjoint.model.joint import JointModel
-from fedjoint.model.tree import Input, each
+from fedjoint.model.tree import Input, each, first
 from fedjoint.training.gradients import passes
 
 Tensors = dict[str, Tensor]
@@ -76,15 +76,21 @@ def computed(
     model.eval()
     try:
         with torch.no_grad():
-            return torch.cat(
-                [several(weights, x[:, at]) for at in passes(x.shape[1], rows, least)], 1
-            )
+            count = first(x).shape[1]
+            parts = [several(weights, _rows(x, at)) for at in passes(count, rows, least)]
+            return torch.cat(parts, 1)
     finally:
         model.train()
 
 
 def _alone(compute: Compute) -> Compute:
     return lambda weights, x: compute({n: t[0] for n, t in weights.items()}, _own(x))[None]
+
+
+def _rows(x: Input, at: slice) -> Input:
+    """Return some of every client's inputs."""
+    found: Input = each(lambda tensor: tensor[:, at], x)
+    return found
 
 
 def _own(x: Input) -> Input:
