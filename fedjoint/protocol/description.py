@@ -166,6 +166,9 @@ def _groups(reply: Message, said: tuple[_Group, ...], *, initial: bool) -> dict[
     if not 0 < len(said) <= _GROUPS or len({group.name for group in said}) < len(said):
         raise UserError(f"it has a group twice, none, or more than {_GROUPS}")
     backbone, frozen = (wire.arrays(reply, n) if initial else {} for n in ("backbone", "frozen"))
+    names = {group.name for group in said}
+    if any(array.partition("/")[0] not in names for array in (*backbone, *frozen)):
+        raise UserError("damaged message: it has other tensors than its groups")
     groups = {}
     for group in said:
         if not group.name.isprintable() or len(group.name) > _NAME or "/" in group.name:
