@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedjoint.errors import UserError
 from fedjoint.model.tree import Input
 from fedjoint.options import NotNegative
 from fedjoint.training.job import Batch, Job
@@ -100,11 +99,6 @@ class FedProto(OwnBackbones):
             rows=_ROWS,
             least=job.least,
         )
-        if found.ndim != 3:
-            raise UserError(
-                f"fedproto needs a vector of features for each example, and the backbone makes "
-                f"{list(found.shape[2:])} of one"
-            )
         told = {}
         for task in tasks:
             member = y[task.name][..., None] == torch.arange(task.outputs, device=found.device)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,9 @@ from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.exported import Exported
-from fedjoint.exports.model import Card, Origin, Target, TaskKind, TaskModel
+from fedjoint.exports.model import Card, Origin, Target, TaskModel
 from fedjoint.exports.personal import PersonalModels
+from fedjoint.model.heads import Reads
 from fedjoint.model.tasks import Task
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
@@ -109,8 +110,9 @@ def export(  # noqa: PLR0913 - all by name, and rarely more than two
 def _target(task: Task, source: Source) -> Target:
     return Target(
         name=task.name,
-        kind=cast(TaskKind, task.kind),
+        kind=task.kind,
         outputs=task.outputs,
+        size=list(task.size),
         classes=source.class_names(task) if task.kind == "multiclass" else None,
     )
 
@@ -208,6 +210,7 @@ def _mean(
             f"its own: choose one with --group, or a client with --client: {some}"
         )
     head = people.trainers[groups[0]].model.heads[task]
+    head = head.head if isinstance(head, Reads) else head
     if not isinstance(head, nn.Linear) and head.state_dict():
         raise UserError(
             f"the head of {task!r} is not linear, so a mean of heads makes no sense; choose one "

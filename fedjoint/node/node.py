@@ -136,7 +136,7 @@ class Node:
             name=self.name,
             device=str(self.device),
             movable=self.places is None,
-            tasks=[(task.name, task.kind, task.outputs) for task in self.problem.tasks],
+            tasks=[task.bare for task in self.problem.tasks],
             groups={n: room.describe(initial=request.initial) for n, room in self.rooms.items()},
             ids=ids,
             sizes=data.sizes[rows],

@@ -52,7 +52,7 @@ class Description:
         name: what people call it.
         device: that it trains on.
         movable: whether it can play any client.
-        tasks: of its clients: name, kind and outputs.
+        tasks: of its clients, without losses, heads and metrics of their own.
         groups: what its clients train, by the name of their group; of one architecture for all
             clients of the run, the name is empty.
         ids: ``[n]`` int64 its clients, each once.
@@ -64,7 +64,7 @@ class Description:
     name: str
     device: str
     movable: bool
-    tasks: list[tuple[str, str, int]]
+    tasks: list[Task]
     groups: Mapping[str, Architecture]
     ids: np.ndarray
     sizes: np.ndarray
@@ -77,7 +77,7 @@ class Description:
             "name": self.name,
             "device": self.device,
             "movable": self.movable,
-            "tasks": self.tasks,
+            "tasks": [(t.name, t.kind, t.outputs, t.size) for t in self.tasks],
             "groups": [_said(name, group) for name, group in self.groups.items()],
         }
         population = {name: getattr(self, name) for name in ("ids", "sizes", "mask", "member")}
@@ -123,6 +123,10 @@ class Description:
         )
 
 
+#: name, kind, outputs and size
+_Task = tuple[str, str, int, tuple[Number, ...]]
+
+
 @dataclass(frozen=True)
 class _Group:
     name: str
@@ -137,7 +141,7 @@ class _Said:
     name: str
     device: str
     movable: bool
-    tasks: tuple[tuple[str, str, int], ...]
+    tasks: tuple[_Task, ...]
     groups: tuple[_Group, ...]
 
 
@@ -191,14 +195,15 @@ def _layout(shapes: dict[str, tuple[int, ...]], buffers: tuple[str, ...]) -> Lay
     return Layout(shapes, buffers)
 
 
-def _tasks(said: tuple[tuple[str, str, int], ...]) -> list[tuple[str, str, int]]:
-    for name, kind, outputs in said[:_TASKS]:
-        if not name.isprintable() or len(name) > _NAME or outputs > _OUTPUTS:
+def _tasks(said: tuple[_Task, ...]) -> list[Task]:
+    tasks = []
+    for name, kind, outputs, size in said[:_TASKS]:
+        if not name.isprintable() or len(name) > _NAME or outputs * prod(size) > _OUTPUTS:
             raise UserError(f"task {plain(name)!r} has a name or outputs beyond all measure")
-        Task(name, kind, outputs)  # refuses a kind that there is not
-    if len({name for name, _, _ in said[:_TASKS]}) < len(said):
+        tasks.append(Task(name, kind, outputs, size=size))  # refuses a kind that there is not
+    if len({task.name for task in tasks}) < len(said):
         raise UserError(f"it has a task twice, or more than {_TASKS}")
-    return list(said)
+    return tasks
 
 
 def _backbone(layout: Layout, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
+from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tree import Input, each, first
 from fedjoint.training.gradients import passes
@@ -24,7 +25,10 @@ Term = Callable[[Tensors, Input, Tensors], Tensor]
 
 
 def features_of(model: JointModel) -> Compute:
-    """Return what computes the backbone's features ``[n, features]``."""
+    """Return what computes the backbone's features ``[n, features]``.
+
+    It raises a UserError where these are no vectors.
+    """
     own = set(model.state_dict())
 
     def features(weights: Tensors, x: Input) -> Tensor:
@@ -33,7 +37,13 @@ def features_of(model: JointModel) -> Compute:
             for n, t in weights.items()
             if n in own and n.startswith(_BACKBONE)
         }
-        found: Tensor = functional_call(model.backbone, body, (x,))
+        found = functional_call(model.backbone, body, (x,))
+        if not isinstance(found, Tensor) or found.ndim != 2:
+            form = list(found.shape[1:]) if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(
+                f"it needs a vector of features for each example, and the backbone makes {form}: "
+                "end it in a vector, or take another strategy"
+            )
         return found.float()
 
     return features
