@@ -14,7 +14,6 @@ from typing import Any
 
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
-from fedjoint.engines.base import make_engine
 from fedjoint.experiments.arms import Arm, Way, run_arm
 from fedjoint.experiments.intervals import interval
 from fedjoint.experiments.paired import Paired
@@ -46,10 +45,9 @@ def settings(coupling: Mapping[str, Any], more: Mapping[str, Any]) -> Config:
 def measure(seeds: int, more: Mapping[str, Any]) -> tuple[dict[str, Arm], float]:
     """Return every client alone and every coupling, and by how much the seeds' splits overlap."""
     apart = settings({}, more)
-    with make_engine(apart.engine).session():
-        arms = {"each client": run_arm(ALONE, apart, seeds)}
-        for name, coupling in COUPLINGS.items():
-            arms[name] = run_arm(Way(name, as_it_is), settings(coupling, more), seeds)
+    arms = {"each client": run_arm(ALONE, apart, seeds)}
+    for name, coupling in COUPLINGS.items():
+        arms[name] = run_arm(Way(name, as_it_is), settings(coupling, more), seeds)
     return arms, overlap(apart, build_problem(apart))
 
 
@@ -75,5 +73,11 @@ if __name__ == "__main__":
     parser.add_argument("--output", default="runs", help="parent of the run directories")
     parser.add_argument("--rounds", type=int, default=unlike.config()["rounds"])
     asked = parser.parse_args()
-    given = {"rounds": asked.rounds, "output": {"dir": asked.output}}
+    given = {
+        "rounds": asked.rounds,
+        "output": {"dir": asked.output},
+        "engine": {"name": "inline"},  # too small for workers
+        "evaluate": {"train": False},
+        "diagnostics": {"every": 0, "within_every": 0},
+    }
     print("\n".join(table(*measure(asked.seeds, given))))
