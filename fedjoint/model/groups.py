@@ -38,7 +38,7 @@ def naming(group: str) -> Iterator[None]:
     except UserError as error:
         if not group or str(error).startswith(f"group {group!r}: "):
             raise
-        raise UserError(f"group {group!r}: {error}") from error
+        raise type(error)(f"group {group!r}: {error}") from error
 
 
 def membership(groups: Mapping[str, Group], active: np.ndarray) -> np.ndarray:

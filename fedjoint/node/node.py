@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +11,11 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, OpenError
 from fedjoint.model.groups import naming
 from fedjoint.model.layout import Layout
-from fedjoint.node.jobs import Jobs, Start
+from fedjoint.node.jobs import Jobs, Start, openly
+from fedjoint.node.outward import outward
 from fedjoint.node.private import PrivateState
 from fedjoint.node.rehearsal import check_told, rehearse
 from fedjoint.node.room import Room, with_room
@@ -39,6 +40,8 @@ from fedjoint.protocol.requests import (
 from fedjoint.training.method import LocalMethod, make_method
 from fedjoint.training.trainer import Trainer
 
+_LEAST = 5  # examples behind a statistic: the default of evaluate.min_examples on real machines
+
 
 def best_device() -> torch.device:
     """Return the GPU that this process was given, else the CPU."""
@@ -56,6 +59,7 @@ class Node:
             simulated node, which can play any client.
         write_through: write private state after every message, as the process may end.
         name: what people call the node.
+        discreet: whether the data are the node's own, so that no error's text may leave it.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Node:
         clients: Mapping[int, int] | None = None,
         write_through: bool = False,
         name: str = "",
+        discreet: bool = False,
     ):
         self.watched = WatchedFederation(problem.data, store, clients) if store else None
         if self.watched and problem.central is not None:
@@ -77,20 +82,22 @@ class Node:
         self.places, self.write_through = clients, write_through
         self.generation, self.rehearsed = -1, False
         self.methods: dict[str, LocalMethod] = {}
-        self.rooms = self._rooms()
+        self.rooms = self._rooms(outward if discreet else openly)
 
-    def _rooms(self) -> dict[str, Room]:
+    def _rooms(self, tell: Callable[[BaseException], str]) -> dict[str, Room]:
         """Return what trains each group of the clients that live here."""
         problem, names = self.problem, self.problem.group_names
         problem.check_groups(self.config)
         here = list(range(len(problem.member)) if self.places is None else self.places.values())
         own = [names[place] for place in np.unique(problem.member[here]).tolist() if place >= 0]
-        config = with_room(self.config, len(own))
+        config, deployed = with_room(self.config, len(own)), self.places is not None
+        least = config.evaluate.min_examples or (_LEAST if deployed else 1)
         rooms = {}
         for name in own:
             with naming(name):
                 trainer = Trainer(problem.of(name), config, self.device)
-            rooms[name] = Room(trainer, Jobs(trainer, self.state, self.places))
+            jobs = Jobs(trainer, self.state, self.places, tell)
+            rooms[name] = Room(jobs, least, deployed=deployed)
         return rooms
 
     def handle(self, message: Message) -> RecordDict:
@@ -140,9 +147,25 @@ class Node:
             groups={n: room.describe(initial=request.initial) for n, room in self.rooms.items()},
             ids=ids,
             sizes=data.sizes[rows],
+            held=self._held(rows),
             mask=data.tasks[rows],
             member=member,
         ).pack()
+
+    def _held(self, rows: np.ndarray) -> np.ndarray:
+        """Return ``[n, 3]`` int64, validation, test and central examples of the clients at home."""
+        if self.places is None:
+            return np.zeros((0, 3), np.int64)
+        central = 0 if self.problem.central is None else len(self.problem.central)
+        held = np.full((len(rows), 3), central, np.int64)
+        for row, place in enumerate(rows.tolist()):
+            try:
+                client = self.problem.data.client(place)
+            except ANYTHING:  # it fails by name where it is to train
+                held[row] = 0
+            else:
+                held[row, :2] = len(client.valid), len(client.test)
+        return held
 
     def persist(self, request: PersistRequest) -> RecordDict:
         """Write all private state that counts to the store, and delete there what does not."""
@@ -186,7 +209,7 @@ class Node:
 
     def _room(self, request: TrainRequest | EvaluateRequest) -> Room:
         if request.group not in self.rooms:
-            raise UserError(f"asked for clients of group {request.group!r}, of whom none live here")
+            raise OpenError(f"asked for clients of group {request.group!r}, of whom none live here")
         return self.rooms[request.group]
 
     def _flush(self) -> None:
@@ -218,7 +241,7 @@ class Node:
         for name, shape in layout.shapes.items():
             if name not in arrays or arrays[name].shape != shape:
                 has = arrays[name].shape if name in arrays else "nothing"
-                raise UserError(
+                raise OpenError(
                     f"the server's backbone has {has} for {name!r}, this node's {shape}: "
                     "give both the same model and data settings"
                 )

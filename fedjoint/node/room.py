@@ -7,20 +7,21 @@ from fedjoint.node.evaluate import Evaluation
 from fedjoint.node.jobs import Jobs
 from fedjoint.node.train import Training
 from fedjoint.protocol.description import Architecture
-from fedjoint.training.trainer import Trainer
 
 
 class Room:
     """Where the clients of one group are trained and evaluated.
 
     Args:
-        trainer: of their architecture.
         jobs: makes their jobs.
+        least: fewest examples of a client whose losses and metrics are told.
+        deployed: whether the clients live here alone.
     """
 
-    def __init__(self, trainer: Trainer, jobs: Jobs) -> None:
-        self.trainer = trainer
-        self.training, self.evaluation = Training(jobs), Evaluation(jobs)
+    def __init__(self, jobs: Jobs, least: int, *, deployed: bool) -> None:
+        self.trainer = jobs.trainer
+        self.training = Training(jobs, least)
+        self.evaluation = Evaluation(jobs, least, together=deployed)
 
     def describe(self, *, initial: bool) -> Architecture:
         """Say what the clients train; with the initial backbone, where asked."""

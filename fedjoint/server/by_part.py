@@ -57,21 +57,25 @@ def _compared(
     return ids[order], rough_inner_products(torch.cat(rows)[order])
 
 
-def mean_buffers(
-    part: Part, groups: Mapping[str, Collector], updates: Mapping[str, Updates]
+def moved_buffers(
+    part: Part, groups: Mapping[str, Collector], updates: Mapping[str, Updates], *, robust: bool
 ) -> Tensor:
-    """``[B]``, the mean move of a part's buffers over the clients that have them.
+    """``[B]``, by how much a part's buffers move: as the clients that have them, on the mean.
 
     Args:
         part: the part.
         groups: what the clients of each group replied, where some trained.
         updates: of the same groups.
+        robust: take the median of each number.
     """
     own = [name for name in part.groups if name in groups]
-    total, wanted = sum(groups[name].mass for name in own), part.layout.statistics
-    moved = torch.zeros(wanted.size)
-    for name in own:
-        mean = groups[name].mean_buffers(updates[name].weights)
-        share = groups[name].mass / total if len(own) > 1 else 1.0
-        moved = moved + share * wanted.take(mean, groups[name].terms.layout.statistics)
-    return moved
+    wanted = part.layout.statistics
+    rows = [wanted.take(groups[n].buffers(), groups[n].terms.layout.statistics) for n in own]
+    if robust:
+        return torch.cat(rows).quantile(0.5, dim=0)
+    # Of BatchNorm's statistics, only a mean makes sense.
+    if len(own) == 1:
+        return updates[own[0]].weights @ rows[0]
+    total = sum(groups[name].mass for name in own)
+    weights = [updates[name].weights * (groups[name].mass / total) for name in own]
+    return torch.cat(weights) @ torch.cat(rows)

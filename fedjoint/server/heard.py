@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError, said
-from fedjoint.server.collect import Part
+from fedjoint.server.part import Part
 from fedjoint.server.strategy import JointStrategy, MergeError, check_tensors
 from fedjoint.training.method import HEARD
 

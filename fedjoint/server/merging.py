@@ -13,8 +13,8 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.parts import Part, Parts
-from fedjoint.server.collect import Part as Reply
 from fedjoint.server.heard import checked_hear, checked_tell
+from fedjoint.server.part import Part as Reply
 from fedjoint.server.population import Population
 from fedjoint.server.stacking import about_parameters, stacked
 from fedjoint.server.strategy import (

@@ -26,6 +26,8 @@ class Population:
         tasks: ``[clients, tasks]`` bool.
         home: ``[clients]`` int64, number of the node where a client lives; -1: any can play it.
         blocks: how many blocks are wanted; 0 chooses.
+        held: ``[clients, 3]`` int64, validation, test and central examples; None where any node can
+            play any client.
         group: ``[clients]`` int64, the number of the client's group.
         block: ``[clients]`` int64, the client's block.
     """
@@ -35,6 +37,7 @@ class Population:
     tasks: np.ndarray
     home: np.ndarray
     blocks: int = 0
+    held: np.ndarray | None = None
     group: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     block: np.ndarray = field(init=False)
 

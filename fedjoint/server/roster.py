@@ -25,6 +25,9 @@ from fedjoint.problem import with_metrics
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.description import Architecture, Description
 from fedjoint.protocol.requests import QUERY, Asked, Header, QueryRequest
+from fedjoint.server.badges import Badges, check_badge
+from fedjoint.server.first import alike, first_backbone
+from fedjoint.server.plausible import check_plausible
 from fedjoint.server.population import Population, assign, makespan
 
 log = logging.getLogger("fedjoint.server.roster")
@@ -45,6 +48,7 @@ class Roster:
         tasks: tasks with losses or metrics of their own; the others are what the nodes say.
         wait: seconds to wait for ``engine.min_nodes`` nodes.
         deployed: whether nodes have data of their own.
+        badges: what belongs to the nodes' keys; None: nodes have none.
 
     Attributes:
         nodes: number -> what the node said of itself, of those here.
@@ -66,13 +70,15 @@ class Roster:
         tasks: tuple[Task, ...] | None,
         wait: float,
         deployed: bool = False,
+        badges: Badges | None = None,
     ) -> None:
+        self.badges = badges
         self.config, self.given, self.wait = config, tasks or (), wait
         self.deployed, self.told = deployed, -1
         self.nodes: dict[int, Description] = {}
         self.left: dict[int, Description] = {}
         self.later: dict[int, float] = {}
-        self.replaced: set[int] = set()
+        self.dismissed: set[int] = set()
         self.refused: dict[int, str] = {}
         self.tasks: tuple[Task, ...] = ()
         self.groups: dict[str, Architecture] = {}
@@ -101,8 +107,9 @@ class Roster:
         while True:
             present = set(grid.get_node_ids())
             self._meet(grid, present, header)
-            if len(self.nodes) >= least:
+            if len(self.nodes) >= least and not self._begun:
                 self._begin()
+            if len(self.nodes) >= least:
                 return
             hopeless = not len(self.people.ids) and len(present) >= least
             if hopeless or time.monotonic() >= end:
@@ -121,16 +128,44 @@ class Roster:
             time.sleep(1.0)
 
     def _begin(self) -> None:
-        """From here on there is no other group: what it starts from would be nowhere."""
-        if not self._begun:
-            layouts = {name: group.layout for name, group in self.groups.items()}
-            self.parts, self._begun = Parts(layouts, self.config.model.common), True
-            for name in self.parts.groups:
-                group = self.groups[name]
-                for tensor, values in group.initial.items():
-                    self.initial.setdefault(self.parts.key(name, tensor), values)
-                self.frozen |= {own_key(name, tensor): v for tensor, v in group.frozen.items()}
-            self.digest = digest({name: to_tensor(array) for name, array in self.frozen.items()})
+        """Decide what the first backbones are, once enough nodes have said what theirs are.
+
+        From here on there is no other group: what it starts from would be nowhere.
+
+        Raises:
+            UserError: nobody can tell, or ``model.common`` does not fit the groups.
+        """
+        self._begun = True
+        known = {name for about in self.nodes.values() for name in about.groups}
+        self.groups = {n: self._first(n, g) for n, g in sorted(self.groups.items()) if n in known}
+        if self.nodes:
+            self._know()
+        layouts = {name: group.layout for name, group in self.groups.items()}
+        self.parts = Parts(layouts, self.config.model.common)
+        for name, group in self.groups.items():
+            for tensor, values in group.initial.items():
+                self.initial.setdefault(self.parts.key(name, tensor), values)
+            self.frozen |= {own_key(name, tensor): v for tensor, v in group.frozen.items()}
+        self.digest = digest({name: to_tensor(array) for name, array in self.frozen.items()})
+        # It is not needed any more, and may be large.
+        self.groups = {name: _bare(group) for name, group in self.groups.items()}
+        for node, about in self.nodes.items():
+            bare = {name: _bare(group) for name, group in about.groups.items()}
+            self.nodes[node] = replace(about, groups=bare)
+
+    def _first(self, name: str, group: Architecture) -> Architecture:
+        """Return a group with its first backbone, and dismiss the nodes that name another."""
+        own = {n: about.groups[name] for n, about in self.nodes.items() if name in about.groups}
+        first = own[min(own)]
+        if not self.deployed:
+            return replace(group, initial=first.initial, frozen=first.frozen)
+        initial = first_backbone(self.config, name, own, self.name)
+        for node in [n for n, other in own.items() if not alike(other.initial, initial)]:
+            why = "its first backbone is not what the run's seed gives"
+            self._refuse(node, why, time.monotonic())
+            del self.nodes[node]
+            self.dismissed.add(node)
+        return replace(group, initial=initial, frozen=first.frozen)
 
     @property
     def layout(self) -> Layout:
@@ -146,7 +181,7 @@ class Roster:
         # Those refused before are asked again, as they may have fixed, but no round waits long
         # for them; one that was away has started anew.
         self.later = {node: due for node, due in self.later.items() if node in present}
-        new = present - set(self.nodes) - self.replaced
+        new = present - set(self.nodes) - self.dismissed
         if len(self.nodes) >= self.config.engine.min_nodes:
             new = {node for node in new if self.later.get(node, 0.0) <= time.monotonic()}
         if not new and not gone:
@@ -166,7 +201,10 @@ class Roster:
             node = reply.metadata.src_node_id
             silent.discard(node)
             try:
-                found[node] = Description.unpack(reply, initial=initial)
+                about = Description.unpack(reply, initial=initial)
+                if self.badges:
+                    check_badge(about, self.badges(node))
+                found[node] = about
             except UserError as error:
                 self._refuse(node, str(error), began)
             except Exception as error:  # whatever a forged reply may provoke
@@ -176,8 +214,9 @@ class Roster:
         if not self._begun:
             self._choose([found[node] for node in sorted(found)])
         for node in sorted(found):
+            others = {n: a for n, a in {**found, **self.nodes}.items() if n != node}
             try:
-                self._admit(node, found[node])
+                self._admit(node, found[node], list(others.values()))
             except UserError as error:
                 self._refuse(node, str(error), began)
 
@@ -197,11 +236,13 @@ class Roster:
         self.refused[node] = why
         self.later[node] = now + _PATIENCE * (now - began)
 
-    def _admit(self, node: int, about: Description) -> None:
+    def _admit(self, node: int, about: Description, others: list[Description]) -> None:
         if self.deployed:
             about = replace(about, movable=False)  # data of its own never moves
         for name, group in about.groups.items():
             self._check_group(name, group)
+        if self.deployed:
+            check_plausible(about, others)
         known = {task.name: task for node in self.nodes.values() for task in node.tasks}
         for task in about.tasks:
             if (other := known.get(task.name, task)) != task:
@@ -253,7 +294,7 @@ class Roster:
         for other in before:
             text = f"node {about.name} ({other}) is back as {node}"
             event(log, logging.WARNING, "back", text, node=str(node), name=about.name)
-            self.replaced.add(other)
+            self.dismissed.add(other)
             del self.nodes[other]
 
     def name(self, node: int) -> str:
@@ -275,7 +316,7 @@ class Roster:
         known = given | {task.name: task for task in with_metrics(theirs, metrics)}
         self.tasks = tuple(known[name] for name in names)
         order_of = {name: place for place, name in enumerate(sorted(self.groups))}
-        ids, sizes, tasks, home, group = [], [], [], [], []
+        ids, sizes, tasks, home, held, group = [], [], [], [], [], []
         for number, about in enumerate(self.nodes.values()):
             if not any(about is host for host in hosts):
                 continue
@@ -284,6 +325,7 @@ class Roster:
             ids.append(about.ids)
             sizes.append(about.sizes)
             tasks.append(mask)
+            held.append(about.held if len(about.held) else np.zeros((len(about.ids), 3), np.int64))
             home.append(np.full(len(about.ids), -1 if movable else number))
             group.append(np.array([order_of[name] for name in about.groups])[about.member])
         everyone = np.concatenate(ids)
@@ -294,6 +336,7 @@ class Roster:
             np.concatenate(tasks)[order],
             np.concatenate(home)[order],
             self.config.engine.blocks,
+            None if movable else np.concatenate(held)[order],
             np.concatenate(group)[order],
         )
         self.costs = {}  # the blocks are others now
@@ -315,6 +358,11 @@ class Roster:
         else:
             first, hosts = np.unique(p.block, return_index=True)[1], list(self.nodes)
             self.placed = {int(p.block[i]): hosts[p.home[i]] for i in first}
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Place of a node in ``people.home`` -> its name."""
+        return {place: about.name for place, about in enumerate(self.nodes.values())}
 
     def report(self) -> list[dict[str, Any]]:
         """Return every node met: number, name, state, when last heard of, clients and tasks."""
@@ -358,7 +406,13 @@ class Roster:
             mine = chosen[own]
             blocks, sizes = np.unique(p.block[mine], return_counts=True)
             split[nodes[number], names[group]] = Asked(
-                p.ids[mine], weights[own], blocks, sizes, p.tasks[mine]
+                clients=p.ids[mine],
+                weights=weights[own],
+                blocks=blocks,
+                sizes=sizes,
+                tasks=p.tasks[mine],
+                declared=p.sizes[mine],
+                held=None if p.held is None else p.held[mine],
             )
         return split
 
@@ -366,6 +420,10 @@ class Roster:
 def _form(task: Task) -> str:
     size = f" of size {list(task.size)}" if task.size else ""
     return f"{task.kind} with {task.outputs} outputs{size}"
+
+
+def _bare(group: Architecture) -> Architecture:
+    return replace(group, initial={}, frozen={})
 
 
 def _kind(group: Architecture) -> tuple[Any, ...]:

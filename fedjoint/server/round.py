@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from fedjoint.runs.record import (
 from fedjoint.server import evaluation
 from fedjoint.server.agreement import agreement_within
 from fedjoint.server.best import Best
-from fedjoint.server.by_part import diagnose_parts, mean_buffers
+from fedjoint.server.by_part import diagnose_parts, moved_buffers
 from fedjoint.server.callbacks import Callback, Snapshot
 from fedjoint.server.collect import Collector, together
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
@@ -40,10 +40,12 @@ from fedjoint.server.roster import Seat
 from fedjoint.server.run import Broadcast, Run
 from fedjoint.server.strategy import MergeError
 from fedjoint.server.updates import Updates
+from fedjoint.server.weights import most_of_a_node, weigh
 
 log = logging.getLogger("fedjoint.server.round")
 
 _LATE = "no reply within the round's time limit"
+_CLIP = 10.0  # times the round's median length: the default of strategy.clip on real machines
 _NAMED = 1000  # most clients that a round's record names
 
 
@@ -61,7 +63,15 @@ def run_round(run: Run, round: int) -> bool:
     began = time.perf_counter()
     run.discover()
     run.merging.clear_reports()
-    plan = plan_training(run.config, run.roster, round, run.strategy, run.ledger, run.evaluation)
+    plan = plan_training(
+        run.config,
+        run.roster,
+        round,
+        run.strategy,
+        run.ledger,
+        run.evaluation,
+        run.exclusions,
+    )
     broadcast = run.broadcast(round)
 
     sent = time.perf_counter()
@@ -100,6 +110,7 @@ def run_round(run: Run, round: int) -> bool:
             failed=_named(run, collected.failed),
             unevaluated=_named(run, evaluated.failed),
             untrained=evaluated.untrained,
+            clipped=_named(run, collected.clipped),
         ),
         steps=Steps(collected.work / len(trained) if len(trained) else None, collected.work),
         kept=merged.kept,
@@ -116,6 +127,7 @@ def run_round(run: Run, round: int) -> bool:
         diagnostics=diagnostics,
         strategy=run.merging.report(),
     )
+    run.exclusions.note((*record.clients.failed, *record.clients.unevaluated))
     last = _tell(run, record, evaluated) or round == run.config.rounds
     best = run.best is not None and _is_best(run.best, run, evaluated)
     if last or best or round % run.config.output.checkpoint_every == 0:
@@ -216,15 +228,31 @@ def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> dict[str, Coll
             silent.pop(seat, None)
     for node, group in silent:
         collectors[group].fail(node, _LATE)
+    clip = run.config.strategy.clip
     for collector in collectors.values():
-        collector.settle()
+        collector.settle(_CLIP if clip is None and run.roster.deployed else clip or 0.0)
         run.roster.costs |= collector.block_seconds
+    if any(collector.failed for collector in collectors.values()):
+        _reweigh(run, list(collectors.values()))
     return collectors
 
 
 def _seat(reply: Message) -> Seat:
     """Return the node that replies, and the group of its clients that the reply is about."""
     return reply.metadata.src_node_id, reply.metadata.group_id
+
+
+def _reweigh(run: Run, collectors: Sequence[Collector]) -> None:
+    """Weigh those that trained anew, of all groups together."""
+    trained = np.sort(np.concatenate([collector.trained for collector in collectors]))
+    weights = _weigh(run, trained)
+    for collector in collectors:
+        collector.reweigh(lambda ids: weights[np.searchsorted(trained, ids)])
+
+
+def _weigh(run: Run, ids: np.ndarray) -> np.ndarray:
+    chosen = np.searchsorted(run.roster.people.ids, ids)
+    return weigh(run.roster, chosen, run.strategy.robust)
 
 
 @dataclass(frozen=True)
@@ -263,8 +291,7 @@ def _merge(run: Run, plan: Plan, groups: Mapping[str, Collector]) -> _Merged:
     steps = {}
     for part in run.roster.parts.parts:
         if part.name in merged:
-            # Of BatchNorm's statistics, only a mean makes sense.
-            moved = mean_buffers(part, some, updates)
+            moved = moved_buffers(part, some, updates, robust=run.strategy.robust)
             steps[part.name] = torch.cat([merged[part.name][1], moved])
     return _Merged(run.merging.whole(steps), None, found)
 
@@ -305,10 +332,11 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         UserError: the strategy cannot broadcast.
         StateLostError: a node died.
     """
-    asked, untrained = plan_evaluation(run.config, run.roster, round, run.ledger)
+    asked, untrained = plan_evaluation(run.config, run.roster, round, run.ledger, run.exclusions)
     if not asked:
         return _Evaluated(untrained=untrained)
     sums: evaluation.Sums = {}
+    owners: dict[int, int] = {}
     values: list[np.ndarray] = []
     clients: list[np.ndarray] = []
     failed: list[Failure] = []
@@ -318,21 +346,25 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         if seat not in silent:
             continue  # nobody asked, or it has replied already
         share = silent.pop(seat)
+        if message.has_error():
+            failed.append(Failure(None, node, plain(message.error.reason or "evaluation failed")))
+            continue
         try:
-            if message.has_error():
-                raise UserError(message.error.reason or "evaluation failed")
             reply = EvaluateReply.unpack(message, share, run.roster.tasks)
         except Exception as error:  # whatever a forged reply may provoke
-            failed.append(Failure(None, node, plain(error)))
+            failed.append(Failure(None, node, plain(error), fault=True))
             continue
         failed += [Failure(each.client, node, plain(each.reason)) for each in reply.failed]
         values.append(reply.values)
         clients.append(share.clients)
+        owners |= dict.fromkeys(share.blocks.tolist(), node)
         for key, blocks in evaluation.by_block(reply).items():
             sums.setdefault(key, {}).update(blocks)
     failed += [Failure(None, node, _LATE) for node, _ in silent]
     if not sums:
         return _Evaluated(failed=failed, untrained=untrained)
+    if (most := most_of_a_node(run.roster)) < 1:
+        sums = evaluation.limited_sums(sums, owners, most)
     tasks, ids, each = run.roster.tasks, np.concatenate(clients), np.concatenate(values)
     order = np.argsort(ids)
     return _Evaluated(

@@ -30,6 +30,7 @@ from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import Metrics
 from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback
+from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.merging import Merging
 from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
@@ -65,6 +66,7 @@ class Run:
         backbone: the parameters of all groups of clients and, after them, the shared buffers.
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
         best: what the best round has; None where it is not kept.
+        exclusions: who is not asked any more.
     """
 
     config: Config
@@ -82,6 +84,7 @@ class Run:
     backbone: Tensor = field(default_factory=lambda: torch.zeros(0))
     evaluation: Mapping[str, Metrics] = field(default_factory=dict)
     best: Best | None = None
+    exclusions: Exclusions = field(default_factory=Exclusions)
     merging: Merging = field(init=False)
 
     def __post_init__(self) -> None:
