@@ -162,12 +162,16 @@ def _said(name: str, group: Architecture) -> dict[str, Any]:
 
 def _joined(of: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Return the arrays of all groups in one record."""
-    return {f"{group}/{n}": array for group, arrays in of.items() for n, array in arrays.items()}
+    return {_start(group) + n: array for group, arrays in of.items() for n, array in arrays.items()}
+
+
+def _start(group: str) -> str:
+    return f"{group}/" if group else ""
 
 
 def _own(arrays: Mapping[str, np.ndarray], group: str) -> dict[str, np.ndarray]:
     """Return those of one group."""
-    start = f"{group}/"
+    start = _start(group)
     return {n.removeprefix(start): array for n, array in arrays.items() if n.startswith(start)}
 
 
@@ -176,7 +180,10 @@ def _groups(reply: Message, said: tuple[_Group, ...], *, initial: bool) -> dict[
         raise UserError(f"it has a group twice, none, or more than {_GROUPS}")
     backbone, frozen = (wire.arrays(reply, n) if initial else {} for n in ("backbone", "frozen"))
     names = {group.name for group in said}
-    if any(array.partition("/")[0] not in names for array in (*backbone, *frozen)):
+    if "" in names and len(names) > 1:
+        raise UserError("it has groups beside clients of one architecture")
+    starts = tuple(_start(name) for name in names)
+    if not all(array.startswith(starts) for array in (*backbone, *frozen)):
         raise UserError("damaged message: it has other tensors than its groups")
     groups = {}
     for group in said:

@@ -38,6 +38,13 @@ class Fleet(LocalGrid):
             yield Message(self.nodes[node].handle(message), reply_to=message)
 
 
+#: as a simulation weighs and measures clients
+ALIKE = {
+    "strategy": {"max_share": 1.0, "max_node_share": 1.0, "clip": 0.0},
+    "evaluate": {"min_examples": 1},
+}
+
+
 def fleet(settings, homes, **more):
     """Return nodes, each with the clients of one entry of ``homes``."""
     problem = stemmed()
@@ -52,7 +59,7 @@ def fleet(settings, homes, **more):
 
 def deployed(tmp_path, homes, least=None, **more):
     engine = {"name": "inline", "min_nodes": least or len(homes)}
-    settings = config(tmp_path, model={"common": COMMON}, engine=engine)
+    settings = config(tmp_path, model={"common": COMMON}, engine=engine, **ALIKE)
     nodes = fleet(settings, homes, **more)
     run = RunDir.create(tmp_path, "run", settings)
     return nodes, run, lambda: serve(nodes, settings, run, deployed=True, wait=30.0)
@@ -60,7 +67,7 @@ def deployed(tmp_path, homes, least=None, **more):
 
 @pytest.mark.parametrize("homes", [[[1, 3, 4], [0, 2]], [[0, 1], [2, 3, 4]], [[0, 1, 2, 3, 4]]])
 def test_wherever_clients_live_the_run_is_the_same(tmp_path, homes):
-    expected = simulate(config(tmp_path, model={"common": COMMON}), stemmed())
+    expected = simulate(config(tmp_path, model={"common": COMMON}, **ALIKE), stemmed())
     _, run, go = deployed(tmp_path, homes)
     found = go()
     assert found.keys() == expected.backbone.keys()

@@ -83,11 +83,11 @@ INTRODUCTIONS = {
 
 
 BACKBONES = {
-    "NaN": (send("backbone", "/backbone.1.weight", nan), "is not finite"),
-    "a row": (send("backbone", "/backbone.1.weight", lambda w: w[:1]), "has shape"),
-    "numbers": (send("backbone", "/backbone.1.weight", lambda w: w.astype(int)), "of type int64"),
+    "NaN": (send("backbone", "backbone.1.weight", nan), "is not finite"),
+    "a row": (send("backbone", "backbone.1.weight", lambda w: w[:1]), "has shape"),
+    "numbers": (send("backbone", "backbone.1.weight", lambda w: w.astype(int)), "of type int64"),
     "half": (
-        lambda told, records: records["backbone"].pop("/backbone.1.weight", None) is None or told,
+        lambda told, records: records["backbone"].pop("backbone.1.weight", None) is None or told,
         "other tensors than its layout",
     ),
 }
