@@ -18,6 +18,7 @@ from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
 from fedjoint.data.of_group import OfGroup
 from fedjoint.data.public import WithoutPublic
+from fedjoint.data.unseen import seen
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.groups import Group, membership, naming
 from fedjoint.model.inputs import Description
@@ -230,6 +231,7 @@ class Problem:
             self.example,
             norm=setting.norm,
             share=setting.share,
+            share_heads=setting.heads == "shared",
             seed=config.seed,
         )
         if setting.initial and (stays := model.frozen() | model.kept()):
@@ -275,7 +277,24 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
             groups=_groups(config, inputs, example, ids),
             public=public,
         )
-    return replace(problem, tasks=with_settings(problem.tasks, config))
+    # A node's own data is a few clients', of which it was asked to keep none out.
+    return settled(problem, config, unseen=ids is None)
+
+
+def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem:
+    """Return ``problem`` as the settings that hold for every problem have it.
+
+    Args:
+        problem: what is described or given.
+        config: the settings.
+        unseen: whether clients are kept out of training.
+
+    Raises:
+        UserError: there is no such task, metric or scale, an option is wrong, or too many clients
+            are kept out.
+    """
+    data = seen(problem.data, config) if unseen else problem.data
+    return replace(problem, tasks=with_settings(problem.tasks, config), data=data)
 
 
 def make_public(

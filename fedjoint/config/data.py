@@ -85,6 +85,12 @@ class DataConfig(Section):
         "for strategies that compare what clients make of them (fedmd). All clients are loaded for "
         "that, on every machine",
     )
+    unseen_clients: int = Field(
+        0,
+        ge=0,
+        description="clients, drawn by seed, that neither train nor are evaluated: fedjoint "
+        "transfer RUN --unseen adapts the backbone to them",
+    )
 
     @model_validator(mode="after")
     def _splits(self) -> DataConfig:
