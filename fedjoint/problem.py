@@ -11,6 +11,7 @@ from torch import nn
 
 from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
+from fedjoint.config.sizes import check_sizes
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
@@ -21,7 +22,7 @@ from fedjoint.model.loss import make_loss
 from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, check_tree, count
-from fedjoint.options import construct
+from fedjoint.options import check_maker, construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
 
@@ -132,8 +133,10 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         ids: the clients' ids, where ``config.data`` is that of a few of the clients.
 
     Raises:
-        UserError: the data or the backbone cannot be had, or a metric names no task.
+        UserError: the data or the backbone cannot be had, a metric names no task, or a number is
+            beyond the memory.
     """
+    check_sizes(config)
     if config.problem:
         try:
             problem = load_object(config.problem)(config)
@@ -204,9 +207,9 @@ class Backbone:
 
     def __call__(self) -> nn.Module:
         name = self.config.name
-        module = construct(
-            f"backbone {name}", find("backbones", name), self.config.options, self.inputs
-        )
+        what, make = f"backbone {name}", find("backbones", name)
+        check_maker(what, make, nn.Module)
+        module = construct(what, make, self.config.options, self.inputs)
         if not isinstance(module, nn.Module):
             raise UserError(f"backbone {name}: {type(module).__name__} is no torch.nn.Module")
         return module

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,20 @@ def simulate(
         fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     run.note_clients(len(problem.data.sizes))
-    backbone = engine.execute(config, problem, run, everyone)
+    with _marked(run):
+        backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
+
+
+@contextmanager
+def _marked(run: RunDir) -> Iterator[None]:
+    """Note where a run is interrupted before its server has begun, or after it is gone."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run.status != "done":
+            run.mark_interrupted()
+        raise
 
 
 def resume(
@@ -152,7 +165,8 @@ def resume(
     check_same_model(run, whole, problem.model(config), len(problem.data.sizes))
     if rounds is not None:
         run.set_rounds(rounds)
-    backbone = engine.execute(config, problem, run, everyone)
+    with _marked(run):
+        backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 
 

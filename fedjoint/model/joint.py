@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint._util.wording import first_line
 from fedjoint.errors import UserError
+from fedjoint.model.bounded import Bounded
 from fedjoint.model.features import Features, describe
 from fedjoint.model.frozen import moving_buffers
 from fedjoint.model.layout import Layout
@@ -181,7 +182,8 @@ def build_model(
     heads = {}
     for task in tasks:
         # By name: a machine that lacks other tasks makes the same head.
-        with seeded(torch.device("cpu"), int(derive(seed, Purpose.HEAD, task.name))):
+        seed_of_head = int(derive(seed, Purpose.HEAD, task.name))
+        with seeded(torch.device("cpu"), seed_of_head), Bounded():
             heads[task.name] = _head(task, features)
         _check_types(heads[task.name], f"heads.{task.name}.")
     return JointModel(body, heads, norm, share, moving)
@@ -221,7 +223,8 @@ def copied(module: T, what: str) -> T:
 def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
     """Return a module of our own, whatever else the factory's caller does with what it returns."""
     try:
-        body = copied(backbone(), "the backbone")
+        with Bounded():
+            body = copied(backbone(), "the backbone")
     except UserError:
         raise
     except Exception as error:  # whatever a factory may raise
