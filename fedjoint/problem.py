@@ -15,6 +15,7 @@ from fedjoint.config.sizes import check_sizes
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
+from fedjoint.data.unseen import seen
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
@@ -116,6 +117,7 @@ class Problem:
             self.example,
             norm=setting.norm,
             share=setting.share,
+            share_heads=setting.heads == "shared",
             seed=config.seed,
         )
         if setting.initial and (stays := model.frozen() | model.kept()):
@@ -151,7 +153,24 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         tasks, data, example = source.build(config.data, config.seed, ids)
         backbone = Backbone(config.model.backbone, source.describe(example))
         problem = Problem(tasks, backbone, data, example)
-    return replace(problem, tasks=with_settings(problem.tasks, config))
+    # A node's own data is a few clients', of which it was asked to keep none out.
+    return settled(problem, config, unseen=ids is None)
+
+
+def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem:
+    """Return ``problem`` as the settings that hold for every problem have it.
+
+    Args:
+        problem: what is described or given.
+        config: the settings.
+        unseen: whether clients are kept out of training.
+
+    Raises:
+        UserError: there is no such task, metric or scale, an option is wrong, or too many clients
+            are kept out.
+    """
+    data = seen(problem.data, config) if unseen else problem.data
+    return replace(problem, tasks=with_settings(problem.tasks, config), data=data)
 
 
 def with_settings(tasks: Sequence[Task], config: Config) -> list[Task]:

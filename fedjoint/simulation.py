@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fedjoint.config.section import Plugin, Section
 from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
-from fedjoint.problem import Problem, build_problem, with_settings
+from fedjoint.problem import Problem, build_problem, settled
 from fedjoint.registry import anchored
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
@@ -248,9 +248,9 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
         )
-    if unused := sorted(config.data.model_fields_set - {"target_scale"}):
+    if unused := sorted(config.data.model_fields_set - {"target_scale", "unseen_clients"}):
         log.warning(
             "the problem brings its own data: data.%s and the like are not used",
             ", data.".join(unused),
         )
-    return replace(problem, tasks=with_settings(problem.tasks, config))
+    return settled(problem, config)

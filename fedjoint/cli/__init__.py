@@ -36,6 +36,10 @@ COMMANDS = {
         "compare:bench_command",
         "Rank strategies on the same data, against training alone and per task.",
     ),
+    "transfer": (
+        "transfer:transfer_command",
+        "Measure what a run's backbone is worth to a new task or to new clients.",
+    ),
     "list": (
         "list:list_command",
         "List plug-ins: what each does, its paper, and what it leaves out of that.",

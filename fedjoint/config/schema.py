@@ -136,6 +136,11 @@ class ModelConfig(Section):
         description="patterns of the names of the backbone's tensors that are shared; one after ! "
         "takes away, later ones win; clients keep the others that train; frozen ones never travel",
     )
+    heads: Literal["private", "shared"] = Field(
+        "private",
+        description="whether heads stay with their clients, or travel, too: shared, the head of a "
+        "task is averaged over the clients of the task, as FedAvg of a whole model does",
+    )
     norm: Literal["shared", "local"] = Field(
         "shared", description="share BatchNorm parameters and buffers, or keep them (FedBN)"
     )
