@@ -9,6 +9,7 @@ import torch
 
 from fedjoint.data.base import Client, Federation
 from fedjoint.errors import UserError
+from fedjoint.model.stream import loaded
 from fedjoint.model.tree import Input, cat
 
 
@@ -44,4 +45,4 @@ class WithoutPublic:
 
     def _given(self, index: int) -> Input:
         train = self._data.client(index).train
-        return train.take(torch.arange(int(self.sizes[index]), len(train))).x
+        return loaded(train.take(torch.arange(int(self.sizes[index]), len(train))).x)

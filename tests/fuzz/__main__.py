@@ -19,7 +19,7 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     print("| input | tried | taken as they are | refused in one line |\n| --- | --- | --- | --- |")
     for name, target in TARGETS.items():
-        counts = fuzz(target, 10**6, 60 * minutes / len(TARGETS))
+        counts = fuzz(target, 20, 60 * minutes / len(TARGETS))
         bad = sum(n for word, n in counts.items() if word in ("refused", "exit 2", "3 trained"))
         total = counts.total()
         print(f"| {name} | {total:,} | {total - bad:,} | {bad:,} |", flush=True)
