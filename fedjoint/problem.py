@@ -49,15 +49,15 @@ class Problem:
         data: the clients and their examples.
         example: ``[1, ...]`` one input, to find the shapes of the model: a tensor, or a dict of
             named tensors, which the backbone gets as its one argument.
-        pad: what fills up inputs that are shorter than the example along their first dimension: a
-            number, or, for those tensors of a dict that are of unequal length, a dict of them. The
-            model has to leave it out, by a mask or by its value. None: all have one length.
         central: examples with labels of all tasks, on which every client's model is measured
             beside its own: the split ``central`` of an evaluation. None: there are none.
         public: ``[n, ...]`` inputs without labels that all clients have, for strategies that
             compare what clients make of them (FedMD). None: there are none.
         groups: name -> clients with an architecture, and perhaps inputs, of their own, see
             :meth:`of_groups`; empty where all clients have ``backbone`` and ``example``.
+        pad: what fills up inputs that are shorter than the example along their first dimension: a
+            number, or, for those tensors of a dict that are of unequal length, a dict of them. The
+            model has to leave it out, by a mask or by its value. None: all have one length.
 
     Raises:
         UserError: tasks and data do not name the same tasks, the data's arrays do not fit one
