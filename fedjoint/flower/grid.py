@@ -15,7 +15,7 @@ from flwr.supercore.run import RunNotRunningException
 
 from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
-from fedjoint.flower.compat import sent_by
+from fedjoint.flower.compat import answers
 from fedjoint.protocol.requests import QUERY, TRAIN
 from fedjoint.protocol.wire import bundle
 from fedjoint.server.patience import AWAY
@@ -71,11 +71,10 @@ class FleetGrid:
         sent = list(messages)
         for message in sent:
             message.content = bundle(message.content)
-        nodes = [message.metadata.dst_node_id for message in sent]
         early = all(message.metadata.message_type in (QUERY, TRAIN) for message in sent)
         with self._waiting(early):
             identities = self._grid.push_messages(sent)
-        waiting = {i: node for i, node in zip(identities, nodes, strict=False) if i}
+        waiting = {i: message for i, message in zip(identities, sent, strict=False) if i}
         return self._replies(waiting, timeout, early)
 
     def _check(self) -> None:
@@ -93,7 +92,7 @@ class FleetGrid:
             self.early = False
 
     def _replies(
-        self, waiting: dict[str, int], timeout: float | None, early: bool
+        self, waiting: dict[str, Message], timeout: float | None, early: bool
     ) -> Iterator[Message]:
         end = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST
@@ -103,9 +102,9 @@ class FleetGrid:
             with self._waiting(early):
                 found = list(self._grid.pull_messages(set(waiting)))
             for reply in found:
-                node = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if node is not None:
-                    yield _named(reply, node)
+                message = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if message is not None:
+                    yield _named(reply, message)
             if not waiting or (end is not None and time.monotonic() >= end):
                 break
             with self._waiting(early):
@@ -113,9 +112,9 @@ class FleetGrid:
             pause = min(_MOST, 1.2 * pause)
 
 
-def _named(reply: Message, node: int) -> Message:
+def _named(reply: Message, message: Message) -> Message:
     """Return a reply with its source: the SuperLink replies in its own name for a lost node."""
-    sent_by(reply, node)
+    answers(reply, message)
     if reply.has_error():
         code, said = reply.error.code, str(reply.error.reason)
         # Flower wraps what the app raised: <class 'ValueError'>:<'the text'>

@@ -45,6 +45,6 @@ class Patience:
             text = f"round {round}: every node is away; the round waits for them"
             event(log, logging.WARNING, "away", text, round=round)
             self._told = True
-        run.strategy.state = copy.deepcopy(run.before)  # a choice of clients may have changed it
+        run.merging.state = copy.deepcopy(run.before)  # a choice of clients may have changed it
         time.sleep(_AGAIN)
         return True
