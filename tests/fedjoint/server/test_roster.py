@@ -147,8 +147,8 @@ def test_the_first_node_alone_does_not_decide_what_the_backbone_is(config, tmp_p
 
 
 def narrower(told, records):
-    first = next(iter(told["layout"]))
-    told["layout"][first][-1] = 4
+    layout = told["groups"][0]["layout"]
+    layout[next(iter(layout))][-1] = 4
     return told
 
 
