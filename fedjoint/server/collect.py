@@ -218,7 +218,9 @@ class Collector:
 
     def median_buffers(self) -> Tensor:
         """``[B]``, the median move of each number of the shared buffers, over the rows."""
-        return self._buffers().quantile(0.5, dim=0)
+        ascending = self._buffers().sort(dim=0).values
+        rows = len(ascending)
+        return (ascending[(rows - 1) // 2] + ascending[rows // 2]) / 2
 
     def _buffers(self) -> Tensor:
         rows = [self._kept(part, part.reply.buffers) for part in self.parts]

@@ -620,6 +620,21 @@ def test_of_blocks_the_whole_block_is_left_out():
     assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 1, 3]
 
 
+@pytest.mark.parametrize("numbers", [0, 3])
+@pytest.mark.parametrize("clients", [[1, 2, 3], [1, 3]])
+def test_the_median_move_of_buffers(numbers, clients):
+    layout = Layout({"w": (2, 2), "m": (numbers,)}, ("m",))
+    rng = np.random.default_rng(0)
+    moves = {node: rng.normal(size=(len(asked(node).clients), numbers)) for node in clients}
+    replies = []
+    for node, rows in moves.items():
+        buffers = {"buffers": rows.astype(np.float32)} if numbers else {}
+        replies.append((node, parts(node) | {"buffers": buffers}))
+    found = collect(replies, layout=layout).median_buffers()
+    expected = np.median(np.concatenate(list(moves.values())), axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_weights_are_made_anew_of_those_that_trained():
     collector = collect([(1, parts(1)), (3, parts(3))])
     asked = []
