@@ -10,12 +10,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 
 from fedjoint.flower.compat import be_server, number
 from fedjoint.model.layout import Layout
+from fedjoint.model.parts import Part
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_record
 from fedjoint.protocol.compression import CompressionConfig, compress
 from fedjoint.protocol.requests import TRAIN, Asked
 from fedjoint.protocol.training import Terms
 from fedjoint.runs.record import Failure
+from fedjoint.server.by_part import moved_buffers
 from fedjoint.server.collect import Collector
 
 TASKS = ("a", "b")
@@ -518,7 +520,9 @@ def test_buffers_move_by_the_weighted_mean(order, reduce):
     assert found.matrix.shape[1] == 4 and found.layout == LAYOUT
     keys = [np.mean(b) for node in (1, 2, 3) for b in CLIENTS[node]] if reduce else EVERYONE
     expected = np.outer(found.weights.numpy() @ np.array(keys), [1, 2, 3])[0]
-    np.testing.assert_allclose(collector.mean_buffers(found.weights), expected, rtol=1e-5)
+    part, groups = Part("", BUFFERS, ("",)), {"": collector}
+    moved = moved_buffers(part, groups, {"": found}, robust=False)
+    np.testing.assert_allclose(moved, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -618,21 +622,6 @@ def test_of_blocks_the_whole_block_is_left_out():
     collector = collect(replies, reduce=True)
     assert sorted(failed.client for failed in collector.failed) == [5, 6]
     assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 1, 3]
-
-
-@pytest.mark.parametrize("numbers", [0, 3])
-@pytest.mark.parametrize("clients", [[1, 2, 3], [1, 3]])
-def test_the_median_move_of_buffers(numbers, clients):
-    layout = Layout({"w": (2, 2), "m": (numbers,)}, ("m",))
-    rng = np.random.default_rng(0)
-    moves = {node: rng.normal(size=(len(asked(node).clients), numbers)) for node in clients}
-    replies = []
-    for node, rows in moves.items():
-        buffers = {"buffers": rows.astype(np.float32)} if numbers else {}
-        replies.append((node, parts(node) | {"buffers": buffers}))
-    found = collect(replies, layout=layout).median_buffers()
-    expected = np.median(np.concatenate(list(moves.values())), axis=0)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_weights_are_made_anew_of_those_that_trained():
