@@ -10,12 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jacrev, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fedjoint.config.schema import OptimiserConfig
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
+from fedjoint.training.descent import Descent
 from fedjoint.training.replay import replayed
 
 Tensors = dict[str, Tensor]
@@ -46,7 +49,9 @@ Measure = Callable[[Tensors, Stack], Tensor]
 Forward = Callable[[Tensors, Tensor, Tensors], tuple[Tensor, Tensor]]
 
 
-def make_forward(model: JointModel, tasks: Sequence[Task], precision: str) -> Forward:
+def make_forward(
+    model: JointModel, tasks: Sequence[Task], precision: str, *, batched: bool
+) -> Forward:
     """Return the function that sums one client's losses.
 
     It ignores weights that are no part of ``model``, so that clients may keep other state beside
@@ -61,7 +66,10 @@ def make_forward(model: JointModel, tasks: Sequence[Task], precision: str) -> Fo
             if precision == "bfloat16"
             else nullcontext()
         )
-        with mixed:
+        # The CPU's other kernel of attention has no batching rule: vmap would loop over clients.
+        by_parts = batched and x.device.type == "cpu"
+        attention = sdpa_kernel(SDPBackend.MATH) if by_parts else nullcontext()
+        with mixed, attention:
             outputs = functional_call(
                 model, {n: t for n, t in weights.items() if n in own}, (x, names)
             )
@@ -114,7 +122,7 @@ def make_measure(
         rows: examples per client and pass.
         least: fewest examples that the model takes.
     """
-    forward = make_forward(model, tasks, precision)
+    forward = make_forward(model, tasks, precision, batched=batched)
 
     def one_client(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensor, Tensor]:
         sums, known = forward(_first(weights), x[0], _first(y))
@@ -142,6 +150,50 @@ def make_measure(
     return measure
 
 
+def _make_losses(
+    model: JointModel, balance: Balance, precision: str, *, batched: bool
+) -> Callable[[Tensors, Tensors, Tensor, Tensors], tuple[Tensor, Tensor]]:
+    forward = make_forward(model, balance.tasks, precision, batched=batched)
+
+    def losses(trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors) -> tuple[Tensor, Tensor]:
+        sums, known = forward({**trained, **frozen}, x, y)
+        return sums / known.clamp(min=1), known
+
+    return losses
+
+
+def _make_objective(
+    model: JointModel, balance: Balance, precision: str, *, batched: bool
+) -> Callable[[Tensors, Tensors, Tensor, Tensors, Tensor], tuple[Tensor, Tensor]]:
+    losses_of = _make_losses(model, balance, precision, batched=batched)
+
+    def objective(
+        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses, known = losses_of(trained, frozen, x, y)
+        return balance.total(losses, weights, {**trained, **frozen}, known), losses.detach()
+
+    return objective
+
+
+def make_descent(
+    model: JointModel, balance: Balance, precision: str, rule: OptimiserConfig
+) -> Descent | None:
+    """Return what takes steps of ``rule`` without writing gradients down, or None: nothing does.
+
+    Args:
+        model: draws no random numbers, and can be batched; its own weights are never used.
+        balance: combines the losses of the tasks.
+        precision: ``float32``, or ``bfloat16`` for autocast.
+        rule: the optimiser.
+    """
+    # The weights of tasks that move must be found anew before every step.
+    if rule.name != "sgd" or balance.separate or balance.private():
+        return None
+    objective = _make_objective(model, balance, precision, batched=True)
+    return Descent(vmap(grad(objective, has_aux=True), randomness="different"), rule)
+
+
 def make_kernel(
     model: JointModel, balance: Balance, *, batched: bool, precision: str, compiled: bool
 ) -> Kernel:
@@ -154,19 +206,8 @@ def make_kernel(
         precision: ``float32``, or ``bfloat16`` for autocast.
         compiled: ``torch.compile`` the batched program.
     """
-    forward = make_forward(model, balance.tasks, precision)
-
-    def losses_of(
-        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors
-    ) -> tuple[Tensor, Tensor]:
-        sums, known = forward({**trained, **frozen}, x, y)
-        return sums / known.clamp(min=1), known
-
-    def objective(
-        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        losses, known = losses_of(trained, frozen, x, y)
-        return balance.total(losses, weights, {**trained, **frozen}, known), losses.detach()
+    losses_of = _make_losses(model, balance, precision, batched=batched)
+    objective = _make_objective(model, balance, precision, batched=batched)
 
     def separate(
         trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor

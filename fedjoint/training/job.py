@@ -14,9 +14,10 @@ from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
+from fedjoint.training.descent import Descent, Few
 from fedjoint.training.draws import take_turns
 from fedjoint.training.gradients import Gradients, Kernel, Measure
-from fedjoint.training.minibatches import schedule
+from fedjoint.training.minibatches import Schedule, schedule
 from fedjoint.training.optimisers import Optimiser
 
 Tensors = dict[str, Tensor]
@@ -63,6 +64,7 @@ class Job:
         private: name -> ``[clients, ...]`` heads and other private state, trained in place.
         kernel: computes gradients.
         measure: measures losses.
+        descent: takes steps that write no gradients down, where the optimiser has such.
         optimiser: makes an optimiser of the configured kind over some parameters.
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
@@ -72,6 +74,7 @@ class Job:
             that draw random numbers: how many they take is then the client's own affair.
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
+        lr: the learning rate of all clients, before each has its own.
         momentum: of SGD.
         last: whether the run ends with this round, as it is configured.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
@@ -90,6 +93,7 @@ class Job:
     private: Tensors
     kernel: Kernel
     measure: Measure
+    descent: Descent | None
     optimiser: Callable[[Tensors], Optimiser]
     balance: Balance
     trainable: Collection[str]
@@ -97,6 +101,7 @@ class Job:
     padded: bool
     least: int
     rate: Tensor
+    lr: float
     momentum: float
     last: bool
     losses: Tensor = field(init=False)
@@ -135,22 +140,8 @@ class Job:
                 f"than {self.least} at once: give it more, or use a model that takes examples one "
                 "by one"
             )
-        drawn = schedule(
-            self.seed,
-            self.round,
-            self.cohort.clients,
-            data.sizes,
-            stream=stream,
-            padded=self.padded,
-            **budget,
-        )
-        padding = data.x.shape[1] - 1
-        index = np.where(drawn.mask, drawn.index, padding)
-        # Rows of all clients' examples one below the other: faster to select than pairs.
-        index += (padding + 1) * np.arange(len(self.cohort))[:, None]
-        rows = torch.from_numpy(index).to(device)
-        known = data.known
-        labelled = None if known is None else known.flatten(0, 1)[rows].any(2)
+        drawn = self._draw(budget, stream, padded=self.padded)
+        rows, labelled = self._places(drawn, np.arange(len(self.cohort)))
         present = np.any(drawn.mask, axis=2)
         full = np.all(present, axis=1)
         for step, mask in enumerate(drawn.mask):
@@ -166,6 +157,31 @@ class Job:
             y = {n: _rows(labels, at) for n, labels in data.y.items()}
             yield Batch(_rows(data.x, at), y, active, None if labelled is None else labelled[step])
         take_turns(None)
+
+    def _draw(self, budget: Mapping[str, Any], stream: int, *, padded: bool) -> Schedule:
+        clients, sizes = self.cohort.clients, self.cohort.train.sizes
+        return schedule(
+            self.seed, self.round, clients, sizes, stream=stream, padded=padded, **budget
+        )
+
+    def _places(self, drawn: Schedule, order: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Return where minibatches lie, and which tasks they have labels of.
+
+        Args:
+            drawn: the minibatches.
+            order: ``[clients]`` whose they are.
+
+        Returns:
+            ``[steps, clients, batch]`` rows of all clients' examples one below the other, which are
+            faster to select than pairs; ``[steps, clients, tasks]``, None where no data lack any.
+        """
+        data = self.cohort.learnt
+        padding = data.x.shape[1] - 1
+        index = np.where(drawn.mask, drawn.index, padding)
+        index += (padding + 1) * order[:, None]
+        rows = torch.from_numpy(index).to(self.shared.device)
+        known = data.known
+        return rows, None if known is None else known.flatten(0, 1)[rows].any(2)
 
     def _budget(self, steps: int | None, epochs: int | None) -> Mapping[str, Any]:
         given = {"steps": steps, "epochs": epochs}
@@ -253,6 +269,12 @@ class Job:
         private = self.private if private is None else private
         names = {name for name in self.trainable if trainable(name)}
         parameters, frozen = self._divided(shared, private, names)
+        if self.descent is not None and beside is None and correct is None:
+            drawn, order = self._draw(self._budget(steps, epochs), stream, padded=True).packed()
+            sums = self._descend_at_once(self.descent, parameters, frozen, private, drawn, order)
+            if sums is not None:
+                self._count(*sums, drawn.steps[np.argsort(order)], private, record)
+                return
         optimiser = self.optimiser(parameters)
         weights, fixed = self.weights(private), not self.balance.private()
         total = torch.zeros_like(self.losses)
@@ -278,14 +300,75 @@ class Job:
             total += found.losses if counts is None else torch.where(counts, found.losses, 0)
             counted += 1 if counts is None else counts
             taken += 1.0 if batch.active is None else batch.active.float()
+        self._count(total, counted, taken.long().cpu().numpy(), private, record)
+
+    def _descend_at_once(
+        self,
+        descent: Descent,
+        parameters: Tensors,
+        frozen: Tensors,
+        private: Tensors,
+        drawn: Schedule,
+        order: np.ndarray,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Descend in steps that write no gradients down.
+
+        Args:
+            descent: takes them.
+            parameters: trained in place.
+            frozen: the rest of the model.
+            private: decides the weights of the tasks.
+            drawn: the minibatches, packed.
+            order: ``[clients]`` whose they are.
+
+        Returns:
+            As :meth:`fedjoint.training.descent.Descent.run`, for the job's clients.
+        """
+        in_order = np.array_equal(order, np.arange(len(order)))
+        at = slice(None) if in_order else torch.from_numpy(order).to(self.shared.device)
+        # Products go into weights that lie one after the other.
+        own = {n: p[at].contiguous() for n, p in parameters.items()}
+        rest, weights = {n: t[at] for n, t in frozen.items()}, self.weights(private)[at]
+        sums = descent.run(own, rest, self._few(drawn, order), weights, self.lr)
+        if sums is None:
+            return None
+        for name, parameter in parameters.items():
+            parameter[at] = own[name]
+        for values in sums:
+            values[at] = values.clone()
+        return sums
+
+    def _few(self, drawn: Schedule, order: np.ndarray) -> Iterator[Few]:
+        data = self.cohort.learnt
+        rows, labelled = self._places(drawn, order)
+        for step, mask in enumerate(drawn.mask):
+            some = int(mask.any(1).sum())
+            at = rows[step, :some]
+            y = {n: _rows(labels, at) for n, labels in data.y.items()}
+            yield Few(
+                some, _rows(data.x, at), y, None if labelled is None else labelled[step, :some]
+            )
+
+    def _count(
+        self,
+        total: Tensor,
+        counted: Tensor,
+        taken: np.ndarray,
+        private: Tensors,
+        record: bool,
+    ) -> None:
+        """Note the losses ``[clients, tasks]`` and the steps ``[clients]`` of a descent."""
         # A loss that was infinite or undefined shows as infinite: NaN says that there was none.
         mean = torch.where((counted > 0) & ~total.isfinite(), torch.inf, total / counted)
-        done = taken.long().cpu().numpy()
-        self.work += done
+        self.work += taken
         if record:
             self.losses = mean
-            self.steps = self.steps + done
+            self.steps = self.steps + taken
             self.balance.after_round(mean, private)
+
+
+def _ordered(stacked: Tensor, order: Tensor | None) -> Tensor:
+    return stacked if order is None else stacked[order]
 
 
 def _rows(stacked: Tensor, index: Tensor) -> Tensor:

@@ -24,10 +24,12 @@ from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
+from fedjoint.training.descent import Descent
 from fedjoint.training.deviations import deviations, pulls
 from fedjoint.training.gradients import (
     Kernel,
     Measure,
+    make_descent,
     make_kernel,
     make_measure,
     passes,
@@ -56,6 +58,9 @@ _BYTES = 64 << 20
 _TRIED = 64
 
 
+_Programs = tuple[Balance, Kernel, Measure, Descent | None]
+
+
 class Trainer:
     """What a worker keeps between rounds: the model, its kernels, and resident data.
 
@@ -74,7 +79,7 @@ class Trainer:
         self._held = [(n, t, t._version) for n, t in self.model.frozen().items()]
         self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
         self._balances: dict[tuple[str, ...], Balance] = {}
-        self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
+        self._kernels: dict[tuple[str, ...], _Programs] = {}
         self._differentiate: dict[tuple[str, ...], Differentiate] = {}
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
 
@@ -235,7 +240,7 @@ class Trainer:
             rates: ``[clients]`` float32, further factors on the learning rate.
         """
         local = self.config.local
-        balance, kernel, measure = self._kernel(cohort.tasks)
+        balance, kernel, measure, descent = self._kernel(cohort.tasks)
         rate = local.rate(round)
         rule = local.optimiser
         if rate != rule.lr:
@@ -256,6 +261,7 @@ class Trainer:
             private=private,
             kernel=kernel,
             measure=measure,
+            descent=descent if scale is None else None,
             optimiser=lambda parameters: Optimiser(rule, parameters, scale),
             balance=balance,
             trainable=self.trainable | set(balance.trained),
@@ -268,11 +274,12 @@ class Trainer:
             padded=self.fallback is None and self.traits.draws,
             least=self.traits.train,
             rate=rate * own,
+            lr=rate,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
         )
 
-    def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:
+    def _kernel(self, tasks: tuple[Task, ...]) -> _Programs:
         key = tuple(task.name for task in tasks)
         if key not in self._kernels:
             local, balance, batched = self.config.local, self.balance(tasks), self.fallback is None
@@ -291,7 +298,10 @@ class Trainer:
                 rows=self.config.evaluate.batch_size,
                 least=self.traits.evaluate,
             )
-            self._kernels[key] = balance, kernel, measure
+            fused = batched and not local.compile and not self.traits.draws
+            rule = local.optimiser
+            descent = make_descent(self.model, balance, local.precision, rule) if fused else None
+            self._kernels[key] = balance, kernel, measure, descent
         return self._kernels[key]
 
     def within(self, job: Job) -> Tensor:
