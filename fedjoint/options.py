@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from fedjoint.errors import ANYTHING, UserError, choose, said
+from fedjoint.hooks import check_hooks
 from fedjoint.registry import KINDS, find
 
 T = TypeVar("T")
@@ -139,13 +140,14 @@ def make_plugin(kind: str, name: str, options: Mapping[str, Any], base: type[T],
         given: what it takes before its options.
 
     Raises:
-        UserError: there is none, an option is wrong, or it is no ``base``.
+        UserError: there is none, an option is wrong, or it is no ``base`` that can be called.
     """
     what = f"{KINDS[kind].one} {name}"
     plugin = construct(what, find(kind, name), options, *given)
     if not isinstance(plugin, base):
         has = type(plugin).__name__
         raise UserError(f"{what}: {has} is no fedjoint.{base.__name__}; subclass that")
+    check_hooks(what, plugin, base)
     return plugin
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
 from fedjoint.server.troubles import Troubles
 from fedjoint.training.balance import make_balance
+
+log = logging.getLogger("fedjoint")
 
 
 @dataclass(frozen=True)
@@ -230,5 +233,10 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
         raise UserError(
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
+        )
+    if unused := sorted(config.data.model_fields_set - {"target_scale"}):
+        log.warning(
+            "the problem brings its own data: data.%s and the like are not used",
+            ", data.".join(unused),
         )
     return replace(problem, tasks=with_settings(problem.tasks, config))

@@ -42,7 +42,7 @@ def scripts():
                 yield pytest.param(text, id=page.stem)
 
 
-@pytest.mark.parametrize("text", scripts())
+@pytest.mark.parametrize("text", list(scripts()))
 def test_the_script_runs(text, here, capsys):
     exec(text, {"__name__": "__main__"})
     assert capsys.readouterr().out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +63,8 @@ def superlink(folder: Path) -> Iterator[Connection]:
     command += ["--disable-runtime-dependency-installation"]
     # Flower's simulation would join whatever Ray cluster was last started on this machine.
     environment = {"RAY_ADDRESS": "local"} | connection.environment()
+    # Modules of the user's own are found there as they are here.
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     with (folder / "superlink.log").open("ab") as log:
         process = subprocess.Popen(
             command, env=environment, stdout=log, stderr=log, start_new_session=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -71,10 +72,12 @@ class Worker:
     Args:
         context: the node's context.
         threads: CPU threads of PyTorch.
+        path: where the driver finds modules, those of the problem included.
     """
 
-    def __init__(self, context: Context, threads: int):
+    def __init__(self, context: Context, threads: int, path: list[str]):
         torch.set_num_threads(threads)
+        sys.path += [folder for folder in path if folder not in sys.path]
         self.context = context
 
     def host(self, make_app: MakeApp) -> None:
@@ -130,7 +133,8 @@ class Workers:
         try:
             ray.get([actor.host.remote(self.make_app) for actor in self.actors.values()])
         except ray.exceptions.RayTaskError as error:
-            raise UserError(f"a worker cannot load the problem: {error.cause}") from None
+            why = first_line(error.cause)
+            raise UserError(f"a worker cannot load the problem: {why}") from None
 
     def replace(self, node: int) -> None:
         """Start a worker in the place of one that died."""
@@ -151,7 +155,8 @@ class Workers:
             num_gpus=self.gpus,
             scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, node - 1),
         )
-        return actor.remote(simulated_context(node, self.count), self.config.threads)
+        context = simulated_context(node, self.count)
+        return actor.remote(context, self.config.threads, sys.path)
 
     def _bundle(self) -> dict[str, float]:
         bundle = {"CPU": self.cpus, "GPU": self.gpus}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ from fedjoint.options import make_plugin
 Payload = dict[str, Tensor]
 
 
-class Compression:
+class Compression(ABC):
     """Base class of the ways to compress updates. A plug-in implements all three methods.
 
     Options are the arguments of ``__init__``. What a payload leaves out of an update is added to
@@ -27,14 +28,15 @@ class Compression:
 
     omits: ClassVar[str] = ""
 
+    @abstractmethod
     def compress(self, wanted: Tensor) -> Payload:
         """Return what clients send in place of their updates ``[clients, P]``.
 
         Returns:
             Tensors by name, ``[clients, ...]`` each.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def expected(self, rows: int, size: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Return the shape and the type of every part of a payload, by name.
 
@@ -42,8 +44,8 @@ class Compression:
             rows: clients.
             size: P.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def expand(self, payload: Mapping[str, Tensor], size: int) -> Tensor:
         """Return the ``[clients, P]`` float32 updates that a payload stands for.
 
@@ -54,7 +56,6 @@ class Compression:
         Raises:
             UserError: a number in it is out of range.
         """
-        raise NotImplementedError
 
 
 def make_compression(config: CompressionConfig) -> Compression:

@@ -21,6 +21,7 @@ from fedjoint._util.wording import who
 from fedjoint.config.schema import Config
 from fedjoint.config.section import Plugin
 from fedjoint.errors import UserError
+from fedjoint.hooks import check_hooks
 from fedjoint.options import construct
 from fedjoint.registry import find
 from fedjoint.runs.checkpoints import Checkpoint
@@ -133,10 +134,13 @@ def as_callback(callback: AnyCallback) -> Callback:
     """Return a callback that is one, or a function called after every round.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or a method of it takes other arguments.
     """
     if isinstance(callback, Callback):
+        check_hooks(f"callback {type(callback).__name__}", callback, Callback)
         return callback
+    if isinstance(callback, type):
+        raise UserError(f"callback {callback.__name__} is a class: give an object of it")
     if not callable(callback):
         raise UserError(
             f"callback {callback!r}: give a fedjoint.Callback, or a function of records"

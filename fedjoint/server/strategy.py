@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -26,7 +27,7 @@ from fedjoint.training.method import LocalMethod, make_method
 log = logging.getLogger("fedjoint.server.strategy")
 
 
-class JointStrategy:
+class JointStrategy(ABC):
     """Base class of every strategy. A plug-in implements :meth:`merge`.
 
     A strategy carries what a merge needs and nothing else: the round is run by
@@ -61,7 +62,7 @@ class JointStrategy:
         self.state: dict[str, Tensor] = {}
         self.report: dict[str, float] = {}
 
-    def check_config(self, config: Config, method: LocalMethod) -> None:
+    def check_config(self, config: Config, method: LocalMethod) -> None:  # noqa: B027 - may be left
         """Refuse, before the first round, what the strategy is not made for.
 
         Args:
@@ -98,13 +99,13 @@ class JointStrategy:
         """
         return {}
 
+    @abstractmethod
     def merge(self, updates: Updates) -> Tensor:
         """Merge the updates of a round into the ``[P]`` step of the backbone.
 
         ``updates`` is to be read: a merge that writes to it is refused, as what is computed of
         the round afterwards would be wrong.
         """
-        raise NotImplementedError
 
 
 @dataclass

@@ -167,3 +167,9 @@ def test_a_reference_of_other_data_is_refused(tmp_path):
     assert simulate(compared, rings()).records[-1].round == 1
     with pytest.raises(UserError, match=r"diagnostics.reference: .*: the data of client 3 are not"):
         simulate(compared, rings(clients=3))
+
+
+def test_settings_of_data_that_a_problem_makes_useless_are_said(tmp_path, caplog):
+    problem = build_problem(config(tmp_path))
+    simulate(config(tmp_path, rounds=1), problem)
+    assert "the problem brings its own data: data.clients, data." in caplog.text
