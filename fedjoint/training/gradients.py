@@ -195,7 +195,13 @@ def make_descent(
 
 
 def make_kernel(
-    model: JointModel, balance: Balance, *, batched: bool, precision: str, compiled: bool
+    model: JointModel,
+    balance: Balance,
+    *,
+    batched: bool,
+    precision: str,
+    compiled: bool = False,
+    traced: bool = True,
 ) -> Kernel:
     """Return the function that computes every client's gradients.
 
@@ -205,6 +211,7 @@ def make_kernel(
         batched: all clients in one batched program. If not, the kernel takes one client.
         precision: ``float32``, or ``bfloat16`` for autocast.
         compiled: ``torch.compile`` the batched program.
+        traced: replay it from a trace, where it is not compiled.
     """
     losses_of = _make_losses(model, balance, precision, batched=batched)
     objective = _make_objective(model, balance, precision, batched=batched)
@@ -250,7 +257,7 @@ def make_kernel(
         return one_client
     single = separate if balance.separate else grad(objective, has_aux=True)
     many = vmap(single, randomness="different")
-    program = torch.compile(many) if compiled else replayed(many)
+    program = torch.compile(many) if compiled else replayed(many) if traced else many
 
     def all_clients(
         trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor

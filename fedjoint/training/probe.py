@@ -93,7 +93,7 @@ class _Trial:
         differs = (examples != self.first).flatten(1).any(1)
         self.others = examples[differs][: _MOST - 2]
         self.single, self.batched = (
-            make_kernel(model, balance, batched=batched, precision="float32", compiled=False)
+            make_kernel(model, balance, batched=batched, precision="float32", traced=False)
             for batched in (False, True)
         )
 
