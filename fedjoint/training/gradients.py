@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.func import functional_call, grad, jacrev, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fedjoint.config.schema import OptimiserConfig
+from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
+from fedjoint.training.alone import Alone
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
 from fedjoint.training.descent import Descent
@@ -177,21 +178,24 @@ def _make_objective(
 
 
 def make_descent(
-    model: JointModel, balance: Balance, precision: str, rule: OptimiserConfig
-) -> Descent | None:
-    """Return what takes steps of ``rule`` without writing gradients down, or None: nothing does.
+    model: JointModel, balance: Balance, local: LocalConfig, *, batched: bool, channels_last: bool
+) -> Descent | Alone | None:
+    """Return what takes the optimiser's steps at once, or None where nothing does.
 
     Args:
-        model: draws no random numbers, and can be batched; its own weights are never used.
+        model: draws no random numbers where it is batched; its own weights are never used.
         balance: combines the losses of the tasks.
-        precision: ``float32``, or ``bfloat16`` for autocast.
-        rule: the optimiser.
+        local: the rule and the precision.
+        batched: all clients in one batched program. If not, it takes one client.
+        channels_last: where it takes one client, images have their channels last.
     """
     # The weights of tasks that move must be found anew before every step.
-    if rule.name != "sgd" or balance.separate or balance.private():
+    if local.optimiser.name != "sgd" or balance.separate or balance.private():
         return None
-    objective = _make_objective(model, balance, precision, batched=True)
-    return Descent(vmap(grad(objective, has_aux=True), randomness="different"), rule)
+    objective = _make_objective(model, balance, local.precision, batched=batched)
+    if not batched:
+        return Alone(objective, local.optimiser, channels_last=channels_last)
+    return Descent(vmap(grad(objective, has_aux=True), randomness="different"), local.optimiser)
 
 
 def make_kernel(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
+from fedjoint.training.alone import Alone
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.descent import Descent, Few
@@ -64,7 +65,7 @@ class Job:
         private: name -> ``[clients, ...]`` heads and other private state, trained in place.
         kernel: computes gradients.
         measure: measures losses.
-        descent: takes steps that write no gradients down, where the optimiser has such.
+        descent: takes the steps at once, where the optimiser has such.
         optimiser: makes an optimiser of the configured kind over some parameters.
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
@@ -93,7 +94,7 @@ class Job:
     private: Tensors
     kernel: Kernel
     measure: Measure
-    descent: Descent | None
+    descent: Descent | Alone | None
     optimiser: Callable[[Tensors], Optimiser]
     balance: Balance
     trainable: Collection[str]
@@ -134,12 +135,6 @@ class Job:
         """
         data, device = self.cohort.learnt, self.shared.device
         budget = self._budget(steps, epochs)
-        if 0 < data.sizes.max() < self.least:
-            raise UserError(
-                f"it has {data.sizes.max()} training example, and the model learns from no fewer "
-                f"than {self.least} at once: give it more, or use a model that takes examples one "
-                "by one"
-            )
         drawn = self._draw(budget, stream, padded=self.padded)
         rows, labelled = self._places(drawn, np.arange(len(self.cohort)))
         present = np.any(drawn.mask, axis=2)
@@ -194,6 +189,11 @@ class Job:
             if number is not None:
                 budget |= {"steps": None, "epochs": None, name: number}
         sizes, batch = self.cohort.train.sizes, budget["batch_size"]
+        if 0 < sizes.max() < self.least:
+            raise UserError(
+                f"it has {sizes.max()} training example, and the model learns from no fewer than "
+                f"{self.least} at once: give it more, or use a model that takes examples one by one"
+            )
         short = sizes[(sizes > 0) & (sizes < batch)]
         if budget["drop_last"] and budget["steps"] is None and len(short):
             raise UserError(
@@ -270,7 +270,8 @@ class Job:
         names = {name for name in self.trainable if trainable(name)}
         parameters, frozen = self._divided(shared, private, names)
         if self.descent is not None and beside is None and correct is None:
-            drawn, order = self._draw(self._budget(steps, epochs), stream, padded=True).packed()
+            budget, padded = self._budget(steps, epochs), isinstance(self.descent, Descent)
+            drawn, order = self._draw(budget, stream, padded=padded).packed(self.least)
             sums = self._descend_at_once(self.descent, parameters, frozen, private, drawn, order)
             if sums is not None:
                 self._count(*sums, drawn.steps[np.argsort(order)], private, record)
@@ -304,7 +305,7 @@ class Job:
 
     def _descend_at_once(
         self,
-        descent: Descent,
+        descent: Descent | Alone,
         parameters: Tensors,
         frozen: Tensors,
         private: Tensors,
@@ -344,6 +345,8 @@ class Job:
         for step, mask in enumerate(drawn.mask):
             some = int(mask.any(1).sum())
             at = rows[step, :some]
+            if isinstance(self.descent, Alone):  # no padding, which BatchNorm would take for data
+                at = at[:, : int(mask.sum())]
             y = {n: _rows(labels, at) for n, labels in data.y.items()}
             yield Few(
                 some, _rows(data.x, at), y, None if labelled is None else labelled[step, :some]

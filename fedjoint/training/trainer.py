@@ -22,6 +22,7 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
+from fedjoint.training.alone import Alone
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
 from fedjoint.training.descent import Descent
@@ -58,7 +59,7 @@ _BYTES = 64 << 20
 _TRIED = 64
 
 
-_Programs = tuple[Balance, Kernel, Measure, Descent | None]
+_Programs = tuple[Balance, Kernel, Measure, Descent | Alone | None]
 
 
 class Trainer:
@@ -298,9 +299,11 @@ class Trainer:
                 rows=self.config.evaluate.batch_size,
                 least=self.traits.evaluate,
             )
-            fused = batched and not local.compile and not self.traits.draws
-            rule = local.optimiser
-            descent = make_descent(self.model, balance, local.precision, rule) if fused else None
+            descent = None
+            if not batched or not (local.compile or self.traits.draws):
+                descent = make_descent(
+                    self.model, balance, local, batched=batched, channels_last=False
+                )
             self._kernels[key] = balance, kernel, measure, descent
         return self._kernels[key]
 
