@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
@@ -15,10 +15,11 @@ from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
 from fedjoint.errors import ANYTHING, UserError, choose, said
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, check_tree, count
 from fedjoint.options import construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
@@ -30,9 +31,11 @@ class Problem:
 
     Attributes:
         tasks: the tasks, in the order of ``data.task_names``.
-        backbone: builds a fresh backbone, inputs ``[n, ...]`` to features ``[n, features]``.
+        backbone: builds a fresh backbone, inputs ``[n, ...]`` (a tensor, or a dict of them) to
+            features ``[n, features]``.
         data: the clients and their examples.
-        example: ``[1, ...]`` one input, to find the shapes of the model.
+        example: ``[1, ...]`` one input, to find the shapes of the model: a tensor, or a dict of
+            named tensors, which the backbone gets as its one argument.
         central: examples with labels of all tasks, on which every client's model is measured
             beside its own: the split ``central`` of an evaluation. None: there are none.
 
@@ -44,7 +47,7 @@ class Problem:
     tasks: Sequence[Task]
     backbone: Callable[[], nn.Module]
     data: Federation
-    example: Tensor
+    example: Input
     central: Examples | None = None
 
     def __post_init__(self) -> None:
@@ -62,9 +65,9 @@ class Problem:
 
     def _check_kinds(self) -> None:
         """Refuse parts that are of no kind that a problem is made of."""
-        if not isinstance(self.example, Tensor) or not self.example.ndim or len(self.example) != 1:
-            has = getattr(self.example, "shape", type(self.example).__name__)
-            raise UserError(f"the example is {has}: give one input, a tensor [1, ...]")
+        check_tree(self.example, "the inputs of the example")
+        if (rows := count(self.example)) != 1:
+            raise UserError(f"the example has {rows} rows: give one input, [1, ...]")
         if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
             what = type(self.backbone).__name__
             raise UserError(
@@ -142,7 +145,7 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
     else:
         source = make_source(config.data.source)
         tasks, data, example = source.build(config.data, config.seed, ids)
-        backbone = Backbone(config.model.backbone, source.inputs(example))
+        backbone = Backbone(config.model.backbone, source.describe(example))
         problem = Problem(tasks, backbone, data, example)
     return replace(problem, tasks=with_settings(problem.tasks, config))
 
@@ -183,7 +186,7 @@ class Backbone:
     """Builds the backbone that is named, for ``inputs``."""
 
     config: BackboneConfig
-    inputs: Inputs
+    inputs: Description
 
     def __call__(self) -> nn.Module:
         name = self.config.name

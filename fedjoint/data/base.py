@@ -8,25 +8,27 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from fedjoint.model.tree import Input, count, each
+
 
 class Examples(NamedTuple):
     """Inputs and the labels of every task.
 
     Attributes:
-        x: ``[n, ...]`` float32 features or int64 token ids.
+        x: ``[n, ...]`` float32 features or int64 token ids, or a dict of several such tensors.
         y: task name -> ``[n]`` int64 classes, or ``[n, k]`` float32 targets. A missing label is
             -1 (classes) or NaN (targets) and counts in no loss and no metric.
     """
 
-    x: Tensor
+    x: Input
     y: dict[str, Tensor]
 
     def __len__(self) -> int:
-        return self.x.shape[0]
+        return count(self.x)
 
     def take(self, index: Tensor) -> Examples:
         """Return the examples at ``index`` (``[m]`` int64)."""
-        return Examples(self.x[index], {name: y[index] for name, y in self.y.items()})
+        return Examples(each(lambda x: x[index], self.x), {n: y[index] for n, y in self.y.items()})
 
 
 #: What a client's examples are split into.

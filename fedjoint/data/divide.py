@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data.assign import assign, strata, task_matrix
@@ -17,6 +17,7 @@ from fedjoint.data.shares import Shares, share_by_owner, share_out
 from fedjoint.data.split import Splitter
 from fedjoint.errors import UserError, choose
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input
 from fedjoint.randomness import Purpose, generator
 
 Names = Sequence[str]
@@ -29,7 +30,7 @@ def divide(
     ids: Sequence[int] | None,
     mix: Callable[[Names], Sequence[Names]],
     standardise: bool,
-) -> tuple[list[Task], Federation, Tensor]:
+) -> tuple[list[Task], Federation, Input]:
     """Divide a dataset among the clients, and leave out the tasks that none of them has.
 
     Args:
@@ -57,7 +58,7 @@ def divide(
     held = np.any(holds, axis=0)
     dataset = dataset.only([name for name, had in zip(names, held, strict=True) if had])
     clients_of = _federation(dataset, holds[:, held], data, seed, ids, standardise)
-    return list(dataset.tasks), clients_of, dataset.examples.x[:1]
+    return list(dataset.tasks), clients_of, dataset.examples.take(torch.arange(1)).x
 
 
 def task_mix(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.data.base import Client
+from fedjoint.model.tree import named
 
 
 def fingerprint(client: Client, legend: Sequence[str] = ()) -> str:
@@ -27,7 +28,8 @@ def fingerprint(client: Client, legend: Sequence[str] = ()) -> str:
         digest.update(repr(list(legend)).encode())
     for split in ("train", "valid", "test"):
         examples = getattr(client, split)
-        _add(digest, f"{split}.x", examples.x)
+        for name, part in sorted(named(examples.x).items()):
+            _add(digest, f"{split}.x.{name}" if name else f"{split}.x", part)
         for name in sorted(examples.y):
             _add(digest, f"{split}.y.{name}", examples.y[name])
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedjoint.data.base import SPLITS, Client, Examples, Federation
 from fedjoint.errors import UserError
+from fedjoint.model.tree import check_tree, first, kind_of
 
 
 def load_client(data: Federation, place: int) -> Client:
@@ -25,7 +26,7 @@ def load_client(data: Federation, place: int) -> Client:
         raise UserError(f"{who}: the code of its data calls sys.exit({error.code})") from error
     if not isinstance(client, Client):
         raise UserError(
-            f"{who}: its data are {_kind(client)}: return a fedjoint.Client of train, valid and "
+            f"{who}: its data are {kind_of(client)}: return a fedjoint.Client of train, valid and "
             "test examples"
         )
     for split in SPLITS:
@@ -45,20 +46,17 @@ def check_examples(examples: Any, whose: str) -> None:
         UserError: they are not.
     """
     if not isinstance(examples, Examples) or not isinstance(examples.y, Mapping):
-        raise UserError(f"{whose}: {_kind(examples)}: give fedjoint.Examples of x and a dict y")
-    for name, values in {"inputs": examples.x, **examples.y}.items():
-        what = name if values is examples.x else f"labels of task {name!r}"
+        raise UserError(f"{whose}: {kind_of(examples)}: give fedjoint.Examples of x and a dict y")
+    check_tree(examples.x, f"{whose}: its inputs")
+    for name, values in examples.y.items():
+        what = f"labels of task {name!r}"
         if not isinstance(values, Tensor):
             raise UserError(
-                f"{whose}: its {what} are {_kind(values)}: give tensors (torch.from_numpy, "
+                f"{whose}: its {what} are {kind_of(values)}: give tensors (torch.from_numpy, "
                 "torch.tensor)"
             )
-        if not values.ndim or len(values) != len(examples.x):
+        if not values.ndim or len(values) != len(examples):
             raise UserError(
                 f"{whose}: its {what} are {tuple(values.shape)}, and its inputs "
-                f"{tuple(examples.x.shape)}: give one for each example"
+                f"{tuple(first(examples.x).shape)}: give one for each example"
             )
-
-
-def _kind(value: Any) -> str:
-    return f"of type {type(value).__module__}.{type(value).__name__}".replace("builtins.", "")

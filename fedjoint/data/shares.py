@@ -47,7 +47,7 @@ class Shares:
             absent = torch.from_numpy(~np.isin(everything, part))
             labels[absent] = task.missing(int(absent.sum()))
             y[task.name] = labels
-        return Examples(dataset.examples.x[at], y)
+        return Examples(dataset.examples.take(at).x, y)
 
 
 def share_out(

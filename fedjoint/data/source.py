@@ -15,10 +15,11 @@ from fedjoint.data.base import Federation
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.divide import divide
 from fedjoint.data.split import moments
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, cat, each
 
-Built = tuple[list[Task], Federation, Tensor]
+Built = tuple[list[Task], Federation, Input]
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,24 @@ class Source:
         """
         return [names]
 
-    def inputs(self, example: Tensor) -> Inputs:
-        """Describe ``example``, ``[1, ...]`` an input, to someone who has a file.
+    def describe(self, example: Input) -> Description:
+        """Describe ``example``, ``[1, ...]`` an input, each of its tensors by itself.
 
         Raises:
             UserError: a file of the source is gone or changed.
         """
-        shape = tuple(example.shape[1:])
-        if not example.is_floating_point():
-            return Inputs(shape=shape, dtype="int64")
+        described: Description = each(self.inputs, example)
+        return described
+
+    def inputs(self, example: Tensor) -> Inputs:
+        """Describe ``example``, ``[1, ...]`` a tensor of an input, to someone who has a file.
+
+        Raises:
+            UserError: a file of the source is gone or changed.
+        """
+        shape, kind = tuple(example.shape[1:]), example.dtype
+        if not kind.is_floating_point:
+            return Inputs(shape=shape, dtype="bool" if kind == torch.bool else "int64")
         columns = [f"x{i}" for i in range(shape[0])] if len(shape) == 1 else None
         return Inputs(shape=shape, dtype="float32", columns=columns)
 
@@ -125,5 +135,5 @@ class Source:
         raw = copy.copy(self)
         raw.standardise = False
         clients = raw.build(data, seed, ids)[1]
-        x = torch.cat([clients.client(place).train.x for place in places])
+        x = cat([clients.client(place).train.x for place in places])
         return Scaling(*moments(x), "mean and deviation of the clients' training examples, pooled")

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from fedjoint.data.base import Client, Examples
 from fedjoint.data.dataset import TEST, VALID, Dataset
+from fedjoint.errors import UserError
+from fedjoint.model.tree import Input
 from fedjoint.randomness import Purpose, generator
 
 
@@ -102,12 +104,23 @@ def standardised(client: Client) -> Client:
     mean, scale = moments(client.train.x)
 
     def scaled(part: Examples) -> Examples:
-        return Examples((part.x - mean) / scale, part.y)
+        return Examples((features(part.x) - mean) / scale, part.y)
 
     return Client(scaled(client.train), scaled(client.valid), scaled(client.test))
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def moments(x: Input) -> tuple[Tensor, Tensor]:
     """Return the mean and the deviation of ``x`` ``[n, ...]``; the latter 1 where it is 0."""
-    deviation, mean = torch.std_mean(x, 0, correction=0)
+    deviation, mean = torch.std_mean(features(x), 0, correction=0)
     return mean, torch.where(deviation > 0, deviation, 1.0)
+
+
+def features(x: Input) -> Tensor:
+    """Return the one tensor of features that is scaled.
+
+    Raises:
+        UserError: inputs are none.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise UserError("standardise scales one tensor of numbers: scale other inputs yourself")
+    return x

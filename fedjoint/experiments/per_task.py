@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from fedjoint.config.schema import Config
 from fedjoint.data.base import Client, Examples, Federation
@@ -44,7 +45,7 @@ class OneTask:
         parts = (client.train, client.valid, client.test)
         (task,) = self.task_names
         if not self.tasks[index, 0]:
-            return Client(*(Examples(part.x[:0], {}) for part in parts))
+            return Client(*(Examples(part.x, {}).take(torch.arange(0)) for part in parts))
         return Client(*(Examples(part.x, {task: part.y[task]}) for part in parts))
 
 

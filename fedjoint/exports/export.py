@@ -91,7 +91,7 @@ def export(
     scaling = source.scaling(config.data, config.seed, [places[id] for id in whose], ids)
     backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[task])
     card = Card(
-        inputs=source.inputs(problem.example),
+        inputs=source.describe(problem.example),
         backbone=config.model if isinstance(problem.backbone, Backbone) else None,
         head=_head(tasks[task].head),
         target=_target(tasks[task], source),

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.model import CARD, FILES, Card, TaskModel
+from fedjoint.model.tree import Input, cat, each, named
 from fedjoint.runs.files import write_files
 from fedjoint.runs.seal import seal
 from fedjoint.runs.tensors import pack
@@ -34,7 +34,7 @@ class Exported:
 
     model: TaskModel
     card: Card
-    example: Tensor
+    example: Input
 
     def write(self, folder: str | Path, formats: Iterable[str] = ("safetensors",)) -> None:
         """Write the model to ``folder``, in place of one that is there: as a whole or not at all.
@@ -59,14 +59,16 @@ class Exported:
         write_files(Path(folder), {**none, **models, CARD: sealed.encode()})
 
 
-def _batch(exported: Exported) -> tuple[tuple[Tensor], dict[str, Any]]:
-    """Return arguments and dynamic shapes for tracing; of two rows, as one would be a constant."""
-    return (torch.cat([exported.example] * 2),), {"x": {0: torch.export.Dim("batch")}}
+def _batch(exported: Exported) -> tuple[Input, dict[str, Any]]:
+    """Return inputs and dynamic shapes for tracing; of two rows, as one would be a constant."""
+    batch = torch.export.Dim("batch")
+    x = cat([exported.example] * 2)
+    return x, {"x": each(lambda _: {0: batch}, x)}
 
 
 def _torch_export(exported: Exported) -> bytes:
-    arguments, shapes = _batch(exported)
-    program = _traced(lambda: torch.export.export(exported.model, arguments, dynamic_shapes=shapes))
+    x, shapes = _batch(exported)
+    program = _traced(lambda: torch.export.export(exported.model, (x,), dynamic_shapes=shapes))
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()
@@ -78,12 +80,12 @@ def _onnx(exported: Exported) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError:
         raise UserError("--format onnx needs onnx; pip install 'fedjoint[onnx]'") from None
-    arguments, shapes = _batch(exported)
+    x, shapes = _batch(exported)
     program = _traced(
         lambda: torch.onnx.export(
             exported.model,
-            arguments,
-            input_names=["x"],
+            kwargs={"x": x},  # a dict in args would be taken for these
+            input_names=[name or "x" for name in named(exported.example)],
             output_names=["output"],
             dynamic_shapes=shapes,
             dynamo=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,20 +15,23 @@ from fedjoint.data.idx import read_idx
 from fedjoint.data.tabular import read_table
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description, Inputs
+from fedjoint.model.tree import Input, check_tree
 
 
-def read_inputs(path: Path, inputs: Inputs) -> Tensor:
+def read_inputs(path: Path, inputs: Description) -> Input:
     """Read ``[n, ...]`` inputs from a table (.csv, .tsv, .parquet), .npy, .txt or IDX file.
 
     A table has the model's columns, in any order; others are ignored. A .txt file has one
-    sentence per line.
+    sentence per line. A dict of tensors is read from .npz, which holds an array for each.
 
     Raises:
         UserError: the file is missing or malformed, or is not what the model reads.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a file of inputs")
+    if isinstance(inputs, dict):
+        return _arrays(path, inputs)
     if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
         return _table(path, inputs)
     if path.suffix == ".npy":
@@ -86,6 +90,18 @@ def _load(path: Path) -> np.ndarray:
     return found
 
 
+def _arrays(path: Path, inputs: dict[str, Inputs]) -> Input:
+    names = ", ".join(map(repr, inputs))
+    try:
+        found = np.load(path, allow_pickle=False)
+        arrays = {name: found[name] for name in inputs}
+    except (OSError, ValueError, EOFError, KeyError, IndexError, BadZipFile):
+        raise UserError(f"{path}: the model reads .npz (numpy.savez) of arrays {names}") from None
+    x = {name: _array(path, arrays[name], own) for name, own in inputs.items()}
+    check_tree(x, f"{path}: its inputs")
+    return x
+
+
 def _array(path: Path, array: np.ndarray, inputs: Inputs) -> Tensor:
     shape = tuple(inputs.shape)
     if array.ndim == 3 and shape[:1] == (1,):
@@ -98,6 +114,8 @@ def _array(path: Path, array: np.ndarray, inputs: Inputs) -> Tensor:
             limit = f" from 0 to {top - 1}" if top else ""
             raise UserError(f"{path}: the model reads whole numbers{limit}")
         return torch.from_numpy(array.astype(np.int64))
+    if inputs.dtype == "bool":
+        return torch.from_numpy(array.astype(bool))
     x = array.astype(np.float32)
     if inputs.pixels and array.dtype == np.uint8:
         x /= 255

@@ -15,9 +15,10 @@ from fedjoint.config.schema import ModelConfig
 from fedjoint.config.section import Section
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.joint import build_model
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, each
 from fedjoint.problem import Backbone
 from fedjoint.runs.seal import parse
 from fedjoint.runs.tensors import DamagedError, unpack
@@ -30,7 +31,7 @@ TaskKind = Literal["multiclass", "multilabel", "regression"]
 
 
 class TaskModel(nn.Module):
-    """Maps a source's own numbers ``[n, ...]`` (or ids) to a task's outputs ``[n, outputs]``.
+    """Maps a source's own numbers ``[n, ...]`` (or ids, or a dict) to outputs ``[n, outputs]``.
 
     The outputs are logits, or a regression's values.
 
@@ -60,8 +61,8 @@ class TaskModel(nn.Module):
         self.register_buffer("target_mean", units[0] if units else None)
         self.register_buffer("target_scale", units[1] if units else None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.mean is not None and self.scale is not None:
+    def forward(self, x: Input) -> Tensor:
+        if isinstance(x, Tensor) and self.mean is not None and self.scale is not None:
             x = (x - self.mean) / self.scale
         output = self.head(self.backbone(x))
         if self.target_mean is not None and self.target_scale is not None:
@@ -127,7 +128,7 @@ class Card(Section):
     """
 
     schema_version: Literal[3] = 3
-    inputs: Inputs
+    inputs: Description
     backbone: ModelConfig | None
     head: Literal["linear", "fixed", "own"]
     target: Target
@@ -202,7 +203,7 @@ def load(folder: Path, card: Card) -> TaskModel:
     task = Task(
         target.name, target.kind, target.outputs, head=FixedHead if card.head == "fixed" else None
     )
-    example = torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
+    example = each(_zeros, inputs)
     backbone = Backbone(card.backbone.backbone, inputs)
     joint = build_model(backbone, [task], example, seed=0)
     scaling, units = (_pair(tensors, *names) for names in (_SCALING, _UNITS))
@@ -212,6 +213,10 @@ def load(folder: Path, card: Card) -> TaskModel:
     except RuntimeError:
         raise UserError(f"{path}: its tensors do not fit {CARD}; export again") from None
     return model.eval()
+
+
+def _zeros(inputs: Inputs) -> Tensor:
+    return torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
 
 
 _SCALING, _UNITS = ("mean", "scale"), ("target_mean", "target_scale")

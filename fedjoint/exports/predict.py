@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from fedjoint.errors import UserError
 from fedjoint.exports.inputs import read_inputs
 from fedjoint.exports.model import FILES, Card, Target, load, read_card, read_model
+from fedjoint.model.tree import Input, count, each, named
 
 _BATCH = 1024
 
@@ -28,7 +30,8 @@ def predict(folder: Path, file: Path) -> tuple[list[str], list[list[str]]]:
     run = _runner(folder, card)
     x = read_inputs(file, card.inputs)
     try:
-        output = torch.cat([run(part) for part in x.split(_BATCH)])
+        parts = (slice(at, at + _BATCH) for at in range(0, count(x), _BATCH))
+        output = torch.cat([run(each(itemgetter(at), x)) for at in parts])
     except (RuntimeError, IndexError) as error:  # ids of words that the model does not have
         first = str(error).partition("\n")[0]
         raise UserError(f"{file}: the model refuses it: {first}") from None
@@ -62,7 +65,7 @@ def rows(target: Target, output: Tensor) -> list[list[str]]:
     return [[names[k], str(p)] for k, p in zip(chosen.tolist(), best.numpy(), strict=True)]
 
 
-def _runner(folder: Path, card: Card) -> Callable[[Tensor], Tensor]:
+def _runner(folder: Path, card: Card) -> Callable[[Input], Tensor]:
     """Return what maps inputs to outputs."""
     onnx = folder / FILES["onnx"]
     if onnx.is_file() and not (card.rebuilt and (folder / FILES["safetensors"]).is_file()):
@@ -70,7 +73,7 @@ def _runner(folder: Path, card: Card) -> Callable[[Tensor], Tensor]:
     return torch.inference_mode()(load(folder, card).forward)
 
 
-def _onnx(path: Path, model: bytes) -> Callable[[Tensor], Tensor]:
+def _onnx(path: Path, model: bytes) -> Callable[[Input], Tensor]:
     try:
         import onnxruntime
     except ImportError:
@@ -80,4 +83,9 @@ def _onnx(path: Path, model: bytes) -> Callable[[Tensor], Tensor]:
     except Exception as error:  # onnxruntime's own kinds have no common base
         first = str(error).partition("\n")[0]
         raise UserError(f"{path}: {first}; export again") from None
-    return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+    def run(x: Input) -> Tensor:
+        arrays = {name or "x": tensor.numpy() for name, tensor in named(x).items()}
+        return torch.from_numpy(session.run(None, arrays)[0])
+
+    return run

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.errors import UserError
+from fedjoint.model.tree import Input
 
 
-def moving_buffers(module: nn.Module, examples: Tensor) -> set[str]:
+def moving_buffers(module: nn.Module, examples: Input) -> set[str]:
     """Return the names of the buffers that a pass in training mode may change.
 
     These are all buffers of a submodule of which one changes, as BatchNorm's mean of zeros stays

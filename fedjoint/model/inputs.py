@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fedjoint.errors import UserError
+
 
 class Words(BaseModel):
     """How sentences become word ids, see :func:`fedjoint.data.text.encode`.
@@ -26,7 +28,7 @@ class Inputs(BaseModel):
 
     Attributes:
         shape: of the input.
-        dtype: ``int64`` for ids, else ``float32``.
+        dtype: ``int64`` for ids, ``bool`` for masks, else ``float32``.
         columns: names of the features in a table; None where a table cannot hold the input.
         words: where the input is a sentence.
         pixels: whether bytes are divided by 255.
@@ -35,7 +37,7 @@ class Inputs(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shape: tuple[int, ...]
-    dtype: Literal["float32", "int64"]
+    dtype: Literal["float32", "int64", "bool"]
     columns: list[str] | None = None
     words: Words | None = None
     pixels: bool = False
@@ -47,3 +49,19 @@ class Inputs(BaseModel):
         for length in self.shape:
             size *= length
         return size
+
+
+#: One tensor, or several by name, as :data:`fedjoint.model.tree.Input` has them.
+Description = Inputs | dict[str, Inputs]
+
+
+def one_tensor(inputs: Description) -> Inputs:
+    """Return what is read, by a backbone that reads one tensor.
+
+    Raises:
+        UserError: an input is a dict of several.
+    """
+    if isinstance(inputs, Inputs):
+        return inputs
+    names = ", ".join(map(repr, inputs))
+    raise UserError(f"it takes one tensor, and an input is a dict of {names}; set model.backbone")

@@ -16,6 +16,7 @@ from fedjoint.model.frozen import moving_buffers
 from fedjoint.model.layout import Layout
 from fedjoint.model.sharing import choose_shared
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, cat, count, form
 from fedjoint.randomness import Purpose, derive, seeded
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class JointModel(nn.Module):
     all clients.
 
     Args:
-        backbone: maps inputs ``[n, ...]`` to features ``[n, features]``.
+        backbone: maps inputs ``[n, ...]``, a tensor or a dict of them, to ``[n, features]``.
         heads: task name -> head, ``[n, features]`` to ``[n, outputs]``.
         norm: ``shared`` shares BatchNorm parameters and floating-point buffers as ``share`` says;
             ``local`` keeps them on the client (FedBN, Li et al., ICLR 2021,
@@ -59,7 +60,7 @@ class JointModel(nn.Module):
         self.held_once = frozenset(self._constants(moving))
         self._layout = self._lay_out(norm, share)
 
-    def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Input, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the output of each of ``tasks`` (default: all) from one pass of the backbone."""
         features = self.backbone(x)
         return {name: self.heads[name](features) for name in tasks or self.heads}
@@ -147,7 +148,7 @@ class JointModel(nn.Module):
 def build_model(
     backbone: Callable[[], nn.Module],
     tasks: Sequence[Task],
-    example: Tensor,
+    example: Input,
     *,
     norm: str = "shared",
     share: Sequence[str] = ("*",),
@@ -171,7 +172,7 @@ def build_model(
         _check_types(body, "backbone.")
         body.eval()
         # Twice: BatchNorm without running statistics takes no single example.
-        twice = torch.cat([example, example])
+        twice = cat([example, example])
         features = _features(body, twice)
         moving = moving_buffers(body, twice)
     body.train()
@@ -228,9 +229,9 @@ def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
     return body
 
 
-def _features(body: nn.Module, examples: Tensor) -> int:
+def _features(body: nn.Module, examples: Input) -> int:
     """Return the number of features that ``body`` makes of an input."""
-    inputs = f"{tuple(examples.shape[1:])} {str(examples.dtype).removeprefix('torch.')}"
+    inputs = form(examples)
     try:
         with torch.no_grad():
             features = body(examples)
@@ -241,11 +242,11 @@ def _features(body: nn.Module, examples: Tensor) -> int:
         raise UserError(
             f"the backbone does not take inputs of {inputs}: {why}; set model.backbone"
         ) from error
-    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(examples):
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != count(examples):
         has = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise UserError(
-            f"of {len(examples)} inputs of {inputs} the backbone makes {has}: return a tensor "
-            f"[{len(examples)}, features]"
+            f"of {count(examples)} inputs of {inputs} the backbone makes {has}: return a tensor "
+            f"[{count(examples)}, features]"
         )
     return features.shape[1]
 

@@ -162,13 +162,13 @@ def _few(trainer: Trainer, place: int) -> Cohort:
 
 
 def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
-    (x, y), names = cohort.train.alone, [task.name for task in cohort.tasks]
+    train, names = cohort.client(0).train, [task.name for task in cohort.tasks]
     tensors = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
     once = trainer.model.held_once
     state = {name: tensor.detach().clone() for name, tensor in tensors if name not in once}
-    outputs = _named("the model", lambda: functional_call(trainer.model, state, (x[0], names)))
+    outputs = _named("the model", lambda: functional_call(trainer.model, state, (train.x, names)))
     for task in cohort.tasks:
-        labels = y[task.name][0]
+        labels = train.y[task.name]
         _check_output(task, outputs[task.name], len(labels))
         _check_loss(task, outputs[task.name].float(), labels)
         _check_metric(task, outputs[task.name].detach(), labels)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.schema import OptimiserConfig
+from fedjoint.model.tree import Input, each
 from fedjoint.training.descent import Few
 
 Tensors = dict[str, Tensor]
 
 #: (trained, frozen, x, y, task weights) of one client -> what is minimised, ``[tasks]`` losses
-Objective = Callable[[Tensors, Tensors, Tensor, Tensors, Tensor], tuple[Tensor, Tensor]]
+Objective = Callable[[Tensors, Tensors, Input, Tensors, Tensor], tuple[Tensor, Tensor]]
 
 
 class Alone:
@@ -48,7 +49,8 @@ class Alone:
         counted = torch.zeros_like(total)
         for _, x, y, labelled in batches:
             labels = {name: known[0] for name, known in y.items()}
-            value, losses = self._objective(own, rest, self._laid_out(x[0]), labels, weights)
+            first = each(lambda part: self._laid_out(part[0]), x)
+            value, losses = self._objective(own, rest, first, labels, weights)
             found = torch.autograd.grad(value, places, allow_unused=True, materialize_grads=True)
             with torch.no_grad():
                 self._step(places, list(found), buffers, rate)

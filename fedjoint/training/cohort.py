@@ -14,6 +14,7 @@ from fedjoint.data.base import SPLITS, Client, Examples, Federation
 from fedjoint.data.dataset import is_known
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, each, first, fitted, nbytes
 from fedjoint.training.targets import Rules, Scale, own_scale, stacked
 
 
@@ -26,12 +27,12 @@ class Stack:
     client's own, for a model need not be defined at zero.
 
     Attributes:
-        x: ``[clients, rows, ...]`` inputs.
+        x: ``[clients, rows, ...]`` inputs, a tensor or a dict of them.
         y: task name -> ``[clients, rows, ...]`` labels.
         sizes: ``[clients]`` int64, examples of each client.
     """
 
-    x: Tensor
+    x: Input
     y: dict[str, Tensor]
     sizes: np.ndarray
 
@@ -46,23 +47,52 @@ class Stack:
     @property
     def nbytes(self) -> int:
         """Bytes of the inputs and labels."""
-        return self.x.nbytes + sum(labels.nbytes for labels in self.y.values())
+        return nbytes(self.x) + sum(labels.nbytes for labels in self.y.values())
 
     def shared(self, clients: int, tasks: Sequence[str]) -> Stack:
         """Return a stack of one client as if each of ``clients`` had it; memory is shared."""
-        y = {name: self.y[name].expand(clients, *self.y[name].shape[1:]) for name in tasks}
-        return Stack(self.x.expand(clients, *self.x.shape[1:]), y, self.sizes.repeat(clients))
+
+        def expanded(tensor: Tensor) -> Tensor:
+            return tensor.expand(clients, *tensor.shape[1:])
+
+        y = {name: expanded(self.y[name]) for name in tasks}
+        return Stack(each(expanded, self.x), y, self.sizes.repeat(clients))
 
     def examples(self, row: int) -> Examples:
         """Return the examples of one client, without the padding; memory is shared."""
         size = int(self.sizes[row])
-        return Examples(self.x[row, :size], {n: labels[row, :size] for n, labels in self.y.items()})
+        x = each(lambda tensor: tensor[row, :size], self.x)
+        return Examples(x, {n: labels[row, :size] for n, labels in self.y.items()})
 
     @property
-    def alone(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The only client's inputs ``[1, examples, ...]`` and labels, without the padding."""
+    def rows(self) -> int:
+        """Rows of every client, padding included."""
+        return first(self.x).shape[1]
+
+    @property
+    def alone(self) -> Stack:
+        """The only client's examples, without the padding; memory is shared."""
         (size,) = self.sizes.tolist()
-        return self.x[:, :size], {name: labels[:, :size] for name, labels in self.y.items()}
+        return Stack(*self.at(slice(size)), self.sizes)
+
+    def at(self, rows: slice) -> tuple[Input, dict[str, Tensor]]:
+        """Return inputs and labels ``[clients, some rows, ...]``; memory is shared."""
+        x = each(lambda tensor: tensor[:, rows], self.x)
+        return x, {name: labels[:, rows] for name, labels in self.y.items()}
+
+    def take(self, index: Tensor) -> tuple[Input, dict[str, Tensor]]:
+        """Return copies of inputs and labels ``[clients, batch, ...]``.
+
+        Args:
+            index: ``[clients, batch]``, places among all clients' rows one below the other, which
+                is faster than to select pairs.
+        """
+
+        def taken(stacked: Tensor) -> Tensor:
+            found = stacked.flatten(0, 1).index_select(0, index.reshape(-1))
+            return found.view(*index.shape, *stacked.shape[2:])
+
+        return each(taken, self.x), {name: taken(labels) for name, labels in self.y.items()}
 
 
 @dataclass(frozen=True)
@@ -107,7 +137,7 @@ class Cohort:
 def gather(
     data: Federation,
     tasks: Sequence[Task],
-    example: Tensor,
+    example: Input,
     places: np.ndarray,
     clients: np.ndarray,
     known: Sequence[Client | None],
@@ -134,10 +164,13 @@ def gather(
     for place, client, own in zip(places.tolist(), clients.tolist(), known, strict=True):
         part = own or data.client(place)
         if own is None:
+            splits = []
             for split in SPLITS:
                 examples = getattr(part, split)
-                _check_inputs(examples.x, example, f"client {client}, {split} inputs")
+                x = fitted(examples.x, example, f"client {client}, {split} inputs")
                 _check_labels(examples, tasks, f"client {client}")
+                splits.append(Examples(x, examples.y))
+            part = Client(*splits)
         parts.append(part)
     scales = {
         name: stacked([rule or own_scale(part.train.y[name]) for part in parts], device)
@@ -155,7 +188,7 @@ def gather(
 
 
 def everyones(
-    examples: Examples, tasks: Sequence[Task], example: Tensor, device: torch.device
+    examples: Examples, tasks: Sequence[Task], example: Input, device: torch.device
 ) -> Stack:
     """Return examples that all clients are measured on, as a stack of one client.
 
@@ -168,21 +201,9 @@ def everyones(
     Raises:
         UserError: inputs or labels do not fit the model or their task, or are not finite.
     """
-    _check_inputs(examples.x, example, "the central inputs")
+    x = fitted(examples.x, example, "the central inputs")
     _check_labels(examples, tasks, "the central examples")
-    return stack([examples], tasks, device)
-
-
-def _check_inputs(x: Tensor, like: Tensor, who: str) -> None:
-    if x.dtype != like.dtype or x.shape[1:] != like.shape[1:]:
-        raise UserError(
-            f"{who} are {x.dtype} {list(x.shape[1:])}, and the model takes {like.dtype} "
-            f"{list(like.shape[1:])}: give every client inputs of one type and shape"
-        )
-    if x.is_floating_point() and len(x) and not (finite := x.flatten(1).isfinite().all(1)).all():
-        raise UserError(
-            f"{who}: example {int(finite.int().argmin())} is not finite; clean its data"
-        )
+    return stack([Examples(x, examples.y)], tasks, device)
 
 
 def _check_labels(examples: Examples, tasks: Sequence[Task], whose: str) -> None:
@@ -210,16 +231,23 @@ def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device
     """Pad and stack ``parts``, one per client, on ``device``."""
     rows = max(len(part) for part in parts) + 1
     # What is on a device already is stacked there, everything else in memory.
-    place = device if any(part.x.device.type != "cpu" for part in parts) else torch.device("cpu")
-    x = parts[0].x.detach().new_zeros(len(parts), rows, *parts[0].x.shape[1:], device=place)
+    there = any(first(part.x).device.type != "cpu" for part in parts)
+    place = device if there else torch.device("cpu")
+
+    def stacked(*tensors: Tensor) -> Tensor:
+        x = tensors[0].detach().new_zeros(len(parts), rows, *tensors[0].shape[1:], device=place)
+        for row, own in enumerate(tensors):
+            x[row, : len(own)] = own.detach()
+            x[row, len(own) :] = own[0].detach() if len(own) else 0
+        return _move(x, device)
+
+    x = each(stacked, *(part.x for part in parts))
     y = {t.name: torch.stack([t.missing(rows)] * len(parts)).to(place) for t in tasks}
     for row, part in enumerate(parts):
-        x[row, : len(part)] = part.x.detach()
-        x[row, len(part) :] = part.x[0].detach() if len(part) else 0
         for name, labels in y.items():
             labels[row, : len(part)] = part.y[name].detach()
     sizes = np.array([len(part) for part in parts], np.int64)
-    return Stack(_move(x, device), {n: _move(labels, device) for n, labels in y.items()}, sizes)
+    return Stack(x, {n: _move(labels, device) for n, labels in y.items()}, sizes)
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from fedjoint.config.schema import OptimiserConfig
+from fedjoint.model.tree import Input
 from fedjoint.training.fused import descending
 from fedjoint.training.generic import few
 from fedjoint.training.quick import quicken
@@ -32,7 +33,7 @@ class Few(NamedTuple):
     """
 
     clients: int
-    x: Tensor
+    x: Input
     y: Tensors
     labelled: Tensor | None
 
@@ -70,19 +71,22 @@ class Descent:
 
         Returns:
             ``[clients, tasks]`` sums of the losses over the steps with a label of the task, and the
-            number of these; None, and nothing is done, where the program cannot be traced.
+            number of these; None where the program cannot be traced.
         """
         buffers = [torch.zeros_like(p) for p in parameters.values() if self._rule.momentum]
         total = torch.zeros(weights.shape, device=weights.device)
         counted = torch.zeros_like(total)
-        step, taking = None, len(weights)
+        step, shaped, taking = None, None, len(weights)
         for clients, x, y, labelled in batches:
             if clients < taking:
                 taking = clients
                 parameters, frozen = _first(clients, parameters), _first(clients, frozen)
                 weights, buffers = weights[:clients], [buffer[:clients] for buffer in buffers]
             inputs = parameters, frozen, x, y, weights
-            if step is None and (step := self._step(inputs)) is None:
+            shapes_now = [part.shape[1:] for part in flat((x, y))]
+            if shapes_now != shaped:
+                step, shaped = self._step(inputs), shapes_now
+            if step is None:
                 return None
             (losses,) = step(*flat(inputs), rate, *buffers)
             if labelled is not None:

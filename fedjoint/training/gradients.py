@@ -16,6 +16,7 @@ from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, each, first
 from fedjoint.training.alone import Alone
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
@@ -41,13 +42,13 @@ class Gradients(NamedTuple):
 
 
 #: (trained, frozen, x, y, task weights), each stacked over clients -> gradients
-Kernel = Callable[[Tensors, Tensors, Tensor, Tensors, Tensor], Gradients]
+Kernel = Callable[[Tensors, Tensors, Input, Tensors, Tensor], Gradients]
 
 #: (weights, examples), each stacked over clients -> ``[clients, tasks]`` mean losses
 Measure = Callable[[Tensors, Stack], Tensor]
 
 #: (weights, x, y) of one client -> ``[tasks]`` summed losses, ``[tasks]`` labels known
-Forward = Callable[[Tensors, Tensor, Tensors], tuple[Tensor, Tensor]]
+Forward = Callable[[Tensors, Input, Tensors], tuple[Tensor, Tensor]]
 
 
 def make_forward(
@@ -61,14 +62,14 @@ def make_forward(
     names = [task.name for task in tasks]
     own = set(model.state_dict())
 
-    def forward(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensor, Tensor]:
+    def forward(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
         mixed = (
-            torch.autocast(x.device.type, torch.bfloat16)
+            torch.autocast(first(x).device.type, torch.bfloat16)
             if precision == "bfloat16"
             else nullcontext()
         )
         # The CPU's other kernel of attention has no batching rule: vmap would loop over clients.
-        by_parts = batched and x.device.type == "cpu"
+        by_parts = batched and first(x).device.type == "cpu"
         attention = sdpa_kernel(SDPBackend.MATH) if by_parts else nullcontext()
         with mixed, attention:
             outputs = functional_call(
@@ -125,26 +126,25 @@ def make_measure(
     """
     forward = make_forward(model, tasks, precision, batched=batched)
 
-    def one_client(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensor, Tensor]:
-        sums, known = forward(_first(weights), x[0], _first(y))
+    def one_client(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
+        sums, known = forward(_first(weights), each(_row, x), _first(y))
         return sums[None], known[None]
 
     several = vmap(forward, randomness="different") if batched else one_client
 
     @torch.no_grad()
     def measure(weights: Tensors, examples: Stack) -> Tensor:
-        x, y = (examples.x, examples.y) if batched else examples.alone
+        examples = examples if batched else examples.alone
         # Evaluation mode leaves BatchNorm's statistics, which are part of the weights, alone.
         model.eval()
         try:
             parts = [
-                several(weights, x[:, at], {n: t[:, at] for n, t in y.items()})
-                for at in passes(x.shape[1], rows, least)
+                several(weights, *examples.at(at)) for at in passes(examples.rows, rows, least)
             ]
         finally:
             model.train()
         if not parts:
-            return x.new_zeros((1, len(tasks)), dtype=torch.float32)
+            return torch.zeros(1, len(tasks), device=first(examples.x).device)
         sums, known = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
         return sums / known.clamp(min=1)
 
@@ -153,10 +153,10 @@ def make_measure(
 
 def _make_losses(
     model: JointModel, balance: Balance, precision: str, *, batched: bool
-) -> Callable[[Tensors, Tensors, Tensor, Tensors], tuple[Tensor, Tensor]]:
+) -> Callable[[Tensors, Tensors, Input, Tensors], tuple[Tensor, Tensor]]:
     forward = make_forward(model, balance.tasks, precision, batched=batched)
 
-    def losses(trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors) -> tuple[Tensor, Tensor]:
+    def losses(trained: Tensors, frozen: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
         sums, known = forward({**trained, **frozen}, x, y)
         return sums / known.clamp(min=1), known
 
@@ -165,11 +165,11 @@ def _make_losses(
 
 def _make_objective(
     model: JointModel, balance: Balance, precision: str, *, batched: bool
-) -> Callable[[Tensors, Tensors, Tensor, Tensors, Tensor], tuple[Tensor, Tensor]]:
+) -> Callable[[Tensors, Tensors, Input, Tensors, Tensor], tuple[Tensor, Tensor]]:
     losses_of = _make_losses(model, balance, precision, batched=batched)
 
     def objective(
-        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         losses, known = losses_of(trained, frozen, x, y)
         return balance.total(losses, weights, {**trained, **frozen}, known), losses.detach()
@@ -221,7 +221,7 @@ def make_kernel(
     objective = _make_objective(model, balance, precision, batched=batched)
 
     def separate(
-        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
     ) -> tuple[Tensors, Tensor, Tensor]:
         def twice(t: Tensors) -> tuple[Tensor, Tensor]:
             losses, _ = losses_of(t, frozen, x, y)
@@ -234,17 +234,16 @@ def make_kernel(
         return of, losses, norms
 
     def one_client(
-        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
     ) -> Gradients:
         # functional_call writes BatchNorm's statistics into these views of the stacked state.
         one = {n: t[0].detach().requires_grad_() for n, t in trained.items()}
-        rest = _first(frozen)
-        batch = _first(y)
+        rest, inputs, batch = _first(frozen), each(_row, x), _first(y)
         if not balance.separate:
-            total, losses = objective(one, rest, x[0], batch, weights[0])
+            total, losses = objective(one, rest, inputs, batch, weights[0])
             of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
             return Gradients(_stacked(one, of), losses[None], None)
-        losses, _ = losses_of(one, rest, x[0], batch)
+        losses, _ = losses_of(one, rest, inputs, batch)
         sums = [torch.zeros_like(t) for t in one.values()]
         norms = []
         for task, loss in enumerate(losses):
@@ -264,7 +263,7 @@ def make_kernel(
     program = torch.compile(many) if compiled else replayed(many) if traced else many
 
     def all_clients(
-        trained: Tensors, frozen: Tensors, x: Tensor, y: Tensors, weights: Tensor
+        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
     ) -> Gradients:
         of, losses, *norms = program(trained, frozen, x, y, weights)
         return Gradients(of, losses, norms[0] if norms else None)
@@ -280,4 +279,8 @@ def _stacked(like: Tensors, gradients: object) -> Tensors:
 
 
 def _first(stacked: Tensors) -> Tensors:
-    return {n: t[0] for n, t in stacked.items()}
+    return {n: _row(t) for n, t in stacked.items()}
+
+
+def _row(stacked: Tensor) -> Tensor:
+    return stacked[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
+from fedjoint.model.tree import Input
 from fedjoint.training.alone import Alone
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
@@ -35,14 +36,14 @@ class Batch(NamedTuple):
     """One minibatch of every client.
 
     Attributes:
-        x: ``[clients, batch, ...]`` inputs.
+        x: ``[clients, batch, ...]`` inputs, a tensor or a dict of them.
         y: task name -> ``[clients, batch, ...]`` labels.
         active: ``[clients]`` bool, who still has a batch; None where everyone has.
         labelled: ``[clients, tasks]`` bool, where it has a label of the task; None where the
             clients' data lack none.
     """
 
-    x: Tensor
+    x: Input
     y: Tensors
     active: Tensor | None
     labelled: Tensor | None
@@ -149,8 +150,8 @@ class Job:
                     continue
                 at = at[:, :count]
             active = None if everyone else torch.from_numpy(who).to(device)
-            y = {n: _rows(labels, at) for n, labels in data.y.items()}
-            yield Batch(_rows(data.x, at), y, active, None if labelled is None else labelled[step])
+            x, y = data.take(at)
+            yield Batch(x, y, active, None if labelled is None else labelled[step])
         take_turns(None)
 
     def _draw(self, budget: Mapping[str, Any], stream: int, *, padded: bool) -> Schedule:
@@ -171,7 +172,7 @@ class Job:
             faster to select than pairs; ``[steps, clients, tasks]``, None where no data lack any.
         """
         data = self.cohort.learnt
-        padding = data.x.shape[1] - 1
+        padding = data.rows - 1
         index = np.where(drawn.mask, drawn.index, padding)
         index += (padding + 1) * order[:, None]
         rows = torch.from_numpy(index).to(self.shared.device)
@@ -328,7 +329,8 @@ class Job:
         in_order = np.array_equal(order, np.arange(len(order)))
         at = slice(None) if in_order else torch.from_numpy(order).to(self.shared.device)
         # Products go into weights that lie one after the other.
-        own = {n: p[at].contiguous() for n, p in parameters.items()}
+        whole = torch.contiguous_format
+        own = {n: p[at].clone(memory_format=whole) for n, p in parameters.items()}
         rest, weights = {n: t[at] for n, t in frozen.items()}, self.weights(private)[at]
         sums = descent.run(own, rest, self._few(drawn, order), weights, self.lr)
         if sums is None:
@@ -347,10 +349,8 @@ class Job:
             at = rows[step, :some]
             if isinstance(self.descent, Alone):  # no padding, which BatchNorm would take for data
                 at = at[:, : int(mask.sum())]
-            y = {n: _rows(labels, at) for n, labels in data.y.items()}
-            yield Few(
-                some, _rows(data.x, at), y, None if labelled is None else labelled[step, :some]
-            )
+            x, y = data.take(at)
+            yield Few(some, x, y, None if labelled is None else labelled[step, :some])
 
     def _count(
         self,
@@ -372,9 +372,3 @@ class Job:
 
 def _ordered(stacked: Tensor, order: Tensor | None) -> Tensor:
     return stacked if order is None else stacked[order]
-
-
-def _rows(stacked: Tensor, index: Tensor) -> Tensor:
-    """``[clients, batch, ...]``, the rows ``index`` of ``stacked`` with its clients end to end."""
-    found = stacked.flatten(0, 1).index_select(0, index.reshape(-1))
-    return found.view(*index.shape, *stacked.shape[2:])

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fedjoint.model.tree import Input, cat
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from malloc.h
 _KEPT = 1 << 30
 
@@ -27,14 +29,14 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
-def computed_bytes(model: nn.Module, example: Tensor) -> int:
+def computed_bytes(model: nn.Module, example: Input) -> int:
     """Return how many bytes ``model`` computes from ``example`` ``[1, ...]``."""
     counter = _Counter()
     # Two, and in evaluation mode, as BatchNorm takes no single one, and keeps statistics.
     model.eval()
     try:
         with torch.no_grad(), counter:
-            model(torch.cat([example, example]))
+            model(cat([example, example]))
     finally:
         model.train()
     return counter.bytes // 2

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint._util.wording import first_line
 from fedjoint.model.joint import JointModel
+from fedjoint.model.tree import Input, cat, count, each, first, named
 from fedjoint.randomness import default_generators, seeded, seeded_elsewhere
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
@@ -44,7 +45,7 @@ class Traits:
     draws: bool
 
 
-def examine(model: JointModel, balance: Balance, examples: Tensor) -> Traits:
+def examine(model: JointModel, balance: Balance, examples: Input) -> Traits:
     """Try ``model`` on ``examples``; its weights and all random numbers stay as they are.
 
     Args:
@@ -60,7 +61,7 @@ def examine(model: JointModel, balance: Balance, examples: Tensor) -> Traits:
         train, evaluate = trial.fewest(), trial.fewest(evaluate=True)
         draws = trial.draws()
         why = (
-            side_effects(model, examples[:2].repeat_interleave(2, 0))
+            side_effects(model, each(lambda x: x[:2].repeat_interleave(2, 0), examples))
             or _by_kind(model)
             or trial.mixes()
             or trial.mixes(evaluate=True)
@@ -87,11 +88,13 @@ def _by_kind(model: JointModel) -> str | None:
 class _Trial:
     """Gradients and losses of batches in which only the first examples have labels."""
 
-    def __init__(self, model: JointModel, balance: Balance, examples: Tensor):
+    def __init__(self, model: JointModel, balance: Balance, examples: Input):
         self.model, self.balance = model, balance
-        self.first = examples[:1]
-        differs = (examples != self.first).flatten(1).any(1)
-        self.others = examples[differs][: _MOST - 2]
+        self.first: Input = each(lambda x: x[:1], examples)
+        self.device = first(examples).device
+        differ = [(x != x[:1]).reshape(len(x), -1).any(1) for x in named(examples).values()]
+        differs = torch.stack(differ).any(0)
+        self.others: Input = each(lambda x: x[differs][: _MOST - 2], examples)
         self.single, self.batched = (
             make_kernel(model, balance, batched=batched, precision="float32", traced=False)
             for batched in (False, True)
@@ -103,15 +106,18 @@ class _Trial:
         Two clients with other weights, other examples and another number of them take two steps, or
         are measured, on constants in place of random numbers, of which padding would take some.
         """
-        x = torch.cat([self.first, self.others])
-        own = [x, x.flip(0)[: (len(x) + 1) // 2]]
-        padding = own[1][:1].expand(len(x) - len(own[1]), *x.shape[1:])
-        padded = torch.stack([x, torch.cat([own[1], padding])])
-        sizes = [len(part) for part in own]
+        x = cat([self.first, self.others])
+        sizes = [count(x), (count(x) + 1) // 2]
+        own = [x, each(lambda part: part.flip(0)[: sizes[1]], x)]
+
+        def padded(longest: Tensor, shortest: Tensor) -> Tensor:
+            padding = shortest[:1].expand(sizes[0] - sizes[1], *shortest.shape[1:])
+            return torch.stack([longest, torch.cat([shortest, padding])])
+
         try:
             act = self._measured if evaluate else self._trained
-            together = act([0, 1], padded, sizes)
-            alone = [act([c], own[c][None], [size]) for c, size in enumerate(sizes)]
+            together = act([0, 1], each(padded, *own), sizes)
+            alone = [act([c], each(_one, own[c]), [size]) for c, size in enumerate(sizes)]
         except Exception as error:  # whatever a model may raise, alone or under vmap
             return first_line(error)
         mode = "evaluation" if evaluate else "training"
@@ -124,7 +130,7 @@ class _Trial:
                 return f"in {mode}, {name} would be another for clients that train at once"
         return None
 
-    def _trained(self, clients: list[int], x: Tensor, sizes: list[int]) -> Tensors:
+    def _trained(self, clients: list[int], x: Input, sizes: list[int]) -> Tensors:
         """Return the clients' tensors after two steps of plain descent, stacked, and their losses.
 
         Args:
@@ -135,15 +141,15 @@ class _Trial:
         kernel = self.batched if len(clients) > 1 else self.single
         trained, frozen = self._divided(clients)
         losses = []
-        with seeded(x.device, 0), Constants():
+        with seeded(self.device, 0), Constants():
             for _ in range(2):
-                y, weights = self._labels(x, sizes), self._weights(len(x))
+                y, weights = self._labels(x, sizes), self._weights(len(clients))
                 found = kernel(trained, frozen, x, y, weights)
                 trained = {n: t - 0.1 * found.of[n] for n, t in trained.items()}
                 losses.append(found.losses)
         return {**trained, **frozen, "the loss": torch.stack(losses, 1)}
 
-    def _measured(self, clients: list[int], x: Tensor, sizes: list[int]) -> Tensors:
+    def _measured(self, clients: list[int], x: Input, sizes: list[int]) -> Tensors:
         """Return the clients' tensors after an evaluation, and their losses; see above."""
         trained, frozen = self._divided(clients)
         stack = Stack(x, self._labels(x, sizes), np.array(sizes))
@@ -152,9 +158,9 @@ class _Trial:
             self.balance.tasks,
             batched=len(clients) > 1,
             precision="float32",
-            rows=x.shape[1],
+            rows=stack.rows,
         )
-        with seeded(x.device, 0), Constants():
+        with seeded(self.device, 0), Constants():
             return {**frozen, "the loss": measure({**trained, **frozen}, stack)}
 
     def _state(self) -> Tensors:
@@ -167,7 +173,7 @@ class _Trial:
     def _divided(self, clients: list[int]) -> tuple[Tensors, Tensors]:
         """Return what is trained and what is not of ``clients``, stacked."""
         names = {n for n, p in self.model.named_parameters() if p.requires_grad}
-        own = {n: t.to(self.first.device) for n, t in self.balance.private().items()}
+        own = {n: t.to(self.device) for n, t in self.balance.private().items()}
         trained, frozen = {}, {}
         for name, tensor in (self._state() | own).items():
             if name in names or name in self.balance.trained:
@@ -176,27 +182,28 @@ class _Trial:
                 frozen[name] = torch.stack([tensor] * len(clients))
         return trained, frozen
 
-    def _labels(self, x: Tensor, sizes: list[int]) -> Tensors:
+    def _labels(self, x: Input, sizes: list[int]) -> Tensors:
         """Return labels of zero for the first ``sizes`` of ``x`` ``[clients, n, ...]`` alone."""
-        y = {}
+        y, rows = {}, first(x).shape[1]
         for task in self.balance.tasks:
-            labels = torch.stack([task.missing(x.shape[1])] * len(x)).to(x.device)
+            labels = torch.stack([task.missing(rows)] * len(sizes)).to(self.device)
             for row, size in zip(labels, sizes, strict=True):
                 row[:size] = 0
             y[task.name] = labels
         return y
 
     def _weights(self, clients: int) -> Tensor:
-        return torch.ones(clients, len(self.balance.tasks), device=self.first.device)
+        return torch.ones(clients, len(self.balance.tasks), device=self.device)
 
     def mixes(self, evaluate: bool = False) -> str | None:
         """Say why padding would be seen, or None if it would not."""
-        if not len(self.others):
+        if not count(self.others):
             return "no two different examples are there to try the model on"
         # Padding has no labels: whatever it is, losses and gradients must not change. It may not
         # change what the model remembers, either.
-        one = self.first.expand(2 + len(self.others), *self.first.shape[1:])
-        several = torch.cat([one[:2], self.others])
+        rows = 2 + count(self.others)
+        one = each(lambda x: x.expand(rows, *x.shape[1:]), self.first)
+        several = cat([self.first, self.first, self.others])
         try:
             (expected, _), (found, changed) = (
                 self._run(self.single, x, evaluate) for x in (one, several)
@@ -212,11 +219,11 @@ class _Trial:
 
     def draws(self) -> bool:
         """Whether the model draws random numbers in training."""
-        generators = default_generators(self.first.device)
-        with seeded(self.first.device, 0), torch.no_grad():
+        generators = default_generators(self.device)
+        with seeded(self.device, 0), torch.no_grad():
             before = [each.get_state() for each in generators]
             with suppress(Exception):  # whatever a model may raise is said where it is tried
-                x = torch.cat([self.first, self.first])
+                x = cat([self.first, self.first])
                 functional_call(self.model, self._state(), (x, list(self.model.heads)))
             after = [each.get_state() for each in generators]
         return not all(map(torch.equal, before, after))
@@ -226,7 +233,8 @@ class _Trial:
         return 2 if self._finite(2, evaluate) and not self._finite(1, evaluate) else 1
 
     def _finite(self, examples: int, evaluate: bool) -> bool:
-        x = torch.cat([self.first, self.others, self.first])[:examples]
+        x = cat([self.first, self.others, self.first])
+        x = each(lambda part: part[:examples], x)
         try:
             found, _ = self._run(self.single, x, evaluate)
         except Exception:  # whatever a model may raise
@@ -234,21 +242,26 @@ class _Trial:
         return all(bool(tensor.isfinite().all()) for tensor in found)
 
     def _run(
-        self, kernel: Kernel, x: Tensor, evaluate: bool = False
+        self, kernel: Kernel, x: Input, evaluate: bool = False
     ) -> tuple[list[Tensor], list[str]]:
         """Return gradients and losses, and the names of the buffers that changed."""
         trained, frozen = self._divided([0])
         before = {n: t.clone() for n, t in frozen.items()}
         self.model.train(not evaluate)
         try:
-            with seeded(x.device, 0):
-                found = kernel(
-                    trained, frozen, x[None], self._labels(x[None], [2]), self._weights(1)
-                )
+            with seeded(self.device, 0):
+                single = each(_one, x)
+                labels = self._labels(single, [2])
+                found = kernel(trained, frozen, single, labels, self._weights(1))
         finally:
             self.model.train()
         changed = [n for n, t in frozen.items() if not _same(t, before[n])]
         return [*found.of.values(), found.losses], changed
+
+
+def _one(x: Tensor) -> Tensor:
+    """Return the examples ``x`` ``[n, ...]`` as those of one client, ``[1, n, ...]``."""
+    return x[None]
 
 
 def _same(tensor: Tensor, other: Tensor) -> bool:

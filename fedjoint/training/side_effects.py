@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel, copied
+from fedjoint.model.tree import Input, first
 from fedjoint.randomness import seeded, states_elsewhere
 
 
-def side_effects(model: JointModel, examples: Tensor) -> str | None:
+def side_effects(model: JointModel, examples: Input) -> str | None:
     """Say what about a model keeps clients from being trained as one program; None: nothing.
 
     The model is copied first, so it stays as it is.
@@ -45,8 +46,8 @@ def side_effects(model: JointModel, examples: Tensor) -> str | None:
     return "the model draws from Python's or NumPy's own random numbers" if drawn else None
 
 
-def _run(model: JointModel, examples: Tensor) -> None:
-    with torch.no_grad(), seeded(examples.device, 0):
+def _run(model: JointModel, examples: Input) -> None:
+    with torch.no_grad(), seeded(first(examples).device, 0):
         model(examples, list(model.heads))
 
 

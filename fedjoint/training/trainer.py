@@ -20,6 +20,7 @@ from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, cat, each, fitted, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.alone import Alone
@@ -106,7 +107,8 @@ class Trainer:
                 remembers something where no client can keep it for itself.
         """
         balance = self.balance(tuple(self.problem.tasks))
-        found = examine(self.model, balance, self._few().to(self.device))
+        few: Input = each(lambda tensor: tensor.to(self.device), self._few())
+        found = examine(self.model, balance, few)
         self.check_held()
         for name, least in (("local", found.train), ("evaluate", found.evaluate)):
             size = getattr(self.config, name).batch_size
@@ -139,15 +141,16 @@ class Trainer:
         wanted = self.config.local.batch_size
         return wanted if self.config.local.drop_last else max(1, min(wanted, largest))
 
-    def _few(self) -> Tensor:
+    def _few(self) -> Input:
         """Return a few inputs to try the model on, of one client where that has any."""
         data, example = self.problem.data, self.problem.example
         try:
             with limited(
                 self.config.strategy.timeout / 4
             ):  # of a round, on a node that starts anew
-                x = load_client(data, int((data.sizes > 1).argmax())).train.x[:_TRIED]
-            return torch.cat([x, example])
+                train = load_client(data, int((data.sizes > 1).argmax())).train
+            own = train.take(torch.arange(min(_TRIED, len(train)))).x
+            return cat([fitted(own, example, "the inputs"), example])
         except (Exception, LateError):  # of a client's data, said when it is trained
             return example
 
@@ -163,10 +166,11 @@ class Trainer:
         rows = min(largest, max(local.batch_size, evaluate.batch_size))
         kept = sum(tensor.numel() for tensor in self.model.private(()).values())
         example = self.problem.example
-        one = 4 * (self.layout.size + kept) + rows * example.nbytes
+        one = 4 * (self.layout.size + kept) + rows * nbytes(example)
         if any(not parameter.requires_grad for parameter in self.model.parameters()):
             # What trains may be small beside what the rest of the model computes.
-            one += rows * computed_bytes(self.model, example.to(self.device))
+            there = each(lambda tensor: tensor.to(self.device), example)
+            one += rows * computed_bytes(self.model, there)
         return max(1, min(_MOST_CPU, _BYTES // one))
 
     def tasks(self, client: int) -> tuple[Task, ...]:
@@ -351,10 +355,9 @@ class Trainer:
                 precision=self.config.local.precision,
             )
         train = job.cohort.learnt
-        x, y = (train.x, train.y) if self.fallback is None else train.alone
+        train = train if self.fallback is None else train.alone
         weights = {**self.layout.views(job.shared), **job.private}
-        y = {name: labels[:, at] for name, labels in y.items()}
-        return self._differentiate[key](weights, x[:, at], y)
+        return self._differentiate[key](weights, *train.at(at))
 
     @torch.no_grad()
     def evaluate(
@@ -413,28 +416,30 @@ class Trainer:
         weights: Tensors,
         finite: Tensor,
     ) -> Tensors:
-        def forward(weights: Tensors, x: Tensor) -> Tensors:
+        def forward(weights: Tensors, x: Input) -> Tensors:
             return torch.func.functional_call(self.model, weights, (x, names))
 
         sums: Tensors = {}
-        x, y = (stack.x, stack.y) if self.fallback is None else stack.alone
-        for at in passes(x.shape[1], self.config.evaluate.batch_size, self.traits.evaluate):
+        stack = stack if self.fallback is None else stack.alone
+        for at in passes(stack.rows, self.config.evaluate.batch_size, self.traits.evaluate):
+            x, y = stack.at(at)
             if self.fallback is None:
-                outputs = torch.vmap(forward, randomness="different")(weights, x[:, at])
+                outputs = torch.vmap(forward, randomness="different")(weights, x)
             else:
-                single = forward({n: t[0] for n, t in weights.items()}, x[0, at])
+                one = {n: t[0] for n, t in weights.items()}
+                single = forward(one, each(lambda tensor: tensor[0], x))
                 outputs = {n: o[None] for n, o in single.items()}
             for task in cohort.tasks:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
                 finite &= output.flatten(1).isfinite().all(1)
-                labels = y[task.name][:, at].flatten(0, 1)
+                labels = y[task.name].flatten(0, 1)
                 if scale is not None:
                     output = scale.units(output)
                 # Metrics see [examples, outputs]; the padding's labels are missing.
                 found = task.metric_fn.statistics(output.flatten(0, 1), labels)
-                each = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
-                sums[task.name] = sums.get(task.name, 0) + each
+                own = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
+                sums[task.name] = sums.get(task.name, 0) + own
         return sums
 
     @cached_property

@@ -14,6 +14,7 @@ from torch.func import vjp, vmap
 
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, each
 from fedjoint.training.gradients import make_forward
 
 Tensors = dict[str, Tensor]
@@ -45,7 +46,7 @@ class TaskGradients(NamedTuple):
 
 
 #: (weights, x, y), each stacked over clients
-Differentiate = Callable[[Tensors, Tensor, Tensors], TaskGradients]
+Differentiate = Callable[[Tensors, Input, Tensors], TaskGradients]
 
 
 def make_differentiate(
@@ -70,7 +71,7 @@ def make_differentiate(
     """
     forward = make_forward(model, tasks, precision, batched=batched)
 
-    def by_program(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
+    def by_program(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
         trained, rest = _divided(weights, shared)
 
         def losses_of(trained: Tensors) -> tuple[Tensor, Tensor]:
@@ -82,22 +83,24 @@ def make_differentiate(
         rows = [backward(one)[0] for one in torch.eye(len(tasks)).to(sums)]
         return {n: torch.stack([row[n] for row in rows]) for n in trained}, sums, known
 
-    def alone(weights: Tensors, x: Tensor, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
+    def alone(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
         trained, rest = _divided({n: t[0].detach().clone() for n, t in weights.items()}, shared)
         trained = {n: t.requires_grad_() for n, t in trained.items()}
-        sums, known = forward({**trained, **rest}, x[0], {n: t[0] for n, t in y.items()})
+        sums, known = forward(
+            {**trained, **rest}, each(lambda t: t[0], x), {n: t[0] for n, t in y.items()}
+        )
         rows = [
             torch.autograd.grad(
                 loss, list(trained.values()), retain_graph=True, materialize_grads=True
             )
             for loss in sums
         ]
-        each = zip(trained, zip(*rows, strict=True), strict=True)
-        return {name: torch.stack(of)[None] for name, of in each}, sums[None], known[None]
+        by_name = zip(trained, zip(*rows, strict=True), strict=True)
+        return {name: torch.stack(of)[None] for name, of in by_name}, sums[None], known[None]
 
     several = vmap(by_program, randomness="different") if batched else alone
 
-    def differentiate(weights: Tensors, x: Tensor, y: Tensors) -> TaskGradients:
+    def differentiate(weights: Tensors, x: Input, y: Tensors) -> TaskGradients:
         model.eval()
         try:
             of, sums, known = several(weights, x, y)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fedjoint.model.backbones._widths import Widths
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description, one_tensor
 
 
-def cnn(inputs: Inputs, hidden: Widths = (128, 64), batch_norm: bool = False) -> nn.Module:
+def cnn(inputs: Description, hidden: Widths = (128, 64), batch_norm: bool = False) -> nn.Module:
     """3x3 convolutions with ReLU and 2x2 pooling, then flattened.
 
     Args:
@@ -19,7 +19,7 @@ def cnn(inputs: Inputs, hidden: Widths = (128, 64), batch_norm: bool = False) ->
         hidden: output channels of each convolution.
         batch_norm: put BatchNorm after each convolution.
     """
-    shape: Sequence[int] = inputs.shape
+    shape: Sequence[int] = one_tensor(inputs).shape
     if len(shape) == 1:
         side = round(shape[0] ** 0.5)
         shape = (1, side, side)

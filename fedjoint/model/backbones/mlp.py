@@ -7,10 +7,10 @@ import itertools
 from torch import nn
 
 from fedjoint.model.backbones._widths import Widths
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description, one_tensor
 
 
-def mlp(inputs: Inputs, hidden: Widths = (128, 64)) -> nn.Module:
+def mlp(inputs: Description, hidden: Widths = (128, 64)) -> nn.Module:
     """ReLU layers ``[n, ...] -> [n, hidden[-1]]``; inputs of several dimensions are flattened.
 
     Args:
@@ -18,6 +18,6 @@ def mlp(inputs: Inputs, hidden: Widths = (128, 64)) -> nn.Module:
         hidden: layer widths.
     """
     layers: list[nn.Module] = [nn.Flatten()]
-    for width, following in itertools.pairwise([inputs.size, *hidden]):
+    for width, following in itertools.pairwise([one_tensor(inputs).size, *hidden]):
         layers += [nn.Linear(width, following), nn.ReLU()]
     return nn.Sequential(*layers)

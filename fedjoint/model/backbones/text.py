@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from fedjoint.errors import UserError
 from fedjoint.model.backbones._widths import Widths
-from fedjoint.model.inputs import Inputs
+from fedjoint.model.inputs import Description, one_tensor
 from fedjoint.options import Count
 
 
-def text(inputs: Inputs, hidden: Widths = (64,), embedding: Count = 32) -> nn.Module:
+def text(inputs: Description, hidden: Widths = (64,), embedding: Count = 32) -> nn.Module:
     """Mean of word embeddings, then one ReLU layer, ``[n, words] -> [n, hidden[-1]]``.
 
     Args:
@@ -22,10 +22,11 @@ def text(inputs: Inputs, hidden: Widths = (64,), embedding: Count = 32) -> nn.Mo
     Raises:
         UserError: inputs are no sentences.
     """
-    if inputs.words is None:
-        has = f"{inputs.shape} {inputs.dtype}"
+    read = one_tensor(inputs)
+    if read.words is None:
+        has = f"{read.shape} {read.dtype}"
         raise UserError(f"it does not take inputs of {has}; set model.backbone")
-    return TextBackbone(inputs.words.vocabulary, embedding, hidden[-1])
+    return TextBackbone(read.words.vocabulary, embedding, hidden[-1])
 
 
 class TextBackbone(nn.Module):

@@ -181,10 +181,17 @@ class Cast(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "example", [{"ids": torch.zeros(1, 8)}, torch.zeros(2, 8), torch.zeros(())]
+    ("example", "words"),
+    [
+        (torch.zeros(2, 8), r"has 2 rows: give one input, \[1, \.\.\.\]"),
+        ({"ids": torch.zeros(2, 8)}, r"has 2 rows: give one input, \[1, \.\.\.\]"),
+        (torch.zeros(()), "are a single number: give one row for each example"),
+        ({}, "the inputs of the example are an empty dict: give a tensor"),
+        ([torch.zeros(1, 8)], "are of type list: give tensors"),
+    ],
 )
-def test_an_example_is_one_tensor(example):
-    with pytest.raises(UserError, match=r"give one input, a tensor \[1, \.\.\.\]"):
+def test_an_example_is_one_input(example, words):
+    with pytest.raises(UserError, match=words):
         problem(Scale, example)
 
 
