@@ -17,6 +17,13 @@ Tensors = dict[str, Tensor]
 Objective = Callable[[Tensors, Tensors, Input, Tensors, Tensor], tuple[Tensor, Tensor]]
 
 
+def laid_out(tensor: Tensor, channels_last: bool) -> Tensor:
+    """Return images, or the weights of their convolutions, with the channels last if so asked."""
+    if channels_last and tensor.ndim == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
 class Alone:
     """Takes the steps of one client.
 
@@ -61,9 +68,7 @@ class Alone:
         return total[None], counted[None]
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
-        if self._channels_last and tensor.ndim == 4:
-            return tensor.contiguous(memory_format=torch.channels_last)
-        return tensor
+        return laid_out(tensor, self._channels_last)
 
     def _step(
         self, places: list[Tensor], found: list[Tensor], buffers: list[Tensor], rate: float

@@ -23,7 +23,7 @@ from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, cat, each, fitted, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
-from fedjoint.training.alone import Alone
+from fedjoint.training.alone import Alone, laid_out
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
 from fedjoint.training.descent import Descent
@@ -93,7 +93,7 @@ class Trainer:
             UserError: a batch is to have fewer examples than the model takes.
         """
         local, traits = self.config.local, self.traits
-        reason = "local.sequential is set" if local.sequential else traits.sequential
+        reason = local.alone or traits.sequential
         if traits.train > 1 and local.steps is None and not local.drop_last:
             return f"{reason}; an epoch's last minibatch of one example is left out"
         return reason
@@ -306,7 +306,7 @@ class Trainer:
             descent = None
             if not batched or not (local.compile or self.traits.draws):
                 descent = make_descent(
-                    self.model, balance, local, batched=batched, channels_last=False
+                    self.model, balance, local, batched=batched, channels_last=self._channels_last
                 )
             self._kernels[key] = balance, kernel, measure, descent
         return self._kernels[key]
@@ -426,8 +426,9 @@ class Trainer:
             if self.fallback is None:
                 outputs = torch.vmap(forward, randomness="different")(weights, x)
             else:
-                one = {n: t[0] for n, t in weights.items()}
-                single = forward(one, each(lambda tensor: tensor[0], x))
+                one = {n: laid_out(t[0], self._channels_last) for n, t in weights.items()}
+                own = each(lambda tensor: laid_out(tensor[0], self._channels_last), x)
+                single = forward(one, own)
                 outputs = {n: o[None] for n, o in single.items()}
             for task in cohort.tasks:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)
@@ -441,6 +442,10 @@ class Trainer:
                 own = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
                 sums[task.name] = sums.get(task.name, 0) + own
         return sums
+
+    @property
+    def _channels_last(self) -> bool:
+        return self.config.local.path == "channels_last"
 
     @cached_property
     def _state_names(self) -> set[str]:

@@ -78,8 +78,8 @@ def test_a_client_gets_the_same_bits_in_any_chunk(rule):
 
 @pytest.mark.parametrize(
     "local",
-    [{"optimiser": {"name": "adam"}}, {"sequential": True}, {"lr_scales": [1.0, 0.5]}],
-    ids=["adam", "one by one", "rates of their own"],
+    [{"optimiser": {"name": "adam"}}, {"lr_scales": [1.0, 0.5]}],
+    ids=["adam", "rates of their own"],
 )
 def test_what_it_cannot_do_is_left_to_others(local):
     trainer = make(**local)
