@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from fedjoint.errors import UserError
     from fedjoint.exports.export import export
     from fedjoint.exports.exported import Exported
+    from fedjoint.model.each_item import EachItem
     from fedjoint.model.inputs import Inputs
+    from fedjoint.model.kinds.language import next_tokens
+    from fedjoint.model.loss import PositionLoss, TaskLoss
     from fedjoint.model.metric import Metric
     from fedjoint.model.tasks import Task
     from fedjoint.problem import Problem
@@ -55,6 +58,7 @@ _MODULES = {
     "Config": "fedjoint.config.schema",
     "DataConfig": "fedjoint.config.data",
     "Dataset": "fedjoint.data.dataset",
+    "EachItem": "fedjoint.model.each_item",
     "Engine": "fedjoint.engines.base",
     "Examples": "fedjoint.data.base",
     "Exported": "fedjoint.exports.exported",
@@ -63,15 +67,18 @@ _MODULES = {
     "JointStrategy": "fedjoint.server.strategy",
     "LocalMethod": "fedjoint.training.method",
     "Metric": "fedjoint.model.metric",
+    "PositionLoss": "fedjoint.model.loss",
     "Problem": "fedjoint.problem",
     "RoundRecord": "fedjoint.runs.record",
     "RunResult": "fedjoint.simulation",
     "Snapshot": "fedjoint.server.callbacks",
     "Source": "fedjoint.data.source",
     "Task": "fedjoint.model.tasks",
+    "TaskLoss": "fedjoint.model.loss",
     "Updates": "fedjoint.server.updates",
     "UserError": "fedjoint.errors",
     "export": "fedjoint.exports.export",
+    "next_tokens": "fedjoint.model.kinds.language",
     "resume": "fedjoint.simulation",
     "simulate": "fedjoint.simulation",
 }
@@ -87,6 +94,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "Dataset",
+    "EachItem",
     "Engine",
     "Examples",
     "Exported",
@@ -95,15 +103,18 @@ __all__ = [
     "JointStrategy",
     "LocalMethod",
     "Metric",
+    "PositionLoss",
     "Problem",
     "RoundRecord",
     "RunResult",
     "Snapshot",
     "Source",
     "Task",
+    "TaskLoss",
     "Updates",
     "UserError",
     "export",
+    "next_tokens",
     "resume",
     "simulate",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fedjoint.data.loading import check_examples
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
+from fedjoint.model.loss import make_loss
 from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, check_tree, count
@@ -32,7 +33,7 @@ class Problem:
     Attributes:
         tasks: the tasks, in the order of ``data.task_names``.
         backbone: builds a fresh backbone, inputs ``[n, ...]`` (a tensor, or a dict of them) to
-            features ``[n, features]``.
+            features ``[n, features]``, or whatever the tasks' heads take.
         data: the clients and their examples.
         example: ``[1, ...]`` one input, to find the shapes of the model: a tensor, or a dict of
             named tensors, which the backbone gets as its one argument.
@@ -151,34 +152,47 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
 
 
 def with_settings(tasks: Sequence[Task], config: Config) -> list[Task]:
-    """Return ``tasks`` with the metrics and the scales of targets that ``config`` names.
+    """Return ``tasks`` with the losses, metrics and scales of targets that ``config`` names.
 
     Raises:
-        UserError: there is no such task, metric or scale, or an option is wrong.
+        UserError: there is no such task, loss, metric or scale, it is not for such a task, or an
+            option is wrong.
     """
     scales = config.data.target_scale
-    for name in scales:
-        if name not in [task.name for task in tasks]:
-            raise choose("task in data.target_scale", name, [task.name for task in tasks])
-    scaled = [replace(task, scale=scales.get(task.name, task.scale)) for task in tasks]
-    return with_metrics(scaled, config.metrics)
+    _check_names("data.target_scale", scales, tasks)
+    _check_names("losses", config.losses, tasks)
+    losses = {name: make_loss(loss.name, loss.options) for name, loss in config.losses.items()}
+    found = []
+    for task in tasks:
+        scale, loss = scales.get(task.name, task.scale), losses.get(task.name, task.loss)
+        found.append(replace(task, scale=scale, loss=loss))
+    return with_metrics(found, config.metrics)
 
 
-def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, Plugin]) -> list[Task]:
+def with_metrics(tasks: Sequence[Task], metrics: Mapping[str, list[Plugin]]) -> list[Task]:
     """Return ``tasks`` with the metrics that are named for some of them.
 
     Args:
         tasks: the tasks.
-        metrics: task -> its metric.
+        metrics: task -> its metrics.
 
     Raises:
         UserError: there is no such task or metric, or an option is wrong.
     """
-    for name in metrics:
-        if name not in [task.name for task in tasks]:
-            raise choose("task in metrics", name, [task.name for task in tasks])
-    chosen = {name: make_metric(metric.name, metric.options) for name, metric in metrics.items()}
+    _check_names("metrics", metrics, tasks)
+    chosen = {
+        name: [make_metric(each.name, each.options) for each in named]
+        for name, named in metrics.items()
+    }
     return [replace(task, metric=chosen.get(task.name, task.metric)) for task in tasks]
+
+
+def _check_names(setting: str, named: Iterable[str], tasks: Sequence[Task]) -> None:
+    """Refuse a setting of a task that there is not."""
+    names = [task.name for task in tasks]
+    for name in named:
+        if name not in names:
+            raise choose(f"task in {setting}", name, names)
 
 
 @dataclass(frozen=True)

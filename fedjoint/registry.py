@@ -59,6 +59,7 @@ KINDS = {
     "scenarios": Kind("scenario", "fedjoint simulate", "fedjoint.simulations", member="config"),
     "sources": Kind("data source", "data.source", "fedjoint.data.sources"),
     "backbones": Kind("backbone", "model.backbone", "fedjoint.model.backbones", given=1),
+    "losses": Kind("loss", "losses", "fedjoint.model.losses"),
     "metrics": Kind("metric", "metrics", "fedjoint.model.metrics"),
     "balances": Kind("balance", "balance", "fedjoint.training.balances", given=1),
     "compressions": Kind("compression", "strategy.compression", "fedjoint.protocol.compressions"),

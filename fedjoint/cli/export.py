@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from fedjoint.cli.common import client_ids, console, parts
 from fedjoint.errors import UserError
 from fedjoint.exports.export import export
-from fedjoint.exports.predict import predict
+from fedjoint.exports.predict import predict, predict_arrays
 from fedjoint.node.own_data import own_data
 from fedjoint.runs.files import write_bytes
 
@@ -84,12 +85,21 @@ def predict_command(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="CSV file to write; default: the screen.")
+        Path | None,
+        typer.Option(
+            help="File to write: a table in CSV, or arrays in .npz, as maps and boxes need it; "
+            "default: the screen."
+        ),
     ] = None,
 ) -> None:
     """Predict a row per input: class and probability, labels and probabilities, or values."""
     if output is not None and output.exists() and output.samefile(file):
         raise UserError(f"--output {output}: that is the file to read; name another")
+    if output is not None and output.suffix == ".npz":
+        arrays = io.BytesIO()
+        np.savez(arrays, allow_pickle=False, **predict_arrays(model, file))
+        write_bytes(output, arrays.getvalue())
+        return
     columns, rows = predict(model, file)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")

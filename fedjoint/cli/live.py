@@ -50,6 +50,7 @@ class Live(Troubles):
 def news(record: RoundRecord) -> str:
     """Return a round in a few words."""
     words = [] if record.objective is None else [f"objective {figure(record.objective, 3)}"]
-    known = {task: value for task, value in record.test.items() if value is not None}
+    # One metric of each task, which is what a line has room for.
+    known = {n: value for n, value in record.test.items() if value is not None and "/" not in n}
     words += [f"{task} {figure(value, 3)}" for task, value in known.items()]
     return "  ".join(words)

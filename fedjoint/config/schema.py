@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedjoint.config.data import DataConfig
 from fedjoint.config.section import Plugin, Section
@@ -270,9 +270,13 @@ class Config(Section):
     problem: str | None = Field(
         None, description="package.module:function or file.py:function, (config) -> Problem"
     )
-    metrics: dict[str, Plugin] = Field(
+    metrics: dict[str, list[Plugin]] = Field(
         {},
-        description="task -> its metric, see fedjoint list metrics; default: by the kind of task",
+        description="task -> its metric, or a list of them, of which the first decides the best "
+        "round; see fedjoint list metrics; default: by the kind of task",
+    )
+    losses: dict[str, Plugin] = Field(
+        {}, description="task -> its loss, see fedjoint list losses; default: by the kind of task"
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -286,3 +290,10 @@ class Config(Section):
         [], description="what follows the run on its server: file.py:Class or file.py:function"
     )
     output: OutputConfig = OutputConfig()
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _one_alone(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {n: each if isinstance(each, list) else [each] for n, each in values.items()}

@@ -8,10 +8,8 @@ import numpy as np
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data import partition
-from fedjoint.data.dataset import TRAIN, Dataset, is_known
+from fedjoint.data.dataset import TRAIN, Dataset
 from fedjoint.errors import choose
-
-_BINS = 10
 
 
 def task_matrix(mix: Sequence[Sequence[str]], names: Sequence[str], clients: int) -> np.ndarray:
@@ -116,11 +114,4 @@ def _strata(dataset: Dataset, by: str | None, present: np.ndarray) -> np.ndarray
     chosen = [task for task in tasks if task.name == by]
     chosen += [task for task in tasks if task.kind == "multiclass"]
     task = (chosen + tasks)[0]
-    y = dataset.examples.y[task.name]
-    if task.kind == "multiclass":
-        return y.numpy()
-    if task.kind == "multilabel":
-        return np.unique(y.numpy(), axis=0, return_inverse=True)[1].reshape(-1)
-    first, known = y.numpy()[:, 0], is_known(y).numpy()
-    edges = np.quantile(first[known], np.linspace(0, 1, _BINS + 1)[1:-1])
-    return np.where(known, np.searchsorted(edges, first), -1)
+    return task.form.strata(dataset.examples.y[task.name]).numpy()

@@ -16,8 +16,9 @@ class Examples(NamedTuple):
 
     Attributes:
         x: ``[n, ...]`` float32 features or int64 token ids, or a dict of several such tensors.
-        y: task name -> ``[n]`` int64 classes, or ``[n, k]`` float32 targets. A missing label is
-            -1 (classes) or NaN (targets) and counts in no loss and no metric.
+        y: task name -> labels ``[n, ...]`` of the shape and type that its kind has, see
+            :class:`fedjoint.Task`. What is missing of them is -1 (int64) or NaN (float32), and
+            counts in no loss and no metric.
     """
 
     x: Input

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
 from fedjoint.data.base import Examples
+from fedjoint.model.positions import is_known
 from fedjoint.model.tasks import Task
 
 #: splits, as ``Dataset.split`` has them
@@ -65,8 +65,3 @@ class Dataset:
         tasks = tuple(task for task in self.tasks if task.name in names)
         labels = {task.name: self.examples.y[task.name] for task in tasks}
         return replace(self, tasks=tasks, examples=Examples(self.examples.x, labels))
-
-
-def is_known(y: Tensor) -> Tensor:
-    """Return ``[n]`` bool, whether the labels ``y`` (``[n]`` or ``[n, k]``) are there."""
-    return ~y.isnan().any(-1) if y.is_floating_point() else y >= 0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedjoint.data.dataset import TEST, TRAIN, VALID, Dataset, is_known
+from fedjoint.data.dataset import TEST, TRAIN, VALID, Dataset
+from fedjoint.model.positions import is_known
 
 log = logging.getLogger("fedjoint.data")
 
@@ -68,8 +69,7 @@ def listed(names: Sequence[str]) -> str:
 def _task(dataset: Dataset, number: int) -> str:
     task = dataset.tasks[number]
     known = is_known(dataset.examples.y[task.name])
-    kinds = {"multiclass": "classes", "multilabel": "labels", "regression": "targets"}
-    text = f"{task.name} ({task.outputs} {kinds[task.kind]}"
+    text = f"{task.name} ({task.outputs} {task.form.counts}"
     lacking = 0 if dataset.origin is not None else int((~known).sum())
     return text + (f", {lacking} missing)" if lacking else ")")
 

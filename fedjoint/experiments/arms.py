@@ -103,14 +103,16 @@ class Arm:
         """Rounds whose merge failed, so that the backbone was kept, by seed."""
         return [sum(r.kept is not None for r in seed.records()) for seed in self.seeds]
 
-    def best(self, task: str, split: str = "test") -> list[float]:
+    def best(self, task: str, split: str = "test", measure: str | None = None) -> list[float]:
         """Return a task's metric in the best round by validation, by seed (NaN: undefined).
+
+        It is that which decides, or another ``measure`` of the task's, see :class:`Task`.
 
         That is the last of the rounds that are best by :class:`fedjoint.server.best.Best`, over
         all tasks of the run that the task is in, as these share what is trained; or over the task
         alone where every client trains alone. Without validation data it is the last round.
         """
-        return [_of(self._chosen(seed, task), split, task) for seed in self.seeds]
+        return [_of(self._chosen(seed, task), split, measure or task) for seed in self.seeds]
 
     def last(self, task: str, split: str = "test") -> list[float]:
         """Return a task's last metric, by seed (NaN where it is undefined)."""

@@ -95,10 +95,10 @@ class Bench:
         lacks a metric; ``p vs ...`` is its p-value, corrected by Holm's method for the arms;
         ``won vs ...`` is the share of tasks won. ``test`` is the raw mean over tasks, ``worst
         task`` the least. Each is the mean over the seeds that have it (``... seeds``) with half
-        the width of its interval (``... 95 %``). A task's name is its test metric, with ``
-        gain vs ...`` by how much it is better than a reference, and ``std``, ``worst client``
-        and ``worst tenth`` over the clients' own metrics. ``kept rounds`` counts, over all
-        seeds, those without a merge.
+        the width of its interval (``... 95 %``). A task's name is its test metric, and
+        ``task/metric`` a further one. With the name, `` gain vs ...`` is by how much it is better
+        than a reference, and ``std``, ``worst client`` and ``worst tenth`` are over the clients'
+        own metrics. ``kept rounds`` counts, over all seeds, those without a merge.
         """
         tasks = next(iter(self.references.values())).tasks
         scores = {
@@ -128,7 +128,9 @@ class Bench:
             "kept rounds": sum(arm.kept),
         }
         for task in arm.tasks:
-            row |= columns(task.name, interval(arm.best(task.name), self.overlap))
+            for measure in task.measures:
+                found = arm.best(task.name, measure=measure)
+                row |= columns(measure, interval(found, self.overlap))
             row[f"{task.name} std"] = mean(arm.spread(task.name, "std"))
             row[f"{task.name} worst client"] = mean(arm.spread(task.name, "worst"))
             row[f"{task.name} worst tenth"] = mean(arm.spread(task.name, "worst_tenth"))

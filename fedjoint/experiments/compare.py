@@ -110,18 +110,22 @@ class Comparison:
         return found
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per task and arm, and one per arm with the raw mean over tasks.
+        """Return one row per metric and arm, and one per arm with the raw mean over tasks.
 
         ``test`` is the mean over seeds of the metric in the best round by validation, ``test 95 %``
         half the width of its interval, ``last`` the mean in the last round; ``rounds to target``
         is the median of the ``reached`` seeds that get there. ``std``, ``worst client`` and
-        ``worst tenth`` are over the clients' own test metrics.
+        ``worst tenth`` are over the clients' own test metrics. Of a task's metrics after the first
+        there is ``test``, in the same round.
         """
         arms = self.arms.values()
         rows = []
         for task in self.tasks:
             rows += [self._of_task(task, arm) for arm in arms]
             rows += [self._of_nothing(task)] if self.trivial else []
+            for measure, metric in list(task.measures.items())[1:]:
+                found = [(arm, arm.best(task.name, measure=measure)) for arm in arms]
+                rows += [self._row(task.name, metric.name, arm, test) for arm, test in found]
         return rows + [self._of_all(arm) for arm in arms]
 
     def _of_nothing(self, task: Task) -> dict[str, Any]:

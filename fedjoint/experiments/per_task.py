@@ -76,6 +76,7 @@ def _settings(config: Config, task: Task, data: Federation) -> Config:
             "name": f"{config.name}-{task.name}",
             "strategy": config.strategy.model_copy(update={"min_clients": least}),
             "metrics": {n: m for n, m in config.metrics.items() if n == task.name},
+            "losses": {n: m for n, m in config.losses.items() if n == task.name},
             "balance": config.balance.model_copy(update={"options": options}),
         }
     )

@@ -80,11 +80,12 @@ def _raw(rows: Sequence[dict[str, Any]], console: Console) -> None:
 def _tasks(bench: Bench, rows: Sequence[dict[str, Any]], console: Console) -> None:
     tasks = next(iter(bench.references.values())).tasks
     cells = {
-        f"{task.name}\n{task.metric_fn.name}": [
-            f"{from_columns(task.name, row):.2f}{_marks(bench, row, task.name)}".replace(" ± ", "±")
+        f"{task.name}\n{metric.name}": [
+            f"{from_columns(measure, row):.2f}{_marks(bench, row, measure)}".replace(" ± ", "±")
             for row in rows
         ]
         for task in tasks
+        for measure, metric in task.measures.items()
     }
     names = [row["strategy"] for row in rows]
     title = "test metrics, mean and 95 % interval over seeds"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fedjoint.experiments.compare import TRIVIAL, Comparison
+from fedjoint.experiments.compare import Comparison
 from fedjoint.experiments.costs import budgets, spreads, tried
 from fedjoint.experiments.intervals import LEVEL, Interval, from_columns, how
 from fedjoint.experiments.tables import table
@@ -41,7 +41,7 @@ def _metrics(comparison: Comparison, console: Console) -> None:
     seeds = len(comparison.arms["joint"].seeds)
     cells = []
     for row in comparison.rows():
-        rounds = "" if row["task"] == "mean" or row["arm"] == TRIVIAL else "never"
+        rounds = "never" if "reached" in row else ""
         if row.get("reached"):
             rounds = f"{row['rounds to target']:g}"
             rounds += "" if row["reached"] == seeds else f" ({row['reached']} of {seeds})"

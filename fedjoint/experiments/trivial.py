@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.data.dataset import is_known
 from fedjoint.data.loading import load_client
 from fedjoint.experiments.arms import Arm, mean, sign
 from fedjoint.model.tasks import Task
@@ -31,8 +29,9 @@ def _of_task(problem: Problem, task: Task, at: int) -> float:
     for index in problem.data.tasks[:, at].nonzero()[0].tolist():
         client = load_client(problem.data, index)
         labels = client.test.y[task.name]
-        outputs = constant(task, client.train.y[task.name]).expand(len(labels), -1)
-        sums = task.metric_fn.statistics(outputs, labels).double().sum(0)
+        output = task.form.constant(client.train.y[task.name], task.outputs, task.size)
+        outputs = output.expand(len(labels), *output.shape[1:])
+        sums = task.metric_fn.summed(outputs[None], labels[None])[0].double()
         total = sums if total is None else total + sums
     return math.nan if total is None else float(task.metric_fn.value(total))
 
@@ -65,18 +64,3 @@ def by_seed(config: Config, seeds: int) -> dict[str, list[float]]:
         for task, score in trivial(problem).items():
             found.setdefault(task, []).append(score)
     return found
-
-
-def constant(task: Task, labels: Tensor) -> Tensor:
-    """Return ``[1, outputs]``, the outputs of a model that predicts the most frequent, or the mean.
-
-    Args:
-        task: the task.
-        labels: training labels, some of them missing; without any, the first class, or zero.
-    """
-    known = labels[is_known(labels)]
-    if task.kind == "multiclass":
-        counts = torch.bincount(known, minlength=task.outputs)
-        return torch.nn.functional.one_hot(counts.argmax(), task.outputs)[None].float()
-    mean = known.double().nanmean(0).nan_to_num().reshape(1, -1).float()
-    return mean if task.kind == "regression" else mean - 0.5

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,9 @@ from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.exported import Exported
-from fedjoint.exports.model import Card, Origin, Target, TaskKind, TaskModel
+from fedjoint.exports.model import Card, Origin, Target, TaskModel
 from fedjoint.exports.personal import PersonalModels
+from fedjoint.model.heads import Reads
 from fedjoint.model.tasks import Task
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
@@ -104,8 +105,9 @@ def export(
 def _target(task: Task, source: Source) -> Target:
     return Target(
         name=task.name,
-        kind=cast(TaskKind, task.kind),
+        kind=task.kind,
         outputs=task.outputs,
+        size=list(task.size),
         classes=source.class_names(task) if task.kind == "multiclass" else None,
     )
 
@@ -174,6 +176,7 @@ def _mean(
     """Average the heads, as they predict in the targets' units, over one backbone."""
     prefix = f"heads.{task}."
     head = people.trainer.model.heads[task]
+    head = head.head if isinstance(head, Reads) else head
     if not isinstance(head, nn.Linear) and head.state_dict():
         raise UserError(
             f"the head of {task!r} is not linear, so a mean of heads makes no sense; choose one "

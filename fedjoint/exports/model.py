@@ -27,13 +27,11 @@ from fedjoint.runs.tensors import DamagedError, unpack
 FILES = {"safetensors": "model.safetensors", "export": "model.pt2", "onnx": "model.onnx"}
 CARD = "model.json"
 
-TaskKind = Literal["multiclass", "multilabel", "regression"]
-
 
 class TaskModel(nn.Module):
-    """Maps a source's own numbers ``[n, ...]`` (or ids, or a dict) to outputs ``[n, outputs]``.
+    """Maps a source's own numbers ``[n, ...]`` (or ids, or a dict) to outputs ``[n, ...]``.
 
-    The outputs are logits, or a regression's values.
+    The outputs are logits, or a regression's values; see :class:`fedjoint.Task` for their shapes.
 
     Args:
         backbone: inputs to features.
@@ -66,7 +64,8 @@ class TaskModel(nn.Module):
             x = (x - self.mean) / self.scale
         output = self.head(self.backbone(x))
         if self.target_mean is not None and self.target_scale is not None:
-            output = output * self.target_scale + self.target_mean
+            form = -1, *[1] * (output.ndim - 2)
+            output = output * self.target_scale.view(form) + self.target_mean.view(form)
         return output
 
 
@@ -76,13 +75,15 @@ class Target(Section):
     Attributes:
         name: of the task.
         kind: of the task.
-        outputs: classes, labels or targets.
+        outputs: classes, labels, targets or whatever the kind has.
+        size: of the task.
         classes: names of the classes, by number, where they have any.
     """
 
     name: str
-    kind: TaskKind
+    kind: str
     outputs: int
+    size: list[int] = Field(default_factory=list)
     classes: list[str] | None = None
 
 
@@ -200,9 +201,8 @@ def load(folder: Path, card: Card) -> TaskModel:
     except DamagedError as error:
         raise UserError(f"{path}: {error}; export again") from None
     target, inputs = card.target, card.inputs
-    task = Task(
-        target.name, target.kind, target.outputs, head=FixedHead if card.head == "fixed" else None
-    )
+    head = FixedHead if card.head == "fixed" else None
+    task = Task(target.name, target.kind, target.outputs, head=head, size=tuple(target.size))
     example = each(_zeros, inputs)
     backbone = Backbone(card.backbone.backbone, inputs)
     joint = build_model(backbone, [task], example, seed=0)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.data.dataset import is_known
 from fedjoint.data.unchanged import check_unchanged
 from fedjoint.errors import UserError
+from fedjoint.model.positions import is_known
 from fedjoint.problem import Problem
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir

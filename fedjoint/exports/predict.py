@@ -6,15 +6,21 @@ from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
 from fedjoint.exports.inputs import read_inputs
 from fedjoint.exports.model import FILES, Card, Target, load, read_card, read_model
+from fedjoint.model.tasks import KINDS
 from fedjoint.model.tree import Input, count, each, named
 
 _BATCH = 1024
+
+
+#: kinds of task of which a row of a table has all that is predicted
+_FLAT = ("multiclass", "multilabel", "regression", "preference")
 
 
 def predict(folder: Path, file: Path) -> tuple[list[str], list[list[str]]]:
@@ -24,23 +30,48 @@ def predict(folder: Path, file: Path) -> tuple[list[str], list[list[str]]]:
     ``torch.export`` files are for programs of your own: loading one may unpickle what it holds.
 
     Raises:
-        UserError: the model or the file is missing or malformed, or they do not fit.
+        UserError: the model or the file is missing or malformed, they do not fit, or what is
+            predicted is no row.
     """
     card = read_card(folder)
+    target = card.target
+    if target.kind not in _FLAT:
+        raise UserError(
+            f"{target.name} is {target.kind}, and its predictions are no rows of a table: give "
+            "--output a name that ends in .npz"
+        )
+    return columns(target), rows(target, _outputs(folder, card, file))
+
+
+def predict_arrays(folder: Path, file: Path) -> dict[str, np.ndarray]:
+    """Return what is predicted of the inputs in ``file`` as arrays with a row for each.
+
+    The one named as the task is what is predicted; others, such as ``probability``, how surely. Of
+    boxes it has the corners, beside ``class`` and ``score``, the surest first.
+
+    Raises:
+        UserError: as for :func:`predict`.
+    """
+    card = read_card(folder)
+    target, output = card.target, _outputs(folder, card, file)
+    found = KINDS[target.kind].predicted(output)
+    return {name or target.name: part.numpy() for name, part in found.items()}
+
+
+def _outputs(folder: Path, card: Card, file: Path) -> Tensor:
     run = _runner(folder, card)
     x = read_inputs(file, card.inputs)
     try:
         parts = (slice(at, at + _BATCH) for at in range(0, count(x), _BATCH))
-        output = torch.cat([run(each(itemgetter(at), x)) for at in parts])
+        return torch.cat([run(each(itemgetter(at), x)) for at in parts])
     except (RuntimeError, IndexError) as error:  # ids of words that the model does not have
         first = str(error).partition("\n")[0]
         raise UserError(f"{file}: the model refuses it: {first}") from None
-    return columns(card.target), rows(card.target, output)
 
 
 def columns(target: Target) -> list[str]:
     """Return the names of the columns of :func:`rows`."""
-    if target.kind == "multiclass":
+    if target.kind in ("multiclass", "preference"):
         return [target.name, "probability"]
     names = [f"{target.name}.{k}" for k in range(target.outputs)]
     if target.kind == "regression":

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint._util.wording import first_line
 from fedjoint.errors import UserError
+from fedjoint.model.features import Features, describe
 from fedjoint.model.frozen import moving_buffers
 from fedjoint.model.layout import Layout
 from fedjoint.model.sharing import choose_shared
@@ -30,8 +31,9 @@ class JointModel(nn.Module):
     all clients.
 
     Args:
-        backbone: maps inputs ``[n, ...]``, a tensor or a dict of them, to ``[n, features]``.
-        heads: task name -> head, ``[n, features]`` to ``[n, outputs]``.
+        backbone: maps inputs ``[n, ...]``, a tensor or a dict of them, to features: a tensor
+            ``[n, ...]``, or a dict of them.
+        heads: task name -> head, features to outputs ``[n, ...]``.
         norm: ``shared`` shares BatchNorm parameters and floating-point buffers as ``share`` says;
             ``local`` keeps them on the client (FedBN, Li et al., ICLR 2021,
             https://arxiv.org/abs/2102.07623). Integer buffers are never shared.
@@ -159,7 +161,7 @@ def build_model(
     Args:
         backbone: factory of the backbone.
         tasks: the tasks; each gets its head.
-        example: ``[1, ...]`` one input, to find the number of features.
+        example: ``[1, ...]`` one input, to find the shape of the features.
         norm: see :class:`JointModel`.
         share: see :class:`JointModel`.
         seed: seeds the initial weights; global random state is left as it was.
@@ -185,10 +187,12 @@ def build_model(
     return JointModel(body, heads, norm, share, moving)
 
 
-def _head(task: Task, features: int) -> nn.Module:
+def _head(task: Task, features: Features) -> nn.Module:
     what = f"the head of task {task.name!r}"
     try:
         head = task.make_head(features)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from None
     except Exception as error:  # the user's own code may raise anything
         raise UserError(f"{what} cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(head, nn.Module):
@@ -229,8 +233,8 @@ def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
     return body
 
 
-def _features(body: nn.Module, examples: Input) -> int:
-    """Return the number of features that ``body`` makes of an input."""
+def _features(body: nn.Module, examples: Input) -> Features:
+    """Return what ``body`` makes of an input, as heads are told."""
     inputs = form(examples)
     try:
         with torch.no_grad():
@@ -242,13 +246,10 @@ def _features(body: nn.Module, examples: Input) -> int:
         raise UserError(
             f"the backbone does not take inputs of {inputs}: {why}; set model.backbone"
         ) from error
-    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != count(examples):
-        has = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise UserError(
-            f"of {count(examples)} inputs of {inputs} the backbone makes {has}: return a tensor "
-            f"[{count(examples)}, features]"
-        )
-    return features.shape[1]
+    try:
+        return describe(features, count(examples))
+    except UserError as error:
+        raise UserError(f"the backbone, of {count(examples)} inputs of {inputs}: {error}") from None
 
 
 def _check_types(module: nn.Module, prefix: str) -> None:

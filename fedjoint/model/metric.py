@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,9 @@ class Metric:
         value: ``[k]`` summed statistics -> the metric (NaN where it is undefined).
         higher_is_better: the direction.
         rows: ``[n, k]`` -> ``[n]``, what ``value`` is of every row, where there is a fast way.
+        kinds: of the tasks that it is for; none: of all, whose labels it understands by itself.
+        sums: ``(output, y) -> [c, k]``, the sums of the statistics of ``[c, n, ...]`` examples of
+            each of c clients, where k is too large for statistics of every example.
     """
 
     name: str
@@ -32,6 +35,16 @@ class Metric:
     value: Callable[[Tensor], float]
     higher_is_better: bool = True
     rows: Callable[[Tensor], Tensor] | None = None
+    kinds: tuple[str, ...] = ()
+    sums: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def summed(self, output: Tensor, y: Tensor) -> Tensor:
+        """Return ``[c, k]``, the sums of the statistics of ``[c, n, ...]`` outputs and labels."""
+        if self.sums is not None:
+            return self.sums(output, y)
+        # Metrics see [examples, ...].
+        found = self.statistics(output.flatten(0, 1), y.flatten(0, 1))
+        return found.unflatten(0, output.shape[:2]).sum(1)
 
     def each(self, sums: Tensor) -> Tensor:
         """Return ``[n]`` float64, the metric of every row of ``sums`` ``[n, k]``."""
@@ -44,6 +57,7 @@ def pooled(
     name: str,
     statistics: Callable[[Tensor, Tensor], Tensor],
     rows: Callable[[Tensor], Tensor],
+    kinds: tuple[str, ...] = (),
     higher_is_better: bool = True,
 ) -> Metric:
     """Return a metric that is worked out for many rows of statistics at once.
@@ -52,13 +66,35 @@ def pooled(
         name: for tables and plots.
         statistics: see :class:`Metric`.
         rows: ``[n, k]`` summed statistics -> ``[n]``, the metric of every row.
+        kinds: see :class:`Metric`.
         higher_is_better: the direction.
     """
 
     def value(sums: Tensor) -> float:
         return float(rows(sums[None]))
 
-    return Metric(name, statistics, value, higher_is_better, rows)
+    return Metric(name, statistics, value, higher_is_better, rows, kinds)
+
+
+def counted(
+    name: str,
+    sums: Callable[[Tensor, Tensor], Tensor],
+    rows: Callable[[Tensor], Tensor],
+    kinds: tuple[str, ...],
+) -> Metric:
+    """Return a metric whose statistics are added up as they are counted; higher is better.
+
+    Args:
+        name: for tables and plots.
+        sums: see :class:`Metric`.
+        rows: see :func:`pooled`.
+        kinds: see :class:`Metric`.
+    """
+
+    def statistics(output: Tensor, y: Tensor) -> Tensor:
+        return sums(output[:, None], y[:, None])
+
+    return replace(pooled(name, statistics, rows, kinds), sums=sums)
 
 
 def ratio(top: Tensor, bottom: Tensor) -> Tensor:

@@ -12,19 +12,20 @@ from fedjoint.errors import UserError
 TargetScale = Literal["own", "none"] | Sequence[float | Sequence[float]]
 
 
-def checked_scale(task: str, kind: str, outputs: int, scale: Any) -> TargetScale:
+def checked_scale(task: str, kind: str, scaled: bool, outputs: int, scale: Any) -> TargetScale:
     """Return the scale of a task, its agreed numbers as two tuples.
 
     Args:
         task: its name.
         kind: of the task.
+        scaled: whether that kind has targets.
         outputs: of the task.
         scale: see :class:`fedjoint.model.tasks.Task`.
 
     Raises:
         UserError: it is none, or the task is no regression.
     """
-    if kind != "regression":
+    if not scaled:
         raise UserError(f"task {task!r} is {kind}: only a regression's targets have a scale")
     if scale in ("own", "none"):
         return scale

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.data.base import SHARED
+from fedjoint.model.metric import Metric
 from fedjoint.node.jobs import Jobs, Members, Start
 from fedjoint.node.turns import Turns
 from fedjoint.protocol.evaluation import EvaluateReply
@@ -46,8 +47,8 @@ class Evaluation:
         Raises:
             UserError: a client does not live here.
         """
-        began, tasks = time.perf_counter(), self._trainer.problem.tasks
-        values = np.full((len(request.asked.clients), len(tasks)), np.nan, np.float32)
+        began, measures = time.perf_counter(), self._measures()
+        values = np.full((len(request.asked.clients), len(measures)), np.nan, np.float32)
         failed: list[ClientFailure] = []
         sums: dict[str, dict[int, Tensor]] = {}
         work = self._jobs.divide(request.asked, request.rounds)
@@ -60,7 +61,7 @@ class Evaluation:
                 totals = sums.setdefault(name, {})
                 totals[block] = totals.get(block, 0) + own[good].sum(0)
         return EvaluateReply(
-            tasks=tuple(task.name for task in tasks),
+            measures=tuple(measures),
             failed=tuple(failed),
             seconds=time.perf_counter() - began,
             sums={name: torch.stack(list(totals.values())) for name, totals in sums.items()},
@@ -92,10 +93,13 @@ class Evaluation:
         return {SHARED + name: statistics for name, statistics in found.items()}
 
     def _values(self, each: Mapping[str, Tensor]) -> np.ndarray:
-        """Return ``[c, tasks]`` float32, the clients' own test metrics; NaN: undefined."""
+        """Return ``[c, measures]`` float32, the clients' own test metrics; NaN: undefined."""
         undefined = torch.full((len(next(iter(each.values()))),), torch.nan)
         columns = [
-            task.metric_fn.each(each[name]) if (name := f"test/{task.name}") in each else undefined
-            for task in self._trainer.problem.tasks
+            metric.each(each[key]) if (key := f"test/{name}") in each else undefined
+            for name, metric in self._measures().items()
         ]
         return torch.stack([column.float() for column in columns], 1).numpy()
+
+    def _measures(self) -> dict[str, Metric]:
+        return {n: m for task in self._trainer.problem.tasks for n, m in task.measures.items()}

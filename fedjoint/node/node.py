@@ -116,7 +116,7 @@ class Node:
             name=self.name,
             device=str(trainer.device),
             movable=self.places is None,
-            tasks=[(task.name, task.kind, task.outputs) for task in self.problem.tasks],
+            tasks=[task.bare for task in self.problem.tasks],
             layout=trainer.layout,
             ids=ids,
             sizes=data.sizes[rows],

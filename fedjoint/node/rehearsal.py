@@ -15,6 +15,7 @@ from fedjoint.data.base import Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.model.frozen import changes_what_is_held, digest
+from fedjoint.model.metric import Metric
 from fedjoint.model.tasks import Task
 from fedjoint.protocol.compression import try_compression
 from fedjoint.randomness import seeded, seeded_elsewhere
@@ -171,14 +172,20 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
         labels = train.y[task.name]
         _check_output(task, outputs[task.name], len(labels))
         _check_loss(task, outputs[task.name].float(), labels)
-        _check_metric(task, outputs[task.name].detach(), labels)
+        for metric in task.metrics:
+            _check_metric(task, metric, outputs[task.name].detach(), labels)
 
 
 def _check_output(task: Task, output: Any, count: int) -> None:
-    shape = count, task.outputs
-    if not isinstance(output, Tensor) or output.shape != shape:
-        has = _form(output)
-        raise UserError(f"the head of task {task.name!r} gives {has}, and the task needs {shape}")
+    shape = count, *task.output_shape
+    fits = isinstance(output, Tensor) and output.ndim == len(shape)
+    if not fits or any(
+        want not in (None, has) for has, want in zip(output.shape, shape, strict=True)
+    ):
+        wanted = f"({', '.join('any' if want is None else str(want) for want in shape)})"
+        raise UserError(
+            f"the head of task {task.name!r} gives {_form(output)}, and the task needs {wanted}"
+        )
 
 
 def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
@@ -194,14 +201,14 @@ def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
             raise UserError(f"{what}: {name} are {_form(part)}, not of shape ({len(labels)},)")
 
 
-def _check_metric(task: Task, output: Tensor, labels: Tensor) -> None:
-    what = f"the metric of task {task.name!r}"
-    found = _named(what, lambda: task.metric_fn.statistics(output, labels))
+def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) -> None:
+    what = f"the metric {metric.name!r} of task {task.name!r}"
+    found = _named(what, lambda: metric.statistics(output, labels))
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(labels):
         raise UserError(
             f"{what}: its statistics are {_form(found)}, not of shape ({len(labels)}, k)"
         )
-    value = _named(what, lambda: task.metric_fn.value(found.double().sum(0)))
+    value = _named(what, lambda: metric.value(found.double().sum(0)))
     if not isinstance(value, (int, float)):
         raise UserError(f"{what}: its value is {type(value).__name__}, not a number")
 

@@ -32,7 +32,7 @@ class Description:
         name: what people call it.
         device: that it trains on.
         movable: whether it can play any client.
-        tasks: of its clients: name, kind and outputs.
+        tasks: of its clients, without losses, heads and metrics of their own.
         layout: of the shared tensors.
         ids: ``[n]`` int64 its clients, each once.
         sizes: ``[n]`` int64 their training examples.
@@ -46,7 +46,7 @@ class Description:
     name: str
     device: str
     movable: bool
-    tasks: list[tuple[str, str, int]]
+    tasks: list[Task]
     layout: Layout
     ids: np.ndarray
     sizes: np.ndarray
@@ -62,7 +62,7 @@ class Description:
             "name": self.name,
             "device": self.device,
             "movable": self.movable,
-            "tasks": self.tasks,
+            "tasks": [(t.name, t.kind, t.outputs, t.size) for t in self.tasks],
             "layout": {name: list(shape) for name, shape in self.layout.shapes.items()},
             "buffers": self.layout.buffers,
             "fallback": self.fallback,
@@ -107,12 +107,16 @@ class Description:
         )
 
 
+#: name, kind, outputs and size
+_Task = tuple[str, str, int, tuple[Number, ...]]
+
+
 @dataclass(frozen=True)
 class _Said:
     name: str
     device: str
     movable: bool
-    tasks: tuple[tuple[str, str, int], ...]
+    tasks: tuple[_Task, ...]
     layout: dict[str, tuple[Number, ...]]
     buffers: tuple[str, ...]
     fallback: str | None
@@ -126,14 +130,15 @@ def _layout(shapes: dict[str, tuple[int, ...]], buffers: tuple[str, ...]) -> Lay
     return Layout(shapes, buffers)
 
 
-def _tasks(said: tuple[tuple[str, str, int], ...]) -> list[tuple[str, str, int]]:
-    for name, kind, outputs in said[:_TASKS]:
-        if not name.isprintable() or len(name) > _NAME or outputs > _OUTPUTS:
+def _tasks(said: tuple[_Task, ...]) -> list[Task]:
+    tasks = []
+    for name, kind, outputs, size in said[:_TASKS]:
+        if not name.isprintable() or len(name) > _NAME or outputs * prod(size) > _OUTPUTS:
             raise UserError(f"task {plain(name)!r} has a name or outputs beyond all measure")
-        Task(name, kind, outputs)  # refuses a kind that there is not
-    if len({name for name, _, _ in said[:_TASKS]}) < len(said):
+        tasks.append(Task(name, kind, outputs, size=size))  # refuses a kind that there is not
+    if len({task.name for task in tasks}) < len(said):
         raise UserError(f"it has a task twice, or more than {_TASKS}")
-    return list(said)
+    return tasks
 
 
 def _backbone(layout: Layout, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

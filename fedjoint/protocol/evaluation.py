@@ -23,7 +23,7 @@ from fedjoint.protocol.training import Seconds
 
 @dataclass(frozen=True)
 class _Said:
-    tasks: tuple[str, ...]
+    measures: tuple[str, ...]
     failed: tuple[ClientFailure, ...]
     seconds: Seconds
 
@@ -33,16 +33,17 @@ class EvaluateReply:
     """What a node says after it evaluated.
 
     Attributes:
-        tasks: its tasks, in the order of the columns of ``values``.
+        measures: what the columns of ``values`` are: a task, for its first metric, or
+            ``task/metric``.
         failed: the clients that were not evaluated, with reasons.
         seconds: how long it took.
-        sums: ``split/task``, or ``shared_split/task`` of the shared backbone, -> ``[b, k]``, the
-            metric's statistics, summed over blocks of clients.
-        blocks: ``split/task`` -> ``[b]`` int64, numbers of those blocks.
-        values: ``[n, tasks]`` float, each client's own test metrics; NaN where undefined.
+        sums: ``split/measure``, or ``shared_split/measure`` of the shared backbone, -> ``[b, k]``,
+            the metric's statistics, summed over blocks of clients.
+        blocks: ``split/measure`` -> ``[b]`` int64, numbers of those blocks.
+        values: ``[n, measures]`` float, each client's own test metrics; NaN where undefined.
     """
 
-    tasks: tuple[str, ...]
+    measures: tuple[str, ...]
     failed: tuple[ClientFailure, ...]
     seconds: float
     sums: Mapping[str, Tensor | np.ndarray]
@@ -51,7 +52,7 @@ class EvaluateReply:
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
-        said = {"tasks": self.tasks, "seconds": self.seconds}
+        said = {"measures": self.measures, "seconds": self.seconds}
         return wire.pack(
             said | {"failed": [vars(failure) for failure in self.failed]},
             sums=self.sums,
@@ -75,7 +76,8 @@ class EvaluateReply:
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
         splits = [*SPLITS, CENTRAL]
         splits += [SHARED + split for split in splits]
-        widths = {f"{split}/{task.name}": _width(task) for task in tasks for split in splits}
+        own_widths = {name: width for task in tasks for name, width in _widths(task).items()}
+        widths = {f"{split}/{name}": k for name, k in own_widths.items() for split in splits}
         for name, rows in sums.items():
             if name not in widths:
                 raise UserError(f"it has sums of {plain(name)!r}, which nobody has")
@@ -85,18 +87,19 @@ class EvaluateReply:
             numbers = shaped(blocks, name, (count,), "iu")
             if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
                 raise UserError(f"its sums of {name!r} are of other clients than were asked for")
-        names = [task.name for task in tasks]
-        shape = len(asked.clients), len(said.tasks)
+        names = list(own_widths)
+        shape = len(asked.clients), len(said.measures)
         own = shaped(wire.arrays(message, "values"), "values", shape, "f").astype(float)
-        values = np.full((len(asked.clients), len(tasks)), np.nan)
-        values[:, columns(said.tasks, names)] = np.where(np.isfinite(own), own, np.nan)
+        values = np.full((len(asked.clients), len(names)), np.nan)
+        values[:, columns(said.measures, names)] = np.where(np.isfinite(own), own, np.nan)
         return cls(tuple(names), said.failed, said.seconds, sums, blocks, values)
 
 
-def _width(task: Task) -> int | None:
-    """Return how many statistics a task's metric has; None where it is code of the run's own."""
+def _widths(task: Task) -> dict[str, int | None]:
+    """Return measure -> how many statistics it has; None where that is code of the run's own."""
     if task.metric or task.head:
-        return None
+        return dict.fromkeys(task.measures)
+    output = torch.zeros(1, *(1 if length is None else length for length in task.output_shape))
     with torch.no_grad():
-        found = task.metric_fn.statistics(torch.zeros(1, task.outputs), task.missing(1))
-    return found.shape[-1]
+        found = task.metric_fn.statistics(output, task.missing(1))
+    return {task.name: found.shape[-1]}

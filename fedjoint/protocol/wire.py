@@ -23,7 +23,7 @@ from fedjoint.protocol.arrays import Array as OwnArray
 from fedjoint.protocol.arrays import to_arrays, to_record
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
-SCHEMA = 6
+SCHEMA = 7
 
 VERSION = metadata.version("fedjoint")
 

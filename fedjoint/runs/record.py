@@ -9,7 +9,7 @@ from typing import Any
 
 from fedjoint.errors import UserError
 
-#: task -> metric, None where it is undefined
+#: task, or ``task/metric`` for metrics after its first -> value, None where it is undefined
 Metrics = dict[str, float | None]
 
 

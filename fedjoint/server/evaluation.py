@@ -25,24 +25,25 @@ def by_block(reply: EvaluateReply) -> Sums:
 
 
 def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, float | int]]:
-    """Describe how the clients' own metrics differ, task by task.
+    """Describe how the clients' own metrics differ, measure by measure.
 
     Args:
-        values: ``[clients, tasks]``, NaN where undefined.
+        values: ``[clients, measures]``, NaN where undefined.
         tasks: say which direction of a metric is better.
 
     Returns:
-        task -> ``clients`` (that have the metric), ``std`` (its standard deviation over them),
+        measure -> ``clients`` (that have the metric), ``std`` (its standard deviation over them),
         ``worst`` (of the worst client) and ``worst_tenth`` (the mean over the worst tenth, one
-        client at least). Tasks of which no client has the metric are left out.
+        client at least). What no client has is left out.
     """
     found: dict[str, dict[str, float | int]] = {}
-    for column, task in zip(values.T, tasks, strict=True):
+    measures = [each for task in tasks for each in task.measures.items()]
+    for column, (name, metric) in zip(values.T, measures, strict=True):
         known = np.sort(column[np.isfinite(column)])
-        if not task.metric_fn.higher_is_better:
+        if not metric.higher_is_better:
             known = known[::-1]
         if len(known):
-            found[task.name] = {
+            found[name] = {
                 "clients": len(known),
                 "std": float(known.std()),
                 "worst": float(known[0]),
@@ -52,7 +53,7 @@ def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, flo
 
 
 def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
-    """Return split -> task -> metric of all clients' examples together.
+    """Return split -> measure -> metric of all clients' examples together.
 
     Splits of the shared backbone are there where clients measured it.
     """
@@ -62,10 +63,10 @@ def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
     shared = [SHARED + split for split in splits]
     for split in [*splits, *(shared if measured & set(shared) else [])]:
         found[split] = {}
-        for task in tasks:
-            blocks = sums.get(f"{split}/{task.name}", {})
+        for name, metric in (each for task in tasks for each in task.measures.items()):
+            blocks = sums.get(f"{split}/{name}", {})
             # Always in the order of the blocks: the sum does not depend on arrival.
             parts = [torch.from_numpy(blocks[block].copy()) for block in sorted(blocks)]
-            value = task.metric_fn.value(torch.stack(parts).sum(0)) if parts else math.nan
-            found[split][task.name] = value if math.isfinite(value) else None
+            value = metric.value(torch.stack(parts).sum(0)) if parts else math.nan
+            found[split][name] = value if math.isfinite(value) else None
     return found

@@ -177,13 +177,11 @@ class Roster:
                 "its frozen weights differ from the other nodes': give all the same file, such as "
                 "by model.initial"
             )
-        known = {
-            name: (kind, outputs) for n in self.nodes.values() for name, kind, outputs in n.tasks
-        }
-        for name, kind, outputs in about.tasks:
-            if known.get(name, (kind, outputs)) != (kind, outputs):
+        known = {task.name: task for node in self.nodes.values() for task in node.tasks}
+        for task in about.tasks:
+            if (other := known.get(task.name, task)) != task:
                 raise UserError(
-                    f"task {name!r} is {kind} with {outputs} outputs there, {known[name]} elsewhere"
+                    f"task {task.name!r} is {_form(task)} there, {_form(other)} elsewhere"
                 )
         self._replace(node, about)
         if not self.initial:
@@ -228,10 +226,10 @@ class Roster:
         hosts = movable[:1] or [self.nodes[n] for n in sorted(self.nodes)]
         names: list[str] = []
         for about in hosts:
-            names += [name for name, _, _ in about.tasks if name not in names]
-        kinds = {name: (kind, outputs) for about in hosts for name, kind, outputs in about.tasks}
+            names += [task.name for task in about.tasks if task.name not in names]
+        kinds = {task.name: task for about in hosts for task in about.tasks}
         given = {task.name: task for task in self.given}
-        theirs = [Task(name, *kinds[name]) for name in names if name not in given]
+        theirs = [kinds[name] for name in names if name not in given]
         metrics = {n: m for n, m in self.config.metrics.items() if n in kinds.keys() - given.keys()}
         known = given | {task.name: task for task in with_metrics(theirs, metrics)}
         self.tasks = tuple(known[name] for name in names)
@@ -240,7 +238,7 @@ class Roster:
             if not any(about is host for host in hosts):
                 continue
             mask = np.zeros((len(about.ids), len(names)), bool)
-            mask[:, [names.index(name) for name, _, _ in about.tasks]] = about.mask
+            mask[:, [names.index(task.name) for task in about.tasks]] = about.mask
             ids.append(about.ids)
             sizes.append(about.sizes)
             tasks.append(mask)
@@ -286,7 +284,7 @@ class Roster:
                 "state": state,
                 "last_seen": self.seen.get(node),
                 "clients": len(about.ids),
-                "tasks": [name for name, _, _ in about.tasks],
+                "tasks": [task.name for task in about.tasks],
                 "device": about.device,
             }
             for node, about, state in met
@@ -317,6 +315,11 @@ class Roster:
                 p.ids[mine], weights[at == number], blocks, sizes, p.tasks[mine]
             )
         return split
+
+
+def _form(task: Task) -> str:
+    size = f" of size {list(task.size)}" if task.size else ""
+    return f"{task.kind} with {task.outputs} outputs{size}"
 
 
 def _kind(about: Description) -> tuple[Any, ...]:

@@ -157,7 +157,7 @@ def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
     snapshot = Snapshot(
         record.round,
         run.named,
-        tuple(task.name for task in run.roster.tasks),
+        tuple(name for task in run.roster.tasks for name in task.measures),
         evaluated.clients,
         evaluated.values,
     )
@@ -248,7 +248,7 @@ class _Evaluated:
 
     Attributes:
         clients: ``[n]`` int64 ids, ascending, of those evaluated.
-        values: ``[n, tasks]`` their own test metrics; NaN where undefined.
+        values: ``[n, measures]`` their own test metrics; NaN where undefined.
         untrained: how many were left out, as they never trained.
     """
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.data.base import SPLITS, Client, Examples, Federation
-from fedjoint.data.dataset import is_known
 from fedjoint.errors import UserError
+from fedjoint.model.positions import is_known
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, each, first, fitted, nbytes
 from fedjoint.training.targets import Rules, Scale, own_scale, stacked
@@ -39,7 +39,10 @@ class Stack:
     @cached_property
     def known(self) -> Tensor | None:
         """``[clients, rows, tasks]``, which labels are known; None where only padding has none."""
-        known = torch.stack([is_known(labels) for labels in self.y.values()], 2)
+        form = next(iter(self.y.values())).shape[:2]
+        known = torch.stack(
+            [is_known(labels.flatten(0, 1)).view(form) for labels in self.y.values()], 2
+        )
         sizes = torch.from_numpy(self.sizes).to(known.device)
         own = torch.arange(known.shape[1], device=known.device) < sizes[:, None]
         return None if known[own].all() else known
@@ -218,13 +221,8 @@ def _check_labels(examples: Examples, tasks: Sequence[Task], whose: str) -> None
                 f"{who}: labels are {y.dtype} {list(y.shape)}, a {task.kind} task needs "
                 f"{like.dtype} {list(shape)}"
             )
-        if task.kind == "multiclass" and len(y) and not (y < task.outputs).all():
-            raise UserError(
-                f"{who}: class {int(y.max())} of {task.outputs}; number classes from 0, or raise "
-                "the task's outputs"
-            )
-        if y.is_floating_point() and y.isinf().any():
-            raise UserError(f"{who}: a label is infinite; a missing one is NaN")
+        if (wrong := task.form.wrong(y, task.outputs)) is not None:
+            raise UserError(f"{who}: {wrong}")
 
 
 def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device) -> Stack:

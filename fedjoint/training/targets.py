@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedjoint.model.loss import TaskLoss
+from fedjoint.model.positions import by_position
 from fedjoint.model.tasks import Task
 
 
@@ -30,12 +32,19 @@ class Scale(NamedTuple):
     deviation: Tensor
 
     def learnt(self, targets: Tensor) -> Tensor:
-        """Return targets ``[clients, n, outputs]`` as they are learnt."""
-        return ((targets.double() - self.mean[:, None]) / self.deviation[:, None]).float()
+        """Return targets ``[clients, n, outputs, ...]`` as they are learnt."""
+        mean, deviation = (_beside(part, targets) for part in (self.mean, self.deviation))
+        return ((targets.double() - mean) / deviation).float()
 
     def units(self, outputs: Tensor) -> Tensor:
-        """Return outputs ``[clients, n, outputs]`` in the targets' units, float64."""
-        return outputs.double() * self.deviation[:, None] + self.mean[:, None]
+        """Return outputs ``[clients, n, outputs, ...]`` in the targets' units, float64."""
+        mean, deviation = (_beside(part, outputs) for part in (self.mean, self.deviation))
+        return outputs.double() * deviation + mean
+
+
+def _beside(part: Tensor, values: Tensor) -> Tensor:
+    """Return ``[clients, outputs]`` numbers as they go with ``[clients, n, outputs, ...]``."""
+    return part.view(len(part), 1, part.shape[1], *[1] * (values.ndim - 3))
 
 
 #: what makes the scale of a client: its own examples, or an agreement of all clients
@@ -61,8 +70,8 @@ def scaling_rules(tasks: Sequence[Task], heads: Mapping[str, nn.Module]) -> dict
             rules[task.name] = Scale(mean, deviation)
         elif task.scale == "own" or (
             task.scale is None
-            and task.kind == "regression"
-            and task.loss is None
+            and task.form.scaled
+            and (task.loss is None or isinstance(task.loss, TaskLoss))
             and any(parameter.requires_grad for parameter in heads[task.name].parameters())
         ):
             rules[task.name] = None
@@ -75,10 +84,11 @@ def own_scale(targets: Tensor) -> Scale:
     A constant target has the deviation 1; without any examples, the mean is 0.
 
     Args:
-        targets: ``[n, outputs]``; NaN are missing.
+        targets: ``[n, outputs, ...]``; NaN are missing.
     """
     # NumPy on a copy: the same bits wherever the targets are, and whoever lies beside them.
-    values = targets.detach().cpu().numpy().astype(np.float64)
+    values = by_position(targets, targets)[1].flatten(0, 1).detach().cpu().numpy()
+    values = values.astype(np.float64)
     values = values[~np.isnan(values).any(1)]
     if not len(values):
         values = np.zeros((1, targets.shape[1]))

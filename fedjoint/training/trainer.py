@@ -434,13 +434,11 @@ class Trainer:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
                 finite &= output.flatten(1).isfinite().all(1)
-                labels = y[task.name].flatten(0, 1)
                 if scale is not None:
                     output = scale.units(output)
-                # Metrics see [examples, outputs]; the padding's labels are missing.
-                found = task.metric_fn.statistics(output.flatten(0, 1), labels)
-                own = found.unflatten(0, (len(stack.sizes), -1)).sum(1)
-                sums[task.name] = sums.get(task.name, 0) + own
+                for key, metric in task.measures.items():  # the padding's labels are missing
+                    found = metric.summed(output, y[task.name])
+                    sums[key] = sums.get(key, 0) + found
         return sums
 
     @property

@@ -10,7 +10,12 @@ from fedjoint.model.backbones._widths import Widths
 from fedjoint.model.inputs import Description, one_tensor
 
 
-def cnn(inputs: Description, hidden: Widths = (128, 64), batch_norm: bool = False) -> nn.Module:
+def cnn(
+    inputs: Description,
+    hidden: Widths = (128, 64),
+    batch_norm: bool = False,
+    flatten: bool = True,
+) -> nn.Module:
     """3x3 convolutions with ReLU and 2x2 pooling, then flattened.
 
     Args:
@@ -18,6 +23,8 @@ def cnn(inputs: Description, hidden: Widths = (128, 64), batch_norm: bool = Fals
             square channel.
         hidden: output channels of each convolution.
         batch_norm: put BatchNorm after each convolution.
+        flatten: if not, the features are a map ``[n, hidden[-1], height, width]``, as tasks of
+            places need it.
     """
     shape: Sequence[int] = one_tensor(inputs).shape
     if len(shape) == 1:
@@ -34,7 +41,7 @@ def cnn(inputs: Description, hidden: Widths = (128, 64), batch_norm: bool = Fals
             layers.append(nn.MaxPool2d(2))
             side //= 2
         width = following
-    return nn.Sequential(*layers, nn.Flatten())
+    return nn.Sequential(*layers, nn.Flatten()) if flatten else nn.Sequential(*layers)
 
 
 class _Image(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.model.families import LABELS
 from fedjoint.model.metric import pooled, ratio
 
 
@@ -16,5 +17,5 @@ def _statistics(output: Tensor, y: Tensor) -> Tensor:
 
 
 micro_f1 = pooled(
-    "micro F1", _statistics, lambda s: ratio(2 * s[:, 1], 2 * s[:, 1] + s[:, 2] + s[:, 3])
+    "micro F1", _statistics, lambda s: ratio(2 * s[:, 1], 2 * s[:, 1] + s[:, 2] + s[:, 3]), LABELS
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.model.families import TARGETS
 from fedjoint.model.metric import pooled
 from fedjoint.model.metrics._squares import squares
 
@@ -17,4 +18,4 @@ def _r2(s: Tensor) -> Tensor:
     return torch.where((count > 1) & (spread > 0), 1 - error / spread, torch.nan)
 
 
-r2 = pooled("R2", squares, _r2)
+r2 = pooled("R2", squares, _r2, TARGETS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedjoint.model.families import TARGETS
 from fedjoint.model.metric import pooled, ratio
 from fedjoint.model.metrics._squares import squares
 
@@ -13,4 +14,4 @@ def _mean_square(s: Tensor) -> Tensor:
     return ratio(s[:, 1], s[:, 0] * outputs)
 
 
-rmse = pooled("RMSE", squares, lambda s: _mean_square(s).sqrt(), higher_is_better=False)
+rmse = pooled("RMSE", squares, lambda s: _mean_square(s).sqrt(), TARGETS, higher_is_better=False)

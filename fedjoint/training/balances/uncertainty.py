@@ -24,7 +24,7 @@ class Uncertainty(Balance):
         return {"balance.log_variance": torch.zeros(len(self.tasks))}
 
     def weights(self, state: Tensors) -> Tensor:
-        return torch.tensor([0.5 if t.kind == "regression" else 1.0 for t in self.tasks])
+        return torch.tensor([0.5 if t.form.scaled else 1.0 for t in self.tasks])
 
     def total(self, losses: Tensor, weights: Tensor, state: Tensors, known: Tensor) -> Tensor:
         s = state["balance.log_variance"]

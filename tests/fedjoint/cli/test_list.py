@@ -70,7 +70,7 @@ def test_an_unknown_group_is_one_line(monkeypatch, capsys):
     assert code == 2
     assert out.err.strip() == (
         "error: unknown kind of plug-in 'method': allowed are backbones, balances, callbacks, "
-        "compressions, engines, methods, metrics, scenarios, sources, strategies; "
+        "compressions, engines, losses, methods, metrics, scenarios, sources, strategies; "
         "did you mean 'methods'?"
     )
 

@@ -125,9 +125,9 @@ class Tuple(nn.Linear):
         return (super().forward(x),)
 
 
-class Sequence(nn.Linear):
+class Scalar(nn.Linear):
     def forward(self, x):
-        return super().forward(x)[:, None]
+        return super().forward(x)[:, 0]
 
 
 #: backbone -> words of the error
@@ -140,7 +140,7 @@ BAD = {
     ),
     "double": (lambda: nn.Sequential(nn.Linear(8, 4), Double()), "backbone.1.w is float64"),
     "a tuple": (lambda: Tuple(8, 4), r"makes tuple: return a tensor \[2, features\]"),
-    "a sequence": (lambda: Sequence(8, 4), r"makes \[2, 1, 4\]: return a tensor"),
+    "a number": (lambda: Scalar(8, 4), r"makes \[2\]: return a tensor"),
     "another width": (lambda: nn.Linear(9, 4), r"does not take inputs of \(8,\) float32"),
 }
 

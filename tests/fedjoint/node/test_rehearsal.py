@@ -76,7 +76,7 @@ WRONG = {
     "an unknown metric": ({"metric": "macro_f7"}, "unknown metric 'macro_f7'"),
     "a metric that fails": (
         {"metric": Metric("m", lambda output, y: output[:, 9], float)},
-        "the metric of task 'a' fails: IndexError",
+        "the metric 'm' of task 'a' fails: IndexError",
     ),
     "statistics without rows": (
         {"metric": Metric("m", lambda output, y: output.double().sum(0), float)},

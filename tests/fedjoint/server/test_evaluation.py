@@ -74,3 +74,19 @@ def test_a_record_tells_all_the_gradients_that_a_method_takes(tmp_path, strategy
     each = 4 * times + more
     for record in simulate(check(SETTINGS | tree)).records:
         assert record.steps == Steps(mean=each, total=6 * each)
+
+
+def test_a_task_may_have_several_metrics_of_which_the_first_decides(tmp_path):
+    metrics = {"digit": ["accuracy", "macro_f1", {"name": "auroc", "options": {"bins": 64}}]}
+    several = simulate(check({**SETTINGS, "metrics": metrics, "output": {"dir": str(tmp_path)}}))
+    one = simulate(check({**SETTINGS, "output": {"dir": str(tmp_path)}}))
+    for found, single in zip(several.records, one.records, strict=True):
+        for split, values in single.evaluation.items():
+            rest = {n: v for n, v in found.evaluation[split].items() if "/" not in n}
+            assert rest == values
+            extra = found.evaluation[split].keys() - values.keys()
+            assert extra == {"digit/macro F1", "digit/AUROC"}
+        assert found.spread.keys() == single.spread.keys() | extra
+        assert found.spread["digit"] == single.spread["digit"]
+    text = (several.path / "metrics.csv").read_text().splitlines()[0]
+    assert "evaluation/test/digit/AUROC" in text
