@@ -20,7 +20,8 @@ Objective = Callable[[Tensors, Tensors, Input, Tensors, Tensor], tuple[Tensor, T
 def laid_out(tensor: Tensor, channels_last: bool) -> Tensor:
     """Return images, or the weights of their convolutions, with the channels last if so asked."""
     if channels_last and tensor.ndim == 4:
-        return tensor.contiguous(memory_format=torch.channels_last)
+        # A copy: with one channel, PyTorch takes what it has for the layout that was asked for.
+        return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)
     return tensor
 
 
@@ -51,7 +52,8 @@ class Alone:
         """
         own = {n: self._laid_out(p[0]).detach().requires_grad_() for n, p in parameters.items()}
         rest, weights = {n: t[0] for n, t in frozen.items()}, weights[0]
-        places, buffers = list(own.values()), [torch.zeros_like(p) for p in own.values()]
+        places = list(own.values())
+        buffers = [torch.zeros_like(p) for p in places if self._rule.momentum]
         total = torch.zeros(weights.shape, device=weights.device)
         counted = torch.zeros_like(total)
         for _, x, y, labelled in batches:
@@ -64,7 +66,8 @@ class Alone:
             total += losses if labelled is None else torch.where(labelled[0], losses, 0)
             counted += 1 if labelled is None else labelled[0]
         for name, parameter in parameters.items():
-            parameter[0] = own[name].detach()
+            if own[name].data_ptr() != parameter.data_ptr():
+                parameter[0] = own[name].detach()
         return total[None], counted[None]
 
     def _laid_out(self, tensor: Tensor) -> Tensor:

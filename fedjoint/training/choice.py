@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ _SMALL = 50e6
 #: A way must be so much faster than those before it.
 _MARGIN = 0.95
 
-_CLIENTS, _STEPS, _REPEATS = 8, 2, 3
+#: Of clients, of steps that each takes at most, and of times that each way is tried.
+_CLIENTS, _STEPS, _REPEATS = 8, 8, 3
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ class _Way:
         largest = int(np.argmax(data.sizes))
         alike = (data.tasks == data.tasks[largest]).all(1) & (data.sizes > 0)
         self._clients = np.flatnonzero(alike)[:_CLIENTS]
+        # What a client costs beside its steps counts as it does in a round.
+        epoch = math.ceil(np.mean(data.sizes[self._clients]) / local.batch_size)
+        self._steps = min(_STEPS, local.steps or epoch * (local.epochs or 1))
         # On one thread, what else the machine does is not counted.
         self._clock = time.thread_time if config.engine.threads == 1 else time.perf_counter
 
@@ -142,6 +147,6 @@ class _Way:
             private = {n: torch.stack([t] * len(ids)) for n, t in fresh.items()}
             shared = received.expand(len(ids), -1).clone()
             job = trainer.job(cohort, 1, received, {}, shared, private)
-            job.descend(steps=_STEPS)
+            job.descend(steps=self._steps)
             steps += int(job.steps.sum())
         return (self._clock() - began) / steps

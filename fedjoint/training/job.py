@@ -328,15 +328,17 @@ class Job:
         """
         in_order = np.array_equal(order, np.arange(len(order)))
         at = slice(None) if in_order else torch.from_numpy(order).to(self.shared.device)
-        # Products go into weights that lie one after the other.
-        whole = torch.contiguous_format
-        own = {n: p[at].clone(memory_format=whole) for n, p in parameters.items()}
+        own = parameters
+        if isinstance(descent, Descent):  # products go into weights that lie one after the other
+            whole = torch.contiguous_format
+            own = {n: p[at].clone(memory_format=whole) for n, p in parameters.items()}
         rest, weights = {n: t[at] for n, t in frozen.items()}, self.weights(private)[at]
         sums = descent.run(own, rest, self._few(drawn, order), weights, self.lr)
         if sums is None:
             return None
-        for name, parameter in parameters.items():
-            parameter[at] = own[name]
+        if own is not parameters:
+            for name, parameter in parameters.items():
+                parameter[at] = own[name]
         for values in sums:
             values[at] = values.clone()
         return sums
