@@ -16,9 +16,11 @@ from flwr.clientapp import ClientApp
 
 from fedjoint._util.logs import event, log_to
 from fedjoint.config.load import check
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, OpenError, UserError
+from fedjoint.node.jobs import openly
 from fedjoint.node.node import Node
-from fedjoint.node.own_data import with_own_data
+from fedjoint.node.outward import outward
+from fedjoint.node.own_data import check_registered, with_own_data
 from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem
 from fedjoint.protocol import wire
@@ -73,20 +75,19 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
     """Log on a deployed node what is asked of it and how that ends.
 
     Raises:
-        UserError: it fails by what a user can fix; the line names the node.
+        UserError: it fails; the line names the node, and says nothing of data of its own.
     """
     own = _own(context)
-    log_to(Path(own["state"]) / "log.jsonl")
     kind, began = message.metadata.message_type, time.perf_counter()
     try:
+        log_to(Path(own["state"]) / "log.jsonl")
         yield
-    except Exception as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        event(log, logging.ERROR, kind, f"{kind}: {reason}", run_id=context.run_id)
+    except ANYTHING as error:
+        event(log, logging.ERROR, kind, f"{kind}: {openly(error)}", run_id=context.run_id)
         if not isinstance(error, UserError):
             log.exception("%s failed", kind)
-            raise
-        raise UserError(f"node {own['name']}: {error}") from None
+        why = outward(error) if own["data"] else openly(error)
+        raise UserError(f"node {own['name']}: {why}") from None
     number, seconds = wire.read(Header, message).round, round(time.perf_counter() - began, 3)
     text = f"{kind} of round {number}: done"
     event(log, logging.INFO, kind, text, run_id=context.run_id, round=number, seconds=seconds)
@@ -112,9 +113,11 @@ def make_node(
         problem = problem or build_problem(config)
         return Node(problem, config, store, write_through=write_through, name=name)
     if "fedjoint" not in given:
-        raise UserError("this SuperNode has no clients: start it with fedjoint client")
+        raise OpenError("this SuperNode has no clients: start it with fedjoint client")
     own = _own(context)
     ids = own["clients"]
+    if own["data"] and not own.get("foreign_code"):
+        check_registered(settings, header.method, "source" in own["data"])
     config = with_own_data(settings, own["data"], ids)
     if own["data"]:
         problem = problem or build_problem(config, ids)
@@ -124,9 +127,17 @@ def make_node(
         places = {client: client for client in ids}
         absent = [client for client in ids if client >= len(problem.data.sizes)]
         if absent:
-            raise UserError(f"client {absent[0]} is not in the run's data; fix --clients")
+            raise OpenError(f"client {absent[0]} is not in the run's data; fix --clients")
     store = StateStore(Path(own["state"]) / f"{Path(header.run).name}.sqlite", header.id)
-    return Node(problem, config, store, places, write_through=True, name=own["name"])
+    return Node(
+        problem,
+        config,
+        store,
+        places,
+        write_through=True,
+        name=own["name"],
+        discreet=bool(own["data"]),
+    )
 
 
 app = make_app()

@@ -21,6 +21,10 @@ class UserError(ValueError):
         super().__init__(one_line(text))
 
 
+class OpenError(UserError):
+    """A UserError whose text holds nothing of anybody's data: it may leave a node as it is."""
+
+
 def one_line(text: object) -> str:
     """Return ``text`` in one line: nothing long, and no character that a terminal would obey."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

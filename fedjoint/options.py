@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -142,13 +143,36 @@ def make_plugin(kind: str, name: str, options: Mapping[str, Any], base: type[T],
     Raises:
         UserError: there is none, an option is wrong, or it is no ``base`` that can be called.
     """
-    what = f"{KINDS[kind].one} {name}"
-    plugin = construct(what, find(kind, name), options, *given)
-    if not isinstance(plugin, base):
+    what, plugin = f"{KINDS[kind].one} {name}", find(kind, name)
+    if callable(plugin) and not isinstance(plugin, type):
         has = type(plugin).__name__
-        raise UserError(f"{what}: {has} is no fedjoint.{base.__name__}; subclass that")
-    check_hooks(what, plugin, base)
-    return plugin
+        raise UserError(f"{what}: a {has} is no fedjoint.{base.__name__}; subclass that")
+    check_maker(what, plugin, base)
+    made: T = construct(what, plugin, options, *given)
+    check_hooks(what, made, base)
+    return made
+
+
+def check_maker(what: str, make: Any, base: type) -> None:
+    """Make sure, before it is called, that what a configuration names may make a ``base``.
+
+    A configuration comes from elsewhere, and not every class or function may be called that it
+    could name (``subprocess:Popen``).
+
+    Args:
+        what: comes of it, for errors.
+        make: a subclass of ``base``, or a function.
+        base: a public class of fedjoint or PyTorch.
+
+    Raises:
+        UserError: it is another class, or a function of Python's own.
+    """
+    public = f"{'torch.nn' if base.__module__.startswith('torch.') else 'fedjoint'}.{base.__name__}"
+    if isinstance(make, type):
+        if not issubclass(make, base):
+            raise UserError(f"{what}: {make.__name__} is no {public}; subclass that")
+    elif str(getattr(make, "__module__", "")).partition(".")[0] in sys.stdlib_module_names:
+        raise UserError(f"{what}: {make!r} is Python's own, and makes no {public}; name another")
 
 
 def allowed_words(annotation: Any) -> str:

@@ -11,9 +11,11 @@ from torch import nn
 
 from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
+from fedjoint.config.sizes import check_sizes
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.loading import check_examples
+from fedjoint.data.unseen import seen
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
@@ -21,7 +23,7 @@ from fedjoint.model.loss import make_loss
 from fedjoint.model.metric import make_metric
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, check_tree, count
-from fedjoint.options import construct
+from fedjoint.options import check_maker, construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
 
@@ -115,6 +117,7 @@ class Problem:
             self.example,
             norm=setting.norm,
             share=setting.share,
+            share_heads=setting.heads == "shared",
             seed=config.seed,
         )
         if setting.initial and (stays := model.frozen() | model.kept()):
@@ -132,8 +135,10 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         ids: the clients' ids, where ``config.data`` is that of a few of the clients.
 
     Raises:
-        UserError: the data or the backbone cannot be had, or a metric names no task.
+        UserError: the data or the backbone cannot be had, a metric names no task, or a number is
+            beyond the memory.
     """
+    check_sizes(config)
     if config.problem:
         try:
             problem = load_object(config.problem)(config)
@@ -148,7 +153,24 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
         tasks, data, example = source.build(config.data, config.seed, ids)
         backbone = Backbone(config.model.backbone, source.describe(example))
         problem = Problem(tasks, backbone, data, example)
-    return replace(problem, tasks=with_settings(problem.tasks, config))
+    # A node's own data is a few clients', of which it was asked to keep none out.
+    return settled(problem, config, unseen=ids is None)
+
+
+def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem:
+    """Return ``problem`` as the settings that hold for every problem have it.
+
+    Args:
+        problem: what is described or given.
+        config: the settings.
+        unseen: whether clients are kept out of training.
+
+    Raises:
+        UserError: there is no such task, metric or scale, an option is wrong, or too many clients
+            are kept out.
+    """
+    data = seen(problem.data, config) if unseen else problem.data
+    return replace(problem, tasks=with_settings(problem.tasks, config), data=data)
 
 
 def with_settings(tasks: Sequence[Task], config: Config) -> list[Task]:
@@ -204,9 +226,9 @@ class Backbone:
 
     def __call__(self) -> nn.Module:
         name = self.config.name
-        module = construct(
-            f"backbone {name}", find("backbones", name), self.config.options, self.inputs
-        )
+        what, make = f"backbone {name}", find("backbones", name)
+        check_maker(what, make, nn.Module)
+        module = construct(what, make, self.config.options, self.inputs)
         if not isinstance(module, nn.Module):
             raise UserError(f"backbone {name}: {type(module).__name__} is no torch.nn.Module")
         return module

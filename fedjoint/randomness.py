@@ -42,6 +42,8 @@ class Purpose(IntEnum):
     SEARCH = 13  #: (trials) which settings are tried
     OFFICIAL = 14  #: (split) which client gets which examples of a test set that the data has
     SELECTION = 15  #: (round) what a strategy draws to choose who trains
+    UNSEEN = 16  #: (client) who is kept out of training
+    TRANSFER = 17  #: (split, repeat, example) the examples from which a new task is learnt
 
 
 def derive(seed: int, purpose: Purpose, *key: int | str | np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fedjoint._util.interrupt import held
 from fedjoint.errors import ANYTHING, UserError, choose, said
 
 
@@ -150,7 +151,8 @@ def _may_be_builtin(kind: str, name: str) -> bool:
 def _builtin(kind: str, name: str) -> Any:
     place, one = f"{KINDS[kind].package}.{name}", KINDS[kind].one
     try:
-        module = importlib.import_module(place)
+        with held():  # of libraries in C, half an import is worse than none
+            module = importlib.import_module(place)
     except Exception as error:  # a file that its author is still at
         raise UserError(f"{one} {name!r}: cannot import {place}: {error}") from error
     member = KINDS[kind].member or name

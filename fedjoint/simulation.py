@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
 from fedjoint.node.node import best_device
-from fedjoint.problem import Problem, build_problem, with_settings
+from fedjoint.problem import Problem, build_problem, settled
 from fedjoint.registry import anchored
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
@@ -119,8 +120,20 @@ def simulate(
         run.note_path(choice.why)
         text = f"local.path = {choice.path}: {choice.why}"
         event(log, logging.INFO, "path", text, path=choice.path)
-    backbone = engine.execute(config, problem, run, everyone)
+    with _marked(run):
+        backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
+
+
+@contextmanager
+def _marked(run: RunDir) -> Iterator[None]:
+    """Note where a run is interrupted before its server has begun, or after it is gone."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run.status != "done":
+            run.mark_interrupted()
+        raise
 
 
 def resume(
@@ -165,7 +178,8 @@ def resume(
     check_same_model(run, whole, problem.model(config), len(problem.data.sizes))
     if rounds is not None:
         run.set_rounds(rounds)
-    backbone = engine.execute(config, problem, run, everyone)
+    with _marked(run):
+        backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)
 
 
@@ -247,9 +261,9 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
         )
-    if unused := sorted(config.data.model_fields_set - {"target_scale"}):
+    if unused := sorted(config.data.model_fields_set - {"target_scale", "unseen_clients"}):
         log.warning(
             "the problem brings its own data: data.%s and the like are not used",
             ", data.".join(unused),
         )
-    return replace(problem, tasks=with_settings(problem.tasks, config))
+    return settled(problem, config)

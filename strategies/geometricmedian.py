@@ -33,6 +33,7 @@ class GeometricMedian(JointStrategy):
     """
 
     omits = "secure aggregation"
+    robust = True
 
     def __init__(self, iterations: Count = 200, smoothing: Share = 1e-6) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ class Krum(MultiKrum):
 
     Args:
         malicious: number f of clients that may send anything; if any, a round needs
-            ``2 * f + 3`` clients.
+            ``2 * f + 3`` clients. None: a fifth of them.
 
     Raises:
         UserError: a round has too few updates.
@@ -22,5 +22,5 @@ class Krum(MultiKrum):
     Paper: as :class:`MultiKrum`.
     """
 
-    def __init__(self, malicious: Whole = 0) -> None:
+    def __init__(self, malicious: Whole | None = None) -> None:
         super().__init__(malicious, select=1)

@@ -18,5 +18,7 @@ class Median(JointStrategy):
     Rates", ICML 2018, https://arxiv.org/abs/1803.01498
     """
 
+    robust = True
+
     def merge(self, updates: Updates) -> Tensor:
         return by_columns(updates.matrix, middle)

@@ -9,7 +9,7 @@ from fedjoint.options import Count, Whole
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
-from ._krum import enough, krum_scores
+from ._krum import enough, fifth, krum_scores
 
 
 class MultiKrum(JointStrategy):
@@ -21,7 +21,7 @@ class MultiKrum(JointStrategy):
 
     Args:
         malicious: number f of clients that may send anything; if any, a round needs
-            ``2 * f + 3`` clients and ``select + f``.
+            ``2 * f + 3`` clients and ``select + f``. None: a fifth of them.
         select: number of updates to keep; the paper's m.
 
     Raises:
@@ -31,15 +31,19 @@ class MultiKrum(JointStrategy):
     Descent", NeurIPS 2017, https://arxiv.org/abs/1703.02757
     """
 
-    def __init__(self, malicious: Whole = 0, select: Count = 5) -> None:
+    robust = True
+
+    def __init__(self, malicious: Whole | None = None, select: Count = 5) -> None:
         super().__init__()
         self.malicious = malicious
         self.best = select
 
     def merge(self, updates: Updates) -> Tensor:
-        rule = f"multikrum (select = {self.best})"
-        enough(rule, len(updates), self.malicious, self.best + self.malicious)
-        best = krum_scores(updates.gram, self.malicious).argsort(stable=True)[: self.best]
+        rule, malicious = f"multikrum (select = {self.best})", self.malicious
+        if malicious is None:
+            malicious = fifth("krum", len(updates), each=2)
+        enough(rule, len(updates), malicious, self.best + malicious)
+        best = krum_scores(updates.gram, malicious).argsort(stable=True)[: self.best]
         kept = torch.zeros_like(updates.weights)
         kept[best] = updates.weights[best]
         return updates.combine(kept / kept.sum())

@@ -25,6 +25,7 @@ class NormClip(FedAvg):
     """
 
     omits = "Gaussian noise"
+    robust = True
     per_client = True
 
     def __init__(self, norm: Positive = 1.0, server_lr: Positive = 1.0) -> None:

@@ -28,6 +28,8 @@ class TrimmedMean(JointStrategy):
     Rates", ICML 2018, https://arxiv.org/abs/1803.01498
     """
 
+    robust = True
+
     def __init__(self, beta: Annotated[float, Field(ge=0, lt=0.5)] = 0.2) -> None:
         super().__init__()
         self.beta = beta

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from fedjoint._util.interrupt import STATUS, came, raise_from_now_on
 from fedjoint.errors import UserError, one_line, said
 
 #: name -> where its function is, and what it does, as the function's docstring begins
@@ -34,6 +35,10 @@ COMMANDS = {
     "bench-strategies": (
         "compare:bench_command",
         "Rank strategies on the same data, against training alone and per task.",
+    ),
+    "transfer": (
+        "transfer:transfer_command",
+        "Measure what a run's backbone is worth to a new task or to new clients.",
     ),
     "list": (
         "list:list_command",
@@ -100,6 +105,7 @@ class Program(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
             command = load_command(name)
+        raise_from_now_on()
         return name, command, rest
 
 
@@ -127,7 +133,7 @@ def main() -> None:
     Exit status 2: a user's mistake, or what the machine refuses; 1: a fault of ours, or of a
     plug-in; 130: an interrupt. With ``FEDJOINT_TRACEBACK`` set, a fault shows where it happened.
     """
-    # As an interrupt: what the run started is stopped, and the run marked as failed.
+    # What the run started is stopped, and the run marked as failed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("fedjoint.data").setLevel(logging.INFO)  # one line of what was read
@@ -142,8 +148,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(STATUS)
     except Exception as error:
+        if came():
+            sys.exit(STATUS)
         if not isinstance(error, UserError) and os.environ.get("FEDJOINT_TRACEBACK"):
             raise
         text, status = _line(error)

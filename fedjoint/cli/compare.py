@@ -59,6 +59,12 @@ def compare_command(
     full: Annotated[
         bool, typer.Option("--full", help="Also a centralised model per task.")
     ] = False,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole", help="Also per task and jointly with shared heads (FedAvg of whole models)."
+        ),
+    ] = False,
     tune: Tune = 0,
     tune_over: TuneOver = [],  # noqa: B006 (typer's way)
     plain_intervals: Plain = False,
@@ -73,6 +79,7 @@ def compare_command(
             config,
             seeds,
             full=full,
+            whole=whole,
             corrected=not plain_intervals,
             search=search,
             on_run=_shown_in(status),

@@ -13,8 +13,10 @@ import typer
 
 from fedjoint.cli.common import client_ids, console, parts
 from fedjoint.errors import UserError
+from fedjoint.experiments.tables import table
 from fedjoint.exports.export import export
 from fedjoint.exports.predict import predict, predict_arrays
+from fedjoint.exports.together import ensemble as together
 from fedjoint.node.own_data import own_data
 from fedjoint.runs.files import write_bytes
 
@@ -42,6 +44,16 @@ def export_command(
         Path | None,
         typer.Option(help="Folder to write; default: RUN/export/TASK, or TASK-client-ID."),
     ] = None,
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="One model of the models of all clients with the task."),
+    ] = False,
+    beside: Annotated[
+        list[Path],
+        typer.Option(
+            "--with", help="One model of this run's model and that of RUN, too; repeatable."
+        ),
+    ] = [],  # noqa: B006
     state: Annotated[
         Path | None,
         typer.Option(
@@ -65,6 +77,11 @@ def export_command(
 
     Next to it, model.json says what it reads and predicts, and whose heads are in it.
     """
+    if ensemble or beside:
+        if (ensemble and beside) or client is not None or state or clients or data or tasks:
+            raise UserError("--ensemble, and --with RUN, stand alone beside --best and --format")
+        _export_together([run, *beside], task, best, formats, output)
+        return
     ids = client_ids(clients)
     if data is not None and not ids:
         raise UserError("--data needs --clients, the ids whose data it is")
@@ -74,6 +91,31 @@ def export_command(
     folder = output or run / "export" / name
     exported.write(folder, formats)
     console.print(f"{exported.card.origin.how}: {folder}", soft_wrap=True, markup=False)
+
+
+def _export_together(
+    runs: list[Path], task: str, best: bool, formats: list[str], output: Path | None
+) -> None:
+    found = together([*runs], task, best=best)
+    folder = output or runs[0] / "export" / (f"{task}-ensemble" + ("-best" if best else ""))
+    found.exported.write(folder, formats)
+    metric = found.task.metric_fn.name
+    cells = [
+        [str(row["model"]), *(_number(row[key]) for key in ("weight", "valid", "test"))]
+        for row in found.rows()
+    ]
+    title = f"{metric} of {task}: the members, and the ensemble"
+    console.print(table(title, ["model", "weight", "valid", "test"], cells))
+    gain = found.whole.test - found.best.test
+    console.print(
+        f"the ensemble less its best member by validation ({found.best.name}): {gain:+.3f}",
+        markup=False,
+    )
+    console.print(f"{found.exported.card.origin.how}: {folder}", soft_wrap=True, markup=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.3f}"
 
 
 def predict_command(

@@ -29,15 +29,28 @@ def keys_command(
         list[str], typer.Option("--host", help="Names and addresses of the server; repeatable.")
     ] = [],  # noqa: B006 (typer's way)
     nodes: Names = "",
+    node: Annotated[str, typer.Option(help="One node, whose key is tied to --clients.")] = "",
+    clients: Annotated[str, typer.Option(help="Ids that --node alone may have, as 0,1.")] = "",
 ) -> None:
     """Make the keys of a deployment, or of more nodes."""
-    names, hosts = parts(nodes), [name for host in hosts for name in parts(host)]
+    if bool(node) != bool(clients):
+        raise UserError("--node and --clients belong together: whose key, and the ids of its own")
+    own = {node: _own_ids(clients)} if node else {}
+    names = [*parts(nodes), *own]
+    hosts = [name for host in hosts for name in parts(host)]
     if not hosts and not (folder / "server/server.pem").exists():
         raise UserError("--host: name the server as the nodes will, such as --host joint.example")
-    make_keys(folder, hosts, names)
+    make_keys(folder, hosts, names, own)
     say(f"server: copy {folder / 'server'} and each node's node.pub")
     for name in names:
         say(f"node {name}: copy {folder / 'nodes' / name}")
+
+
+def _own_ids(text: str) -> list[int]:
+    ids = client_ids(text)
+    if not ids or len(set(ids)) < len(ids) or min(ids) < 0:
+        raise UserError("--clients: give different ids from 0, comma-separated")
+    return ids
 
 
 def server_command(
@@ -62,7 +75,13 @@ def client_command(
     name: Annotated[str, typer.Option(help="What to call this node.")] = socket.gethostname(),
     keys: Keys = None,
     insecure: Insecure = False,
+    foreign_code: Annotated[
+        bool,
+        typer.Option("--foreign-code", help="With --data: run code that a run names by its place."),
+    ] = False,
 ) -> None:
     """Run a node: Flower's SuperNode, with its clients' data."""
     ids, own = client_ids(clients), own_data(data, parts(tasks))
-    sys.exit(run_node(lambda: node_command(name, server, state, ids, own, keys, insecure)))
+    sys.exit(
+        run_node(lambda: node_command(name, server, state, ids, own, keys, insecure, foreign_code))
+    )

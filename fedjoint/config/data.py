@@ -77,6 +77,13 @@ class DataConfig(Section):
         "number of clients costs little memory. Generated data: how many are generated, default 46",
     )
 
+    unseen_clients: int = Field(
+        0,
+        ge=0,
+        description="clients, drawn by seed, that neither train nor are evaluated: fedjoint "
+        "transfer RUN --unseen adapts the backbone to them",
+    )
+
     @model_validator(mode="after")
     def _splits(self) -> DataConfig:
         if self.valid_fraction + self.test_fraction >= 1:

@@ -12,9 +12,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from fedjoint._util.reading import read_regular
 from fedjoint.config.schema import Config
 from fedjoint.config.section import Plugin
 from fedjoint.errors import UserError
+
+_TOML = 1 << 24  # bytes of a configuration
 
 
 def check(values: Mapping[str, Any], source: str = "config") -> Config:
@@ -34,7 +37,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """Read a TOML configuration file into a tree for :func:`check`."""
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(read_regular(path, _TOML).decode("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a scenario name or a TOML file") from None
     except (ValueError, RecursionError) as error:  # of TOML, of its text, of a giant number

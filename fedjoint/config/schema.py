@@ -156,6 +156,11 @@ class ModelConfig(Section):
         description="patterns of the names of the backbone's tensors that are shared; one after ! "
         "takes away, later ones win; clients keep the others that train; frozen ones never travel",
     )
+    heads: Literal["private", "shared"] = Field(
+        "private",
+        description="whether heads stay with their clients, or travel, too: shared, the head of a "
+        "task is averaged over the clients of the task, as FedAvg of a whole model does",
+    )
     norm: Literal["shared", "local"] = Field(
         "shared", description="share BatchNorm parameters and buffers, or keep them (FedBN)"
     )
@@ -177,8 +182,31 @@ class StrategyConfig(Plugin):
     """Aggregation."""
 
     name: str = Field("fedavg", description="see fedjoint list strategies, or file.py:Class")
-    weight_by: Literal["examples", "client", "task"] = Field(
-        "examples", description="task: the clients of every task have the same weight together"
+    weight_by: Literal["examples", "client", "task"] | None = Field(
+        None,
+        description="task: the clients of every task have the same weight together; default: "
+        "examples, of robust rules client, as examples are what clients claim",
+    )
+    max_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="most that one of three or more clients weighs among all; default: 1, on real "
+        "machines 0.5",
+    )
+    max_node_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="most that the clients of one of three or more nodes weigh together, and count "
+        "in metrics; default: 1, on real machines 0.5",
+    )
+    clip: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="updates, and what is sent with them, longer than this many times the round's "
+        "median are scaled down to that, and named; 0: never; default: 0, on real machines 10",
     )
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients trained per round")
     min_clients: int = Field(1, ge=1, description="fewer successful clients: no merge")
@@ -199,6 +227,12 @@ class EvaluateConfig(Section):
     initial: bool = Field(False, description="evaluate before the first round, too, as round 0")
     train: bool = Field(True, description="evaluate on training examples, too")
     batch_size: int = Field(1024, ge=1, description="examples per forward pass and client")
+    min_examples: int | None = Field(
+        None,
+        ge=1,
+        description="fewest examples behind a loss or a metric that a node tells; default: 1, on "
+        "real machines 5",
+    )
     shared: bool = Field(
         False,
         description="where the local method personalises, measure the shared backbone, too, under "

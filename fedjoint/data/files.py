@@ -2,13 +2,19 @@
 
 import codecs
 import filecmp
+import gzip
+import io
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fedjoint._util.memory import allowed_bytes
+from fedjoint._util.reading import read_bounded, read_regular
 from fedjoint.errors import UserError
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SHARE = 4  # a file of data takes no more than such a part of the memory
 _MARK = "\ufeff"
 _WRONG = {
     "\0": "a NUL",
@@ -155,6 +161,21 @@ def read_bytes(path: Path) -> bytes:
         UserError: the file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path, allowed_bytes() // _SHARE)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; check data.source.options.path") from None
+
+
+def unzipped(path: Path, data: bytes) -> bytes:
+    """Return what a gzip file holds.
+
+    Raises:
+        UserError: it is damaged, or holds more than there is memory for.
+    """
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            return read_bounded(file, allowed_bytes() // _SHARE, path)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise UserError(f"{path}: damaged gzip file; fetch it again") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check data.source.options.path") from None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
-import zlib
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from fedjoint.data.files import read_bytes
+from fedjoint.data.files import read_bytes, unzipped
 from fedjoint.errors import UserError
 
 # type code -> big-endian type
@@ -25,10 +23,7 @@ def read_idx(path: Path) -> np.ndarray:
     """
     data = read_bytes(path)
     if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error):
-            raise UserError(f"{path}: damaged gzip file; fetch it again") from None
+        data = unzipped(path, data)
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _TYPES:
         raise UserError(f"{path}: not an IDX file (magic {data[:4].hex()}); check the path")
     start = 4 + 4 * data[3]

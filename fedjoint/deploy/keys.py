@@ -5,22 +5,32 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedjoint.errors import UserError
+from fedjoint.flower.badges import comment, read_badge
 from fedjoint.runs.files import write_files
 
 _YEARS = 5
 
 
-def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str]) -> None:
+def make_keys(
+    folder: Path,
+    hosts: Sequence[str],
+    nodes: Sequence[str],
+    clients: Mapping[str, Collection[int]] = MappingProxyType({}),
+) -> None:
     """Write what a deployment needs to trust itself. Existing keys are kept, so nodes can be added.
+
+    A server takes a node for the one of its key alone, and only with the clients of that key.
 
     ``folder/ca.key`` signs and stays offline; only a server's certificate needs it.
     ``folder/server`` (``ca.pem``, ``server.pem``, ``server.key``) goes to the server,
@@ -32,6 +42,8 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str]) -> None:
         hosts: names and addresses under which nodes reach the server, beside those that its
             certificate has already.
         nodes: names of the nodes.
+        clients: node -> ids of its clients; without, those of a key stay what they were, or the
+            node may have any.
 
     Raises:
         UserError: a name cannot be that of a folder, a part of the authority is missing or
@@ -47,7 +59,7 @@ def make_keys(folder: Path, hosts: Sequence[str], nodes: Sequence[str]) -> None:
         if hosts:
             _server(folder / "server", authority, _key_in(folder / "ca.key"), hosts)
         for name in nodes:
-            _node(folder / "nodes" / name, authority)
+            _node(folder / "nodes" / name, authority, clients.get(name))
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from None
 
@@ -125,8 +137,12 @@ def _server(
     write_files(folder, contents, private=["server.key"])
 
 
-def _node(folder: Path, authority: x509.Certificate) -> None:
+def _node(folder: Path, authority: x509.Certificate, clients: Collection[int] | None) -> None:
+    said = comment(folder.name, clients).encode()
     if (folder / "node.key").exists():
+        if clients is not None:
+            public = serialization.load_pem_public_key(read_badge(folder / "node.pub")[0])
+            write_files(folder, {"node.pub": _openssh(public) + b" " + said + b"\n"})
         return
     key = ec.generate_private_key(ec.SECP384R1())
     # The formats that flower-supernode reads.
@@ -135,12 +151,9 @@ def _node(folder: Path, authority: x509.Certificate) -> None:
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
     contents = {
         "node.key": private,
-        "node.pub": public + b"\n",
+        "node.pub": _openssh(key.public_key()) + b" " + said + b"\n",
         "ca.pem": authority.public_bytes(serialization.Encoding.PEM),
     }
     write_files(folder, contents, private=["node.key"])
@@ -173,6 +186,10 @@ def _usage(*, sign_others: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _openssh(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
 
 
 def _host(host: str) -> x509.GeneralName:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjoint._util.net import free_port
+from fedjoint._util.private import keep_to_owner
 from fedjoint.deploy.address import certificate, distrust, join, parse
 from fedjoint.errors import UserError
 from fedjoint.flower.programs import Connection
@@ -32,6 +34,7 @@ def node_command(
     data: dict[str, Any],
     keys: Path | None,
     insecure: bool,
+    foreign_code: bool = False,
 ) -> tuple[list[str], dict[str, str]]:
     """Return the command and the environment of a SuperNode.
 
@@ -43,6 +46,7 @@ def node_command(
         data: see :func:`fedjoint.node.own_data.own_data`.
         keys: the node's folder of those made by ``fedjoint keys``.
         insecure: connect unencrypted, beyond the loopback too.
+        foreign_code: let runs name code by file or module, beside this node's own data.
 
     Raises:
         UserError: the connection is not to be made so, or an id is wrong.
@@ -50,6 +54,7 @@ def node_command(
     if not clients or len(set(clients)) < len(clients) or min(clients) < 0:
         raise UserError("--clients: give different ids from 0, comma-separated")
     host, port = parse(server)
+    keep_to_owner(state)
     secure = certificate(host, keys, insecure, ("ca.pem", "node.key"))
     connection = Connection.make(
         state / "flower", server, keys / "ca.pem" if keys and secure else None
@@ -59,6 +64,7 @@ def node_command(
         "state": str(state.resolve()),
         "clients": list(clients),
         "data": data,
+        "foreign_code": foreign_code,
     }
     # Flower's own format cannot hold a text with quotes and spaces in it.
     packed = base64.b64encode(json.dumps(values).encode()).decode()
@@ -93,6 +99,7 @@ def run_node(make: Callable[[], tuple[list[str], dict[str, str]]]) -> int:
 
     for kind in (signal.SIGTERM, signal.SIGINT):
         signal.signal(kind, stop)
+    os.umask(0o077)  # what it and its apps write is its own
     pause = _AGAIN
     while True:
         command, environment = make()

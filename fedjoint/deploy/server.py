@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from fedjoint._util.net import listens, wait_for
+from fedjoint._util.private import keep_to_owner
 from fedjoint.deploy.address import certificate, distrust, join, parse
 from fedjoint.errors import UserError
+from fedjoint.flower.badges import FOLDER
 from fedjoint.flower.programs import Connection
 
 log = logging.getLogger("fedjoint.deploy")
@@ -61,6 +64,7 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
         UserError: it is not to be started so, or does not start.
     """
     host, port = parse(address)
+    keep_to_owner(state)
     secure = certificate(host, keys, insecure, _FILES)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     if listens(local, port):
@@ -77,7 +81,11 @@ def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> 
         command += ["--enable-supernode-auth"]
     else:
         command += ["--insecure"]
-    process = subprocess.Popen(command, env=connection.environment())
+    environment = connection.environment()
+    if keys and secure:
+        environment[FOLDER] = str((keys / "nodes").resolve())
+    os.umask(0o077)  # what it and its runs write is its own
+    process = subprocess.Popen(command, env=environment)
     try:
         for kind in (signal.SIGTERM, signal.SIGINT):
             signal.signal(kind, lambda *_: process.terminate())

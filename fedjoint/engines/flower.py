@@ -45,6 +45,9 @@ class Flower(Engine):
                     if not status.endswith("completed"):
                         log = folder / "superlink.log"
                         raise UserError(f"Flower's simulation {status}; see {log}")
+        except KeyboardInterrupt:
+            run.mark_interrupted()
+            raise
         except BaseException:
             run.mark("failed")
             raise

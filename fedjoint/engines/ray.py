@@ -13,10 +13,12 @@ import ray
 import torch
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
+from ray._private import services
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedjoint._util.cores import allowed_cores
+from fedjoint._util.interrupt import held
 from fedjoint._util.wording import first_line
 from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.base import Engine, MakeApp
@@ -59,11 +61,15 @@ class Ray(Engine):
             if kept.config == self.config:
                 yield kept
                 return
-        workers = Workers(self.config)
+        workers = None
         try:
+            with held():  # Ray's own processes are not left half started
+                workers = Workers(self.config)
             yield workers
         finally:
-            workers.close()
+            if workers is not None:
+                with held():
+                    workers.close()
 
 
 class Worker:
@@ -250,14 +256,30 @@ def _start(config: EngineConfig) -> None:
             raise UserError(f"engine.address = {config.address!r}: {error}") from None
     else:
         # "local": never a cluster that happens to run here, or did and left its address behind.
-        ray.init(
-            address="local",
-            num_cpus=allowed_cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _system_config={"max_direct_call_object_size": _INLINE},
-        )
+        with _on_loopback():
+            ray.init(
+                address="local",
+                num_cpus=allowed_cores(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _system_config={"max_direct_call_object_size": _INLINE},
+            )
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep Ray from listening where other machines reach it.
+
+    Ray turns the address of the loopback into one of the network, and then listens on all.
+    """
+    own = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield
+    finally:
+        services.resolve_ip_for_localhost = own
 
 
 def _shared(messages: list[Message]) -> list[ArrayRecord]:

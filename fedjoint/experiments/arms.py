@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,22 @@ class Trained:
         """Yield the records of all rounds of all runs."""
         for run in self.runs:
             yield from run.records
+
+
+class Cost(NamedTuple):
+    """What a run took up to a round, that round included.
+
+    Attributes:
+        rounds: how many.
+        steps: gradient steps of all clients together.
+        megabytes: between server and clients.
+        seconds: wall time.
+    """
+
+    rounds: float
+    steps: float
+    megabytes: float
+    seconds: float
 
 
 @dataclass
@@ -158,6 +174,26 @@ class Arm:
             for r in self.seeds[seed].of(task).records
             if r.evaluation
         ]
+
+    def cost_to(self, seed: int, task: str, target: float) -> Cost | None:
+        """Return what it took until a task's test metric was as good as ``target``; None: it never.
+
+        It is that of the run that the task is in: of all tasks that share a model.
+
+        Args:
+            seed: which one, from 0.
+            task: the task's name.
+            target: of its test metric.
+        """
+        up = sign(next(known for known in self.tasks if known.name == task))
+        steps = megabytes = seconds = 0.0
+        for record in self.seeds[seed].of(task).records:
+            steps += record.steps.total
+            megabytes += (record.bytes.down + record.bytes.up) / 1e6
+            seconds += record.seconds.round
+            if record.evaluation and up * _number(record.test.get(task)) >= up * target:
+                return Cost(float(record.round), steps, megabytes, seconds)
+        return None
 
     def scores(self, split: str = "test") -> list[float]:
         """Return the mean over tasks of their metrics, see :meth:`best`, by seed; more is better.

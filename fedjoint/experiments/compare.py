@@ -11,16 +11,16 @@ from typing import Any
 from fedjoint.config.schema import Config
 from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
-from fedjoint.experiments.arms import Arm, OnRun, mean, sign
+from fedjoint.experiments.arms import Arm, Cost, OnRun, mean, sign
 from fedjoint.experiments.centralised import CENTRALISED, CENTRALISED_PER_TASK
 from fedjoint.experiments.intervals import columns, interval
 from fedjoint.experiments.paired import Paired, overall
-from fedjoint.experiments.per_task import PER_TASK
+from fedjoint.experiments.per_task import PER_TASK, WHOLE_PER_TASK
 from fedjoint.experiments.search import Search
 from fedjoint.experiments.splits import overlap
 from fedjoint.experiments.trivial import by_seed, idle
 from fedjoint.experiments.tune import Tuner, Tuning, trained
-from fedjoint.experiments.ways import ALONE, JOINT
+from fedjoint.experiments.ways import ALONE, JOINT, WHOLE
 from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
 
@@ -31,6 +31,9 @@ PARTS = {
     "both": (ALONE.name, JOINT.name),
 }
 
+#: field of a :class:`fedjoint.experiments.arms.Cost` -> what it is called
+COSTS = {"rounds": "rounds", "steps": "steps", "megabytes": "MB", "seconds": "seconds"}
+
 #: What the trivial predictor is called.
 TRIVIAL = "trivial"
 
@@ -38,6 +41,7 @@ _POOLED = (CENTRALISED.name, CENTRALISED_PER_TASK.name)
 
 _ONE_TASK = {
     PER_TASK: "with one task, it is joint training",
+    WHOLE_PER_TASK: "with one task, it is joint training",
     CENTRALISED_PER_TASK: "with one task, it is centralised training",
 }
 
@@ -48,7 +52,7 @@ class Comparison:
 
     Attributes:
         arms: by name: ``alone``, ``per task``, ``joint``, ``centralised`` and, where asked for,
-            ``centralised per task``.
+            ``per task, whole model``, ``joint, whole model`` and ``centralised per task``.
         overlap: of the seeds' splits, see :func:`fedjoint.experiments.intervals.interval`.
         left_out: arms that are not there, and why.
         tuning: what was tried for each arm; empty where nothing was tuned.
@@ -97,26 +101,23 @@ class Comparison:
             if first in self.arms and second in self.arms
         }
 
-    def rounds_to_target(self, arm: Arm, task: Task) -> list[float]:
-        """Return the first evaluated round at which ``arm`` is as good as training alone at best.
+    def costs_to_target(self, arm: Arm, task: Task) -> list[Cost]:
+        """Return what it takes ``arm`` to be as good as training alone at best.
 
-        NaN where it never is.
+        One of each seed in which it ever is, in the first evaluated round in which it is.
         """
-        up = sign(task)
-        found = []
-        for seed, target in enumerate(self.arms[ALONE.name].best(task.name)):
-            reached = [r for r, value in arm.curve(seed, task.name) if up * value >= up * target]
-            found.append(float(reached[0]) if reached else math.nan)
-        return found
+        targets = self.arms[ALONE.name].best(task.name)
+        found = [arm.cost_to(seed, task.name, target) for seed, target in enumerate(targets)]
+        return [cost for cost in found if cost is not None]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per metric and arm, and one per arm with the raw mean over tasks.
 
         ``test`` is the mean over seeds of the metric in the best round by validation, ``test 95 %``
-        half the width of its interval, ``last`` the mean in the last round; ``rounds to target``
-        is the median of the ``reached`` seeds that get there. ``std``, ``worst client`` and
-        ``worst tenth`` are over the clients' own test metrics. Of a task's metrics after the first
-        there is ``test``, in the same round.
+        half the width of its interval, ``last`` the mean in the last round; ``rounds to target``,
+        and steps of all clients, MB and seconds, are medians of the ``reached`` seeds that get
+        there. ``std``, ``worst client`` and ``worst tenth`` are over the clients' own test metrics.
+        Of a task's metrics after the first there is ``test``, in the same round.
         """
         arms = self.arms.values()
         rows = []
@@ -135,12 +136,16 @@ class Comparison:
 
     def _of_task(self, task: Task, arm: Arm) -> dict[str, Any]:
         test = arm.best(task.name)
-        reached = sorted(r for r in self.rounds_to_target(arm, task) if math.isfinite(r))
+        reached = self.costs_to_target(arm, task)
+        taken = {
+            f"{what} to target": median(getattr(cost, field) for cost in reached) if reached else ""
+            for field, what in COSTS.items()
+        }
         return self._row(task.name, task.metric_fn.name, arm, test) | {
             "best round": mean(arm.rounds(task.name)),
             "last": mean(arm.last(task.name)),
             "train - test": sign(task) * mean(_differences(arm.best(task.name, "train"), test)),
-            "rounds to target": median(reached) if reached else "",
+            **taken,
             "reached": len(reached),
             "std": mean(arm.spread(task.name, "std")),
             "worst client": mean(arm.spread(task.name, "worst")),
@@ -188,6 +193,7 @@ def compare(
     seeds: int,
     *,
     full: bool = False,
+    whole: bool = False,
     corrected: bool = True,
     search: Search | None = None,
     on_run: OnRun = lambda name, seed: None,
@@ -202,6 +208,8 @@ def compare(
         config: the joint run.
         seeds: how many.
         full: also train a centralised model per task.
+        whole: also train per task and jointly with heads that are shared among the clients of
+            their task, as FedAvg of a whole model does.
         corrected: widen intervals by what the splits of one data set have in common.
         search: what is tuned, alike for every arm; None: nothing.
         on_run: hears of each run as it starts.
@@ -211,12 +219,14 @@ def compare(
     """
     first = build_problem(config)
     common = overlap(config, first) if corrected else 0.0
-    federated = [ALONE, PER_TASK, JOINT]
+    federated = [ALONE, PER_TASK, JOINT, *([WHOLE_PER_TASK, WHOLE] if whole else [])]
     pooled = [CENTRALISED, CENTRALISED_PER_TASK] if full else [CENTRALISED]
     left_out = {}
     if len(first.tasks) == 1:
         left_out = {way.name: _ONE_TASK[way] for way in federated + pooled if way in _ONE_TASK}
-        federated, pooled = [ALONE, JOINT], [CENTRALISED]
+        federated, pooled = (
+            [way for way in ways if way not in _ONE_TASK] for ways in (federated, pooled)
+        )
     tuner = Tuner(search, first, config.seed + seeds, on_run)
     tuner.check([(way, config) for way in federated + pooled])
     arms = {}

@@ -16,6 +16,7 @@ from fedjoint.config.schema import Config
 from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way
+from fedjoint.experiments.ways import whole
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
 from fedjoint.server.population import round_half_up
@@ -82,4 +83,9 @@ def _settings(config: Config, task: Task, data: Federation) -> Config:
     )
 
 
-PER_TASK = Way("per task", lambda config: list(by_task(config, build_problem(config))))
+def _runs(config: Config) -> list[tuple[Config, Problem]]:
+    return list(by_task(config, build_problem(config)))
+
+
+PER_TASK = Way("per task", _runs)
+WHOLE_PER_TASK = Way("per task, whole model", lambda config: _runs(whole(config)))

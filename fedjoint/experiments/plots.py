@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from fedjoint.experiments.arms import Arm, mean
+from fedjoint.experiments.transfer import Transfer
 from fedjoint.runs.files import drafted
 from fedjoint.runs.record import RoundRecord
 
@@ -130,6 +131,22 @@ def of_run(records: Sequence[RoundRecord], folder: Path) -> str | None:
     with drafted(folder, names) as draft:
         objective(records, draft / names[0])
         return task_cosines(records, draft / names[1])
+
+
+def learning_curves(transfer: Transfer, path: Path) -> None:
+    """Draw a task's test metric over the size of the training set, with 95 % intervals."""
+    figure, axis = plt.subplots(figsize=(5.4, 3.6))
+    ways = list(dict.fromkeys(point.way.name for point in transfer.points))
+    for way, colour in zip(ways, _colours(len(ways)), strict=True):
+        points = [point for point in transfer.points if point.way.name == way]
+        means, halves = ([getattr(p.interval, part) for p in points] for part in ("mean", "half"))
+        sizes = [point.size for point in points]
+        axis.errorbar(sizes, means, halves, label=way, color=colour, capsize=3)
+    metric = transfer.task.metric_fn.name
+    axis.set(title=transfer.task.name, xlabel="training examples", ylabel=metric, xscale="log")
+    _cut(axis)
+    _legend(figure, axis)
+    _save(figure, path)
 
 
 def _colours(count: int) -> list[Any]:

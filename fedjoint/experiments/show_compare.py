@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
-from fedjoint.experiments.compare import Comparison
+from fedjoint.experiments.compare import COSTS, Comparison
 from fedjoint.experiments.costs import budgets, spreads, tried
 from fedjoint.experiments.intervals import LEVEL, Interval, from_columns, how
 from fedjoint.experiments.tables import table
 from fedjoint.experiments.verdict import verdict
+from fedjoint.experiments.ways import ALONE
 
 
 def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
@@ -28,6 +29,7 @@ def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
         console.print(f"{name} is left out: {why}", markup=False)
     console.print()
     _gains(comparison, console)
+    _costs(comparison, console)
     console.print(budgets(arms))
     for made in spreads(arms):
         console.print(made)
@@ -38,28 +40,41 @@ def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
 
 
 def _metrics(comparison: Comparison, console: Console) -> None:
-    seeds = len(comparison.arms["joint"].seeds)
     cells = []
     for row in comparison.rows():
-        rounds = "never" if "reached" in row else ""
-        if row.get("reached"):
-            rounds = f"{row['rounds to target']:g}"
-            rounds += "" if row["reached"] == seeds else f" ({row['reached']} of {seeds})"
         task = row["task"] if row["metric"] else "raw mean"
         test = f"{from_columns('test', row):.3f}"
         best, last, gap = (
             f"{Interval(row[what], math.nan):{spec}}" if what in row else ""
             for what, spec in (("best round", ".0f"), ("last", ".3f"), ("train - test", "+.3f"))
         )
-        cells.append([task, row["metric"], row["arm"], test, best, last, gap, rounds])
+        cells.append([task, row["metric"], row["arm"], test, best, last, gap])
     headers = ["task", "metric", "arm", "test", "in\nround", "last", "train\n- test"]
-    headers.append("rounds\nto target")
     title = "test metric, mean and 95 % interval over seeds"
     console.print(table(title, headers, cells, left=3, grouped=True))
     console.print(how(comparison.overlap))
     console.print("test: in the best round by validation, one for all tasks that share a model")
-    console.print("target: the test metric that training alone reaches, seed by seed")
     console.print("trivial: each client's most frequent class, or its mean")
+
+
+def _costs(comparison: Comparison, console: Console) -> None:
+    """Print what it takes each arm to reach what training alone reaches."""
+    seeds, cells = len(comparison.arms[ALONE.name].seeds), []
+    for row in comparison.rows():
+        if "reached" in row:
+            taken = [row[f"{what} to target"] for what in COSTS.values()]
+            shown = [_thrifty(value) if value != "" else "never" for value in taken]
+            cells.append([row["task"], row["arm"], *shown, f"{row['reached']} of {seeds}"])
+    headers = ["task", "arm", "rounds", "steps\nin all", "MB", "seconds", "reached\nin seeds"]
+    title = "what it takes to reach what training alone reaches at best, seed by seed"
+    console.print(table(title, headers, cells, left=2, grouped=True))
+    console.print("medians of the seeds that get there; of all tasks that share a model together")
+    console.print()
+
+
+def _thrifty(value: float) -> str:
+    """Write a cost with as many digits as tell."""
+    return f"{value:,.1f}" if value < 100 and value != round(value) else f"{value:,.0f}"
 
 
 def _gains(comparison: Comparison, console: Console) -> None:

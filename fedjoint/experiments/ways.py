@@ -1,4 +1,4 @@
-"""Joint training, and every client alone on the same local budget."""
+"""Joint training, with private or shared heads, and everyone alone on the same local budget."""
 
 from __future__ import annotations
 
@@ -19,5 +19,11 @@ def independent(config: Config) -> Config:
     return config.model_copy(update={"strategy": strategy, "local": local})
 
 
+def whole(config: Config) -> Config:
+    """Return ``config`` with heads that are shared among the clients of their task."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"heads": "shared"})})
+
+
 JOINT = Way("joint", as_it_is)
 ALONE = Way("alone", lambda config: as_it_is(independent(config)), merges=False, alone=True)
+WHOLE = Way("joint, whole model", lambda config: as_it_is(whole(config)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +65,79 @@ def export(
     Raises:
         UserError: there is no such run, task or client, or no model can be made.
     """
+    opened = open_run(path, best=best, state=state, clients=clients, data=data, problem=problem)
+    return opened.exported(task, client)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run whose models can be made.
+
+    Attributes:
+        run: the directory.
+        people: the clients' models.
+        problem: with this machine's data.
+        described: whether the problem comes from the configuration.
+        ids: on a node with data of its own, its clients'; None: all clients.
+    """
+
+    run: RunDir
+    people: PersonalModels
+    problem: Problem
+    described: bool
+    ids: list[int] | None
+
+    def task(self, name: str) -> Task:
+        """Return the task of that name.
+
+        Raises:
+            UserError: there is none.
+        """
+        tasks = {task.name: task for task in self.problem.tasks}
+        if name not in tasks:
+            raise choose("task", name, tasks)
+        return tasks[name]
+
+    def exported(self, name: str, client: int | None) -> Exported:
+        """Return the model of a task, see :func:`export`.
+
+        Raises:
+            UserError: there is no such task or client, or no model can be made.
+        """
+        task, people, config = self.task(name), self.people, self.people.config
+        weights, units, whose, how = _weights(people, name, client)
+        joint = people.trainer.model
+        joint.load_state_dict(weights)
+        source = make_source(config.data.source) if self.described else Source()
+        places = [people.places[id] for id in whose]
+        scaling = source.scaling(config.data, config.seed, places, self.ids)
+        backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[name])
+        card = Card(
+            inputs=source.describe(self.problem.example),
+            backbone=config.model if isinstance(self.problem.backbone, Backbone) else None,
+            head=_head(task.head),
+            target=_target(task, source),
+            origin=_origin(self.run, people, whose, how, scaling),
+        )
+        numbers = (scaling.mean, scaling.scale) if scaling else None
+        model = TaskModel(backbone, head, numbers, units).eval()
+        return Exported(model, card, self.problem.example)
+
+
+def open_run(
+    path: str | Path,
+    *,
+    best: bool = False,
+    state: Path | None = None,
+    clients: Sequence[int] | None = None,
+    data: Mapping[str, Any] | None = None,
+    problem: Problem | None = None,
+) -> Opened:
+    """Return a run whose models can be made; see :func:`export`.
+
+    Raises:
+        UserError: there is no such run, or a file of it is missing or damaged.
+    """
     run = RunDir.open(Path(path))
     run.described(problem)
     config, whole = run.config(), check_whole(run, states=False)
@@ -79,27 +153,10 @@ def export(
         config = with_own_data(config.model_dump(), data, ids)
     described = problem is None and config.problem is None
     problem = problem or build_problem(config, ids)
-    tasks = {t.name: t for t in problem.tasks}
-    if task not in tasks:
-        raise choose("task", task, tasks)
     places = {id: place for place, id in enumerate(ids or range(len(problem.data.sizes)))}
     done, complete = _chosen(run, whole, best=best)
     people = PersonalModels(run, done, complete, config, problem, kept, places)
-    weights, units, whose, how = _weights(people, task, client)
-    joint = people.trainer.model
-    joint.load_state_dict(weights)
-    source = make_source(config.data.source) if described else Source()
-    scaling = source.scaling(config.data, config.seed, [places[id] for id in whose], ids)
-    backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[task])
-    card = Card(
-        inputs=source.describe(problem.example),
-        backbone=config.model if isinstance(problem.backbone, Backbone) else None,
-        head=_head(tasks[task].head),
-        target=_target(tasks[task], source),
-        origin=_origin(run, people, whose, how, scaling),
-    )
-    numbers = (scaling.mean, scaling.scale) if scaling else None
-    return Exported(TaskModel(backbone, head, numbers, units).eval(), card, problem.example)
+    return Opened(run, people, problem, described, ids)
 
 
 def _target(task: Task, source: Source) -> Target:

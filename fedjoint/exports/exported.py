@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fedjoint.errors import UserError, choose
-from fedjoint.exports.model import CARD, FILES, Card, TaskModel
+from fedjoint.exports.model import CARD, FILES, Card
 from fedjoint.model.tree import Input, cat, each, named
 from fedjoint.runs.files import write_files
 from fedjoint.runs.seal import seal
@@ -32,7 +33,7 @@ class Exported:
         example: ``[1, ...]`` an input.
     """
 
-    model: TaskModel
+    model: nn.Module
     card: Card
     example: Input
 

@@ -15,6 +15,7 @@ from fedjoint.config.schema import ModelConfig
 from fedjoint.config.section import Section
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError
+from fedjoint.exports.ensemble import EnsembleModel
 from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.joint import build_model
 from fedjoint.model.tasks import Task
@@ -62,6 +63,10 @@ class TaskModel(nn.Module):
     def forward(self, x: Input) -> Tensor:
         if isinstance(x, Tensor) and self.mean is not None and self.scale is not None:
             x = (x - self.mean) / self.scale
+        return self.of_scaled(x)
+
+    def of_scaled(self, x: Input) -> Tensor:
+        """Return the outputs of inputs that are scaled already, as clients have them."""
         output = self.head(self.backbone(x))
         if self.target_mean is not None and self.target_scale is not None:
             form = -1, *[1] * (output.ndim - 2)
@@ -124,6 +129,7 @@ class Card(Section):
         backbone: the backbone's settings; None: it is code of the run's own.
         head: ``linear``, ``fixed`` (``FixedHead`` of the synthetic data) or ``own`` code.
         target: what it predicts.
+        members: models of an ensemble, alike but for their numbers; 0: it is a single model.
         origin: where it comes from.
         files: name -> SHA-256 of each file that the card describes.
     """
@@ -133,6 +139,7 @@ class Card(Section):
     backbone: ModelConfig | None
     head: Literal["linear", "fixed", "own"]
     target: Target
+    members: int = Field(0, ge=0, le=100_000)
     origin: Origin
     files: Mapping[str, str] = Field(default_factory=dict)
 
@@ -182,7 +189,7 @@ def read_model(folder: Path, card: Card, name: str) -> bytes:
     return data
 
 
-def load(folder: Path, card: Card) -> TaskModel:
+def load(folder: Path, card: Card) -> nn.Module:
     """Rebuild a model from its card and ``model.safetensors``, ready to predict.
 
     No code that the files name is run.
@@ -205,9 +212,16 @@ def load(folder: Path, card: Card) -> TaskModel:
     task = Task(target.name, target.kind, target.outputs, head=head, size=tuple(target.size))
     example = each(_zeros, inputs)
     backbone = Backbone(card.backbone.backbone, inputs)
-    joint = build_model(backbone, [task], example, seed=0)
-    scaling, units = (_pair(tensors, *names) for names in (_SCALING, _UNITS))
-    model = TaskModel(joint.backbone, joint.heads[target.name], scaling, units)
+
+    def member(prefix: str) -> TaskModel:
+        joint = build_model(backbone, [task], example, seed=0)
+        pairs = (_pair(tensors, *(prefix + name for name in names)) for names in (_SCALING, _UNITS))
+        return TaskModel(joint.backbone, joint.heads[target.name], *pairs)
+
+    model: nn.Module = member("")
+    if card.members:
+        members = [member(f"members.{number}.") for number in range(card.members)]
+        model = EnsembleModel(members, torch.zeros(card.members), target.kind)
     try:
         model.load_state_dict(tensors)
     except RuntimeError:

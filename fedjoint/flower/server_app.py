@@ -19,6 +19,7 @@ from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from fedjoint._util.logs import log_to
 from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
+from fedjoint.flower.badges import key_badges
 from fedjoint.flower.grid import FleetGrid
 from fedjoint.flower.run_config import run_to_resume, settings
 from fedjoint.runs.directory import RunDir
@@ -46,4 +47,11 @@ def main(grid: Grid, context: Context) -> None:
     log.info("run directory %s", run.path.resolve())
     nodes: Grid = FleetGrid(grid)  # type: ignore[assignment]
     deployed = not isinstance(grid, InMemoryGrid)
-    serve(nodes, config, run, wait=config.strategy.timeout, deployed=deployed)
+    serve(
+        nodes,
+        config,
+        run,
+        wait=config.strategy.timeout,
+        deployed=deployed,
+        badges=key_badges(grid) if deployed else None,
+    )

@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from fastapi import FastAPI
 from flwr.supercore import heartbeat
 from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode import main as supernode_app
 from flwr.supernode.cli import flower_supernode
+
+from fedjoint.flower.own_user import OwnUser
 
 _FIRST, _MOST = 0.1, 3.0  # seconds between two looks for a message
 _BEAT = 10  # seconds between two signs of life: the least that a SuperLink accepts
@@ -32,6 +36,15 @@ def main() -> None:
                 _start_superexec(command)
             yield node, patient(receive), *rest
 
+    made = supernode_app.create_app
+
+    def create_app(*arguments: Any, **options: Any) -> FastAPI:
+        app = made(*arguments, **options)
+        app.add_middleware(OwnUser)
+        return app
+
+    # Other users of this machine reach the port, too, and Flower asks for no proof there.
+    supernode_app.create_app = create_app
     # Flower has no option for any of this. It looks for a message every three seconds, which is
     # most of a short round.
     start_client_internal.http_request_response = connection

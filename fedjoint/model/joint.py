@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedjoint._util.wording import first_line
 from fedjoint.errors import UserError
+from fedjoint.model.bounded import Bounded
 from fedjoint.model.features import Features, describe
 from fedjoint.model.frozen import moving_buffers
 from fedjoint.model.layout import Layout
@@ -39,6 +40,8 @@ class JointModel(nn.Module):
             https://arxiv.org/abs/2102.07623). Integer buffers are never shared.
         share: patterns of the names of what is shared of the backbone, see
             :func:`fedjoint.model.sharing.choose_shared`.
+        share_heads: share what trains of the heads, too: a client sends nothing new of a head whose
+            task it lacks.
         moving: names of the backbone's buffers that are no constants; None: all.
 
     Attributes:
@@ -54,13 +57,14 @@ class JointModel(nn.Module):
         heads: dict[str, nn.Module],
         norm: str = "shared",
         share: Sequence[str] = ("*",),
+        share_heads: bool = False,
         moving: Collection[str] | None = None,
     ):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
         self.held_once = frozenset(self._constants(moving))
-        self._layout = self._lay_out(norm, share)
+        self._layout = self._lay_out(norm, share, share_heads)
 
     def forward(self, x: Input, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the output of each of ``tasks`` (default: all) from one pass of the backbone."""
@@ -103,7 +107,7 @@ class JointModel(nn.Module):
             if name.startswith("backbone.") and name not in own
         }
 
-    def _lay_out(self, norm: str, share: Sequence[str]) -> Layout:
+    def _lay_out(self, norm: str, share: Sequence[str], share_heads: bool) -> Layout:
         learnt = dict(self._trained())
         statistics = {
             f"backbone.{n}": b
@@ -114,7 +118,11 @@ class JointModel(nn.Module):
             statistics, local = {}, set(self._normalisation())
             learnt = {n: p for n, p in learnt.items() if n not in local}
         shared = choose_shared(share, learnt, statistics, self.held_once)
-        tensors = {n: t for n, t in (learnt | statistics).items() if n in shared}
+        tensors = {n: t for n, t in learnt.items() if n in shared}
+        if share_heads:
+            named = self.heads.named_parameters(prefix="heads")
+            tensors |= {n: p for n, p in named if p.requires_grad}
+        tensors |= {n: t for n, t in statistics.items() if n in shared}
         return Layout.of(tensors, [n for n in statistics if n in shared])
 
     def _constants(self, moving: Collection[str] | None) -> set[str]:
@@ -154,6 +162,7 @@ def build_model(
     *,
     norm: str = "shared",
     share: Sequence[str] = ("*",),
+    share_heads: bool = False,
     seed: int,
 ) -> JointModel:
     """Build the model with the same initial weights on every machine.
@@ -164,6 +173,7 @@ def build_model(
         example: ``[1, ...]`` one input, to find the shape of the features.
         norm: see :class:`JointModel`.
         share: see :class:`JointModel`.
+        share_heads: see :class:`JointModel`.
         seed: seeds the initial weights; global random state is left as it was.
 
     Raises:
@@ -181,10 +191,11 @@ def build_model(
     heads = {}
     for task in tasks:
         # By name: a machine that lacks other tasks makes the same head.
-        with seeded(torch.device("cpu"), int(derive(seed, Purpose.HEAD, task.name))):
+        seed_of_head = int(derive(seed, Purpose.HEAD, task.name))
+        with seeded(torch.device("cpu"), seed_of_head), Bounded():
             heads[task.name] = _head(task, features)
         _check_types(heads[task.name], f"heads.{task.name}.")
-    return JointModel(body, heads, norm, share, moving)
+    return JointModel(body, heads, norm, share, share_heads, moving)
 
 
 def _head(task: Task, features: Features) -> nn.Module:
@@ -221,7 +232,8 @@ def copied(module: T, what: str) -> T:
 def _build(backbone: Callable[[], nn.Module]) -> nn.Module:
     """Return a module of our own, whatever else the factory's caller does with what it returns."""
     try:
-        body = copied(backbone(), "the backbone")
+        with Bounded():
+            body = copied(backbone(), "the backbone")
     except UserError:
         raise
     except Exception as error:  # whatever a factory may raise

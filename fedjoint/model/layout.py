@@ -11,6 +11,9 @@ from torch import Tensor
 
 from fedjoint.errors import UserError
 
+#: Begins the names of a joint model's heads; that of the task follows.
+HEADS = "heads."
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -46,6 +49,17 @@ class Layout:
     def parameters(self) -> Layout:
         """The layout of the first P numbers, the parameters."""
         return Layout({n: shape for n, shape in self.shapes.items() if n not in self.buffers})
+
+    def heads(self) -> dict[str, list[slice]]:
+        """Return task -> where the numbers of its head are; empty where heads are not shared."""
+        found: dict[str, list[slice]] = {}
+        start = 0
+        for name, shape in self.shapes.items():
+            stop = start + prod(shape)
+            if name.startswith(HEADS):
+                found.setdefault(name.split(".")[1], []).append(slice(start, stop))
+            start = stop
+        return found
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Split ``flat`` of shape ``[..., size]`` into named views of shape ``[..., *shape]``.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
-from fedjoint.options import construct
+from fedjoint.options import check_maker, construct
 from fedjoint.registry import find
 
 
@@ -112,6 +112,7 @@ def make_metric(name: str, options: Mapping[str, Any]) -> Metric:
     """
     metric = find("metrics", name)
     if not isinstance(metric, Metric) or options:
+        check_maker(f"metric {name}", metric, Metric)
         metric = construct(f"metric {name}", metric, options)
     if not isinstance(metric, Metric):
         raise UserError(f"metric {name}: {type(metric).__name__} is no fedjoint.Metric")

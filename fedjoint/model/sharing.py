@@ -54,8 +54,8 @@ def _no_match(pattern: str, names: Collection[str], frozen: Collection[str]) -> 
     what = f"model.share: {pattern!r} matches"
     if bare.startswith("heads."):
         return UserError(
-            f"{what} heads, which never leave their clients: leave it out; to share a head, end "
-            "the backbone in it (docs/how-to/whole-model.md)"
+            f"{what} heads, which never leave their clients: leave it out; to share them, set "
+            "model.heads = 'shared'"
         )
     if any(fnmatchcase(name, bare) for name in frozen):
         return UserError(f"{what} frozen tensors alone, which never travel: leave it out")

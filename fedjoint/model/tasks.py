@@ -73,7 +73,7 @@ class Task:
             units. ``own``: each client subtracts the mean of its training examples and divides by
             their deviation. ``(mean, deviation)``, each a number or one per output: all clients
             use these. ``none``: targets are learnt as they are. By default ``own``, and ``none``
-            where the loss is a function of your own or the head has nothing to learn.
+            where the loss is a function of your own, or the head is shared or has nothing to learn.
 
     Raises:
         UserError: the kind, the loss, the metric or the scale is unknown, or not for such a task,

@@ -30,9 +30,13 @@ class Evaluation:
 
     Args:
         jobs: makes their jobs.
+        least: fewest examples behind a statistic that is told.
+        together: whether the sums are those of all clients, under the first block's number, rather
+            than of each block.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, least: int, together: bool) -> None:
+        self._least, self._together = least, together
         self._jobs, self._trainer = jobs, jobs.trainer
         self._drawing = Drawing(jobs.trainer.device)
         self._turns = Turns(jobs, jobs.trainer.config.strategy.timeout)
@@ -54,12 +58,14 @@ class Evaluation:
         work = self._jobs.divide(request.asked, request.rounds)
         for turn in self._turns.run(work, partial(self._evaluate, start), failed):
             (each, good), members = turn.result, turn.members
-            rows, block = good.numpy(), int(request.asked.blocks[turn.place])
+            place = 0 if self._together else turn.place
+            rows, block = good.numpy(), int(request.asked.blocks[place])
             failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~rows].tolist()]
             values[members.rows[rows]] = self._values(each)[rows]
             for name, own in each.items():
                 totals = sums.setdefault(name, {})
                 totals[block] = totals.get(block, 0) + own[good].sum(0)
+        sums = self._enough(sums)
         return EvaluateReply(
             measures=tuple(measures),
             failed=tuple(failed),
@@ -68,6 +74,16 @@ class Evaluation:
             blocks={name: np.array(list(totals)) for name, totals in sums.items()},
             values=values,
         )
+
+    def _enough(self, sums: dict[str, dict[int, Tensor]]) -> dict[str, dict[int, Tensor]]:
+        """Return the sums over enough examples; the first statistic of a metric is their number."""
+        if self._least <= 1:
+            return sums
+        kept = {
+            name: {block: total for block, total in totals.items() if total[0] >= self._least}
+            for name, totals in sums.items()
+        }
+        return {name: totals for name, totals in kept.items() if totals}
 
     def _evaluate(self, start: Start, members: Members) -> tuple[dict[str, Tensor], Tensor]:
         def evaluate() -> tuple[dict[str, Tensor], Tensor]:
@@ -92,11 +108,18 @@ class Evaluation:
         found, _ = self._trainer.evaluate(job.cohort, job.shared, job.private)
         return {SHARED + name: statistics for name, statistics in found.items()}
 
+    def _own(self, metric: Metric, statistics: Tensor) -> Tensor:
+        """Return ``[c]``, the metric of every client with enough examples; NaN of the others."""
+        values = metric.each(statistics)
+        if self._least <= 1:
+            return values
+        return torch.where(statistics[:, 0] >= self._least, values, torch.nan)
+
     def _values(self, each: Mapping[str, Tensor]) -> np.ndarray:
         """Return ``[c, measures]`` float32, the clients' own test metrics; NaN: undefined."""
         undefined = torch.full((len(next(iter(each.values()))),), torch.nan)
         columns = [
-            metric.each(each[key]) if (key := f"test/{name}") in each else undefined
+            self._own(metric, each[key]) if (key := f"test/{name}") in each else undefined
             for name, metric in self._measures().items()
         ]
         return torch.stack([column.float() for column in columns], 1).numpy()

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from fedjoint.errors import UserError
+from fedjoint.errors import UserError, one_line
 from fedjoint.node.private import PrivateState
 from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import Asked
@@ -64,6 +64,12 @@ class Members:
         return Members(self.rows[at], self.ids[at], self.rounds[at], steps, rates)
 
 
+def openly(error: BaseException) -> str:
+    """Return all that an error says, in one line."""
+    own = isinstance(error, UserError)
+    return one_line(error if own else f"{type(error).__name__}: {error}")
+
+
 class Jobs:
     """Makes the jobs of a node.
 
@@ -71,11 +77,17 @@ class Jobs:
         trainer: trains.
         state: keeps what clients keep to themselves.
         places: id -> position in the data of the clients that live here; None: the id itself.
+        tell: what the server hears of an error.
     """
 
     def __init__(
-        self, trainer: Trainer, state: PrivateState, places: Mapping[int, int] | None
+        self,
+        trainer: Trainer,
+        state: PrivateState,
+        places: Mapping[int, int] | None,
+        tell: Callable[[BaseException], str] = openly,
     ) -> None:
+        self._tell = tell
         self.trainer, self.state, self._places = trainer, state, places
         self._logged: set[str] = set()  # one traceback for each reason
 
@@ -135,14 +147,16 @@ class Jobs:
         try:
             result = act(members)
         except (Exception, SystemExit) as error:  # a client's data or model may raise anything
-            why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            if not isinstance(error, UserError) and why not in self._logged:
+            why, own = openly(error), isinstance(error, UserError)
+            hidden = self._tell(error) != why
+            if (hidden or not own) and why not in self._logged:
                 self._logged.add(why)
-                log.exception("clients %s failed", members.ids.tolist())
+                ids = members.ids.tolist()
+                log.error("clients %s failed: %s", ids, why, exc_info=None if own else error)
             if len(members.ids) > 1:
                 for row in range(len(members.ids)):
                     yield from self.attempt(act, members.at(slice(row, row + 1)), failed)
                 return
-            failed.append(ClientFailure(int(members.ids[0]), why))
+            failed.append(ClientFailure(int(members.ids[0]), self._tell(error)))
         else:
             yield members, result

@@ -11,9 +11,10 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, OpenError
 from fedjoint.node.evaluate import Evaluation
-from fedjoint.node.jobs import Jobs, Start
+from fedjoint.node.jobs import Jobs, Start, openly
+from fedjoint.node.outward import outward
 from fedjoint.node.private import PrivateState
 from fedjoint.node.rehearsal import rehearse
 from fedjoint.node.sinks import make_sink
@@ -38,6 +39,8 @@ from fedjoint.protocol.requests import (
 from fedjoint.training.method import LocalMethod, make_method
 from fedjoint.training.trainer import Trainer
 
+_LEAST = 5  # examples behind a statistic: the default of evaluate.min_examples on real machines
+
 
 def best_device() -> torch.device:
     """Return the GPU that this process was given, else the CPU."""
@@ -55,6 +58,7 @@ class Node:
             simulated node, which can play any client.
         write_through: write private state after every message, as the process may end.
         name: what people call the node.
+        discreet: whether the data are the node's own, so that no error's text may leave it.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Node:
         clients: Mapping[int, int] | None = None,
         write_through: bool = False,
         name: str = "",
+        discreet: bool = False,
     ):
         self.watched = WatchedFederation(problem.data, store, clients) if store else None
         if self.watched and problem.central is not None:
@@ -76,8 +81,11 @@ class Node:
         self.places, self.write_through = clients, write_through
         self.generation, self.rehearsed = -1, False
         self.methods: dict[str, LocalMethod] = {}
-        jobs = Jobs(self.trainer, self.state, clients)
-        self.training, self.evaluation = Training(jobs), Evaluation(jobs)
+        deployed = clients is not None
+        jobs = Jobs(self.trainer, self.state, clients, outward if discreet else openly)
+        least = config.evaluate.min_examples or (_LEAST if deployed else 1)
+        self.training = Training(jobs, least)
+        self.evaluation = Evaluation(jobs, least, together=deployed)
 
     def handle(self, message: Message) -> RecordDict:
         """Answer one message.
@@ -120,12 +128,28 @@ class Node:
             layout=trainer.layout,
             ids=ids,
             sizes=data.sizes[rows],
+            held=self._held(rows),
             mask=data.tasks[rows],
             initial={name: state[name].cpu().numpy() for name in trainer.layout.shapes if state},
             fallback=trainer.fallback,
             digest=trainer.digest,
             frozen={name: tensor.cpu().numpy() for name, tensor in frozen.items()},
         ).pack()
+
+    def _held(self, rows: np.ndarray) -> np.ndarray:
+        """Return ``[n, 3]`` int64, validation, test and central examples of the clients at home."""
+        if self.places is None:
+            return np.zeros((0, 3), np.int64)
+        central = 0 if self.problem.central is None else len(self.problem.central)
+        held = np.full((len(rows), 3), central, np.int64)
+        for row, place in enumerate(rows.tolist()):
+            try:
+                client = self.problem.data.client(place)
+            except ANYTHING:  # it fails by name where it is to train
+                held[row] = 0
+            else:
+                held[row, :2] = len(client.valid), len(client.test)
+        return held
 
     def persist(self, request: PersistRequest) -> RecordDict:
         """Write all private state that counts to the store, and delete there what does not."""
@@ -194,7 +218,7 @@ class Node:
         for name, shape in layout.shapes.items():
             if name not in arrays or arrays[name].shape != shape:
                 has = arrays[name].shape if name in arrays else "nothing"
-                raise UserError(
+                raise OpenError(
                     f"the server's backbone has {has} for {name!r}, this node's {shape}: "
                     "give both the same model and data settings"
                 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedjoint.config.load import check, load
 from fedjoint.config.schema import Config
-from fedjoint.errors import UserError
+from fedjoint.errors import OpenError, UserError
 
 
 def own_data(data: Path | None, tasks: Sequence[str]) -> dict[str, Any]:
@@ -33,6 +33,36 @@ def own_data(data: Path | None, tasks: Sequence[str]) -> dict[str, Any]:
     if tasks:
         own["task_mix"] = [list(tasks)]
     return own
+
+
+def check_registered(settings: Mapping[str, Any], method: str, own_source: bool) -> None:
+    """Refuse a run that names code beyond what is installed here as a plug-in.
+
+    Args:
+        settings: the run's.
+        method: its local method.
+        own_source: whether the node has a data source of its own, in place of the run's.
+
+    Raises:
+        OpenError: it does.
+    """
+    named = {
+        "problem": settings["problem"],
+        "local.method": method,
+        "model.backbone": settings["model"]["backbone"]["name"],
+        "balance": settings["balance"]["name"],
+        "strategy.compression": settings["strategy"]["compression"]["name"],
+        **{f"metrics.{task}": metric["name"] for task, metric in settings["metrics"].items()},
+    }
+    if not own_source:
+        named["data.source"] = settings["data"]["source"]["name"]
+    for setting, name in named.items():
+        if name is not None and ":" in name:
+            raise OpenError(
+                f"{setting} names code by its place, which would run beside this node's own data: "
+                "its operator may allow that by fedjoint client --foreign-code, or install it "
+                "as a plug-in"
+            )
 
 
 def with_own_data(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ class StateStore:
     def __init__(self, path: Path, run: str) -> None:
         self.path, self._run = path, run
         with self._errors():
+            # SQLite's further files have the permissions of this one.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(
                 path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
@@ -169,7 +172,7 @@ class StateStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise UserError(
                 f"{self.path}: {error}; check that the folder is there, is writable and has "
                 "space, and that the file is a run's state.sqlite"

@@ -31,9 +31,11 @@ class Training:
 
     Args:
         jobs: makes their jobs.
+        least: fewest training examples of a client whose losses are told.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, least: int) -> None:
+        self._least = least
         self._jobs, self._trainer = jobs, jobs.trainer
         self._drawing = Drawing(jobs.trainer.device)
         self._turns = Turns(jobs, jobs.trainer.config.strategy.timeout)
@@ -178,8 +180,10 @@ class Training:
         tasks = self._trainer.problem.tasks
         losses = np.full((len(good), len(tasks)), np.nan, np.float32)
         names = [task.name for task in tasks]
+        sizes = job.cohort.train.sizes
         losses[:, [names.index(task.name) for task in job.cohort.tasks]] = job.losses.cpu().numpy()
-        return ClientReports(members.ids, good, job.cohort.train.sizes, job.steps, job.work, losses)
+        losses[sizes < self._least] = np.nan
+        return ClientReports(members.ids, good, sizes, job.steps, job.work, losses)
 
     def _keep(self, job: Job, members: Members, start: Start, good: np.ndarray) -> None:
         """Keep the private state of the clients that are good."""

@@ -1,15 +1,26 @@
-"""Checks of arrays that another machine sent."""
+"""Types and bounds of what another machine sends: texts, numbers and arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from fedjoint.errors import UserError
 
 #: Most that a node may say to have counted: sums over all clients stay whole 64-bit numbers.
 MOST = 2**40
+
+#: A name: of a node, a device, a task.
+Name = Annotated[str, Field(max_length=200)]
+#: What a person is to read: why something failed. A UserError of a node's has no more.
+Line = Annotated[str, Field(max_length=4000)]
+#: A whole number that a message may hold.
+Number = Annotated[int, Field(ge=0, le=MOST)]
+#: How long something took.
+Seconds = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 
 
 def shaped(
@@ -30,8 +41,16 @@ def shaped(
     return found
 
 
-def counts(arrays: Mapping[str, np.ndarray], name: str, count: int) -> np.ndarray:
-    """Return ``[count]`` whole numbers from 0 to :data:`MOST`, as int64.
+def counts(
+    arrays: Mapping[str, np.ndarray], name: str, count: int, most: np.ndarray | int = MOST
+) -> np.ndarray:
+    """Return ``[count]`` whole numbers from 0 to ``most``, as int64.
+
+    Args:
+        arrays: have them, under ``name``.
+        name: of the array.
+        count: how many there are.
+        most: the greatest, of all or ``[count]`` of each.
 
     Raises:
         UserError: there are none.
@@ -39,8 +58,10 @@ def counts(arrays: Mapping[str, np.ndarray], name: str, count: int) -> np.ndarra
     found = shaped(arrays, name, (count,), "iu")
     if (found < 0).any():
         raise UserError(f"{name!r} is negative")
-    if (found > MOST).any():
-        raise UserError(f"{name!r} is above {MOST}")
+    above = found > most
+    if above.any():
+        limit = np.broadcast_to(most, (count,))[above][0]
+        raise UserError(f"{name!r} is above {limit}, the most that it can be")
     return found.astype(np.int64)
 
 

@@ -16,12 +16,13 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
-from fedjoint.protocol.checks import counts, shaped
-from fedjoint.protocol.requests import Number
+from fedjoint.protocol.checks import Line, Name, Number, counts, shaped
 
 _PARAMETERS = 2**34  # most in a backbone
-_NAME = 200  # characters of a name
+_NAME = 200  # characters of a tensor's name
+_LARGEST = 1e6  # most that a number of the first backbone can be: training begins near zero
 _TASKS, _OUTPUTS = 10_000, 2**24
+_EXAMPLES = 2**32  # most of a client
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Description:
         layout: of the shared tensors.
         ids: ``[n]`` int64 its clients, each once.
         sizes: ``[n]`` int64 their training examples.
+        held: ``[n, 3]`` int64 their validation, test and central examples; ``[0, 3]`` where the
+            node can play any client.
         mask: ``[n, tasks]`` bool, who has which task.
         initial: the first backbone, by name; empty where it was not asked for.
         digest: of what does not train of the backbone, see :mod:`fedjoint.model.frozen`.
@@ -52,6 +55,7 @@ class Description:
     sizes: np.ndarray
     mask: np.ndarray
     initial: Mapping[str, np.ndarray] = field(repr=False)
+    held: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     fallback: str | None = None
     digest: str = ""
     frozen: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
@@ -68,7 +72,7 @@ class Description:
             "fallback": self.fallback,
             "digest": self.digest,
         }
-        population = {"ids": self.ids, "sizes": self.sizes, "mask": self.mask}
+        population = {name: getattr(self, name) for name in ("ids", "sizes", "mask", "held")}
         return wire.pack(said, population=population, backbone=self.initial, frozen=self.frozen)
 
     @classmethod
@@ -92,13 +96,14 @@ class Description:
             raise UserError("one of its clients has the id of another: give every client one id")
         backbone = wire.arrays(reply, "backbone") if initial else {}
         return cls(
-            name=plain(said.name)[:_NAME],
-            device=plain(said.device)[:_NAME],
+            name=plain(said.name),
+            device=plain(said.device),
             movable=said.movable,
             tasks=tasks,
             layout=layout,
             ids=ids,
-            sizes=counts(population, "sizes", len(ids)),
+            sizes=counts(population, "sizes", len(ids), _EXAMPLES),
+            held=_held(population, len(ids)),
             mask=shaped(population, "mask", (len(ids), len(tasks)), "b"),
             initial=_backbone(layout, backbone) if initial else {},
             fallback=said.fallback,
@@ -108,19 +113,19 @@ class Description:
 
 
 #: name, kind, outputs and size
-_Task = tuple[str, str, int, tuple[Number, ...]]
+_Task = tuple[Name, Name, Number, tuple[Number, ...]]
 
 
 @dataclass(frozen=True)
 class _Said:
-    name: str
-    device: str
+    name: Name
+    device: Name
     movable: bool
     tasks: tuple[_Task, ...]
-    layout: dict[str, tuple[Number, ...]]
-    buffers: tuple[str, ...]
-    fallback: str | None
-    digest: str
+    layout: dict[Name, tuple[Number, ...]]
+    buffers: tuple[Name, ...]
+    fallback: Line | None
+    digest: Name
 
 
 def _layout(shapes: dict[str, tuple[int, ...]], buffers: tuple[str, ...]) -> Layout:
@@ -133,12 +138,18 @@ def _layout(shapes: dict[str, tuple[int, ...]], buffers: tuple[str, ...]) -> Lay
 def _tasks(said: tuple[_Task, ...]) -> list[Task]:
     tasks = []
     for name, kind, outputs, size in said[:_TASKS]:
-        if not name.isprintable() or len(name) > _NAME or outputs * prod(size) > _OUTPUTS:
+        if not name.isprintable() or outputs * prod(size) > _OUTPUTS:
             raise UserError(f"task {plain(name)!r} has a name or outputs beyond all measure")
         tasks.append(Task(name, kind, outputs, size=size))  # refuses a kind that there is not
     if len({task.name for task in tasks}) < len(said):
         raise UserError(f"it has a task twice, or more than {_TASKS}")
     return tasks
+
+
+def _held(population: Mapping[str, np.ndarray], clients: int) -> np.ndarray:
+    rows = clients if population.get("held", np.zeros(0)).size else 0
+    found = shaped(population, "held", (rows, 3), "iu")
+    return counts({"held": found.reshape(-1)}, "held", found.size, _EXAMPLES).reshape(rows, 3)
 
 
 def _backbone(layout: Layout, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -149,12 +160,14 @@ def _backbone(layout: Layout, found: Mapping[str, np.ndarray]) -> dict[str, np.n
         backbone[name] = shaped(found, name, shape, "f").astype(np.float32, copy=False)
         if not np.isfinite(backbone[name]).all():
             raise UserError(f"{name!r} of its backbone is not finite")
+        if np.abs(backbone[name]).max(initial=0) > _LARGEST:
+            raise UserError(f"{name!r} of its backbone has numbers above {_LARGEST:g}")
     return backbone
 
 
 def _frozen(layout: Layout, found: Mapping[str, np.ndarray], said: str) -> Mapping[str, np.ndarray]:
-    if len(said) > _NAME or not all(n.isprintable() and len(n) <= _NAME for n in found):
-        raise UserError("damaged message: a name or a digest is beyond all measure")
+    if not all(n.isprintable() and len(n) <= _NAME for n in found):
+        raise UserError("damaged message: a name is beyond all measure")
     if not layout.shapes.keys().isdisjoint(found):
         raise UserError("damaged message: a tensor of its backbone both trains and does not")
     kinds = {array.dtype.kind for array in found.values()}

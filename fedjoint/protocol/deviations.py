@@ -63,6 +63,17 @@ class Received:
     seats: Seats
     row_bytes: int
 
+    def only(self, owners: np.ndarray) -> Received:
+        """Return those of some of the clients (or blocks), numbered anew.
+
+        Args:
+            owners: ``[n]`` bool, which of them.
+        """
+        kept, place = owners[self.seats.owners], owners.cumsum() - 1
+        columns = (column[kept] for column in self.seats)
+        seats = Seats(*columns)
+        return Received(self.rows[kept], seats._replace(owners=place[seats.owners]), self.row_bytes)
+
 
 def receive(
     message: Message, tasks: np.ndarray, order: np.ndarray, size: int, config: CompressionConfig

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,15 +16,17 @@ from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
-from fedjoint.protocol.checks import shaped
-from fedjoint.protocol.reports import ClientFailure, columns
+from fedjoint.protocol.checks import Name, Seconds, shaped
+from fedjoint.protocol.reports import ClientFailure, columns, of_asked
 from fedjoint.protocol.requests import Asked
-from fedjoint.protocol.training import Seconds
+
+_BY_ROW = ("multiclass", "multilabel", "regression")  # kinds of task that count examples
+_HELD = ("valid", "test", CENTRAL)  # columns of ``Asked.held``
 
 
 @dataclass(frozen=True)
 class _Said:
-    measures: tuple[str, ...]
+    measures: tuple[Name, ...]
     failed: tuple[ClientFailure, ...]
     seconds: Seconds
 
@@ -73,26 +76,50 @@ class EvaluateReply:
             UserError: the reply is damaged, or not about what was asked.
         """
         said = wire.read(_Said, message)
+        of_asked(said.failed, asked)
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
         splits = [*SPLITS, CENTRAL]
         splits += [SHARED + split for split in splits]
-        own_widths = {name: width for task in tasks for name, width in _widths(task).items()}
-        widths = {f"{split}/{name}": k for name, k in own_widths.items() for split in splits}
+        widths = {name: width for task in tasks for name, width in _widths(task).items()}
+        owners = {name: n for n, task in enumerate(tasks) for name in task.measures}
+        places = {f"{split}/{name}": (split, name) for name in widths for split in splits}
         for name, rows in sums.items():
-            if name not in widths:
+            if name not in places:
                 raise UserError(f"it has sums of {plain(name)!r}, which nobody has")
+            split, measure = places[name]
+            known = widths[measure]
             count = len(rows) if rows.ndim else 0
-            width = widths[name] or (rows.shape[-1] if rows.ndim == 2 else 0)
+            width = known or (rows.shape[-1] if rows.ndim == 2 else 0)
             shaped(sums, name, (count, width), "f")
+            if not np.isfinite(rows).all():
+                raise UserError(f"its sums of {name!r} are not finite")
             numbers = shaped(blocks, name, (count,), "iu")
             if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
                 raise UserError(f"its sums of {name!r} are of other clients than were asked for")
-        names = list(own_widths)
+            most = _most(asked, owners[measure], split.removeprefix(SHARED))
+            by_row = known is not None and tasks[owners[measure]].kind in _BY_ROW
+            if by_row and ((rows[:, 0] < 0).any() or rows[:, 0].sum() > most):
+                raise UserError(f"its sums of {name!r} count more examples than its clients have")
+        names = list(widths)
         shape = len(asked.clients), len(said.measures)
         own = shaped(wire.arrays(message, "values"), "values", shape, "f").astype(float)
         values = np.full((len(asked.clients), len(names)), np.nan)
         values[:, columns(said.measures, names)] = np.where(np.isfinite(own), own, np.nan)
         return cls(tuple(names), said.failed, said.seconds, sums, blocks, values)
+
+
+def _most(asked: Asked, column: int, split: str) -> float:
+    """Return the most examples of a task that the clients have together.
+
+    Raises:
+        UserError: none of them has the task.
+    """
+    has = asked.tasks[:, column]
+    if not has.any():
+        raise UserError("its sums are of a task that its clients do not have")
+    if split == "train":
+        return math.inf if asked.declared is None else float(asked.declared[has].sum())
+    return math.inf if asked.held is None else float(asked.held[has, _HELD.index(split)].sum())
 
 
 def _widths(task: Task) -> dict[str, int | None]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
-from fedjoint.protocol.checks import counts, shaped
+from fedjoint.protocol.checks import MOST, Line, Number, counts, shaped
 from fedjoint.protocol.requests import Asked
 
 
@@ -19,8 +17,19 @@ from fedjoint.protocol.requests import Asked
 class ClientFailure:
     """A client that did not do what it was asked, and why."""
 
-    client: Annotated[int, Field(ge=0)]
-    reason: str
+    client: Number
+    reason: Line
+
+
+def of_asked(failed: Sequence[ClientFailure], asked: Asked) -> None:
+    """Make sure that failures are of clients that were asked, one each at most.
+
+    Raises:
+        UserError: they are not.
+    """
+    named = [failure.client for failure in failed]
+    if len(set(named)) < len(named) or not np.isin(named, asked.clients).all():
+        raise UserError("its failures are of other clients than were asked for")
 
 
 @dataclass(frozen=True)
@@ -85,11 +94,15 @@ class ClientReports:
         return cls(
             asked.clients,
             good,
-            counts(arrays, "examples", count),
-            counts(arrays, "steps", count),
+            counts(arrays, "examples", count, _bound(asked.declared)),
+            counts(arrays, "steps", count, _bound(asked.budget)),
             counts(arrays, "work", count),
             losses,
         )
+
+
+def _bound(most: np.ndarray | None) -> np.ndarray | int:
+    return MOST if most is None else most
 
 
 def columns(named: Sequence[str], tasks: Sequence[str]) -> list[int]:

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from flwr.app import Message, RecordDict
-from pydantic import Field
 
 from fedjoint.protocol import wire
-from fedjoint.protocol.checks import MOST, counts, shaped
+from fedjoint.protocol.checks import Number, counts, shaped
 from fedjoint.runs.ledger import Ledger
 
 TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
-
-Number = Annotated[int, Field(ge=0, le=MOST)]
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,10 @@ class Asked:
         tasks: ``[n, tasks]`` bool, of the clients; the server keeps that to itself.
         steps: ``[n]`` int64, optimiser steps of each; None: as configured.
         rates: ``[n]`` float32, factors on the learning rate of each; None: one.
+        declared: ``[n]`` int64, training examples that their nodes have said they have; the
+            server keeps that to itself, too. None: unknown.
+        held: ``[n, 3]`` int64, validation, test and central examples, alike.
+        budget: ``[n]`` int64, optimiser steps that each may take, alike.
     """
 
     clients: np.ndarray
@@ -72,6 +73,9 @@ class Asked:
     tasks: np.ndarray
     steps: np.ndarray | None = None
     rates: np.ndarray | None = None
+    declared: np.ndarray | None = None
+    held: np.ndarray | None = None
+    budget: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what travels."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import numpy as np
 from flwr.app import Message, RecordDict
-from pydantic import Field
 from torch import Tensor
 
 from fedjoint.config.schema import CompressionConfig
@@ -16,13 +14,11 @@ from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
-from fedjoint.protocol.checks import MOST, finite_rows, shaped
+from fedjoint.protocol.checks import MOST, Line, Name, Number, Seconds, finite_rows, shaped
 from fedjoint.protocol.compression import decode
 from fedjoint.protocol.deviations import Received, receive
-from fedjoint.protocol.reports import ClientFailure, ClientReports, columns
-from fedjoint.protocol.requests import Asked, Number
-
-Seconds = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+from fedjoint.protocol.reports import ClientFailure, ClientReports, columns, of_asked
+from fedjoint.protocol.requests import Asked
 
 
 @dataclass(frozen=True)
@@ -50,12 +46,12 @@ class Terms:
 
 @dataclass(frozen=True)
 class _Said:
-    tasks: tuple[str, ...]
+    tasks: tuple[Name, ...]
     shares: bool
     failed: tuple[ClientFailure, ...]
     seconds: Seconds
     bytes_per_client: Number
-    fallback: str | None
+    fallback: Line | None
 
 
 @dataclass(frozen=True)
@@ -135,6 +131,7 @@ class TrainReply:
             UserError: the reply is damaged, or not what was asked for.
         """
         said, report = wire.read(_Said, message), wire.arrays(message, "report")
+        of_asked(said.failed, asked)
         reports = ClientReports.read(report, asked, said.tasks, terms.tasks)
         if said.shares is not terms.shares:
             raise UserError("its local method is not the run's: run one version on every machine")

@@ -18,12 +18,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import TypeAdapter, ValidationError
 
 from fedjoint._util.wording import plain
-from fedjoint.errors import UserError
+from fedjoint.errors import OpenError
 from fedjoint.protocol.arrays import Array as OwnArray
 from fedjoint.protocol.arrays import to_arrays, to_record
+from fedjoint.protocol.checks import Number
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
-SCHEMA = 7
+SCHEMA = 8
 
 VERSION = metadata.version("fedjoint")
 
@@ -37,7 +38,10 @@ NODE_DIED = 1001
 
 T = TypeVar("T")
 
+_Index = tuple[tuple[str, str, str, tuple[Number, ...], Number], ...]
+
 _BUNDLE = "bundle"
+_TEXT = 1 << 28  # most characters of JSON: what a node of a million clients has to say
 _SMALL = 1 << 18  # bytes: larger arrays travel on their own
 
 
@@ -102,21 +106,24 @@ def read(kind: type[T], message: Message) -> T:
 def _json(message: Message) -> str:
     records = message.content.config_records
     if "config" not in records or "schema" not in records["config"]:
-        raise UserError("not a fedjoint message; start the app that belongs to this run")
+        raise OpenError("not a fedjoint message; start the app that belongs to this run")
     record = records["config"]
     if record["schema"] != SCHEMA:
-        raise UserError(
+        raise OpenError(
             f"message schema {record['schema']!r} from the other side, {SCHEMA} here: "
             "install the same version of fedjoint on server and nodes"
         )
     if (version := str(record.get("version"))) != VERSION:
-        raise UserError(
+        raise OpenError(
             f"fedjoint {version} on the other side, {VERSION} here: install the same "
             "version on server and nodes"
         )
     if "json" not in record:
         raise damaged("its config is empty")
-    return str(record["json"])
+    text = record["json"]
+    if not isinstance(text, str) or len(text) > _TEXT:
+        raise damaged("its config is no text, or beyond all measure")
+    return text
 
 
 @cache
@@ -136,7 +143,7 @@ def arrays(message: Message, name: str) -> dict[str, np.ndarray]:
             _check_size(array)
         return to_arrays(found)
     except (ValueError, TypeError, KeyError, EOFError) as error:
-        raise UserError(f"damaged arrays in {name!r}: {error}") from None
+        raise OpenError(f"damaged arrays in {name!r}: {error}") from None
 
 
 def _bundled(message: Message, name: str) -> dict[str, Array]:
@@ -148,7 +155,7 @@ def _bundled(message: Message, name: str) -> dict[str, Array]:
     whole, start = records[_BUNDLE]["data"], 0
     _check_size(whole)
     data = whole.numpy()
-    for record, key, dtype, shape, size in json.loads(str(config[_BUNDLE])):
+    for record, key, dtype, shape, size in _adapter(_Index).validate_json(str(config[_BUNDLE])):
         if record == name:
             part = data[start : start + size].tobytes()
             found[key] = Array(dtype, tuple(shape), "numpy.ndarray", part)
@@ -172,6 +179,6 @@ def _check_size(array: Array) -> None:
         raise ValueError(f"{len(array.data)} bytes do not hold {shape} of {dtype}")
 
 
-def damaged(what: str) -> UserError:
+def damaged(what: str) -> OpenError:
     """Return the error for a message that nobody who means well sends."""
-    return UserError(f"damaged message: {what}")
+    return OpenError(f"damaged message: {what}")

@@ -186,7 +186,11 @@ class RunDir:
 
     def mark(self, status: Status, **details: Any) -> None:
         """Note how the run is doing, and ``details`` of it."""
-        self._note(status=status, **details)
+        self._note(**{"interrupted": False, "status": status, **details})
+
+    def mark_interrupted(self) -> None:
+        """Note that the run was stopped amid a round, and has no final backbone."""
+        self.mark("stopped", interrupted=True)
 
     def bump_generation(self) -> int:
         """Count a resume; return how many there have been, this one included."""
@@ -443,7 +447,7 @@ def new_folder(parent: Path, name: str) -> Path:
     number, path = 1, parent / stem
     while True:
         try:
-            path.mkdir(parents=True)
+            path.mkdir(mode=0o700, parents=True)  # it will hold what clients keep to themselves
             return path
         except FileExistsError:
             if not parent.is_dir():

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fedjoint._util.memory import allowed_bytes
+from fedjoint._util.reading import read_regular
 from fedjoint.errors import UserError
 
 
@@ -124,7 +126,7 @@ def read_bytes(path: Path) -> bytes:
         UserError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path, allowed_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; restore it from a backup") from None
 

@@ -22,12 +22,14 @@ class Failure:
         node: the node's number.
         reason: why, in one line.
         name: what people call the node.
+        fault: whether it sent what nobody may send; after three such rounds it is not asked again.
     """
 
     client: int | None
     node: int
     reason: str
     name: str = ""
+    fault: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Participation:
         failed: who did not train.
         unevaluated: who was to be evaluated, and was not.
         untrained: number of those that were not evaluated as they never trained.
+        clipped: whose updates were scaled down (``strategy.clip``), and by how much.
     """
 
     asked: int
@@ -49,6 +52,7 @@ class Participation:
     failed: tuple[Failure, ...] = ()
     unevaluated: tuple[Failure, ...] = ()
     untrained: int = 0
+    clipped: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,11 @@ class RoundRecord:
             UserError: something lacks, or is too much.
         """
         try:
-            clients = dict(tree["clients"])
+            clients = {"clipped": (), **tree["clients"]}
             ids = clients.pop("ids")
-            failed, unevaluated = (
+            failed, unevaluated, clipped = (
                 tuple(Failure(**entry) for entry in clients.pop(kind))
-                for kind in ("failed", "unevaluated")
+                for kind in ("failed", "unevaluated", "clipped")
             )
             parts = {
                 "clients": Participation(
@@ -153,6 +157,7 @@ class RoundRecord:
                     ids=None if ids is None else tuple(ids),
                     failed=failed,
                     unevaluated=unevaluated,
+                    clipped=clipped,
                 ),
                 "steps": Steps(**tree["steps"]),
                 "bytes": Traffic(**tree["bytes"]),

@@ -51,7 +51,9 @@ def check_whole(run: RunDir, *, states: bool = True) -> Whole:
     Raises:
         UserError: something is not as the run left it; the line names the file.
     """
-    status, config = run.status, run.config()
+    # What was interrupted has no more of an end than what failed.
+    status = "failed" if run.info.get("interrupted") else run.status
+    config = run.config()
     # In this order, as a live run writes records before checkpoints.
     final = run.final()
     # A done run goes on from nothing: its checkpoints may be deleted.

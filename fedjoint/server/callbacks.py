@@ -22,7 +22,7 @@ from fedjoint.config.schema import Config
 from fedjoint.config.section import Plugin
 from fedjoint.errors import UserError
 from fedjoint.hooks import check_hooks
-from fedjoint.options import construct
+from fedjoint.options import check_maker, construct
 from fedjoint.registry import find
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
@@ -158,6 +158,7 @@ def make_callbacks(named: Sequence[Plugin]) -> list[Callback]:
     for plugin in named:
         callback, what = find("callbacks", plugin.name), f"callback {plugin.name}"
         if isinstance(callback, type):
+            check_maker(what, callback, Callback)
             callback = construct(what, callback, plugin.options)
         elif plugin.options:
             raise UserError(f"{what} is no class, so it has no options; leave options out")

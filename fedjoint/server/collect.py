@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,36 +15,11 @@ from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.requests import Asked
-from fedjoint.protocol.training import Terms, TrainReply, used
+from fedjoint.protocol.training import Terms, TrainReply
 from fedjoint.runs.record import Failure
+from fedjoint.server.outliers import clipped, left_out
+from fedjoint.server.part import Part
 from fedjoint.server.updates import Deviations, Updates, rough_inner_products
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one node was asked, and its checked reply."""
-
-    node: int
-    asked: Asked
-    reply: TrainReply
-
-    @property
-    def good(self) -> np.ndarray:
-        """``[n]`` bool, which of the clients trained."""
-        return self.reply.reports.good
-
-    @property
-    def bytes_up(self) -> int:
-        """Bytes that its clients sent, as if each sent its own update and deviations."""
-        further = (self.asked.tasks[self.good].sum(1) - 1).clip(min=0).sum()
-        row_bytes = self.reply.apart.row_bytes if self.reply.apart else 0
-        return self.reply.bytes_per_client * int(self.good.sum()) + row_bytes * int(further)
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """What clients sent, as far as it has to be alike to be stacked."""
-        extras = {name: (str(e.dtype), e.shape[1:]) for name, e in self.reply.extras.items()}
-        return self.reply.rows is not None, *sorted(extras.items())
 
 
 @dataclass
@@ -58,6 +34,7 @@ class Collector:
         fallback: why clients were trained one by one, where they were.
         node_seconds: seconds that the slowest node took.
         parts: the replies that were in order.
+        clipped: whose rows were scaled down.
     """
 
     terms: Terms
@@ -67,24 +44,30 @@ class Collector:
     fallback: str | None = None
     node_seconds: float = 0.0
     parts: list[Part] = field(default_factory=list)
+    clipped: list[Failure] = field(default_factory=list)
 
     def add(self, node: int, asked: Asked, message: Message) -> None:
         """Take one reply; a bad one is reported as failed, never raised."""
-        try:
-            if message.has_error():
-                raise UserError(message.error.reason or f"error {message.error.code}")
-            if any(part.node == node for part in self.parts):
-                raise UserError("it replied twice; the first reply counts")
-            self._add(node, asked, message)
-        except UserError as error:
-            self.fail(node, str(error))
-        except Exception as error:  # whatever a forged reply may provoke
-            self.fail(node, f"damaged reply: {type(error).__name__}: {error}")
+        if message.has_error():
+            self.fail(node, message.error.reason or f"error {message.error.code}")
+        elif any(part.node == node for part in self.parts):
+            self.fail(node, "it replied twice; the first reply counts")
+        else:
+            try:
+                self._add(node, asked, message)
+            except UserError as error:
+                self.fail(node, str(error), fault=True)
+            except Exception as error:  # whatever a forged reply may provoke
+                self.fail(node, f"damaged reply: {type(error).__name__}: {error}", fault=True)
 
-    def settle(self) -> None:
-        """Fail the nodes whose clients sent other arrays than most clients did.
+    def settle(self, clip: float = 0.0) -> None:
+        """Leave out, and name, whoever sent other arrays than most clients, or nonsense.
 
         Call it when all replies are in. What is most does not depend on the order of arrival.
+
+        Args:
+            clip: most times the median length that a row may have; longer ones are scaled down.
+                0: as they are.
         """
         votes: dict[tuple[Any, ...], tuple[int, int]] = {}
         for part in self.parts:
@@ -94,20 +77,38 @@ class Collector:
             most = max(votes, key=lambda kind: votes[kind])
             for part in self.parts:
                 if part.kind != most and part.good.any():
-                    self.fail(part.node, "its clients sent other arrays than most clients did")
+                    why = "its clients sent other arrays than most clients did"
+                    self.fail(part.node, why, fault=True)
             self.parts = [part for part in self.parts if part.kind == most]
+        self.parts, failed = left_out(self.parts)
+        self.failed += failed
+        if clip:
+            self.parts, self.clipped = clipped(self.parts, clip)
 
-    def fail(self, node: int, reason: str) -> None:
-        """Note that a whole node failed."""
-        self.failed.append(Failure(None, node, plain(reason)))
+    def reweigh(self, weigh: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Weigh those that trained anew: who did not may have had a part in the others' weights.
+
+        Args:
+            weigh: ``[n]`` ids, ascending -> ``[n]`` float64 weights.
+        """
+        trained = self.trained
+        weights = weigh(trained)
+        for place, part in enumerate(self.parts):
+            own = part.asked.weights.copy()
+            own[part.good] = weights[np.searchsorted(trained, part.asked.clients[part.good])]
+            self.parts[place] = replace(part, asked=replace(part.asked, weights=own))
+
+    def fail(self, node: int, reason: str, *, fault: bool = False) -> None:
+        """Note that a whole node failed, by what nobody may send or otherwise."""
+        self.failed.append(Failure(None, node, plain(reason), fault=fault))
 
     def _add(self, node: int, asked: Asked, message: Message) -> None:
         sampled = np.isin(asked.clients, self.sample)
         reply = TrainReply.unpack(message, asked, sampled, self.terms)
-        part = Part(node, asked, reply)
+        part = Part(node, asked, reply, self.terms.reduce)
         # Nothing below fails: a reply counts in full or not at all.
         self.failed += _failures(part)
-        self.fallback = reply.fallback or self.fallback
+        self.fallback = plain(reply.fallback) if reply.fallback else self.fallback
         self.node_seconds = max(self.node_seconds, reply.seconds)
         times = zip(asked.blocks.tolist(), reply.block_seconds.tolist(), strict=True)
         self.block_seconds |= dict(times)
@@ -195,7 +196,7 @@ class Collector:
     def _deviations(self, order: np.ndarray) -> Deviations:
         """Stack the deviations of single tasks, in the order of the rows and of their tasks."""
         found = [part.reply.apart for part in self.parts]
-        counts = [int(used(p.asked, p.good, self.terms.reduce).sum()) for p in self.parts]
+        counts = [int(part.kept.sum()) for part in self.parts]
         starts, place = np.cumsum(counts) - counts, np.argsort(order)
         parts = [(each, start) for each, start in zip(found, starts, strict=True) if each]
         owners = np.concatenate([place[start + each.seats.owners] for each, start in parts])
@@ -213,8 +214,15 @@ class Collector:
         Args:
             weights: ``[rows]``, those of :meth:`updates`.
         """
+        return weights @ self._buffers()
+
+    def median_buffers(self) -> Tensor:
+        """``[B]``, the median move of each number of the shared buffers, over the rows."""
+        return self._buffers().quantile(0.5, dim=0)
+
+    def _buffers(self) -> Tensor:
         rows = [self._kept(part, part.reply.buffers) for part in self.parts]
-        return weights @ _stacked(rows, _order(self._columns()))
+        return _stacked(rows, _order(self._columns()))
 
     def compared(self, updates: Updates) -> tuple[Tensor, Tensor]:
         """Return the ids ``[n]`` of the sampled clients that trained, and their Gram matrix.
@@ -253,13 +261,12 @@ class Collector:
         return torch.from_numpy(np.concatenate(parts)[np.argsort(np.concatenate(ids))])
 
     def _columns(self) -> list[_Columns]:
-        return [_columns(part, self.terms.reduce) for part in self.parts]
+        return [_columns(part) for part in self.parts]
 
     def _kept(self, part: Part, rows: np.ndarray | None) -> np.ndarray:
         """Return the rows of a reply that count."""
         assert rows is not None, "clients that share nothing have no updates"
-        kept = used(part.asked, part.good, self.terms.reduce)
-        return rows if kept.all() else rows[kept]
+        return rows if part.kept.all() else rows[part.kept]
 
 
 @dataclass(frozen=True)
@@ -288,9 +295,9 @@ def _order(columns: list[_Columns]) -> np.ndarray:
     return np.argsort(np.concatenate([column.keys for column in columns]), kind="stable")
 
 
-def _columns(part: Part, reduce: bool) -> _Columns:
+def _columns(part: Part) -> _Columns:
     asked, good, reports = part.asked, part.good, part.reply.reports
-    if not reduce:
+    if not part.reduce:
         return _Columns(
             keys=asked.clients[good],
             weights=asked.weights[good],
@@ -299,7 +306,7 @@ def _columns(part: Part, reduce: bool) -> _Columns:
             tasks=asked.tasks[good],
             rates=None if asked.rates is None else asked.rates[good],
         )
-    kept = used(asked, good, reduce)
+    kept = part.kept
     block = np.repeat(np.arange(len(kept)), asked.sizes)
 
     def sums(values: np.ndarray) -> np.ndarray:

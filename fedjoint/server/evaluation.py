@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.model.tasks import Task
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.runs.record import Metrics
+from fedjoint.server.shares import limited_together
 
 Sums = dict[str, dict[int, np.ndarray]]
 
@@ -22,6 +23,28 @@ def by_block(reply: EvaluateReply) -> Sums:
         name: dict(zip(reply.blocks[name].tolist(), np.asarray(rows, float), strict=True))
         for name, rows in reply.sums.items()
     }
+
+
+def limited_sums(sums: Sums, owners: Mapping[int, int], most: float) -> Sums:
+    """Return sums in which no node counts for more than ``most`` of a metric's examples.
+
+    Those of a node with more are scaled down, as if it had fewer examples alike.
+
+    Args:
+        sums: see :func:`by_block`; the first of a metric's statistics is the count.
+        owners: block -> the node where its clients live.
+        most: above 0, up to 1.
+    """
+    found: Sums = {}
+    for name, blocks in sums.items():
+        counts = np.array([rows[0] for rows in blocks.values()])
+        theirs = np.array([owners[block] for block in blocks])
+        factors = limited_together(counts, theirs, most) / np.where(counts > 0, counts, 1)
+        found[name] = {
+            block: rows * factor
+            for (block, rows), factor in zip(blocks.items(), factors, strict=True)
+        }
+    return found
 
 
 def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, float | int]]:

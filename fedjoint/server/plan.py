@@ -14,10 +14,12 @@ from fedjoint.randomness import Purpose, generator
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import Metrics
 from fedjoint.server.candidates import Budget, Candidates
-from fedjoint.server.population import Population
-from fedjoint.server.pull import equal_pull
+from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.roster import Roster
-from fedjoint.server.strategy import JointStrategy, checked_choice, chooses
+from fedjoint.server.strategy import JointStrategy, checked_choice, chooses, circumstances
+from fedjoint.server.weights import weigh
+
+_OWN_STEPS = 1000  # times the budget: what a local method of a run's own may take
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def plan_training(
     strategy: JointStrategy,
     ledger: Ledger,
     evaluation: Mapping[str, Metrics],
+    exclusions: Exclusions,
 ) -> Plan:
     """Draw the clients of a round and divide them among the nodes.
 
@@ -66,6 +69,7 @@ def plan_training(
         strategy: may choose the clients, and give them budgets.
         ledger: their last rounds, and losses in these.
         evaluation: the last one.
+        exclusions: who is not asked any more.
 
     Raises:
         UserError: the round has fewer clients than a merge needs, or the strategy's choice is
@@ -73,8 +77,10 @@ def plan_training(
     """
     people, s, d = roster.people, config.strategy, config.diagnostics
     chosen, budget = people.sample(config.seed, round, s.fraction), Budget()
+    chosen = exclusions.allowed(people, chosen, roster.names)
     if chooses(strategy):
-        candidates = _candidates(config, roster, round, chosen, ledger, evaluation)
+        able = exclusions.allowed(people, np.flatnonzero(people.sizes > 0), roster.names)
+        candidates = _candidates(config, roster, round, chosen, able, ledger, evaluation)
         ids, budget = checked_choice(strategy, round, candidates)
         chosen = np.searchsorted(people.ids, ids)
     if not roster.deployed and len(chosen) < s.min_clients:
@@ -85,6 +91,8 @@ def plan_training(
     diagnosed = bool(d.every) and round % d.every == 0
     several = bool((people.tasks[chosen].sum(1) > 1).any())
     within = several and bool(d.within_every) and round % d.within_every == 0
+    most = _most_steps(strategy, people.sizes[chosen], budget.steps)
+    weights = weigh(roster, chosen, strategy.robust)
     compared = chosen[:0]
     if diagnosed or within:
         compared = people.sample_compared(chosen, config.seed, round, d.clients)
@@ -92,8 +100,8 @@ def plan_training(
         round=round,
         clients=len(chosen),
         asked={
-            node: _with_budget(share, people.ids[chosen], budget)
-            for node, share in roster.split(chosen, weigh(people, chosen, s.weight_by)).items()
+            node: _with_budget(share, people.ids[chosen], budget, most)
+            for node, share in roster.split(chosen, weights).items()
         },
         reduce=not strategy.per_client and len(chosen) > d.clients and s.compression.name == "none",
         compared=people.ids[compared],
@@ -108,11 +116,11 @@ def _candidates(
     roster: Roster,
     round: int,
     drawn: np.ndarray,
+    able: np.ndarray,
     ledger: Ledger,
     evaluation: Mapping[str, Metrics],
 ) -> Candidates:
     people = roster.people
-    able = np.flatnonzero(people.sizes > 0)
     ids = people.ids[able]
     return Candidates(
         ids=ids,
@@ -128,30 +136,40 @@ def _candidates(
     )
 
 
-def _with_budget(share: Asked, ids: np.ndarray, budget: Budget) -> Asked:
-    """Return the share of a node with its clients' part of ``budget``, which is that of ``ids``."""
-    at = np.searchsorted(ids, share.clients)
-    steps, rates = (own if own is None else own[at] for own in (budget.steps, budget.rates))
-    return replace(share, steps=steps, rates=rates)
-
-
-def weigh(people: Population, chosen: np.ndarray, by: str) -> np.ndarray:
-    """Return ``[n]`` float64, the weights of clients in the merge, not normalised.
+def _with_budget(share: Asked, ids: np.ndarray, budget: Budget, most: np.ndarray) -> Asked:
+    """Return the share of a node with its clients' part of ``budget``.
 
     Args:
-        people: all clients.
-        chosen: ``[n]`` positions of those of the round.
-        by: ``examples``, ``client`` or ``task``, as ``strategy.weight_by``.
+        share: of the node.
+        ids: ``[n]`` of all clients of the round, ascending.
+        budget: theirs.
+        most: ``[n]`` int64, the optimiser steps that they may say they took.
     """
-    if by == "examples":
-        return people.sizes[chosen].astype(float)
-    if by == "client":
-        return np.ones(len(chosen))
-    return equal_pull(people.tasks[chosen])
+    at = np.searchsorted(ids, share.clients)
+    steps, rates = (own if own is None else own[at] for own in (budget.steps, budget.rates))
+    return replace(share, steps=steps, rates=rates, budget=most[at])
+
+
+def _most_steps(strategy: JointStrategy, sizes: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
+    """Return ``[n]`` int64, the optimiser steps that clients may say they took.
+
+    Args:
+        strategy: of the run.
+        sizes: ``[n]`` their training examples.
+        steps: ``[n]`` what the strategy gave them; None: as configured.
+    """
+    known = circumstances(strategy)
+    assert known is not None, "made by make_strategy"
+    local = known.config.local
+    if steps is None:
+        epochs = -(-sizes // local.batch_size) * (local.epochs or 0)
+        steps = np.full(len(sizes), local.steps) if local.steps else epochs
+    # A method whose steps are not the optimiser's own may take more.
+    return steps * (1 if known.method.mu is not None else _OWN_STEPS)
 
 
 def plan_evaluation(
-    config: Config, roster: Roster, round: int, ledger: Ledger
+    config: Config, roster: Roster, round: int, ledger: Ledger, exclusions: Exclusions
 ) -> tuple[dict[int, Asked], int]:
     """Return what each node is asked to evaluate, and how many clients are left out.
 
@@ -163,10 +181,12 @@ def plan_evaluation(
         roster: who is there.
         round: the round; 0 before the first. Nothing is asked in rounds without an evaluation.
         ledger: who trained.
+        exclusions: who is not asked any more.
     """
     e, people = config.evaluate, roster.people
     if round % e.every and round != config.rounds:
         return {}, 0
     chosen = people.sample_evaluation(config.seed, round, e.fraction)
+    chosen = exclusions.allowed(people, chosen, roster.names)
     trained = chosen[ledger.of(people.ids[chosen]) > 0] if round else chosen
     return roster.split(trained, np.ones(len(trained))), len(chosen) - len(trained)

@@ -25,6 +25,8 @@ class Population:
         sizes: ``[clients]`` int64, training examples.
         tasks: ``[clients, tasks]`` bool.
         home: ``[clients]`` int64, number of the node where a client lives; -1: any can play it.
+        held: ``[clients, 3]`` int64, validation, test and central examples; None where any node can
+            play any client.
         block: ``[clients]`` int64, the client's block.
     """
 
@@ -33,6 +35,7 @@ class Population:
     tasks: np.ndarray
     home: np.ndarray
     blocks: int = 0
+    held: np.ndarray | None = None
     block: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:

@@ -22,6 +22,9 @@ from fedjoint.model.tasks import Task
 from fedjoint.problem import with_metrics
 from fedjoint.protocol.description import Description
 from fedjoint.protocol.requests import QUERY, Asked, Header, QueryRequest
+from fedjoint.server.badges import Badges, check_badge
+from fedjoint.server.first import alike, first_backbone
+from fedjoint.server.plausible import check_plausible
 from fedjoint.server.population import Population, assign, makespan
 
 log = logging.getLogger("fedjoint.server.roster")
@@ -39,6 +42,7 @@ class Roster:
         tasks: tasks with losses or metrics of their own; the others are what the nodes say.
         wait: seconds to wait for ``engine.min_nodes`` nodes.
         deployed: whether nodes have data of their own.
+        badges: what belongs to the nodes' keys; None: nodes have none.
 
     Attributes:
         nodes: number -> what the node said of itself, of those here.
@@ -59,13 +63,15 @@ class Roster:
         tasks: tuple[Task, ...] | None,
         wait: float,
         deployed: bool = False,
+        badges: Badges | None = None,
     ) -> None:
+        self.badges = badges
         self.config, self.given, self.wait = config, tasks or (), wait
         self.deployed, self.told = deployed, -1
         self.nodes: dict[int, Description] = {}
         self.left: dict[int, Description] = {}
         self.later: dict[int, float] = {}
-        self.replaced: set[int] = set()
+        self.dismissed: set[int] = set()
         self.refused: dict[int, str] = {}
         self.tasks: tuple[Task, ...] = ()
         self.layout = Layout({})
@@ -92,6 +98,8 @@ class Roster:
         while True:
             present = set(grid.get_node_ids())
             self._meet(grid, present, header)
+            if len(self.nodes) >= least and not self.initial:
+                self._choose_first()
             if len(self.nodes) >= least:
                 return
             hopeless = not len(self.people.ids) and len(present) >= least
@@ -119,7 +127,7 @@ class Roster:
         # Those refused before are asked again, as they may have fixed, but no round waits long
         # for them; one that was away has started anew.
         self.later = {node: due for node, due in self.later.items() if node in present}
-        new = present - set(self.nodes) - self.replaced
+        new = present - set(self.nodes) - self.dismissed
         if len(self.nodes) >= self.config.engine.min_nodes:
             new = {node for node in new if self.later.get(node, 0.0) <= time.monotonic()}
         if not new and not gone:
@@ -138,7 +146,10 @@ class Roster:
             node = reply.metadata.src_node_id
             silent.discard(node)
             try:
-                found[node] = Description.unpack(reply, initial=not self.initial)
+                about = Description.unpack(reply, initial=not self.initial)
+                if self.badges:
+                    check_badge(about, self.badges(node))
+                found[node] = about
             except UserError as error:
                 self._refuse(node, str(error), began)
             except Exception as error:  # whatever a forged reply may provoke
@@ -152,10 +163,31 @@ class Roster:
             usual = next(about for about in found.values() if _kind(about) == chosen)
             self.layout, self.digest = usual.layout, usual.digest
         for node in sorted(found):
+            others = {n: a for n, a in {**found, **self.nodes}.items() if n != node}
             try:
-                self._admit(node, found[node])
+                self._admit(node, found[node], list(others.values()))
             except UserError as error:
                 self._refuse(node, str(error), began)
+
+    def _choose_first(self) -> None:
+        """Decide what the first backbone is, once enough nodes have said what theirs is.
+
+        Raises:
+            UserError: nobody can tell.
+        """
+        first = self.nodes[min(self.nodes)]
+        self.initial, self.frozen = first.initial, first.frozen
+        if self.deployed:
+            self.initial = first_backbone(self.config, self.nodes)
+            for node in [n for n, a in self.nodes.items() if not alike(a.initial, self.initial)]:
+                why = "its first backbone is not what the run's seed gives"
+                self._refuse(node, why, time.monotonic())
+                del self.nodes[node]
+                self.dismissed.add(node)
+            if self.nodes:
+                self._know()
+        # It is not needed any more, and may be large.
+        self.nodes = {n: replace(a, initial={}, frozen={}) for n, a in self.nodes.items()}
 
     def _refuse(self, node: int, why: str, began: float) -> None:
         why, now = plain(why), time.monotonic()
@@ -165,7 +197,7 @@ class Roster:
         self.refused[node] = why
         self.later[node] = now + _PATIENCE * (now - began)
 
-    def _admit(self, node: int, about: Description) -> None:
+    def _admit(self, node: int, about: Description, others: list[Description]) -> None:
         if self.deployed:
             about = replace(about, movable=False)  # data of its own never moves
         if _order(about.layout) != _order(self.layout):
@@ -177,6 +209,8 @@ class Roster:
                 "its frozen weights differ from the other nodes': give all the same file, such as "
                 "by model.initial"
             )
+        if self.deployed:
+            check_plausible(about, others)
         known = {task.name: task for node in self.nodes.values() for task in node.tasks}
         for task in about.tasks:
             if (other := known.get(task.name, task)) != task:
@@ -184,8 +218,6 @@ class Roster:
                     f"task {task.name!r} is {_form(task)} there, {_form(other)} elsewhere"
                 )
         self._replace(node, about)
-        if not self.initial:
-            self.initial, self.frozen = about.initial, about.frozen
         self.nodes[node] = about
         self.seen[node] = time.time()
         self.refused.pop(node, None)
@@ -212,7 +244,7 @@ class Roster:
         for other in before:
             text = f"node {about.name} ({other}) is back as {node}"
             event(log, logging.WARNING, "back", text, node=str(node), name=about.name)
-            self.replaced.add(other)
+            self.dismissed.add(other)
             del self.nodes[other]
 
     def name(self, node: int) -> str:
@@ -233,7 +265,7 @@ class Roster:
         metrics = {n: m for n, m in self.config.metrics.items() if n in kinds.keys() - given.keys()}
         known = given | {task.name: task for task in with_metrics(theirs, metrics)}
         self.tasks = tuple(known[name] for name in names)
-        ids, sizes, tasks, home = [], [], [], []
+        ids, sizes, tasks, home, held = [], [], [], [], []
         for number, about in enumerate(self.nodes.values()):
             if not any(about is host for host in hosts):
                 continue
@@ -242,6 +274,7 @@ class Roster:
             ids.append(about.ids)
             sizes.append(about.sizes)
             tasks.append(mask)
+            held.append(about.held if len(about.held) else np.zeros((len(about.ids), 3), np.int64))
             home.append(np.full(len(about.ids), -1 if movable else number))
         everyone = np.concatenate(ids)
         order = np.argsort(everyone, kind="stable")
@@ -251,6 +284,7 @@ class Roster:
             np.concatenate(tasks)[order],
             np.concatenate(home)[order],
             self.config.engine.blocks,
+            None if movable else np.concatenate(held)[order],
         )
         self.costs = {}  # the blocks are others now
         self.place()
@@ -271,6 +305,11 @@ class Roster:
         else:
             first, hosts = np.unique(p.block, return_index=True)[1], list(self.nodes)
             self.placed = {int(p.block[i]): hosts[p.home[i]] for i in first}
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Place of a node in ``people.home`` -> its name."""
+        return {place: about.name for place, about in enumerate(self.nodes.values())}
 
     def report(self) -> list[dict[str, Any]]:
         """Return every node met: number, name, state, when last heard of, clients and tasks."""
@@ -312,7 +351,13 @@ class Roster:
             mine = chosen[at == number]
             blocks, sizes = np.unique(p.block[mine], return_counts=True)
             split[nodes[number]] = Asked(
-                p.ids[mine], weights[at == number], blocks, sizes, p.tasks[mine]
+                clients=p.ids[mine],
+                weights=weights[at == number],
+                blocks=blocks,
+                sizes=sizes,
+                tasks=p.tasks[mine],
+                declared=p.sizes[mine],
+                held=None if p.held is None else p.held[mine],
             )
         return split
 

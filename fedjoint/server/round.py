@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,12 @@ from fedjoint.server.collect import Collector
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.run import Run
 from fedjoint.server.strategy import MergeError, checked_merge, checked_report
+from fedjoint.server.weights import most_of_a_node, weigh
 
 log = logging.getLogger("fedjoint.server.round")
 
 _LATE = "no reply within the round's time limit"
+_CLIP = 10.0  # times the round's median length: the default of strategy.clip on real machines
 _NAMED = 1000  # most clients that a round's record names
 
 
@@ -58,7 +61,15 @@ def run_round(run: Run, round: int) -> bool:
     began = time.perf_counter()
     run.discover()
     run.strategy.report = {}
-    plan = plan_training(run.config, run.roster, round, run.strategy, run.ledger, run.evaluation)
+    plan = plan_training(
+        run.config,
+        run.roster,
+        round,
+        run.strategy,
+        run.ledger,
+        run.evaluation,
+        run.exclusions,
+    )
     broadcast = run.broadcast(round)
 
     sent = time.perf_counter()
@@ -96,6 +107,7 @@ def run_round(run: Run, round: int) -> bool:
             failed=_named(run, collected.failed),
             unevaluated=_named(run, evaluated.failed),
             untrained=evaluated.untrained,
+            clipped=_named(run, collected.clipped),
         ),
         steps=Steps(collected.work / len(trained) if len(trained) else None, collected.work),
         kept=merged.kept,
@@ -112,6 +124,7 @@ def run_round(run: Run, round: int) -> bool:
         diagnostics=diagnostics,
         strategy=checked_report(run.strategy),
     )
+    run.exclusions.note((*record.clients.failed, *record.clients.unevaluated))
     last = _tell(run, record, evaluated) or round == run.config.rounds
     best = run.best is not None and _is_best(run.best, run, evaluated)
     if last or best or round % run.config.output.checkpoint_every == 0:
@@ -203,9 +216,17 @@ def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
             silent.pop(node, None)
     for node in silent:
         collector.fail(node, _LATE)
-    collector.settle()
+    clip = run.config.strategy.clip
+    collector.settle(_CLIP if clip is None and run.roster.deployed else clip or 0.0)
+    if collector.failed:
+        collector.reweigh(partial(_weigh, run))
     run.roster.costs |= collector.block_seconds
     return collector
+
+
+def _weigh(run: Run, ids: np.ndarray) -> np.ndarray:
+    chosen = np.searchsorted(run.roster.people.ids, ids)
+    return weigh(run.roster, chosen, run.strategy.robust)
 
 
 @dataclass(frozen=True)
@@ -238,8 +259,11 @@ def _merge(run: Run, plan: Plan, collected: Collector) -> _Merged:
             raise  # nothing was ever merged, and the next rounds would go as this one
         return _Merged(kept=str(error))
     found = diagnose(updates, step, *collected.compared(updates)) if plan.diagnosed else None
-    # Of BatchNorm's statistics, only a mean makes sense.
-    return _Merged(torch.cat([step, collected.mean_buffers(updates.weights)]), None, found)
+    if run.strategy.robust:
+        buffers = collected.median_buffers()
+    else:  # of BatchNorm's statistics, only a mean makes sense
+        buffers = collected.mean_buffers(updates.weights)
+    return _Merged(torch.cat([step, buffers]), None, found)
 
 
 @dataclass(frozen=True)
@@ -267,10 +291,11 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         UserError: the strategy cannot broadcast.
         StateLostError: a node died.
     """
-    asked, untrained = plan_evaluation(run.config, run.roster, round, run.ledger)
+    asked, untrained = plan_evaluation(run.config, run.roster, round, run.ledger, run.exclusions)
     if not asked:
         return _Evaluated(untrained=untrained)
     sums: evaluation.Sums = {}
+    owners: dict[int, int] = {}
     values: list[np.ndarray] = []
     clients: list[np.ndarray] = []
     failed: list[Failure] = []
@@ -280,21 +305,25 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         if node not in silent:
             continue  # nobody asked, or it has replied already
         share = silent.pop(node)
+        if message.has_error():
+            failed.append(Failure(None, node, plain(message.error.reason or "evaluation failed")))
+            continue
         try:
-            if message.has_error():
-                raise UserError(message.error.reason or "evaluation failed")
             reply = EvaluateReply.unpack(message, share, run.roster.tasks)
         except Exception as error:  # whatever a forged reply may provoke
-            failed.append(Failure(None, node, plain(error)))
+            failed.append(Failure(None, node, plain(error), fault=True))
             continue
         failed += [Failure(each.client, node, plain(each.reason)) for each in reply.failed]
         values.append(reply.values)
         clients.append(share.clients)
+        owners |= dict.fromkeys(share.blocks.tolist(), node)
         for key, blocks in evaluation.by_block(reply).items():
             sums.setdefault(key, {}).update(blocks)
     failed += [Failure(None, node, _LATE) for node in silent]
     if not sums:
         return _Evaluated(failed=failed, untrained=untrained)
+    if (most := most_of_a_node(run.roster)) < 1:
+        sums = evaluation.limited_sums(sums, owners, most)
     tasks, ids, each = run.roster.tasks, np.concatenate(clients), np.concatenate(values)
     order = np.argsort(ids)
     return _Evaluated(

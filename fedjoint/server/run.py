@@ -29,6 +29,7 @@ from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import Metrics
 from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback
+from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
@@ -63,6 +64,7 @@ class Run:
         backbone: ``[P]`` parameters and, after them, the shared buffers.
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
         best: what the best round has; None where it is not kept.
+        exclusions: who is not asked any more.
     """
 
     config: Config
@@ -80,6 +82,7 @@ class Run:
     backbone: Tensor = field(default_factory=lambda: torch.zeros(0))
     evaluation: Mapping[str, Metrics] = field(default_factory=dict)
     best: Best | None = None
+    exclusions: Exclusions = field(default_factory=Exclusions)
 
     def __post_init__(self) -> None:
         self.durable = self.resumed_from

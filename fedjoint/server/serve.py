@@ -19,8 +19,10 @@ from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord, common_failure
+from fedjoint.server.badges import Badges
 from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
+from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
 from fedjoint.server.round import StateLostError, evaluate_initial, run_round
@@ -41,6 +43,7 @@ def serve(
     tasks: tuple[Task, ...] | None = None,
     wait: float = 0.0,
     deployed: bool = False,
+    badges: Badges | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Tensor]:
     """Run the rounds that are left, from the newest checkpoint of ``run``.
@@ -56,6 +59,7 @@ def serve(
         wait: seconds to wait for ``engine.min_nodes`` nodes, at the start and whenever none
             is left.
         deployed: whether nodes have data of their own.
+        badges: what belongs to the nodes' keys; None: nodes have none.
         callbacks: hear how the run goes.
 
     Returns:
@@ -66,7 +70,7 @@ def serve(
             any round.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    roster = Roster(config, tasks, wait, deployed)
+    roster = Roster(config, tasks, wait, deployed, badges)
     callbacks = [*make_callbacks(config.callbacks), *callbacks]
     returns: Counter[int] = Counter()
     while True:
@@ -118,6 +122,7 @@ def _begin(
     )
     if saved:
         strategy.state, begun.ledger = dict(saved.state), saved.ledger
+        begun.exclusions = Exclusions.of(run.records())
         done = [record.evaluation for record in run.records() if record.evaluation]
         begun.evaluation = done[-1] if done else {}
     return begun, saved
@@ -190,7 +195,10 @@ def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
     try:
         if run.generation == begun.generation:
             run.write_nodes(begun.roster.report())
-            run.mark("failed")
+            if isinstance(error, KeyboardInterrupt):
+                run.mark_interrupted()
+            else:
+                run.mark("failed")
     except UserError as other:  # a full disk, which is likely why the run fails
         log.error("that the run failed cannot be noted: %s", other)
 

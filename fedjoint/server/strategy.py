@@ -39,6 +39,9 @@ class JointStrategy(ABC):
             updates are then summed where they are made (rows are means over blocks of clients
             with the same tasks, for which both stay exact), and memory does not grow with
             the clients.
+        robust: whether some of the clients may send anything. Clients then weigh alike unless
+            ``strategy.weight_by`` says otherwise, as sizes are what they claim; and the shared
+            buffers, which no merge sees, move by their median.
         tasks_apart: whether ``updates.by_task()`` is to tell the tasks of one client apart. A
             client with T tasks then computes the gradient of each before it trains, and sends T
             times as much (see :mod:`fedjoint.training.deviations`); others send nothing more.
@@ -53,6 +56,7 @@ class JointStrategy(ABC):
     """
 
     per_client: bool = True
+    robust: ClassVar[bool] = False
     tasks_apart: bool = False
     method: ClassVar[str] = "joint"
     omits: ClassVar[str] = ""

@@ -143,8 +143,17 @@ class Updates:
         return rough_inner_products(self.matrix[rows] if few else self.matrix)
 
     def mean(self) -> Tensor:
-        """``[P]``, the weighted mean of the rows."""
-        return self.weights @ self.matrix
+        """``[P]``, the weighted mean of the rows; of a shared head, of those with its task.
+
+        The head of a task that nobody trained stays as it is.
+        """
+        mean = self.weights @ self.matrix
+        for task, places in self.layout.heads().items():
+            own = self.weights * self.tasks[:, self.task_names.index(task)]
+            share = own / own.sum().clamp(min=torch.finfo(own.dtype).tiny)
+            for place in places:
+                mean[place] = share @ self.matrix[:, place]
+        return mean
 
     def by_task(self) -> Updates:
         """Return one row per task: the weighted mean of the updates that trained the task.

@@ -35,11 +35,16 @@ class Balance:
 
     Attributes:
         separate: whether the rule needs the gradient of every task on its own.
+        each_step: whether the rule learns after every step, though not from such gradients.
+        resolves: whether the rule combines the tasks' gradients of the backbone by their inner
+            products, see :meth:`resolve`; it is ``separate``, then.
         trained: names of the state that the optimiser trains.
         omits: in a few words, what of the paper that it is named after is left out.
     """
 
     separate: ClassVar[bool] = False
+    each_step: ClassVar[bool] = False
+    resolves: ClassVar[bool] = False
     trained: ClassVar[tuple[str, ...]] = ()
     omits: ClassVar[str] = ""
 
@@ -75,11 +80,24 @@ class Balance:
         """
         return (weights * losses).sum()
 
-    def after_step(self, norms: Tensor, losses: Tensor, state: Tensors) -> None:
-        """Learn from a step; only called for ``separate`` rules.
+    def resolve(self, gram: Tensor) -> Tensor:
+        """Return the ``[tasks]`` coefficients of the tasks' gradients of one client's backbone.
+
+        Heads are trained by their own tasks' gradients, whatever these are. The numbers may depend
+        on the minibatch, so the rule's course must not: it runs under ``torch.func.vmap``.
 
         Args:
-            norms: ``[clients, tasks]`` lengths of the tasks' gradients of the backbone.
+            gram: ``[tasks, tasks]`` inner products of the gradients of the weighted losses, zero
+                where the minibatch had no label of the task.
+        """
+        return torch.ones_like(gram.diagonal())
+
+    def after_step(self, norms: Tensor | None, losses: Tensor, state: Tensors) -> None:
+        """Learn from a step; only called for rules that are ``separate`` or have ``each_step``.
+
+        Args:
+            norms: ``[clients, tasks]`` lengths of the tasks' gradients of the backbone; None
+                unless the rule is ``separate``.
             losses: ``[clients, tasks]``, NaN where the minibatch had no label of the task.
             state: the clients' state, changed in place.
         """

@@ -227,11 +227,8 @@ def make_kernel(
             losses, _ = losses_of(t, frozen, x, y)
             return losses, losses.detach()
 
-        each, losses = jacrev(twice, has_aux=True)(trained)
-        of = {n: torch.tensordot(weights, g, 1) for n, g in each.items()}
-        squares = [g.flatten(1).square().sum(1) for n, g in each.items() if n[:9] == "backbone."]
-        norms = torch.stack(squares).sum(0).sqrt() if squares else torch.zeros_like(losses)
-        return of, losses, norms
+        by_task, losses = jacrev(twice, has_aux=True)(trained)
+        return *_combined(balance, by_task, losses, weights), losses
 
     def one_client(
         trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
@@ -244,17 +241,15 @@ def make_kernel(
             of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
             return Gradients(_stacked(one, of), losses[None], None)
         losses, _ = losses_of(one, rest, inputs, batch)
-        sums = [torch.zeros_like(t) for t in one.values()]
-        norms = []
-        for task, loss in enumerate(losses):
-            of = torch.autograd.grad(loss, list(one.values()), retain_graph=True, allow_unused=True)
-            square = losses.new_zeros(())
-            for name, total_, g in zip(one, sums, of, strict=True):
-                if g is not None:
-                    total_ += weights[0, task] * g
-                    square = square + (g.square().sum() if name[:9] == "backbone." else 0)
-            norms.append(square.sqrt())
-        return Gradients(_stacked(one, sums), losses.detach()[None], torch.stack(norms)[None])
+        rows = [
+            torch.autograd.grad(loss, list(one.values()), retain_graph=True, materialize_grads=True)
+            for loss in losses
+        ]
+        by_task = {n: torch.stack(of) for n, of in zip(one, zip(*rows, strict=True), strict=True)}
+        combined, norms = _combined(balance, by_task, losses.detach(), weights[0])
+        return Gradients(
+            {n: g[None] for n, g in combined.items()}, losses.detach()[None], norms[None]
+        )
 
     if not batched:
         return one_client
@@ -265,10 +260,34 @@ def make_kernel(
     def all_clients(
         trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
     ) -> Gradients:
-        of, losses, *norms = program(trained, frozen, x, y, weights)
+        of, *norms, losses = program(trained, frozen, x, y, weights)
         return Gradients(of, losses, norms[0] if norms else None)
 
     return all_clients
+
+
+def _combined(
+    balance: Balance, by_task: Tensors, losses: Tensor, weights: Tensor
+) -> tuple[Tensors, Tensor]:
+    """Combine one client's gradients of every task into one; return it, and their lengths.
+
+    Args:
+        balance: the rule.
+        by_task: parameter name -> ``[tasks, ...]``.
+        losses: ``[tasks]``.
+        weights: ``[tasks]``.
+    """
+    backbone = [g.flatten(1) for n, g in by_task.items() if n[:9] == "backbone."]
+    square = sum((g.square().sum(1) for g in backbone), torch.zeros_like(losses))
+    together = weights
+    if balance.resolves and backbone:
+        gram = torch.stack([g @ g.mT for g in backbone]).sum(0) * weights * weights[:, None]
+        together = weights * balance.resolve(gram)
+    of = {
+        n: torch.tensordot(together if n[:9] == "backbone." else weights, g, 1)
+        for n, g in by_task.items()
+    }
+    return of, square.sqrt()
 
 
 def _stacked(like: Tensors, gradients: object) -> Tensors:

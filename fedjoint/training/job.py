@@ -294,7 +294,7 @@ class Job:
             counts = batch.labelled  # whoever is not active has no label either
             if counts is None and batch.active is not None:
                 counts = batch.active[:, None]
-            if found.norms is not None:
+            if found.norms is not None or self.balance.each_step:
                 losses = found.losses
                 if counts is not None:
                     losses = torch.where(counts, losses, torch.nan)

@@ -2,8 +2,8 @@
 
 A client learns ``(target - mean) / deviation``. The mean and the deviation are those of its own
 training examples, so that nothing is shared and nothing has to be kept: the same data gives the
-same scale after a restart. Heads are private, so clients need not agree on it. Where they learn
-one function of the features (a head without parameters), they have to: see ``Task.scale``.
+same scale after a restart. Private heads need not agree on it. Where clients learn one function
+of the features (a shared head, or one without parameters), they have to: see ``Task.scale``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def scaling_rules(tasks: Sequence[Task], heads: Mapping[str, nn.Module]) -> dict
 
     Args:
         tasks: all tasks.
-        heads: task -> its head.
+        heads: task -> its head, of those tasks whose heads are private.
 
     Returns:
         Task -> the scale of all clients, or None, where each has its own.
@@ -72,6 +72,7 @@ def scaling_rules(tasks: Sequence[Task], heads: Mapping[str, nn.Module]) -> dict
             task.scale is None
             and task.form.scaled
             and (task.loss is None or isinstance(task.loss, TaskLoss))
+            and task.name in heads
             and any(parameter.requires_grad for parameter in heads[task.name].parameters())
         ):
             rules[task.name] = None

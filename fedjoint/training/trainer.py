@@ -79,7 +79,8 @@ class Trainer:
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
         self._held = [(n, t, t._version) for n, t in self.model.frozen().items()]
-        self.rules = scaling_rules(problem.tasks, dict(self.model.heads.items()))
+        private = {} if self.layout.heads() else dict(self.model.heads.items())
+        self.rules = scaling_rules(problem.tasks, private)
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], _Programs] = {}
         self._differentiate: dict[tuple[str, ...], Differentiate] = {}

@@ -1,4 +1,4 @@
-"""A whole model that is shared, its heads the identity: FedAvg in plain PyTorch."""
+"""A whole model that is shared, heads and all: FedAvg in plain PyTorch."""
 
 import copy
 
@@ -60,3 +60,73 @@ def test_it_is_plain_federated_averaging(sequential, tmp_path):
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(result.backbone[f"backbone.{name}"], tensor)
     export(result.path, "side", problem=problem)
+
+
+class Sides:
+    """Three clients: one has both tasks, the others one each."""
+
+    task_names = ("side", "height")
+    sizes = SIZES
+    tasks = np.array([[True, False], [True, True], [False, True]])
+
+    def client(self, index):
+        x = torch.randn(int(SIZES[index]), 4, generator=torch.Generator().manual_seed(index))
+        y = {"side": (x[:, 0] > 0).long(), "height": x[:, 1:2] * 0.3}
+        own = {n: t for n, t in y.items() if self.tasks[index][self.task_names.index(n)]}
+        examples = fedjoint.Examples(x, own)
+        return fedjoint.Client(examples, examples, examples)
+
+
+def body():
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh())
+
+
+LOSSES = {"side": F.cross_entropy, "height": F.mse_loss}
+
+
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
+def test_shared_heads_are_averaged_over_the_clients_of_their_task(sequential, engine, tmp_path):
+    tasks = [fedjoint.Task("side", "multiclass", 2), fedjoint.Task("height", "regression", 1)]
+    problem = fedjoint.Problem(tasks, body, Sides(), torch.zeros(1, 4))
+    tree = {
+        "rounds": ROUNDS,
+        "engine": {"name": engine, "workers": 2 if engine == "ray" else 0},
+        "output": {"dir": str(tmp_path)},
+        "model": {"heads": "shared"},
+        "local": {
+            "epochs": EPOCHS,
+            "batch_size": 30,
+            "optimiser": {"lr": RATE},
+            "sequential": sequential,
+        },
+    }
+    result = fedjoint.simulate(tree, problem)
+
+    model = problem.model(fedjoint.Config())
+    has = [[n for n, row in zip(Sides.task_names, own, strict=True) if row] for own in Sides.tasks]
+    for _ in range(ROUNDS):
+        states = []
+        for client, names in enumerate(has):
+            own, data = copy.deepcopy(model), Sides().client(client).train
+            optimiser = torch.optim.SGD(own.parameters(), RATE)
+            for _ in range(EPOCHS):  # one minibatch: no order to draw
+                optimiser.zero_grad()
+                out = own(data.x, names)
+                sum(LOSSES[n](out[n], data.y[n]) for n in names).backward()
+                optimiser.step()
+            states.append(own.state_dict())
+        mean = {}
+        for name in model.state_dict():
+            task = name.split(".")[1] if name.startswith("heads.") else None
+            who = [i for i in range(3) if task is None or task in has[i]]
+            mean[name] = sum(states[i][name] * SIZES[i] for i in who) / SIZES[who].sum()
+        model.load_state_dict(mean)
+    assert set(result.backbone) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(result.backbone[name], tensor)
+    x = Sides().client(1).test.x
+    for task in Sides.task_names:
+        exported = export(result.path, task, problem=problem).model
+        with torch.no_grad():
+            torch.testing.assert_close(exported(x), model(x, [task])[task])

@@ -160,7 +160,7 @@ def test_nashmtl_of_many_unequal_updates(sigma):
 
 
 def test_nashmtl_without_a_bargain_is_an_error(draw, monkeypatch):
-    monkeypatch.setattr("fedjoint.strategies.nashmtl._STEPS", 1)
+    monkeypatch.setattr("fedjoint.strategies._fair._STEPS", 1)
     with pytest.raises(UserError, match=r"no bargain: .* set strategy\.weight_by"):
         NashMTL().merge(draw(6))
 

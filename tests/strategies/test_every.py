@@ -12,7 +12,9 @@ from fedjoint.strategies.apfl import APFL
 from fedjoint.strategies.bulyan import Bulyan
 from fedjoint.strategies.cagrad import CAGrad
 from fedjoint.strategies.cfl import CFL
+from fedjoint.strategies.config import ConFIG
 from fedjoint.strategies.ditto import Ditto
+from fedjoint.strategies.fairgrad import FairGrad
 from fedjoint.strategies.fedadagrad import FedAdagrad
 from fedjoint.strategies.fedadam import FedAdam
 from fedjoint.strategies.fedavg import FedAvg
@@ -40,6 +42,7 @@ from fedjoint.strategies.pcgrad import PCGrad
 from fedjoint.strategies.scaffold import Scaffold
 from fedjoint.strategies.taskbalanced import TaskBalanced
 from fedjoint.strategies.trimmedmean import TrimmedMean
+from fedjoint.strategies.upgrad import UPGrad
 
 OF_TASKS = [
     MGDA,
@@ -49,6 +52,9 @@ OF_TASKS = [
     AlignedMTL,
     PCGrad,
     GradVac,
+    UPGrad,
+    FairGrad,
+    ConFIG,
 ]
 
 

@@ -40,6 +40,8 @@ class Text(Source):
             their names.
         max_length: words kept of a sentence.
         vocabulary: hash buckets of words, and padding.
+        keep_repeats: keep lines that repeat another of their task, or one of its test set, as
+            published results do: a test example may then have been trained on.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Text(Source):
         test_path: Named | None = None,
         max_length: Count = 40,
         vocabulary: Vocabulary = 4096,
+        keep_repeats: bool = False,
     ) -> None:
         self.path = path
         self.encoding = encoding
@@ -57,6 +60,7 @@ class Text(Source):
         self.test_path = test_path
         self.max_length = max_length
         self.vocabulary = vocabulary
+        self.keep_repeats = keep_repeats
 
     def load(self, data: DataConfig) -> Dataset:
         """Load one classification task per file; ``x`` is ``[n, max_length]`` int64 word ids.
@@ -64,7 +68,8 @@ class Text(Source):
         Each task has its own examples: those of the others have no label for it. A task's test
         set is kept as it is, and what it holds is left out of training. Of other lines of one task
         with the same words the first is kept, whatever the labels of the others: no sentence is
-        in two splits or with two clients. Lines without words are left out.
+        in two splits or with two clients, unless ``keep_repeats``. Lines without words are left
+        out.
 
         Raises:
             UserError: a file is missing, empty or malformed, or two would be one task by mistake.
@@ -81,7 +86,7 @@ class Text(Source):
                 self.missing,
             )
             # All labels are read before: a class of repeated sentences alone is a class still.
-            kept = _kept(lines, left_out)
+            kept = _kept(lines, left_out, self.keep_repeats)
             tasks.append(task)
             labels.append(own[kept])
             splits.append(np.array([lines[i].split for i in kept], np.int64))
@@ -151,7 +156,7 @@ class Line:
     split: int
 
 
-def _kept(lines: Sequence[Line], left_out: Counter[str]) -> list[int]:
+def _kept(lines: Sequence[Line], left_out: Counter[str], keep_repeats: bool) -> list[int]:
     """Return the lines that are kept, in order; count the others by why they are not."""
     sentences = [tuple(line.words.lower().split()) for line in lines]
     tests = {own for own, line in zip(sentences, lines, strict=True) if line.split == TEST}
@@ -160,7 +165,7 @@ def _kept(lines: Sequence[Line], left_out: Counter[str]) -> list[int]:
     for place, (own, line) in enumerate(zip(sentences, lines, strict=True)):
         if not own:
             left_out["lines without words"] += 1
-        elif line.split == TEST:
+        elif keep_repeats or line.split == TEST:
             kept.append(place)
         elif own in tests:
             left_out["lines that the test set holds"] += 1

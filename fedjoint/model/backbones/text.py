@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedjoint.errors import UserError
+from fedjoint.model.backbones._sentences import words_of
 from fedjoint.model.backbones._widths import Widths
-from fedjoint.model.inputs import Description, one_tensor
+from fedjoint.model.inputs import Description
 from fedjoint.options import Count
 
 
@@ -22,11 +22,7 @@ def text(inputs: Description, hidden: Widths = (64,), embedding: Count = 32) -> 
     Raises:
         UserError: inputs are no sentences.
     """
-    read = one_tensor(inputs)
-    if read.words is None:
-        has = f"{read.shape} {read.dtype}"
-        raise UserError(f"it does not take inputs of {has}; set model.backbone")
-    return TextBackbone(read.words.vocabulary, embedding, hidden[-1])
+    return TextBackbone(words_of(inputs).vocabulary, embedding, hidden[-1])
 
 
 class TextBackbone(nn.Module):

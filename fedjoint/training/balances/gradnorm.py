@@ -51,7 +51,8 @@ class GradNorm(Balance):
     def weights(self, state: Tensors) -> Tensor:
         return state["balance.weights"]
 
-    def after_step(self, norms: Tensor, losses: Tensor, state: Tensors) -> None:
+    def after_step(self, norms: Tensor | None, losses: Tensor, state: Tensors) -> None:
+        assert norms is not None  # the rule is separate
         weights, first = state["balance.weights"], state["balance.first_losses"]
         first.copy_(torch.where(first.isnan() & (losses > 0), losses, first))
         there = ~(first.isnan() | losses.isnan())

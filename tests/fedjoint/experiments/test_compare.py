@@ -41,14 +41,19 @@ def test_intervals_are_students_or_corrected(overlap):
     assert row["train - test"] == pytest.approx(0.1)
 
 
-def test_rounds_to_target_by_hand():
-    alone = arm("alone", curve(test_kind=[0.4, 0.5]), curve(test_kind=[0.5, 0.6]))
-    joint = arm("joint", curve(test_kind=[0.5, 0.7]), curve(test_kind=[0.3, 0.5]))
+def test_the_cost_to_reach_what_alone_reaches_by_hand():
+    # Rounds of 1.5 MB and half a second, evaluated at 2, 4, ...; see handmade.curve.
+    alone = arm("alone", curve(steps=10, test_kind=[0.4, 0.5]), curve(test_kind=[0.5, 0.6]))
+    joint = arm("joint", curve(steps=7, test_kind=[0.5, 0.7]), curve(test_kind=[0.3, 0.5]))
     found = comparison(joint, alone)
-    assert found.rounds_to_target(joint, ACCURACY) == pytest.approx([2, math.nan], nan_ok=True)
-    assert found.rounds_to_target(alone, ACCURACY) == [4, 4]
+    assert found.costs_to_target(joint, ACCURACY) == [(2, 14, 3.0, 1.0)]
+    assert found.costs_to_target(alone, ACCURACY) == [(4, 40, 6.0, 2.0), (4, 0, 6.0, 2.0)]
     row = row_of(found.rows(), task="kind", arm="joint")
     assert (row["rounds to target"], row["reached"]) == (2, 1)
+    assert [row[f"{what} to target"] for what in ("steps", "MB", "seconds")] == [14, 3.0, 1.0]
+    never = comparison(final("joint", 0.1), final("alone", 0.5))
+    row = row_of(never.rows(), task="kind", arm="joint")
+    assert [row[f"{what} to target"] for what in ("rounds", "steps")] == ["", ""]
 
 
 def test_an_error_should_fall():
@@ -56,7 +61,7 @@ def test_an_error_should_fall():
     alone = arm("alone", curve(test_size=[3, 2], train_size=[1, 1]), tasks=tasks)
     joint = arm("joint", curve(test_size=[2.5, 1.5], train_size=[1, 1]), tasks=tasks)
     found = comparison(joint, alone)
-    assert found.rounds_to_target(joint, ERROR) == [4]
+    assert [cost.rounds for cost in found.costs_to_target(joint, ERROR)] == [4]
     gain = row_of(found.gains(), part="both", on="size")
     assert gain["gain"] == 0.5 and row_of(found.gains(), on="Delta-m %")["gain"] == 25.0
     assert row_of(found.rows(), task="size", arm="alone")["train - test"] == 1.0  # fits better
@@ -263,7 +268,8 @@ def test_nothing_is_cut_at_80_columns():
     text = printed(lambda console: show_compare(found, 0.05, console))
     assert text.count("-2.100 ± 3.615") == 6 and text.count("per task") > 10
     assert "x is left out: no [such]" in text and "untuned" in text
-    assert text.count("24,690") == 4 and text.count("12,345") == 4  # of two rounds; of two clients
+    # Of two rounds: each arm's in all, and until it reaches the target of each of five tasks.
+    assert text.count("24,690") == 4 + 4 * 5 and text.count("12,345") == 4  # of two clients
     assert text.count("-9.50") == 20 and text.count("-8.25") == 20 and text.count("0.12") >= 20
 
 

@@ -46,7 +46,7 @@ def test_what_is_shared_and_what_is_kept(patterns, shared):
         (["backbone.upp.*"], "'backbone.upp.*' matches no tensor .* these are: backbone.down.w"),
         (["*", "!batch*"], "'!batch.' matches no tensor"),
         (["Backbone.*"], "'Backbone.*' matches no tensor"),
-        (["heads.*"], "'heads.*' matches heads, which never leave .*whole-model.md"),
+        (["heads.*"], "'heads.*' matches heads, which never leave .*model.heads = 'shared'"),
         (["*", "!heads.side.*"], "matches heads"),
         (["*", "backbone.base.*"], "'backbone.base..' matches frozen tensors alone"),
         (["!*.norm.*"], "shares no parameter: begin it with '\\*'"),

@@ -569,3 +569,66 @@ def test_clients_that_share_nothing_send_no_updates():
     assert not collector.failed and collector.trained.tolist() == EVERYONE
     loud = [(node, parts(node)) for node in (1, 2, 3)]
     assert len(collect(loud, shares=False).failed) == 3
+
+
+def grown(node, row, factor, record="updates", name="updates"):
+    reply = parts(node)
+    rows = reply[record][name].copy()
+    rows[row] *= np.float32(factor)
+    reply[record] = reply[record] | {name: rows}
+    return reply
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)])
+@pytest.mark.parametrize("record", ["updates", "extras"])
+def test_one_client_of_a_node_sends_nonsense_and_the_others_count(order, record):
+    name = "updates" if record == "updates" else "control"
+    spoilt = grown(2, 2, 1e20, record, name)  # of client 5
+    collector = collect([(n, spoilt if n == 2 else parts(n)) for n in order])
+    (failed,) = collector.failed
+    assert (failed.client, failed.node, failed.fault) == (5, 2, True)
+    assert "as long as the round's median" in failed.reason
+    assert collector.trained.tolist() == [0, 2, 4, 6, 9, 11]
+    assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 2, 4, 6, 9, 11]
+
+
+def test_long_rows_are_scaled_down_to_the_bound():
+    collector = collect([(1, parts(1)), (2, grown(2, 2, 100.0)), (3, parts(3))])
+    before = collector.updates(BACKBONE, 1).matrix
+    collector.settle(clip=3.0)
+    after = collector.updates(BACKBONE, 1).matrix
+    lengths = before.double().norm(dim=1)
+    median = lengths.sort().values[3]  # of seven
+    place = [0, 2, 4, 5, 6, 9, 11].index(5)
+    assert lengths[place] > 3 * median
+    torch.testing.assert_close(
+        after[place], (before[place] * (3 * median / lengths[place])).float()
+    )
+    others = torch.arange(7) != place
+    assert torch.equal(after[others], before[others])
+    assert [(c.client, c.node) for c in collector.clipped] == [(5, 2)] and not collector.failed
+
+
+def test_of_blocks_the_whole_block_is_left_out():
+    spoilt = parts(2, reduce=True)
+    rows = spoilt["updates"]["updates"].copy()
+    rows[1] *= np.float32(1e15)  # the mean of clients 6 and 5
+    spoilt["updates"] = {"updates": rows}
+    replies = [(1, parts(1, reduce=True)), (2, spoilt), (3, parts(3, reduce=True))]
+    collector = collect(replies, reduce=True)
+    assert sorted(failed.client for failed in collector.failed) == [5, 6]
+    assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 1, 3]
+
+
+def test_weights_are_made_anew_of_those_that_trained():
+    collector = collect([(1, parts(1)), (3, parts(3))])
+    asked = []
+
+    def weigh(ids):
+        asked.append(ids.tolist())
+        return np.array([1.0, 2.0, 3.0, 4.0])
+
+    collector.reweigh(weigh)
+    found = collector.updates(BACKBONE, 1)
+    assert asked == [[2, 4, 9, 11]]
+    np.testing.assert_allclose(found.weights, [0.1, 0.2, 0.3, 0.4], rtol=1e-6)

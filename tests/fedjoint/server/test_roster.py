@@ -2,61 +2,20 @@
 
 import json
 import logging
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Error, Message
-from support.messages import settings
+from support.fleet import SETTINGS, Fleet, drop, forging, gone, honest, problem, send, silent, tell
 
 from fedjoint._util.logs import JsonLines
 from fedjoint.config.load import check
-from fedjoint.engines.local import LocalGrid
 from fedjoint.errors import UserError
-from fedjoint.flower.compat import number
-from fedjoint.node.node import Node
-from fedjoint.problem import build_problem
-from fedjoint.protocol import wire
 from fedjoint.protocol.requests import EVALUATE, PERSIST, QUERY, TRAIN, Header
 from fedjoint.runs.directory import Checkpoint, RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.server.roster import Roster
 from fedjoint.server.serve import serve
-
-
-class Fleet(LocalGrid):
-    """Nodes by number, each a function from a message to replies; who is silent has none."""
-
-    def __init__(self, nodes):
-        super().__init__()
-        self.nodes, self.asked = nodes, []
-
-    def get_node_ids(self):
-        return list(self.nodes)
-
-    def send_and_receive(self, messages, *, timeout=None):
-        for message in number(messages):
-            node = message.metadata.dst_node_id
-            self.asked.append((message.metadata.message_type, node))
-            yield from self.nodes.get(node, gone)(message)
-
-
-def gone(message):
-    return [Message(Error(5, "the node is gone"), reply_to=message)]
-
-
-def silent(message):
-    return []
-
-
-SETTINGS = {
-    "rounds": 3,
-    "data": {"clients": 4, "task_mix": [["digit"]], "test_fraction": 0.7},
-    "model": {"backbone": {"options": {"hidden": [4]}}},
-    "output": {"checkpoint_every": 1},
-}
-
 
 HEADER = Header("run", "a" * 32, SETTINGS, 0, 0, 0, 0, "joint", {})
 
@@ -66,52 +25,10 @@ def config():
     return check(SETTINGS)
 
 
-@cache
-def problem():
-    return build_problem(check(SETTINGS))
-
-
-def honest(config, clients, name):
-    places = {client: client for client in clients}
-    node = Node(problem(), config, None, places, name=name)
-    return lambda message: [Message(node.handle(message), reply_to=message)]
-
-
-def forging(node, kind, change):
-    """A node whose replies of one kind are changed: ``change(config, arrays by record)``."""
-
-    def answer(message):
-        (reply,) = node(message)
-        if message.metadata.message_type == kind:
-            told = settings(reply)
-            records = {n: wire.arrays(reply, n) for n in reply.content.array_records}
-            told = change(told, records) or told
-            reply = Message(wire.pack(told, **records), reply_to=message)
-        return [reply]
-
-    return answer
-
-
 def run(config, tmp_path, fleet):
     run = RunDir.create(tmp_path, "run", config)
     serve(fleet, config, run, deployed=True)
     return run
-
-
-def drop(name):
-    return lambda told, records: {k: v for k, v in told.items() if k != name}
-
-
-def tell(**values):
-    return lambda told, records: told | values
-
-
-def send(record, name, change):
-    def forge(told, records):
-        if records[record]:
-            records[record] = records[record] | {name: change(records[record][name])}
-
-    return forge
 
 
 def big_layout(told, records):

@@ -14,7 +14,7 @@ from fedjoint.errors import UserError
 
 def config(path, **settings):
     places = [str(p) for p in path] if isinstance(path, list) else str(path)
-    known = ("encoding", "max_length", "vocabulary", "test_path", "missing")
+    known = ("encoding", "max_length", "vocabulary", "test_path", "missing", "keep_repeats")
     options = {name: settings.pop(name) for name in known if name in settings}
     return DataConfig(source=plugin("text", path=places, **options), **settings)
 
@@ -55,6 +55,14 @@ def test_a_sentence_is_kept_once_with_its_first_label(tmp_path):
     assert dataset.examples.y["a"].tolist() == [1, 0, -1, -1]
     assert dataset.tasks[0].outputs == 3
     assert dataset.examples.x.equal(text.encode(["so it is", "no", "no", "yes"], 40, 4096))
+
+
+def test_repeats_are_kept_where_that_is_wanted(tmp_path):
+    (tmp_path / "a.train").write_text("1 so it is\n0 no\n1 So  it is\n0 \n")
+    (tmp_path / "a.test").write_text("0 no\n")
+    dataset = load([tmp_path / n for n in ("a.train", "a.test")], keep_repeats=True)
+    assert dataset.examples.y["a"].tolist() == [1, 0, 1, 0]
+    assert dataset.split.tolist() == [TRAIN, TRAIN, TRAIN, TEST]
 
 
 def test_a_test_set_is_kept_whole_and_out_of_training(tmp_path):

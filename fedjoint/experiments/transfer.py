@@ -1,0 +1,290 @@
+"""A new task on the backbone of a run: learning curves, against training from scratch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedjoint.config.load import check, override
+from fedjoint.config.schema import BalanceConfig, Config, ModelConfig, StrategyConfig
+from fedjoint.data.base import Client, Examples
+from fedjoint.data.pool import pooled
+from fedjoint.errors import UserError, choose
+from fedjoint.experiments.adapt import (
+    ADAPTER,
+    HEAD,
+    SCRATCH,
+    TUNED,
+    Adaptation,
+    Adapted,
+    adapt,
+    with_adapters,
+)
+from fedjoint.experiments.arms import mean, sign
+from fedjoint.experiments.intervals import Interval, columns, interval
+from fedjoint.experiments.per_task import OneTask
+from fedjoint.model.positions import is_known
+from fedjoint.model.tasks import Task
+from fedjoint.model.tree import cat
+from fedjoint.problem import Problem, build_problem, settled
+from fedjoint.randomness import Purpose, derive
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.initial import fit_initial
+from fedjoint.runs.whole import check_whole
+from fedjoint.training.trainer import Trainer
+
+#: The ways that are compared.
+WAYS = (HEAD, ADAPTER, TUNED, SCRATCH)
+
+#: Sizes of the training set where none are given, as far as there are examples; and all of them.
+SIZES = (10, 30, 100, 300, 1000, 3000)
+
+#: Factors on the learning rate from which validation data choose, alike for every way and size.
+FACTORS = (0.25, 1.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A way of learning a task from so many examples.
+
+    Attributes:
+        way: which one.
+        size: training examples.
+        factor: on the learning rate, as validation data chose it.
+        test: the test metric of every repeat.
+    """
+
+    way: Adaptation
+    size: int
+    factor: float
+    test: list[float]
+
+    @property
+    def interval(self) -> Interval:
+        """The mean over repeats and its 95 % interval."""
+        return interval(self.test)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The learning curves of a task.
+
+    Attributes:
+        task: the task.
+        points: of every way and size.
+    """
+
+    task: Task
+    points: list[Point]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per point."""
+        return [
+            {"task": self.task.name, "metric": self.task.metric_fn.name, "way": point.way.name}
+            | {"examples": point.size, "repeats": len(point.test), "rate factor": point.factor}
+            | columns("test", point.interval)
+            for point in self.points
+        ]
+
+
+class Subsets:
+    """Learners of one task, each with some of an owner's examples; client ``s * repeats + r``.
+
+    Repeat r has the first examples of one random order whatever the size, so that a larger
+    training set holds the smaller. It validates on no more examples than it trains on, and is
+    tested on all of the owner's test examples.
+
+    Args:
+        owner: of the examples.
+        task: its task.
+        sizes: of the training sets.
+        repeats: of each.
+        seed: of the orders.
+    """
+
+    def __init__(
+        self, owner: Client, task: str, sizes: Sequence[int], repeats: int, seed: int
+    ) -> None:
+        self.task_names: tuple[str, ...] = (task,)
+        self.sizes = np.repeat(np.array(sizes, np.int64), repeats)
+        self.tasks = np.ones((len(self.sizes), 1), bool)
+        self._owner, self._repeats, self._seed = owner, repeats, seed
+
+    def client(self, index: int) -> Client:
+        """Return the examples of learner ``index``."""
+        size, repeat = int(self.sizes[index]), index % self._repeats
+        train, valid = (
+            part.take(self._order(split, repeat, len(part))[:size])
+            for split, part in enumerate((self._owner.train, self._owner.valid))
+        )
+        return Client(train, valid, self._owner.test)
+
+    def _order(self, split: int, repeat: int, count: int) -> Tensor:
+        drawn = derive(self._seed, Purpose.TRANSFER, split, repeat, np.arange(count))
+        return torch.from_numpy(np.argsort(drawn, kind="stable"))
+
+
+def transfer(
+    path: str | Path,
+    task: str,
+    *,
+    sizes: Sequence[int] | None = None,
+    repeats: int = 5,
+    steps: int = 200,
+    settings: Iterable[str] = (),
+    problem: Problem | None = None,
+) -> Transfer:
+    """Learn a task that a run did not train, on its backbone and from scratch.
+
+    The task's examples are those of all clients together. Every way takes the same steps with the
+    run's own batch size and optimiser, from sets of examples that are the same for all.
+
+    Args:
+        path: the run directory.
+        task: name of the task.
+        sizes: of the training sets; by default :data:`SIZES`, as far as there are examples, and
+            all examples.
+        repeats: training sets of each size, drawn by the run's seed.
+        steps: optimiser steps.
+        settings: of the data in which the task is, as ``key=value``; by default the run's own
+            data with the task on every client.
+        problem: what the task is part of, on the run's backbone, where it does not come from the
+            configuration.
+
+    Raises:
+        UserError: there is no such run or task, the run has trained it, or a size is wrong.
+    """
+    run = RunDir.open(Path(path))
+    run.described(problem)
+    config = run.config()
+    whole = check_whole(run, states=False)
+    newest = whole.newest
+    if newest is None:
+        raise UserError(f"{path}: the run has no checkpoint yet")
+    if any(task in record.loss for record in whole.records):
+        raise UserError(
+            f"the run has trained {task!r}, so it is not new: take a run without it "
+            "(data.task_mix), or --unseen for new clients"
+        )
+    made = _config(config, path, task, steps, list(settings))
+    problem = settled(problem, made) if problem else build_problem(made)
+    names = [known.name for known in problem.tasks]
+    if task not in names:
+        raise choose("task", task, names)
+    owner = _owner(problem, task)
+    chosen = _sizes(sizes, len(owner.train))
+    data = Subsets(owner, task, chosen, repeats, config.seed)
+    (own,) = (known for known in problem.tasks if known.name == task)
+    alone = replace(problem, tasks=[own], data=data, central=None)
+    points = []
+    vector = _makes_vectors(alone, made)
+    for way in (way for way in WAYS if vector or not way.adapter):
+        trainer = Trainer(with_adapters(alone) if way.adapter else alone, made, torch.device("cpu"))
+        start = fit_initial(Path(path), newest.whole, trainer.layout)
+        if not way.transferred:
+            fresh = made.model_copy(
+                update={"model": made.model.model_copy(update={"initial": None})}
+            )
+            trainer = Trainer(alone, fresh, torch.device("cpu"))
+            start = trainer.model.state_dict()
+        backbone = trainer.layout.flat(start)
+        for at, size in enumerate(chosen):
+            learners = np.arange(at * repeats, (at + 1) * repeats)
+            points.append(_best(trainer, backbone, learners, way, size, own))
+    return Transfer(own, points)
+
+
+def _makes_vectors(problem: Problem, config: Config) -> bool:
+    """Say whether the features are vectors, of which an adapter makes others."""
+    with torch.no_grad():
+        features = problem.model(config).eval().backbone(cat([problem.example] * 2))
+    return isinstance(features, Tensor) and features.ndim == 2
+
+
+def _best(
+    trainer: Trainer, backbone: Tensor, learners: np.ndarray, way: Adaptation, size: int, task: Task
+) -> Point:
+    """Return a way's result with the learning rate that validation data choose."""
+    found = []
+    for factor in FACTORS:
+        adapted = list(adapt(trainer, backbone, learners, whole=way.whole, factor=factor))
+        valid, test = (_metric(adapted, split, task) for split in ("valid", "test"))
+        score = sign(task) * mean(valid)
+        # Who diverges in some repeat is no choice; without validation data, the run's own rate is.
+        known = all(map(math.isfinite, test))
+        found.append(((known, score if math.isfinite(score) else factor == 1), factor, test))
+    _, factor, test = max(found, key=lambda each: each[0])
+    return Point(way, size, factor, test)
+
+
+def _metric(adapted: Sequence[Adapted], split: str, task: Task) -> list[float]:
+    return [
+        value
+        for part in adapted
+        for value in task.metric_fn.each(part.statistics[f"{split}/{task.name}"]).tolist()
+    ]
+
+
+def _config(
+    config: Config, path: str | Path, task: str, steps: int, settings: Sequence[str]
+) -> Config:
+    """Return the settings with which the task is learnt."""
+    tree = config.model_dump()
+    data = tree["data"] | {"task_mix": [[task]], "unseen_clients": 0}
+    if data["partition"] == "one_task":
+        data["partition"] = "iid"
+    tree["data"] = data
+    for setting in settings:
+        if not setting.startswith("data."):
+            raise UserError(f"--set {setting}: a transfer takes settings of data alone")
+    tree = override(tree, settings)
+    model = ModelConfig.model_validate(tree["model"]).model_copy(
+        update={"initial": str(path), "heads": "private"}
+    )
+    made = check(tree | {"metrics": {n: m for n, m in tree["metrics"].items() if n == task}})
+    local = made.local.model_copy(
+        update={"steps": steps, "epochs": None, "drop_last": False, "method": None, "options": {}}
+    )
+    evaluate = made.evaluate.model_copy(update={"train": False})
+    return made.model_copy(
+        update={
+            "model": model,
+            "local": local,
+            "evaluate": evaluate,
+            "strategy": StrategyConfig(),
+            "balance": BalanceConfig(),
+        }
+    )
+
+
+def _owner(problem: Problem, task: str) -> Client:
+    """Return everyone's examples with a label of ``task``."""
+    tasks = [known for known in problem.tasks if known.name == task]
+    client = pooled(OneTask(problem.data, task), tasks).client(0)
+    owner = Client(*(_labelled(part, task) for part in (client.train, client.valid, client.test)))
+    for name, part in (("training", owner.train), ("test", owner.test)):
+        if not len(part):
+            raise UserError(f"task {task!r} has no {name} examples: give data that have some")
+    return owner
+
+
+def _labelled(examples: Examples, task: str) -> Examples:
+    return examples.take(is_known(examples.y[task]).nonzero().squeeze(1))
+
+
+def _sizes(sizes: Sequence[int] | None, most: int) -> list[int]:
+    if sizes is None:
+        return [*(size for size in SIZES if size < most), most]
+    for size in sizes:
+        if not 1 <= size <= most:
+            raise UserError(
+                f"--sizes {size}: the task has {most} training examples; give 1 to that"
+            )
+    return sorted(set(sizes))

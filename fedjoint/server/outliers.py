@@ -1,0 +1,78 @@
+"""Rows of a round that are far longer than the others: left out, or scaled down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fedjoint.runs.record import Failure
+from fedjoint.server.part import Part
+
+_BEYOND = 1e6  # times the median: no training is that far
+_FEWEST = 3  # rows, of which one that differs stands out
+
+
+def left_out(parts: Sequence[Part]) -> tuple[list[Part], list[Failure]]:
+    """Return the parts without the clients whose rows are a million times the median, and these.
+
+    Args:
+        parts: of a round, in which clients sent arrays of the same names and shapes.
+    """
+    found, failed = list(parts), []
+    for what, times in _measured(parts):
+        for place, each in enumerate(times):
+            part, beyond = found[place], each > _BEYOND
+            if beyond.any():
+                for client in part.clients(beyond).tolist():
+                    why = f"its {what} is more than {_BEYOND:g} times as long as the round's median"
+                    failed.append(Failure(client, part.node, why, fault=True))
+                found[place] = part.without(beyond)
+    return found, failed
+
+
+def clipped(parts: Sequence[Part], most: float) -> tuple[list[Part], list[Failure]]:
+    """Return the parts with no row above ``most`` times the median length, and whose were.
+
+    Args:
+        parts: as for :func:`left_out`.
+        most: above 0.
+    """
+    found, named = list(parts), []
+    for what, times in _measured(parts):
+        for place, each in enumerate(times):
+            part, long = found[place], each > most
+            if long.any():
+                for client in part.clients(long).tolist():
+                    why = f"its {what} is scaled down to {most:g} times the round's median length"
+                    named.append(Failure(client, part.node, why))
+                found[place] = part.scaled(what, most / each.clip(min=most))
+    return found, named
+
+
+def _measured(parts: Sequence[Part]) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Yield what was sent, and for each part ``[rows]`` its lengths over the round's median."""
+    for what in parts[0].rows if parts else ():
+        lengths = []
+        for part in parts:
+            kept = part.kept
+            own = np.zeros(len(kept))
+            own[kept] = _lengths(part.rows[what][kept])
+            lengths.append(own)
+        usual = _usual(np.concatenate(lengths))
+        yield what, [each / usual for each in lengths]
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    return np.sqrt(np.einsum("ij,ij->i", flat, flat, dtype=np.float64))
+
+
+def _usual(lengths: np.ndarray) -> float:
+    """Return the median of the lengths above zero; of fewer than three, nobody can tell.
+
+    Of an even number it is the lower of the middle two: two of four are not their own measure.
+    """
+    moved = np.sort(lengths[lengths > 0])
+    return float(moved[(len(moved) - 1) // 2]) if len(moved) >= _FEWEST else np.inf

@@ -1,0 +1,91 @@
+"""What one node was asked in a round, and its checked reply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedjoint.protocol.requests import Asked
+from fedjoint.protocol.training import TrainReply, used
+
+_UPDATE, _BUFFERS = "update", "change of buffers"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one node was asked, and its checked reply.
+
+    Attributes:
+        node: its number.
+        asked: what it was asked.
+        reply: its reply.
+        reduce: whether its rows are means of blocks, rather than of clients.
+    """
+
+    node: int
+    asked: Asked
+    reply: TrainReply
+    reduce: bool
+
+    @property
+    def good(self) -> np.ndarray:
+        """``[n]`` bool, which of the clients trained."""
+        return self.reply.reports.good
+
+    @property
+    def kept(self) -> np.ndarray:
+        """``[rows]`` bool, which rows count."""
+        return used(self.asked, self.good, self.reduce)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that its clients sent, as if each sent its own update and deviations."""
+        further = (self.asked.tasks[self.good].sum(1) - 1).clip(min=0).sum()
+        row_bytes = self.reply.apart.row_bytes if self.reply.apart else 0
+        return self.reply.bytes_per_client * int(self.good.sum()) + row_bytes * int(further)
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """What clients sent, as far as it has to be alike to be stacked."""
+        extras = {name: (str(e.dtype), e.shape[1:]) for name, e in self.reply.extras.items()}
+        return self.reply.rows is not None, *sorted(extras.items())
+
+    @property
+    def rows(self) -> dict[str, np.ndarray]:
+        """What -> ``[rows, ...]`` of it, of all that has a length."""
+        found = {_UPDATE: self.reply.rows, _BUFFERS: self.reply.buffers}
+        rows = {name: array for name, array in found.items() if array is not None}
+        if not self.reduce:
+            rows |= {n: e for n, e in self.reply.extras.items() if e.dtype.kind == "f"}
+        return rows
+
+    def clients(self, rows: np.ndarray) -> np.ndarray:
+        """Return the ids of the clients that trained and are behind ``rows`` (bool)."""
+        return self.asked.clients[self._of(rows) & self.good]
+
+    def without(self, rows: np.ndarray) -> Part:
+        """Return the part as if the clients behind ``rows`` (bool) had not trained."""
+        good = self.good & ~self._of(rows)
+        reports = replace(self.reply.reports, good=good)
+        apart = self.reply.apart
+        if apart is not None:
+            apart = apart.only(used(self.asked, good, self.reduce)[self.kept])
+        return replace(self, reply=replace(self.reply, reports=reports, apart=apart))
+
+    def scaled(self, what: str, factors: np.ndarray) -> Part:
+        """Return the part with each row of ``what`` times its factor ``[rows]``."""
+        rows = self.rows[what]
+        shape = len(rows), *[1] * (rows.ndim - 1)
+        new = rows * factors.reshape(shape).astype(rows.dtype)
+        if what == _UPDATE:
+            reply = replace(self.reply, rows=new)
+        elif what == _BUFFERS:
+            reply = replace(self.reply, buffers=new)
+        else:
+            reply = replace(self.reply, extras={**self.reply.extras, what: new})
+        return replace(self, reply=reply)
+
+    def _of(self, rows: np.ndarray) -> np.ndarray:
+        return np.repeat(rows, self.asked.sizes) if self.reduce else rows

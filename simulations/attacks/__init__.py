@@ -1,0 +1,1 @@
+"""Robust rules under attack: which of them hold, against what."""

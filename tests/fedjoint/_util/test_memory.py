@@ -1,0 +1,106 @@
+"""What is too large is refused before memory is taken, and files have an end."""
+
+import gzip
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedjoint._util.memory import allowed_bytes, check_fits
+from fedjoint._util.reading import read_regular
+from fedjoint.config.load import check
+from fedjoint.config.sizes import check_sizes
+from fedjoint.data.idx import read_idx
+from fedjoint.errors import UserError
+from fedjoint.model.joint import build_model
+from fedjoint.model.tasks import Task
+
+TERABYTES = 10**13
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_container_s_limit_counts(tmp_path):
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert allowed_bytes(tmp_path) == machine
+    (tmp_path / "memory.max").write_text("max\n")
+    assert allowed_bytes(tmp_path) == machine
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert allowed_bytes(tmp_path) == 1_000_000
+    (tmp_path / "memory.max").unlink()
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory/memory.limit_in_bytes").write_text("2000000\n")
+    assert allowed_bytes(tmp_path) == 2_000_000
+
+
+def test_the_line_has_the_estimate():
+    check_fits("a little", 1.0, "less")
+    with pytest.raises(UserError, match=r"^much: about 1e\+04 GB, and this machine has .*: less$"):
+        check_fits("much", TERABYTES, "less")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"data": {"clients": 10**12}}, "data.clients = 1000000000000"),
+        ({"data": {"examples_per_client": 10**15}}, "data.examples_per_client"),
+        (
+            {
+                "local": {"steps": 10**6, "batch_size": 10**9},
+                "data": {"examples_per_client": 10**8},
+            },
+            "local.steps = 1000000",
+        ),
+    ],
+)
+def test_numbers_that_no_memory_holds_are_refused(settings, named):
+    with pytest.raises(UserError, match=named):
+        check_sizes(check(settings))
+    check_sizes(check({}))
+
+
+@pytest.mark.parametrize("where", ["backbone", "head"])
+def test_a_model_beyond_the_memory_is_refused_before_it_is_taken(where):
+    width, outputs = (10**12, 2) if where == "backbone" else (8, 10**12)
+    before = peak()
+    with pytest.raises(UserError, match=r"a model with .* parameters or more.*this machine has"):
+        build_model(
+            lambda: nn.Linear(10, width),
+            [Task("a", "regression", outputs)],
+            torch.zeros(1, 10),
+            seed=0,
+        )
+    assert peak() - before < 200_000  # kB
+
+
+@pytest.mark.parametrize("kind", ["a device", "a pipe", "a folder"])
+def test_only_regular_files_are_read(kind, tmp_path):
+    path = tmp_path / "it"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    with pytest.raises(OSError, match=r"not a regular file|directory"):
+        read_regular(Path("/dev/zero") if kind == "a device" else path, 10**6)
+
+
+def test_a_file_has_a_bound(tmp_path):
+    (tmp_path / "it").write_bytes(bytes(100))
+    assert read_regular(tmp_path / "it", 100) == bytes(100)
+    with pytest.raises(OSError, match="it holds more than"):
+        read_regular(tmp_path / "it", 99)
+
+
+def test_a_small_gzip_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedjoint.data.files.allowed_bytes", lambda: 4_000_000)
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(bytes(50_000_000)))
+    before = peak()
+    with pytest.raises(UserError, match=r"bomb\.gz: it holds more than 0\.001 GB"):
+        read_idx(path)
+    assert peak() - before < 30_000  # kB
