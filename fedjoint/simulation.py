@@ -108,9 +108,7 @@ def simulate(
     model = problem.model(config)
     if initial := config.model.initial:
         fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
-    choice = None
-    if config.local.path == "auto":
-        choice = choose_path(problem, model, config, best_device())
+    choice = choose_path(problem, model, config, best_device())
     if choice:
         local = config.local.model_copy(update={"path": choice.path})
         config = config.model_copy(update={"local": local})

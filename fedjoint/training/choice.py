@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedjoint._util.limit import LateError, limited
-from fedjoint._util.wording import first_line
 from fedjoint.config.schema import Config, LocalConfig
+from fedjoint.errors import ANYTHING, said
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tree import Input, each
 from fedjoint.problem import Problem
@@ -48,15 +48,15 @@ class Choice:
 def choose_path(
     problem: Problem, model: JointModel, config: Config, device: torch.device
 ) -> Choice | None:
-    """Try the ways to train a few clients; None where nothing is to be chosen.
+    """Try the ways to train a few clients; None where there is nothing to choose.
 
     Args:
         problem: tasks, backbone and data.
         model: the problem's.
-        config: the run's; ``local.path`` is ``auto``.
+        config: the run's.
         device: where clients train. On a GPU they are batched.
     """
-    if device.type != "cpu" or config.local.sequential:
+    if config.local.path != "auto" or config.local.sequential or device.type != "cpu":
         return None
     batch = config.local.batch_size
     try:
@@ -69,8 +69,8 @@ def choose_path(
                 return _fastest(_measured(problem, model, config, device))
         finally:
             torch.set_num_threads(before)
-    except (Exception, LateError) as error:  # of the model or the data, said where a node tries it
-        return Choice("batched", f"the trial failed: {first_line(error)}")
+    except (*ANYTHING, LateError) as error:  # of the model or the data, said where a node tries it
+        return Choice("batched", f"the trial failed: {said(error)}")
 
 
 def _operations(model: JointModel, example: Input) -> float:

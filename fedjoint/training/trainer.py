@@ -56,6 +56,9 @@ _MOST_GPU, _MOST_CPU = 64, 256
 #: Bytes that their weights and examples may take on the CPU; gradients take as much again.
 _BYTES = 64 << 20
 
+#: Bytes that stay in the processor's cache, and clients that pay for starting the operations.
+_CACHED, _STARTED = 8 << 20, 32
+
 #: Examples of which the model is tried on those that differ.
 _TRIED = 64
 
@@ -168,11 +171,12 @@ class Trainer:
         kept = sum(tensor.numel() for tensor in self.model.private(()).values())
         example = self.problem.example
         one = 4 * (self.layout.size + kept) + rows * nbytes(example)
+        most = min(_MOST_CPU, max(_STARTED, _CACHED // one))
         if any(not parameter.requires_grad for parameter in self.model.parameters()):
             # What trains may be small beside what the rest of the model computes.
             there = each(lambda tensor: tensor.to(self.device), example)
             one += rows * computed_bytes(self.model, there)
-        return max(1, min(_MOST_CPU, _BYTES // one))
+        return max(1, min(most, _BYTES // one))
 
     def tasks(self, client: int) -> tuple[Task, ...]:
         """Return the tasks of ``client``, in the problem's order."""

@@ -5,6 +5,8 @@ import torch
 
 from fedjoint.config.load import check
 from fedjoint.problem import build_problem
+from fedjoint.runs.directory import RunDir
+from fedjoint.simulation import resume, simulate
 from fedjoint.training import choice
 
 CPU = torch.device("cpu")
@@ -79,4 +81,18 @@ def test_a_trial_that_fails_is_no_end(monkeypatch):
 
     monkeypatch.setattr(choice._Way, "run", fail)
     found = choose(settings())
-    assert (found.path, found.why) == ("batched", "the trial failed: no such thing")
+    assert (found.path, found.why) == ("batched", "the trial failed: RuntimeError: no such thing")
+
+
+def test_a_run_keeps_what_was_chosen(times, tmp_path):
+    times |= {"batched": 2.0, "sequential": 1.0, "channels_last": 3.0}
+    tree = settings().model_dump() | {
+        "rounds": 1, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}
+    }  # fmt: skip
+    result = simulate(tree)
+    run = RunDir.open(result.path)
+    assert run.config().local.path == result.config.local.path == "sequential"
+    assert run.info["path"].startswith("a client's step took: batched 2e+03 ms")
+    assert result.records[0].fallback == "local.path is sequential"
+    times["batched"] = 0.1
+    assert resume(result.path, rounds=2).config.local.path == "sequential"
