@@ -14,6 +14,7 @@ from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tree import Input
 from fedjoint.training.alone import Alone
+from fedjoint.training.augment import Augmentations, seeds_of_steps
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.descent import Descent, Few
@@ -72,13 +73,14 @@ class Job:
         trainable: names of the parameters that training may change.
         budget: the batch size, epochs or steps (one number, or ``[clients]``), and whether short
             batches are left out.
-        padded: whether minibatches have the configured size whoever trains together, for models
-            that draw random numbers: how many they take is then the client's own affair.
+        padded: whether minibatches have the configured size, whoever trains together or alone, for
+            models that draw random numbers: how many they take is then the client's own affair.
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
         lr: the learning rate of all clients, before each has its own.
         momentum: of SGD.
         last: whether the run ends with this round, as it is configured.
+        augmentations: what changes minibatches; None: nothing does.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
@@ -106,6 +108,7 @@ class Job:
     lr: float
     momentum: float
     last: bool
+    augmentations: Augmentations | None = None
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
     work: np.ndarray = field(init=False)
@@ -140,17 +143,21 @@ class Job:
         rows, labelled = self._places(drawn, np.arange(len(self.cohort)))
         present = np.any(drawn.mask, axis=2)
         full = np.all(present, axis=1)
+        own = (self.seed, stream, self.round, self.cohort.clients, present)
+        seeds = seeds_of_steps(*own) if self.augmentations else None
         for step, mask in enumerate(drawn.mask):
             at, who, everyone = rows[step], present[step], bool(full[step])
             take_turns(who)
             if len(mask) == 1 and not self.padded:
-                # One client on its own: no padding, which BatchNorm would take for data.
+                # One client on its own: no padding, which takes time, and BatchNorm for data.
                 count = int(mask.sum())
                 if count < self.least:
                     continue
                 at = at[:, :count]
             active = None if everyone else torch.from_numpy(who).to(device)
             x, y = data.take(at)
+            if self.augmentations and seeds is not None:
+                x = self.augmentations.apply(x, mask.sum(1), seeds[step])
             yield Batch(x, y, active, None if labelled is None else labelled[step])
         take_turns(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -19,11 +20,13 @@ from fedjoint.errors import UserError
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
+from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, cat, each, fitted, nbytes
+from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.alone import Alone, laid_out
+from fedjoint.training.augment import make_augmentations
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
 from fedjoint.training.descent import Descent
@@ -42,6 +45,7 @@ from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
+from fedjoint.training.slow_operations import in_words
 from fedjoint.training.targets import scaling_rules
 from fedjoint.training.within import (
     Differentiate,
@@ -49,6 +53,8 @@ from fedjoint.training.within import (
     inner_products,
     make_differentiate,
 )
+
+log = logging.getLogger("fedjoint.training")
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
@@ -84,6 +90,7 @@ class Trainer:
         self._held = [(n, t, t._version) for n, t in self.model.frozen().items()]
         private = {} if self.layout.heads() else dict(self.model.heads.items())
         self.rules = scaling_rules(problem.tasks, private)
+        self.augmentations = make_augmentations(config.local.augment)
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], _Programs] = {}
         self._differentiate: dict[tuple[str, ...], Differentiate] = {}
@@ -98,6 +105,8 @@ class Trainer:
         """
         local, traits = self.config.local, self.traits
         reason = local.alone or traits.sequential
+        if reason is None and traits.slow:
+            log.warning("%s", in_words(traits.slow))
         if traits.train > 1 and local.steps is None and not local.drop_last:
             return f"{reason}; an epoch's last minibatch of one example is left out"
         return reason
@@ -154,7 +163,7 @@ class Trainer:
             ):  # of a round, on a node that starts anew
                 train = load_client(data, int((data.sizes > 1).argmax())).train
             own = train.take(torch.arange(min(_TRIED, len(train)))).x
-            return cat([fitted(own, example, "the inputs"), example])
+            return cat([loaded(self.problem.fitted(own, "the inputs")), example])
         except (Exception, LateError):  # of a client's data, said when it is trained
             return example
 
@@ -225,7 +234,7 @@ class Trainer:
     ) -> Cohort:
         problem, tasks = self.problem, self.tasks(int(places[0]))
         return gather(
-            problem.data, tasks, problem.example, places, clients, known, self.device, self.rules
+            problem.data, tasks, problem.fitted, places, clients, known, self.device, self.rules
         )
 
     def job(
@@ -281,12 +290,13 @@ class Trainer:
                 "steps": local.steps,
                 "drop_last": local.drop_last,
             },
-            padded=self.fallback is None and self.traits.draws,
+            padded=self.traits.sequential is None and self.traits.draws,
             least=self.traits.train,
             rate=rate * own,
             lr=rate,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
+            augmentations=self.augmentations,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> _Programs:
@@ -309,7 +319,8 @@ class Trainer:
                 least=self.traits.evaluate,
             )
             descent = None
-            if not batched or not (local.compile or self.traits.draws):
+            as_they_are = not (self.traits.draws or self.augmentations)
+            if as_they_are and not (batched and local.compile):
                 descent = make_descent(
                     self.model, balance, local, batched=batched, channels_last=self._channels_last
                 )
@@ -411,7 +422,7 @@ class Trainer:
         problem = self.problem
         if problem.central is None:
             return None
-        return everyones(problem.central, problem.tasks, problem.example, self.device)
+        return everyones(problem.central, problem.tasks, problem.fitted, self.device)
 
     def _statistics(
         self,
