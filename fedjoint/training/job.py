@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.tree import Input
 from fedjoint.training.alone import Alone
@@ -79,6 +80,9 @@ class Job:
         rate: ``[clients]`` learning rates of this round.
         lr: the learning rate of all clients, before each has its own.
         momentum: of SGD.
+        model: says what is computed; its own weights are never used.
+        batched: whether all clients are trained in one batched program; if not, there is one.
+        public: ``[n, ...]`` the problem's examples that all clients have; None: there are none.
         last: whether the run ends with this round, as it is configured.
         augmentations: what changes minibatches; None: nothing does.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
@@ -108,6 +112,9 @@ class Job:
     lr: float
     momentum: float
     last: bool
+    model: JointModel
+    batched: bool
+    public: Input | None = None
     augmentations: Augmentations | None = None
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
