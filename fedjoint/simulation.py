@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -32,6 +32,8 @@ from fedjoint.server.troubles import Troubles
 from fedjoint.training.balance import make_balance
 
 log = logging.getLogger("fedjoint")
+
+P = TypeVar("P", bound=Plugin)
 
 
 @dataclass(frozen=True)
@@ -200,15 +202,20 @@ def _anchored(config: Config) -> Config:
     local, problem = config.local, config.problem
     if local.method:
         local = local.model_copy(update={"method": anchored(local.method)})
-    source, paths = config.data.source, ("path", "test_path")
-    options = {n: _whole(v) if n in paths else v for n, v in source.options.items()}
-    source = source.model_copy(update={"name": anchored(source.name), "options": options})
     update = {
-        "data": config.data.model_copy(update={"source": source}),
+        "data": config.data.model_copy(update={"source": _on_disk(config.data.source)}),
+        "model": config.model.model_copy(update={"backbone": _on_disk(config.model.backbone)}),
         "local": local,
         "problem": problem and anchored(problem),
     }
     return _with_anchors(config).model_copy(update=update)
+
+
+def _on_disk(plugin: P) -> P:
+    """Return a plug-in with the files of its options by their whole paths."""
+    paths = ("path", "test_path", "tokenizer")
+    options = {n: _whole(v) if n in paths else v for n, v in plugin.options.items()}
+    return plugin.model_copy(update={"name": anchored(plugin.name), "options": options})
 
 
 def _whole(paths: Any) -> Any:

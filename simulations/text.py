@@ -31,7 +31,7 @@ def config() -> dict[str, Any]:
         "data": {
             "source": {
                 "name": "text",
-                "options": {"path": _files(), "max_length": 32},
+                "options": {"path": files(*FILES), "max_length": 32},
             },
             "clients": 24,
             "partition": "one_task",
@@ -43,9 +43,10 @@ def config() -> dict[str, Any]:
     }
 
 
-def _files() -> list[str]:
+def files(*names: str) -> list[str]:
+    """Return the paths of files of sentences."""
     root = Path(os.environ.get("FEDJOINT_DATA") or "../shared/data").expanduser().resolve()
-    return [str(root / "text" / name) for name in FILES]
+    return [str(root / "text" / name) for name in names]
 
 
 if __name__ == "__main__":

@@ -38,7 +38,11 @@ def export_command(
     ] = False,
     formats: Annotated[
         list[str],
-        typer.Option("--format", help="safetensors, export (torch.export) or onnx; repeatable."),
+        typer.Option(
+            "--format",
+            help="safetensors, export (torch.export), onnx, or hf (of a pretrained backbone, what "
+            "its own library loads); repeatable.",
+        ),
     ] = ["safetensors"],  # noqa: B006 (typer's way)
     output: Annotated[
         Path | None,

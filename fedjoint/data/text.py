@@ -1,9 +1,9 @@
-"""Sentences as word ids."""
+"""Sentences as ids of words, or of tokens."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Annotated
 
@@ -12,8 +12,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedjoint.model.inputs import Words
+from fedjoint.model.pretrained.tokenizer import tokens
+
 #: number of word ids, padding included
 Vocabulary = Annotated[int, Field(ge=2)]
+
+
+def as_ids(sentences: Sequence[str], words: Words) -> Tensor:
+    """Return the ids of sentences, ``[n, max_length]`` int64.
+
+    Raises:
+        UserError: the tokenizer is not there.
+    """
+    if words.tokenizer is not None:
+        return tokens(sentences, words)
+    return encode(sentences, words.max_length, words.vocabulary)
 
 
 def encode(sentences: Iterable[str], max_length: int, vocabulary: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch import nn
 
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.model import CARD, FILES, Card
+from fedjoint.exports.pretrained import WEIGHTS, bundled, of_its_library
 from fedjoint.model.tree import Input, cat, each, named
 from fedjoint.runs.files import write_files
 from fedjoint.runs.seal import seal
@@ -42,22 +43,23 @@ class Exported:
 
         Args:
             folder: made where it is not there.
-            formats: ``safetensors``, ``export`` (``torch.export``) or ``onnx``.
+            formats: ``safetensors``, ``export`` (``torch.export``), ``onnx``, or ``hf``: of a
+                pretrained backbone what ``from_pretrained`` of its library loads, or peft's.
 
         Raises:
             UserError: a format is unknown or cannot hold the model, or the folder cannot be
                 written.
         """
-        models = {}
+        card, files = bundled(self.model, self.card)
         for name in formats:
             if name not in _MAKERS:
                 raise choose("format", name, _MAKERS)
-            models[FILES[name]] = _MAKERS[name](self)
-        sums = {name: hashlib.sha256(data).hexdigest() for name, data in models.items()}
-        card = self.card.model_copy(update={"files": sums})
+            files |= _MAKERS[name](self)
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        card = card.model_copy(update={"files": sums})
         sealed = json.dumps(seal(card.model_dump(mode="json")), indent=2) + "\n"
-        none = dict.fromkeys(FILES.values())
-        write_files(Path(folder), {**none, **models, CARD: sealed.encode()})
+        none = dict.fromkeys([*FILES.values(), *WEIGHTS])
+        write_files(Path(folder), {**none, **files, CARD: sealed.encode()})
 
 
 def _batch(exported: Exported) -> tuple[Input, dict[str, Any]]:
@@ -116,8 +118,14 @@ def _traced(trace: Callable[[], Any]) -> Any:
         logger.setLevel(level)
 
 
-_MAKERS: dict[str, Callable[[Exported], bytes]] = {
-    "safetensors": lambda exported: pack(exported.model.state_dict(), {"format": "pt"}),
-    "export": _torch_export,
-    "onnx": _onnx,
+def _safetensors(exported: Exported) -> bytes:
+    return pack(exported.model.state_dict(), {"format": "pt"})
+
+
+#: format -> what makes its files, by name
+_MAKERS: dict[str, Callable[[Exported], dict[str, bytes]]] = {
+    "safetensors": lambda exported: {FILES["safetensors"]: _safetensors(exported)},
+    "export": lambda exported: {FILES["export"]: _torch_export(exported)},
+    "onnx": lambda exported: {FILES["onnx"]: _onnx(exported)},
+    "hf": lambda exported: of_its_library(exported.model),
 }

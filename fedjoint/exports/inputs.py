@@ -13,7 +13,7 @@ from torch import Tensor
 from fedjoint.data.files import read_text
 from fedjoint.data.idx import read_idx
 from fedjoint.data.tabular import read_table
-from fedjoint.data.text import encode
+from fedjoint.data.text import as_ids
 from fedjoint.errors import UserError
 from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.tree import Input, check_tree
@@ -77,7 +77,7 @@ def _sentences(path: Path, inputs: Inputs) -> Tensor:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             raise UserError(f"{path}:{number}: no words; write one sentence per line")
-    return encode(lines, words.max_length, words.vocabulary)
+    return as_ids(lines, words)
 
 
 def _load(path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -16,7 +16,7 @@ from fedjoint.config.section import Section
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError
 from fedjoint.exports.ensemble import EnsembleModel
-from fedjoint.model.inputs import Description, Inputs
+from fedjoint.model.inputs import Description, Inputs, tokenizer_of
 from fedjoint.model.joint import build_model
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, each
@@ -27,6 +27,9 @@ from fedjoint.runs.tensors import DamagedError, unpack
 #: The files of an export: format -> name. The card is always there.
 FILES = {"safetensors": "model.safetensors", "export": "model.pt2", "onnx": "model.onnx"}
 CARD = "model.json"
+
+#: The folder beside them, of what a pretrained backbone and a tokenizer are built of.
+PRETRAINED = "pretrained"
 
 
 class TaskModel(nn.Module):
@@ -150,6 +153,32 @@ class Card(Section):
             return False
         return ":" not in self.backbone.backbone.name
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The backbone's options; none where it is code of the run's own."""
+        return self.backbone.backbone.options if self.backbone else {}
+
+    def with_paths(self, tokenizer: str | None, options: dict[str, Any]) -> Card:
+        """Return the card with another path of its tokenizer, and other options of its backbone."""
+
+        def moved(part: Inputs) -> Inputs:
+            words = part.words and part.words.model_copy(update={"tokenizer": tokenizer})
+            return part.model_copy(update={"words": words})
+
+        update: dict[str, Any] = {"inputs": each(moved, self.inputs)}
+        if self.backbone:
+            plugin = self.backbone.backbone.model_copy(update={"options": options})
+            update["backbone"] = self.backbone.model_copy(update={"backbone": plugin})
+        return self.model_copy(update=update)
+
+    def within(self, folder: Path) -> Card:
+        """Return the card with the files that lie beside it in ``folder`` by their paths."""
+        options, own = self.options, str(folder / PRETRAINED)
+        if options.get("path") == PRETRAINED:
+            options = {**options, "path": own}
+        tokenizer = tokenizer_of(self.inputs)
+        return self.with_paths(own if tokenizer == PRETRAINED else tokenizer, options)
+
 
 def read_card(folder: Path) -> Card:
     """Return the card of an export.
@@ -159,7 +188,7 @@ def read_card(folder: Path) -> Card:
     """
     path = folder / CARD
     try:
-        return Card.model_validate(parse(path.read_bytes()))
+        return Card.model_validate(parse(path.read_bytes())).within(folder)
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror}; give a folder that fedjoint export wrote"
@@ -182,8 +211,9 @@ def read_model(folder: Path, card: Card, name: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        kind = next(kind for kind, file in FILES.items() if file == name)
-        raise UserError(f"{path}: {error.strerror}; export with --format {kind}") from None
+        again = [f" with --format {kind}" for kind, file in FILES.items() if file == name]
+        how = again[0] if again else " again"
+        raise UserError(f"{path}: {error.strerror}; export{how}") from None
     if hashlib.sha256(data).hexdigest() != card.files.get(name):
         raise UserError(f"{path}: not the model that {CARD} describes; export again")
     return data
@@ -205,6 +235,9 @@ def load(folder: Path, card: Card) -> nn.Module:
         )
     try:
         tensors, _ = unpack(read_model(folder, card, path.name))
+        for name in card.files:
+            if name.startswith(f"{PRETRAINED}/"):
+                read_model(folder, card, name)
     except DamagedError as error:
         raise UserError(f"{path}: {error}; export again") from None
     target, inputs = card.target, card.inputs

@@ -10,17 +10,21 @@ from fedjoint.errors import UserError
 
 
 class Words(BaseModel):
-    """How sentences become word ids, see :func:`fedjoint.data.text.encode`.
+    """How sentences become ids, see :func:`fedjoint.data.text.encode`.
 
     Attributes:
-        max_length: words kept of a sentence.
+        max_length: words, or tokens, kept of a sentence.
         vocabulary: number of ids, padding included.
+        tokenizer: folder or name of a pretrained model's; None: words are hashed.
+        pad: the id that pads.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_length: int
     vocabulary: int
+    tokenizer: str | None = None
+    pad: int = 0
 
 
 class Inputs(BaseModel):
@@ -53,6 +57,12 @@ class Inputs(BaseModel):
 
 #: One tensor, or several by name, as :data:`fedjoint.model.tree.Input` has them.
 Description = Inputs | dict[str, Inputs]
+
+
+def tokenizer_of(inputs: Description) -> str | None:
+    """Return the tokenizer that makes the ids that are read; None: there is none."""
+    parts = [inputs] if isinstance(inputs, Inputs) else list(inputs.values())
+    return next((part.words.tokenizer for part in parts if part.words), None)
 
 
 def one_tensor(inputs: Description) -> Inputs:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -22,16 +23,24 @@ log = logging.getLogger(__name__)
 
 _OWN = "backbone."  # begins the names of a joint model's shared tensors
 
+#: What fedjoint's backbones and peft put around the names of a model's tensors.
+_AROUND = re.compile(r"^(backbone\.)?(body\.)?(base_model\.model\.)?|\.(base_layer|default)(?=\.)")
+
+#: What a folder has that fedjoint export, peft or transformers wrote; an adapter is of its base.
+_FILES = ("adapter_model.safetensors", "model.safetensors")
+
 
 def read_initial(path: Path) -> dict[str, Tensor]:
     """Return the tensors in ``path``, by name.
 
     Args:
-        path: a run directory, of which the newest backbone is taken, or a safetensors file.
+        path: a run directory, of which the newest backbone is taken, a safetensors file, or a
+            folder of a model with one.
 
     Raises:
         UserError: it is neither.
     """
+    path = _file_in(path)
     if path.is_dir():
         return _newest(path).whole
     try:
@@ -43,6 +52,11 @@ def read_initial(path: Path) -> dict[str, Tensor]:
             f"model.initial: {path} is no safetensors file ({error}); write a state_dict with "
             "safetensors.torch.save_file"
         ) from None
+
+
+def _file_in(path: Path) -> Path:
+    """Return the file of weights in a model's folder; anything else as it is."""
+    return next((path / name for name in _FILES if (path / name).is_file()), path)
 
 
 def _newest(path: Path) -> Checkpoint:
@@ -58,7 +72,8 @@ def _newest(path: Path) -> Checkpoint:
 def fit_initial(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """Return the tensors of a backbone, of those in ``path``; what else is there is left out.
 
-    Names may be those of the backbone itself (its ``state_dict``) or those of a run.
+    Names may be those of the backbone itself (its ``state_dict``), those of a run, those of a
+    model that it is part of, and with adapters those that peft has.
 
     Args:
         path: where they are from.
@@ -69,8 +84,9 @@ def fit_initial(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> di
         UserError: a tensor is missing, of another shape, or not finite.
     """
     chosen: dict[str, Tensor] = {}
+    found = _of_backbone(tensors, layout.shapes)
     for name, shape in layout.shapes.items():
-        tensor = tensors.get(name, tensors.get(name.removeprefix(_OWN)))
+        tensor = found.get(name)
         if tensor is None:
             raise UserError(
                 f"model.initial: {path} has no {name.removeprefix(_OWN)!r}; it has "
@@ -84,9 +100,9 @@ def fit_initial(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> di
         if name not in layout.buffers and not torch.isfinite(tensor).all():
             raise UserError(f"model.initial: {name!r} in {path} is not finite")
         chosen[name] = tensor.to(torch.float32)
-    rest = [n for n in tensors if n not in layout.shapes and _OWN + n not in layout.shapes]
+    rest = len(tensors) - len(found)
     if rest:
-        log.info("model.initial: %d of %d tensors are not used", len(rest), len(tensors))
+        log.info("model.initial: %d of %d tensors are not used", rest, len(tensors))
     return chosen
 
 
@@ -99,14 +115,14 @@ def fit_unshared(
     an adapter lacks the model below it, stays as it is.
 
     Args:
-        path: a run directory, or a safetensors file.
+        path: as in :func:`read_initial`.
         frozen: name -> tensor, what does not train, as the backbone was built.
         kept: the same of what trains and is each client's own.
 
     Raises:
         UserError: it cannot be read, or does not fit.
     """
-    newest = _newest(path) if path.is_dir() else None
+    newest = _newest(path) if _file_in(path).is_dir() else None
     if newest and not newest.frozen and newest.digest != digest(frozen):
         raise UserError(
             f"model.initial: {path} has other frozen weights than this backbone, and keeps them "
@@ -119,8 +135,7 @@ def fit_unshared(
 def _all_or_none(
     path: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    chosen = {n: tensors.get(n, tensors.get(n.removeprefix(_OWN))) for n in wanted}
-    taken = {n: t for n, t in chosen.items() if t is not None}
+    taken = _of_backbone(tensors, wanted)
     for name, tensor in wanted.items():
         has = taken.get(name)
         if has is None and taken and tensor.is_floating_point():
@@ -136,3 +151,25 @@ def _all_or_none(
         if has is not None and not has.isfinite().all():
             raise UserError(f"model.initial: {name!r} in {path} is not finite")
     return taken
+
+
+def _of_backbone(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Return those of ``tensors`` that are ``wanted``, by the names there.
+
+    Where the backbone is part of a larger model, their names begin with that of the part: it is
+    the one of which most are there. Of two alike, as in a pair of encoders, it is neither.
+    """
+    exact = {n: tensors.get(n, tensors.get(n.removeprefix(_OWN))) for n in wanted}
+    found = {name: tensor for name, tensor in exact.items() if tensor is not None}
+    if len(found) == len(wanted):
+        return found
+    plain = {_AROUND.sub("", name): tensor for name, tensor in tensors.items()}
+    own = {name: _AROUND.sub("", name) for name in wanted}
+    starts = {n.removesuffix(end) for end in own.values() for n in plain if n.endswith(f".{end}")}
+    ways = [
+        {name: plain[start + end] for name, end in own.items() if start + end in plain}
+        for start in ("", *sorted(starts))
+    ]
+    best = max(ways, key=len)
+    alike = best is not ways[0] and [len(way) for way in ways].count(len(best)) > 1
+    return found if alike else best | found

@@ -69,8 +69,8 @@ class Job:
         trainable: names of the parameters that training may change.
         budget: the batch size, epochs or steps (one number, or ``[clients]``), and whether short
             batches are left out.
-        padded: whether minibatches have the configured size whoever trains together, for models
-            that draw random numbers: how many they take is then the client's own affair.
+        padded: whether minibatches have the configured size, whoever trains together or alone, for
+            models that draw random numbers: how many they take is then the client's own affair.
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
         momentum: of SGD.
@@ -157,7 +157,7 @@ class Job:
             at, who, everyone = rows[step], present[step], bool(full[step])
             take_turns(who)
             if len(mask) == 1 and not self.padded:
-                # One client on its own: no padding, which BatchNorm would take for data.
+                # One client on its own: no padding, which takes time, and BatchNorm for data.
                 count = int(mask.sum())
                 if count < self.least:
                     continue

@@ -20,8 +20,12 @@ from fedjoint.training.cohort import Stack
 from fedjoint.training.draws import Constants
 from fedjoint.training.gradients import Kernel, make_kernel, make_measure
 from fedjoint.training.side_effects import side_effects
+from fedjoint.training.slow_operations import slow_operations
 
 Tensors = dict[str, Tensor]
+
+#: What PyTorch says in three sentences.
+_BRANCH = "the model decides by numbers (.item(), or a branch), which torch.func.vmap does not take"
 
 #: Most examples in a trial.
 _MOST = 8
@@ -37,12 +41,14 @@ class Traits:
         train: fewest examples in one pass of training, 1 or 2.
         evaluate: fewest examples in one pass of evaluation, 1 or 2.
         draws: whether the model draws PyTorch's random numbers in training.
+        slow: operations that a batched program runs for one client after the other.
     """
 
     sequential: str | None
     train: int
     evaluate: int
     draws: bool
+    slow: list[str]
 
 
 def examine(model: JointModel, balance: Balance, examples: Input) -> Traits:
@@ -60,17 +66,18 @@ def examine(model: JointModel, balance: Balance, examples: Input) -> Traits:
         trial = _Trial(model, balance, examples)
         train, evaluate = trial.fewest(), trial.fewest(evaluate=True)
         draws = trial.draws()
-        why = (
-            side_effects(model, each(lambda x: x[:2].repeat_interleave(2, 0), examples))
-            or _by_kind(model)
-            or trial.mixes()
-            or trial.mixes(evaluate=True)
-            or trial.differs()
-            or trial.differs(evaluate=True)
-        )
+        with slow_operations() as slow:
+            why = (
+                side_effects(model, each(lambda x: x[:2].repeat_interleave(2, 0), examples))
+                or _by_kind(model)
+                or trial.mixes()
+                or trial.mixes(evaluate=True)
+                or trial.differs()
+                or trial.differs(evaluate=True)
+            )
     if why is None and max(train, evaluate) > 1:
         why = "the model does not take a batch of one example"
-    return Traits(why, train, evaluate, draws)
+    return Traits(why, train, evaluate, draws, slow)
 
 
 def _by_kind(model: JointModel) -> str | None:
@@ -119,7 +126,8 @@ class _Trial:
             together = act([0, 1], each(padded, *own), sizes)
             alone = [act([c], each(_one, own[c]), [size]) for c, size in enumerate(sizes)]
         except Exception as error:  # whatever a model may raise, alone or under vmap
-            return first_line(error)
+            why = first_line(error)
+            return _BRANCH if why.startswith("vmap: It looks like you're either") else why
         mode = "evaluation" if evaluate else "training"
         for client, expected in enumerate(alone):
             same = _close(

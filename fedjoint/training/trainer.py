@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -39,6 +40,7 @@ from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
+from fedjoint.training.slow_operations import in_words
 from fedjoint.training.targets import scaling_rules
 from fedjoint.training.within import (
     Differentiate,
@@ -46,6 +48,8 @@ from fedjoint.training.within import (
     inner_products,
     make_differentiate,
 )
+
+log = logging.getLogger("fedjoint.training")
 
 #: Most clients in one batched program on a GPU and on the CPU.
 _MOST_GPU, _MOST_CPU = 64, 256
@@ -89,6 +93,8 @@ class Trainer:
         """
         local, traits = self.config.local, self.traits
         reason = "local.sequential is set" if local.sequential else traits.sequential
+        if reason is None and traits.slow:
+            log.warning("%s", in_words(traits.slow))
         if traits.train > 1 and local.steps is None and not local.drop_last:
             return f"{reason}; an epoch's last minibatch of one example is left out"
         return reason
@@ -270,7 +276,7 @@ class Trainer:
                 "steps": local.steps,
                 "drop_last": local.drop_last,
             },
-            padded=self.fallback is None and self.traits.draws,
+            padded=self.traits.sequential is None and self.traits.draws,
             least=self.traits.train,
             rate=rate * own,
             momentum=rule.momentum,

@@ -20,11 +20,14 @@ from fedjoint.data.labels import class_names, read_labels
 from fedjoint.data.reading import listed, say
 from fedjoint.data.source import Source
 from fedjoint.data.task_files import Named, task_files
-from fedjoint.data.text import Vocabulary, encode
+from fedjoint.data.text import Vocabulary, as_ids
 from fedjoint.errors import UserError
 from fedjoint.model.inputs import Inputs, Words
+from fedjoint.model.pretrained.tokenizer import words_of
 from fedjoint.model.tasks import Task
 from fedjoint.options import Count
+
+_BUCKETS = 4096
 
 
 class Text(Source):
@@ -38,10 +41,14 @@ class Text(Source):
         missing: words that mean a missing label, such as NA, where a line has none.
         test_path: files of test sets, as ``path``; by default those of ``path`` that are one by
             their names.
-        max_length: words kept of a sentence.
-        vocabulary: hash buckets of words, and padding.
+        max_length: words kept of a sentence, or tokens.
+        vocabulary: hash buckets of words, and padding; default: 4096.
+        tokenizer: in place of hashing: that of a pretrained model, its folder or name on the hub.
         keep_repeats: keep lines that repeat another of their task, or one of its test set, as
             published results do: a test example may then have been trained on.
+
+    Raises:
+        UserError: both a vocabulary and a tokenizer are given.
     """
 
     def __init__(
@@ -51,15 +58,19 @@ class Text(Source):
         missing: list[str] | None = None,
         test_path: Named | None = None,
         max_length: Count = 40,
-        vocabulary: Vocabulary = 4096,
+        vocabulary: Vocabulary | None = None,
+        tokenizer: str | None = None,
         keep_repeats: bool = False,
     ) -> None:
+        if tokenizer is not None and vocabulary is not None:
+            raise UserError("a tokenizer has its own vocabulary: leave out vocabulary")
         self.path = path
         self.encoding = encoding
         self.missing = missing
         self.test_path = test_path
         self.max_length = max_length
-        self.vocabulary = vocabulary
+        self.vocabulary = vocabulary or _BUCKETS
+        self.tokenizer = tokenizer
         self.keep_repeats = keep_repeats
 
     def load(self, data: DataConfig) -> Dataset:
@@ -90,7 +101,7 @@ class Text(Source):
             tasks.append(task)
             labels.append(own[kept])
             splits.append(np.array([lines[i].split for i in kept], np.int64))
-            inputs.append(encode((lines[i].words for i in kept), self.max_length, self.vocabulary))
+            inputs.append(as_ids([lines[i].words for i in kept], self._words))
         count = [len(own) for own in labels]
         y = {task.name: task.missing(sum(count)) for task in tasks}
         for task, own, stop in zip(tasks, labels, np.cumsum(count), strict=True):
@@ -103,20 +114,26 @@ class Text(Source):
             split=split if split.any() else None,
             legend=self.legend(tasks),
         )
+        units = "tokens" if self.tokenizer else "words"
         say(
             [file for files in self._files.values() for file, _ in files],
             dataset,
-            inputs=f"the first {self.max_length} words of a line",
+            inputs=f"the first {self.max_length} {units} of a line",
             notes=[*self._notes, *(f"left out {n} {why}" for why, n in left_out.items())],
         )
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        words = Words(max_length=self.max_length, vocabulary=self.vocabulary)
-        return super().inputs(example).model_copy(update={"words": words})
+        return super().inputs(example).model_copy(update={"words": self._words})
 
     def class_names(self, task: Task) -> list[str] | None:
         return class_names([line.label for line in self._lines[task.name]], self.missing)
+
+    @cached_property
+    def _words(self) -> Words:
+        if self.tokenizer is not None:
+            return words_of(self.tokenizer, self.max_length)
+        return Words(max_length=self.max_length, vocabulary=self.vocabulary)
 
     @cached_property
     def _files(self) -> dict[str, list[tuple[Path, int]]]:

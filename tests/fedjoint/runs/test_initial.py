@@ -87,3 +87,38 @@ def test_what_is_no_weights_is_refused_before_there_is_a_run(tmp_path, name, con
     assert not runs.exists()
     with pytest.raises(UserError, match="model"):
         read_initial(path)
+
+
+ADAPTED = Layout(
+    {
+        f"backbone.body.base_model.model.layer.{layer}.query.lora_{part}.default.weight": (1, 1)
+        for layer in (0, 1)
+        for part in "AB"
+    }
+)
+ELSEWHERE = {
+    "peft's": "base_model.model.layer.{}.query.lora_{}.weight",
+    "fedjoint's": "body.base_model.model.layer.{}.query.lora_{}.default.weight",
+    "a larger model's": "bert.layer.{}.query.lora_{}.weight",
+}
+
+
+@pytest.mark.parametrize("form", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_the_names_of_others_are_known(tmp_path, form):
+    places = [(layer, part) for layer in (0, 1) for part in "AB"]
+    tensors = {form.format(*at): torch.full((1, 1), float(i)) for i, at in enumerate(places)}
+    taken = fit_initial(tmp_path, {**tensors, "head.weight": torch.zeros(2)}, ADAPTED)
+    assert [float(tensor) for tensor in taken.values()] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_of_two_parts_alike_neither_is_taken(tmp_path):
+    left, right = ({f"{side}.{n}": t for n, t in GOOD.items()} for side in ("left", "right"))
+    with pytest.raises(UserError, match=r"has no 'w'; it has left\.n, left\.w, right\.n, right\.w"):
+        fit_initial(tmp_path, left | right, LAYOUT)
+    assert fit_initial(tmp_path, left, LAYOUT)["backbone.w"] is GOOD["w"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "adapter_model.safetensors"])
+def test_a_folder_of_a_model_has_its_weights(tmp_path, name):
+    safetensors.torch.save_file(GOOD, tmp_path / name)
+    assert read_initial(tmp_path).keys() == GOOD.keys()
