@@ -48,7 +48,10 @@ class SWA(FedAvg):
             return step
         count = self.state.get("count", torch.zeros(()))
         ahead = self.state.get("ahead", torch.zeros_like(step))
-        self.state["count"] = count + 1
         # Relative to the backbone, whose rounding would bury short steps.
-        self.state["ahead"] = (ahead - step) * count / (count + 1)
-        return step + self.state["ahead"] if updates.round == rounds else step
+        ahead = (ahead - step) * count / (count + 1)
+        if updates.round == rounds:
+            self.state.clear()  # a run that gets more rounds averages anew
+            return step + ahead
+        self.state |= {"count": count + 1, "ahead": ahead}
+        return step
