@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from fedjoint.exports.export import export
     from fedjoint.exports.exported import Exported
     from fedjoint.model.each_item import EachItem
+    from fedjoint.model.groups import Group
     from fedjoint.model.inputs import Inputs
     from fedjoint.model.kinds.language import next_tokens
     from fedjoint.model.loss import PositionLoss, TaskLoss
     from fedjoint.model.metric import Metric
+    from fedjoint.model.stream import Stream
     from fedjoint.model.tasks import Task
     from fedjoint.problem import Problem
     from fedjoint.protocol.compression import Compression
@@ -43,12 +45,14 @@ if TYPE_CHECKING:
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
     from fedjoint.simulation import RunResult, resume, simulate
+    from fedjoint.training.augment import Augmentation
     from fedjoint.training.balance import Balance
     from fedjoint.training.job import Job
     from fedjoint.training.method import LocalMethod
 
 # Imported where they are used: servers and nodes start without PyTorch.
 _MODULES = {
+    "Augmentation": "fedjoint.training.augment",
     "Balance": "fedjoint.training.balance",
     "Budget": "fedjoint.server.candidates",
     "Callback": "fedjoint.server.callbacks",
@@ -62,6 +66,7 @@ _MODULES = {
     "Engine": "fedjoint.engines.base",
     "Examples": "fedjoint.data.base",
     "Exported": "fedjoint.exports.exported",
+    "Group": "fedjoint.model.groups",
     "Inputs": "fedjoint.model.inputs",
     "Job": "fedjoint.training.job",
     "JointStrategy": "fedjoint.server.strategy",
@@ -73,6 +78,7 @@ _MODULES = {
     "RunResult": "fedjoint.simulation",
     "Snapshot": "fedjoint.server.callbacks",
     "Source": "fedjoint.data.source",
+    "Stream": "fedjoint.model.stream",
     "Task": "fedjoint.model.tasks",
     "TaskLoss": "fedjoint.model.loss",
     "Updates": "fedjoint.server.updates",
@@ -85,6 +91,7 @@ _MODULES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "Augmentation",
     "Balance",
     "Budget",
     "Callback",
@@ -98,6 +105,7 @@ __all__ = [
     "Engine",
     "Examples",
     "Exported",
+    "Group",
     "Inputs",
     "Job",
     "JointStrategy",
@@ -109,6 +117,7 @@ __all__ = [
     "RunResult",
     "Snapshot",
     "Source",
+    "Stream",
     "Task",
     "TaskLoss",
     "Updates",

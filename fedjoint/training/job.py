@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.tree import Input
+from fedjoint.training.augment import Augmentations, seeds_of_steps
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.draws import take_turns
@@ -74,7 +76,11 @@ class Job:
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
         momentum: of SGD.
+        model: says what is computed; its own weights are never used.
+        batched: whether all clients are trained in one batched program; if not, there is one.
+        public: ``[n, ...]`` the problem's examples that all clients have; None: there are none.
         last: whether the run ends with this round, as it is configured.
+        augmentations: what changes minibatches; None: nothing does.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
@@ -100,6 +106,10 @@ class Job:
     rate: Tensor
     momentum: float
     last: bool
+    model: JointModel
+    batched: bool
+    public: Input | None = None
+    augmentations: Augmentations | None = None
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
     work: np.ndarray = field(init=False)
@@ -153,6 +163,8 @@ class Job:
         labelled = None if known is None else known.flatten(0, 1)[rows].any(2)
         present = np.any(drawn.mask, axis=2)
         full = np.all(present, axis=1)
+        own = (self.seed, stream, self.round, self.cohort.clients, present)
+        seeds = seeds_of_steps(*own) if self.augmentations else None
         for step, mask in enumerate(drawn.mask):
             at, who, everyone = rows[step], present[step], bool(full[step])
             take_turns(who)
@@ -164,6 +176,8 @@ class Job:
                 at = at[:, :count]
             active = None if everyone else torch.from_numpy(who).to(device)
             x, y = data.take(at)
+            if self.augmentations and seeds is not None:
+                x = self.augmentations.apply(x, mask.sum(1), seeds[step])
             yield Batch(x, y, active, None if labelled is None else labelled[step])
         take_turns(None)
 
