@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedjoint.model.tree import Input
 from fedjoint.options import NotNegative
+from fedjoint.training.gradients import passes
 from fedjoint.training.job import Batch, Job
 from fedjoint.training.method import Tensors
 from fedjoint.training.terms import (
@@ -89,21 +90,23 @@ class FedProto(OwnBackbones):
         if not tasks:
             return {}
         train = job.cohort.train if job.batched else job.cohort.train.alone
-        x, y = train.x, train.y
-        found = computed(
-            features_of(job.model),
-            job.model,
-            self.weights(job),
-            x,
-            batched=job.batched,
-            rows=_ROWS,
-            least=job.least,
-        )
-        told = {}
-        for task in tasks:
-            member = y[task.name][..., None] == torch.arange(task.outputs, device=found.device)
-            told[f"heard.sums/{task.name}"] = member.float().mT @ found
-            told[f"heard.counts/{task.name}"] = member.sum(1).float()
+        told: Tensors = {}
+        for at in passes(train.rows, _ROWS, job.least):
+            x, y = train.at(at)
+            found = computed(
+                features_of(job.model),
+                job.model,
+                self.weights(job),
+                x,
+                batched=job.batched,
+                rows=_ROWS,
+                least=job.least,
+            )
+            for task in tasks:
+                member = y[task.name][..., None] == torch.arange(task.outputs, device=found.device)
+                sums, counts = f"heard.sums/{task.name}", f"heard.counts/{task.name}"
+                told[sums] = told.get(sums, 0) + member.float().mT @ found
+                told[counts] = told.get(counts, 0) + member.sum(1).float()
         return told
 
 

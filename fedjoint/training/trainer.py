@@ -22,7 +22,7 @@ from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, cat, each, fitted, nbytes
+from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.augment import make_augmentations
@@ -418,7 +418,7 @@ class Trainer:
         """
         if self.problem.public is None:
             return None
-        x = fitted(self.problem.public, self.problem.example, "the public inputs")
+        x = loaded(self.problem.fitted(self.problem.public, "the public inputs"))
         there: Input = each(lambda tensor: tensor.to(self.device), x)
         return there
 
