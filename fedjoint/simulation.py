@@ -17,7 +17,8 @@ from fedjoint.config.section import Plugin, Section
 from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
-from fedjoint.problem import Problem, build_problem, settled
+from fedjoint.model.parts import Parts
+from fedjoint.problem import Problem, build_problem, own_groups, settled
 from fedjoint.registry import anchored
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
@@ -104,9 +105,9 @@ def simulate(
     _check_reference(config, problem)
     # What every node would stumble over is found before there is a run.
     make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
-    model = problem.model(config)
+    models = problem.models(config)
     if initial := config.model.initial:
-        fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
+        fit_initial(Path(initial), read_initial(Path(initial)), models[""].layout())
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     run.note_clients(len(problem.data.sizes))
     with _marked(run):
@@ -164,7 +165,11 @@ def resume(
     if run.state.exists():
         known = run.states.fingerprints()
         check_unchanged(problem.data, known, central=problem.central)
-    check_same_model(run, whole, problem.model(config), len(problem.data.sizes))
+    models = problem.models(config)
+    layouts = {name: model.layout() for name, model in models.items()}
+    names = problem.group_names
+    own = [models[names[place]] for place in problem.member.tolist()]
+    check_same_model(run, whole, Parts(layouts, config.model.common).layout, own)
     if rounds is not None:
         run.set_rounds(rounds)
     with _marked(run):
@@ -255,6 +260,9 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
         )
+    own = problem.groups.keys()
+    if config.model.groups and not (own and own <= config.model.groups.keys()):
+        raise own_groups()
     if unused := sorted(config.data.model_fields_set - {"target_scale", "unseen_clients"}):
         log.warning(
             "the problem brings its own data: data.%s and the like are not used",
