@@ -114,11 +114,9 @@ class Stream:
 
 def loaded(x: Input | Stream) -> Input:
     """Return inputs in memory."""
-    return cat(list(x.passes())) if isinstance(x, Stream) and len(x) else _whole(x)
-
-
-def _whole(x: Input | Stream) -> Input:
-    return x.read(torch.arange(0)) if isinstance(x, Stream) else x
+    if not isinstance(x, Stream):
+        return x
+    return cat(list(x.passes())) if len(x) else x.read(torch.arange(0))
 
 
 def _order(rows: np.memmap) -> str:

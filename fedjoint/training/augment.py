@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from fedjoint.config.section import Plugin
 from fedjoint.errors import ANYTHING, UserError, said
-from fedjoint.model.tree import Input, check_tree, each, first, form, named
+from fedjoint.model.tree import Input, check_tree, count, each, first, form, named
 from fedjoint.options import make_plugin
 from fedjoint.randomness import Purpose, derive, seeded, seeded_elsewhere
 
@@ -55,7 +55,7 @@ class Augmentations:
 
         Args:
             x: padding comes last.
-            counts: ``[clients]``, how many examples of each are none.
+            counts: ``[clients]``, examples of each that are no padding.
             seeds: ``[clients]`` uint64, of the client's step.
 
         Raises:
@@ -65,10 +65,10 @@ class Augmentations:
         rows = zip(counts.tolist(), seeds.tolist(), strict=True)
         # Every client has a seed: what lets many draw at once is not needed.
         with _disable_current_modes(), torch.no_grad():
-            for row, (count, seed) in enumerate(rows):
-                if not count:
+            for row, (size, seed) in enumerate(rows):
+                if not size:
                     continue
-                own = {name: part[row, :count] for name, part in named(x).items()}
+                own = {name: part[row, :size] for name, part in named(x).items()}
                 with seeded(device, seed), seeded_elsewhere(seed):
                     changed = self._one(own if isinstance(x, dict) else own[""])
                 for name, part in named(changed).items():
@@ -77,20 +77,24 @@ class Augmentations:
 
     def _one(self, x: Input) -> Input:
         for name, augmentation in self.named:
-            before = form(x), len(first(x))
+            before = x
             try:
-                x = augmentation.augment(each(torch.clone, x))
+                x = augmentation.augment(each(torch.clone, before))
             except UserError:
                 raise
             except ANYTHING as error:  # of the user's own code
                 raise UserError(f"augmentation {name}: {said(error)}") from error
             check_tree(x, f"augmentation {name}: what it returns")
-            if (form(x), len(first(x))) != before:
+            if _kinds(x) != _kinds(before):
                 raise UserError(
-                    f"augmentation {name} makes {len(first(x))} inputs {form(x)} of {before[1]} "
-                    f"{before[0]}: keep their types and shapes"
+                    f"augmentation {name} makes {count(x)} inputs {form(x)} of {count(before)} "
+                    f"{form(before)}: keep their types and shapes"
                 )
         return x
+
+
+def _kinds(x: Input) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (part.dtype, part.shape) for name, part in named(x).items()}
 
 
 def make_augmentations(plugins: Sequence[Plugin]) -> Augmentations | None:
