@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fedjoint.model.kinds.language import next_tokens
     from fedjoint.model.loss import PositionLoss, TaskLoss
     from fedjoint.model.metric import Metric
+    from fedjoint.model.stream import Stream
     from fedjoint.model.tasks import Task
     from fedjoint.problem import Problem
     from fedjoint.protocol.compression import Compression
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
     from fedjoint.simulation import RunResult, resume, simulate
+    from fedjoint.training.augment import Augmentation
     from fedjoint.training.balance import Balance
     from fedjoint.training.job import Job
     from fedjoint.training.method import LocalMethod
 
 # Imported where they are used: servers and nodes start without PyTorch.
 _MODULES = {
+    "Augmentation": "fedjoint.training.augment",
     "Balance": "fedjoint.training.balance",
     "Budget": "fedjoint.server.candidates",
     "Callback": "fedjoint.server.callbacks",
@@ -73,6 +76,7 @@ _MODULES = {
     "RunResult": "fedjoint.simulation",
     "Snapshot": "fedjoint.server.callbacks",
     "Source": "fedjoint.data.source",
+    "Stream": "fedjoint.model.stream",
     "Task": "fedjoint.model.tasks",
     "TaskLoss": "fedjoint.model.loss",
     "Updates": "fedjoint.server.updates",
@@ -85,6 +89,7 @@ _MODULES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "Augmentation",
     "Balance",
     "Budget",
     "Callback",
@@ -109,6 +114,7 @@ __all__ = [
     "RunResult",
     "Snapshot",
     "Source",
+    "Stream",
     "Task",
     "TaskLoss",
     "Updates",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -14,6 +15,8 @@ from fedjoint.config.section import Plugin
 from fedjoint.config.sizes import check_sizes
 from fedjoint.data.base import Examples, Federation
 from fedjoint.data.build import make_source
+from fedjoint.data.datasets import divided, of_clients
+from fedjoint.data.items import Reading
 from fedjoint.data.loading import check_examples
 from fedjoint.data.unseen import seen
 from fedjoint.errors import ANYTHING, UserError, choose, said
@@ -21,8 +24,10 @@ from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.loss import make_loss
 from fedjoint.model.metric import make_metric
+from fedjoint.model.ragged import checked_pad, padded
+from fedjoint.model.stream import Stream
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, check_tree, count
+from fedjoint.model.tree import Input, check_tree, count, fitted
 from fedjoint.options import check_maker, construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
@@ -39,6 +44,9 @@ class Problem:
         data: the clients and their examples.
         example: ``[1, ...]`` one input, to find the shapes of the model: a tensor, or a dict of
             named tensors, which the backbone gets as its one argument.
+        pad: what fills up inputs that are shorter than the example along their first dimension: a
+            number, or, for those tensors of a dict that are of unequal length, a dict of them. The
+            model has to leave it out, by a mask or by its value. None: all have one length.
         central: examples with labels of all tasks, on which every client's model is measured
             beside its own: the split ``central`` of an evaluation. None: there are none.
 
@@ -52,6 +60,7 @@ class Problem:
     data: Federation
     example: Input
     central: Examples | None = None
+    pad: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -66,11 +75,56 @@ class Problem:
             raise UserError(f"two tasks have one name: {', '.join(names)}")
         self._check_arrays(len(names))
 
+    @classmethod
+    def from_datasets(  # noqa: PLR0913 - all by name, and rarely more than two
+        cls,
+        tasks: Sequence[Task],
+        backbone: Callable[[], nn.Module],
+        datasets: Any,
+        *,
+        inputs: str | Sequence[str] | None = None,
+        targets: Mapping[str, str] | None = None,
+        owner: str = "",
+        pad: float | Mapping[str, float] | None = None,
+        stream: bool = False,
+        config: Config | None = None,
+    ) -> Problem:
+        """Return the problem of clients with datasets of PyTorch or Hugging Face.
+
+        Items are pairs ``(input, label)`` or ``(input, {task: label})``, or dicts of columns. A
+        missing label is None, -1 (classes) or NaN.
+
+        Args:
+            tasks: the tasks.
+            backbone: builds a fresh backbone.
+            datasets: name of each client -> its dataset; or one dataset, which ``config.data``
+                divides among clients. In place of a dataset, which is split by the fractions in
+                ``config.data``, a tuple of a training, a validation and a test set, or None.
+            inputs: of columns: the one that is the input, or several, which are a dict.
+            targets: of columns: task -> its labels; by default, columns are named as the tasks.
+            owner: of columns: whose an item is, for ``data.partition = "natural"``.
+            pad: as the problem's; the example is as long as the longest input.
+            stream: read inputs when they are needed, and keep labels alone in memory.
+            config: has the seed and the ``data`` table; by default that of an empty configuration.
+
+        Raises:
+            UserError: what is given is no dataset, or an item is not like the others.
+        """
+        config = config or Config()
+        fills = pad if isinstance(pad, Mapping) else {} if pad is None else {"": pad}
+        reading = Reading(tasks, inputs, targets or {}, fills, stream)
+        if isinstance(datasets, Mapping):
+            built = of_clients(datasets, reading, config.data, config.seed)
+        else:
+            built = divided(datasets, reading, config.data, config.seed, owner)
+        return cls(built[0], backbone, *built[1:], pad=pad)
+
     def _check_kinds(self) -> None:
         """Refuse parts that are of no kind that a problem is made of."""
         check_tree(self.example, "the inputs of the example")
         if (rows := count(self.example)) != 1:
             raise UserError(f"the example has {rows} rows: give one input, [1, ...]")
+        checked_pad(self.pad, self.example)
         if isinstance(self.backbone, nn.Module) or not callable(self.backbone):
             what = type(self.backbone).__name__
             raise UserError(
@@ -88,6 +142,21 @@ class Problem:
                     f"the data are a {what} without {part!r}: give an object with task_names, "
                     "sizes, tasks and client(index)"
                 )
+
+    def fitted(self, x: Input | Stream, who: str) -> Input | Stream:
+        """Return inputs as the model takes them: of the example's kind, names and length.
+
+        Args:
+            x: ``[n, ...]``.
+            who: whose they are, for the message.
+
+        Raises:
+            UserError: they are not what the model takes, or not finite.
+        """
+        pad = checked_pad(self.pad, self.example)
+        if isinstance(x, Stream):
+            return x.like(self.example, pad, who)
+        return fitted(padded(x, self.example, pad, who), self.example, who)
 
     def _check_arrays(self, tasks: int) -> None:
         """Refuse arrays of the data that do not fit one another, and data of nobody."""

@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     SELECTION = 15  #: (round) what a strategy draws to choose who trains
     UNSEEN = 16  #: (client) who is kept out of training
     TRANSFER = 17  #: (split, repeat, example) the examples from which a new task is learnt
+    AUGMENTATION = 18  #: (stream, round, client, step) how a minibatch is changed
 
 
 def derive(seed: int, purpose: Purpose, *key: int | str | np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ KINDS = {
     "losses": Kind("loss", "losses", "fedjoint.model.losses"),
     "metrics": Kind("metric", "metrics", "fedjoint.model.metrics"),
     "balances": Kind("balance", "balance", "fedjoint.training.balances", given=1),
+    "augmentations": Kind("augmentation", "local.augment", "fedjoint.training.augmentations"),
     "compressions": Kind("compression", "strategy.compression", "fedjoint.protocol.compressions"),
     "engines": Kind("engine", "engine", "fedjoint.engines", besides=("base", "local"), given=1),
     "callbacks": Kind("callback", "callbacks"),

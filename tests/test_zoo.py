@@ -7,6 +7,7 @@ from support.zoo import cases
 
 from fedjoint.config.load import check
 from fedjoint.exports.export import export
+from fedjoint.model.stream import loaded
 from fedjoint.registry import load_object
 from fedjoint.simulation import resume, simulate
 
@@ -64,7 +65,7 @@ def test_the_export_is_the_model_that_was_measured(case, tmp_path):
             test = problem.data.client(client).test
             model = export(run.path, task.name, client=client).model
             with torch.no_grad():
-                sums += task.metric_fn.statistics(model(test.x), test.y[task.name]).sum(0)
+                sums += task.metric_fn.statistics(model(loaded(test.x)), test.y[task.name]).sum(0)
         said = run.metrics["test"][task.name]
         assert said == pytest.approx(task.metric_fn.value(sums), rel=1e-4), task.name
 

@@ -55,6 +55,11 @@ class LocalConfig(Section):
         "float32", description="of the forward and the backward pass"
     )
     compile: bool = Field(False, description="torch.compile the batched step")
+    augment: list[Plugin] = Field(
+        [],
+        description="how minibatches are changed at random, one after the other: see fedjoint list "
+        "augmentations, or file.py:Class",
+    )
 
     @model_validator(mode="after")
     def _rates(self) -> LocalConfig:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from fedjoint.model.stream import Stream
 from fedjoint.model.tree import Input, count, each
 
 
@@ -15,17 +16,18 @@ class Examples(NamedTuple):
     """Inputs and the labels of every task.
 
     Attributes:
-        x: ``[n, ...]`` float32 features or int64 token ids, or a dict of several such tensors.
+        x: ``[n, ...]`` float32 features or int64 token ids, or a dict of several such tensors; or a
+            :class:`fedjoint.Stream`, which reads them when they are needed.
         y: task name -> labels ``[n, ...]`` of the shape and type that its kind has, see
             :class:`fedjoint.Task`. What is missing of them is -1 (int64) or NaN (float32), and
             counts in no loss and no metric.
     """
 
-    x: Input
+    x: Input | Stream
     y: dict[str, Tensor]
 
     def __len__(self) -> int:
-        return count(self.x)
+        return len(self.x) if isinstance(self.x, Stream) else count(self.x)
 
     def take(self, index: Tensor) -> Examples:
         """Return the examples at ``index`` (``[m]`` int64)."""

@@ -16,6 +16,7 @@ from fedjoint.data.federation import DrawnFederation, PartitionedFederation
 from fedjoint.data.shares import Shares, share_by_owner, share_out
 from fedjoint.data.split import Splitter
 from fedjoint.errors import UserError, choose
+from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input
 from fedjoint.randomness import Purpose, generator
@@ -58,7 +59,7 @@ def divide(
     held = np.any(holds, axis=0)
     dataset = dataset.only([name for name, had in zip(names, held, strict=True) if had])
     clients_of = _federation(dataset, holds[:, held], data, seed, ids, standardise)
-    return list(dataset.tasks), clients_of, dataset.examples.take(torch.arange(1)).x
+    return list(dataset.tasks), clients_of, loaded(dataset.examples.take(torch.arange(1)).x)
 
 
 def task_mix(

@@ -13,6 +13,7 @@ from fedjoint.data.dataset import TRAIN, Dataset
 from fedjoint.data.shares import Shares
 from fedjoint.data.split import Splitter, split_sizes, standardised, whole
 from fedjoint.errors import UserError
+from fedjoint.model.stream import loaded
 from fedjoint.model.tree import cat
 from fedjoint.randomness import Purpose, generator
 
@@ -193,4 +194,4 @@ def _view(examples: Examples, names: Sequence[str], part: np.ndarray) -> Example
 
 def _joined(first: Examples, second: Examples) -> Examples:
     y = {name: torch.cat([labels, second.y[name]]) for name, labels in first.y.items()}
-    return Examples(cat([first.x, second.x]), y)
+    return Examples(cat([loaded(first.x), loaded(second.x)]), y)

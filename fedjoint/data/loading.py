@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedjoint.data.base import SPLITS, Client, Examples, Federation
 from fedjoint.errors import UserError
+from fedjoint.model.stream import Stream
 from fedjoint.model.tree import check_tree, first, kind_of
 
 
@@ -47,7 +48,8 @@ def check_examples(examples: Any, whose: str) -> None:
     """
     if not isinstance(examples, Examples) or not isinstance(examples.y, Mapping):
         raise UserError(f"{whose}: {kind_of(examples)}: give fedjoint.Examples of x and a dict y")
-    check_tree(examples.x, f"{whose}: its inputs")
+    if not isinstance(examples.x, Stream):
+        check_tree(examples.x, f"{whose}: its inputs")
     for name, values in examples.y.items():
         what = f"labels of task {name!r}"
         if not isinstance(values, Tensor):
@@ -56,7 +58,9 @@ def check_examples(examples: Any, whose: str) -> None:
                 "torch.tensor)"
             )
         if not values.ndim or len(values) != len(examples):
+            x = examples.x
+            inputs = (len(x),) if isinstance(x, Stream) else tuple(first(x).shape)
             raise UserError(
-                f"{whose}: its {what} are {tuple(values.shape)}, and its inputs "
-                f"{tuple(first(examples.x).shape)}: give one for each example"
+                f"{whose}: its {what} are {tuple(values.shape)}, and its inputs {inputs}: give "
+                "one for each example"
             )

@@ -9,6 +9,7 @@ import torch
 
 from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.data.loading import load_client
+from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import cat
 
@@ -51,4 +52,4 @@ def _join(parts: Sequence[Examples], tasks: Sequence[Task]) -> Examples:
         task.name: torch.cat([p.y.get(task.name, task.missing(len(p))) for p in parts])
         for task in tasks
     }
-    return Examples(cat([part.x for part in parts]), labels)
+    return Examples(cat([loaded(part.x) for part in parts]), labels)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedjoint.data.dataset import TEST, TRAIN, Dataset
 from fedjoint.errors import UserError
+from fedjoint.model.stream import loaded
 from fedjoint.model.tree import named
 
 _MANY = 10  # examples, of which two have to differ
@@ -27,7 +28,7 @@ def look_for_repeats(files: Sequence[Path], counts: Sequence[int], dataset: Data
         UserError: two files have the same examples, whatever their order and their packing, or all
             examples have the same inputs.
     """
-    tensors = named(dataset.examples.x).values()
+    tensors = named(loaded(dataset.examples.x)).values()
     if len(dataset.examples) >= _MANY and all((x == x[:1]).all() for x in tensors):
         raise UserError(
             f"{files[0]}: all examples have the same inputs, which leaves nothing to learn; choose "

@@ -16,6 +16,7 @@ from fedjoint.data.dataset import Dataset
 from fedjoint.data.divide import divide
 from fedjoint.data.split import moments
 from fedjoint.model.inputs import Description, Inputs
+from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, cat, each
 
@@ -135,5 +136,5 @@ class Source:
         raw = copy.copy(self)
         raw.standardise = False
         clients = raw.build(data, seed, ids)[1]
-        x = cat([clients.client(place).train.x for place in places])
+        x = cat([loaded(clients.client(place).train.x) for place in places])
         return Scaling(*moments(x), "mean and deviation of the clients' training examples, pooled")

@@ -9,6 +9,7 @@ from torch import Tensor
 from fedjoint.data.base import Client, Examples
 from fedjoint.data.dataset import TEST, VALID, Dataset
 from fedjoint.errors import UserError
+from fedjoint.model.stream import Stream
 from fedjoint.model.tree import Input
 from fedjoint.randomness import Purpose, generator
 
@@ -109,13 +110,13 @@ def standardised(client: Client) -> Client:
     return Client(scaled(client.train), scaled(client.valid), scaled(client.test))
 
 
-def moments(x: Input) -> tuple[Tensor, Tensor]:
+def moments(x: Input | Stream) -> tuple[Tensor, Tensor]:
     """Return the mean and the deviation of ``x`` ``[n, ...]``; the latter 1 where it is 0."""
     deviation, mean = torch.std_mean(features(x), 0, correction=0)
     return mean, torch.where(deviation > 0, deviation, 1.0)
 
 
-def features(x: Input) -> Tensor:
+def features(x: Input | Stream) -> Tensor:
     """Return the one tensor of features that is scaled.
 
     Raises:

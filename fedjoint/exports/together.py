@@ -18,6 +18,7 @@ from fedjoint.exports.export import Opened, open_run
 from fedjoint.exports.exported import Exported
 from fedjoint.exports.model import TaskModel
 from fedjoint.model.positions import is_known
+from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 
@@ -153,7 +154,7 @@ def _outputs(
     y = torch.cat([part.y[task.name] for part in parts])
     # A client at a time, as the run evaluates them.
     outputs = [
-        torch.cat([model.of_scaled(part.x) for part in parts if len(part)] or [_none(task)])
+        torch.cat([model.of_scaled(loaded(part.x)) for part in parts if len(part)] or [_none(task)])
         for model in models
     ]
     return torch.stack(outputs), y

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,20 +41,32 @@ class MapHead(nn.Linear):
     """A linear layer at each place, ``[n, f, h, w]`` to ``[n, outputs, height, width]``.
 
     Args:
-        features: channels f.
+        features: ``(f, h, w)``.
         outputs: channels of the output.
         size: height and width, to which outputs are enlarged bilinearly; None: as the features.
     """
 
-    def __init__(self, features: int, outputs: int, size: tuple[int, int] | None = None) -> None:
-        super().__init__(features, outputs)
-        self.size = size
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(
+        self, features: tuple[int, ...], outputs: int, size: tuple[int, ...] | None = None
+    ) -> None:
+        super().__init__(features[0], outputs)
+        self.enlarges = size is not None and size != features[1:]
+        for name, short, long in zip(("rows", "columns"), features[1:], size or (), strict=False):
+            self.register_buffer(name, _enlarging(short, long), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         output = super().forward(features.movedim(1, -1)).movedim(-1, 1)
-        if self.size is None or output.shape[2:] == self.size:
-            return output
-        return F.interpolate(output, self.size, mode="bilinear", align_corners=False)
+        # As F.interpolate, whose gradient on a GPU is another at every call.
+        return self.rows @ output @ self.columns.T if self.enlarges else output
+
+
+def _enlarging(short: int, long: int) -> Tensor:
+    """Return ``[long, short]``, what interpolates linearly between ``short`` cells."""
+    each = torch.eye(short)[None]
+    return F.interpolate(each, long, mode="linear", align_corners=False)[0].T
 
 
 class Reads(nn.Module):

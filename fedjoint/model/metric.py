@@ -21,7 +21,8 @@ class Metric:
     Attributes:
         name: for tables and plots.
         statistics: ``(output, y) -> [n, k]`` float64 statistics per example, zero where the
-            label is missing; they are summed over examples and clients. The first is the count.
+            label is missing; they are summed over examples and clients. The first is the count of
+            examples with a label.
         value: ``[k]`` summed statistics -> the metric (NaN where it is undefined).
         higher_is_better: the direction.
         rows: ``[n, k]`` -> ``[n]``, what ``value`` is of every row, where there is a fast way.

@@ -53,6 +53,19 @@ def mean_of_known(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return values.sum(1) / known.sum(1).clamp(min=1), known.any(1)
 
 
+def summed(known: Tensor, *parts: Tensor) -> Tensor:
+    """Return ``[n, 2 + ...]`` float64 statistics of a metric of positions.
+
+    They are whether an example has a label, how many of its positions have, and sums over these.
+
+    Args:
+        known: ``[n, p]``, which positions have a label.
+        parts: ``[n, p, k]`` each, zero where there is none.
+    """
+    counts = [known.any(1, keepdim=True), known.sum(1, keepdim=True)]
+    return torch.cat([*counts, *(part.sum(1) for part in parts)], 1).double()
+
+
 def frequencies(y: Tensor, classes: int) -> Tensor:
     """Return ``[classes]`` logarithms of the shares of classes in ``y``, with one more of each."""
     counts = torch.bincount(y[y >= 0], minlength=classes) + 1

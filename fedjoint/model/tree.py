@@ -33,7 +33,7 @@ def each(act: Callable[..., Any], first: Any, *more: Any) -> Any:
 
 def named(x: Input) -> dict[str, Tensor]:
     """Return the tensors by name; one on its own has the name ``""``."""
-    return {"": x} if isinstance(x, Tensor) else x
+    return x if isinstance(x, dict) else {"": x}
 
 
 def first(x: Input) -> Tensor:

@@ -16,6 +16,7 @@ from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.metric import Metric
+from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
 from fedjoint.protocol.compression import try_compression
 from fedjoint.randomness import seeded, seeded_elsewhere
@@ -151,7 +152,7 @@ def _few(trainer: Trainer, place: int) -> Cohort:
     try:
         return _named(
             f"the data of client {place}",
-            lambda: gather(First(), tasks, problem.example, at, at, [None], one),  # type: ignore[arg-type]
+            lambda: gather(First(), tasks, problem.fitted, at, at, [None], one),  # type: ignore[arg-type]
         )
     except UserError as error:
         raise _DataError(str(error)) from error
@@ -167,7 +168,9 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     tensors = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
     once = trainer.model.held_once
     state = {name: tensor.detach().clone() for name, tensor in tensors if name not in once}
-    outputs = _named("the model", lambda: functional_call(trainer.model, state, (train.x, names)))
+    outputs = _named(
+        "the model", lambda: functional_call(trainer.model, state, (loaded(train.x), names))
+    )
     for task in cohort.tasks:
         labels = train.y[task.name]
         _check_output(task, outputs[task.name], len(labels))

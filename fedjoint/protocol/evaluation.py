@@ -20,7 +20,6 @@ from fedjoint.protocol.checks import Name, Seconds, shaped
 from fedjoint.protocol.reports import ClientFailure, columns, of_asked
 from fedjoint.protocol.requests import Asked
 
-_BY_ROW = ("multiclass", "multilabel", "regression")  # kinds of task that count examples
 _HELD = ("valid", "test", CENTRAL)  # columns of ``Asked.held``
 
 
@@ -97,8 +96,7 @@ class EvaluateReply:
             if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
                 raise UserError(f"its sums of {name!r} are of other clients than were asked for")
             most = _most(asked, owners[measure], split.removeprefix(SHARED))
-            by_row = known is not None and tasks[owners[measure]].kind in _BY_ROW
-            if by_row and ((rows[:, 0] < 0).any() or rows[:, 0].sum() > most):
+            if known is not None and ((rows[:, 0] < 0).any() or rows[:, 0].sum() > most):
                 raise UserError(f"its sums of {name!r} count more examples than its clients have")
         names = list(widths)
         shape = len(asked.clients), len(said.measures)

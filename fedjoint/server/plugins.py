@@ -6,6 +6,7 @@ from fedjoint.config.schema import Config
 from fedjoint.protocol.compression import make_compression
 from fedjoint.server.callbacks import make_callbacks
 from fedjoint.server.strategy import make_strategy
+from fedjoint.training.augment import make_augmentations
 
 
 def check_plugins(config: Config) -> None:
@@ -18,3 +19,4 @@ def check_plugins(config: Config) -> None:
     if config.strategy.compression.name != "none":
         make_compression(config.strategy.compression)
     make_callbacks(config.callbacks)
+    make_augmentations(config.local.augment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -13,9 +13,14 @@ from torch import Tensor
 from fedjoint.data.base import SPLITS, Client, Examples, Federation
 from fedjoint.errors import UserError
 from fedjoint.model.positions import is_known
+from fedjoint.model.stream import Stream, loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, each, first, fitted, nbytes
+from fedjoint.model.tree import Input, each, first, nbytes
+from fedjoint.training.streams import Streams
 from fedjoint.training.targets import Rules, Scale, own_scale, stacked
+
+#: (inputs, whose they are) -> what the model takes, see :meth:`fedjoint.problem.Problem.fitted`
+Fit = Callable[[Input | Stream, str], Input | Stream]
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,12 @@ class Stack:
     client's own, for a model need not be defined at zero.
 
     Attributes:
-        x: ``[clients, rows, ...]`` inputs, a tensor or a dict of them.
+        x: ``[clients, rows, ...]`` inputs, a tensor or a dict of them; or what reads them.
         y: task name -> ``[clients, rows, ...]`` labels.
         sizes: ``[clients]`` int64, examples of each client.
     """
 
-    x: Input
+    x: Input | Streams
     y: dict[str, Tensor]
     sizes: np.ndarray
 
@@ -49,8 +54,9 @@ class Stack:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the inputs and labels."""
-        return nbytes(self.x) + sum(labels.nbytes for labels in self.y.values())
+        """Bytes of the inputs and labels that are in memory."""
+        inputs = 0 if isinstance(self.x, Streams) else nbytes(self.x)
+        return inputs + sum(labels.nbytes for labels in self.y.values())
 
     def shared(self, clients: int, tasks: Sequence[str]) -> Stack:
         """Return a stack of one client as if each of ``clients`` had it; memory is shared."""
@@ -59,29 +65,37 @@ class Stack:
             return tensor.expand(clients, *tensor.shape[1:])
 
         y = {name: expanded(self.y[name]) for name in tasks}
+        assert not isinstance(self.x, Streams), "what all are measured on is in memory"
         return Stack(each(expanded, self.x), y, self.sizes.repeat(clients))
 
     def examples(self, row: int) -> Examples:
         """Return the examples of one client, without the padding; memory is shared."""
         size = int(self.sizes[row])
-        x = each(lambda tensor: tensor[row, :size], self.x)
-        return Examples(x, {n: labels[row, :size] for n, labels in self.y.items()})
+        y = {name: labels[row, :size] for name, labels in self.y.items()}
+        if isinstance(self.x, Streams):
+            return Examples(self.x.parts[row], y)
+        return Examples(each(lambda tensor: tensor[row, :size], self.x), y)
 
     @property
     def rows(self) -> int:
         """Rows of every client, padding included."""
-        return first(self.x).shape[1]
+        return self.x.rows if isinstance(self.x, Streams) else first(self.x).shape[1]
 
     @property
     def alone(self) -> Stack:
         """The only client's examples, without the padding; memory is shared."""
         (size,) = self.sizes.tolist()
-        return Stack(*self.at(slice(size)), self.sizes)
+        y = {name: labels[:, :size] for name, labels in self.y.items()}
+        if isinstance(self.x, Streams):
+            return Stack(replace(self.x, rows=size), y, self.sizes)
+        return Stack(each(lambda tensor: tensor[:, :size], self.x), y, self.sizes)
 
     def at(self, rows: slice) -> tuple[Input, dict[str, Tensor]]:
-        """Return inputs and labels ``[clients, some rows, ...]``; memory is shared."""
-        x = each(lambda tensor: tensor[:, rows], self.x)
-        return x, {name: labels[:, rows] for name, labels in self.y.items()}
+        """Return inputs and labels ``[clients, some rows, ...]``; of what is there, a view."""
+        y = {name: labels[:, rows] for name, labels in self.y.items()}
+        if isinstance(self.x, Streams):
+            return self.x.at(rows), y
+        return each(lambda tensor: tensor[:, rows], self.x), y
 
     def take(self, index: Tensor) -> tuple[Input, dict[str, Tensor]]:
         """Return copies of inputs and labels ``[clients, batch, ...]``.
@@ -95,7 +109,8 @@ class Stack:
             found = stacked.flatten(0, 1).index_select(0, index.reshape(-1))
             return found.view(*index.shape, *stacked.shape[2:])
 
-        return each(taken, self.x), {name: taken(labels) for name, labels in self.y.items()}
+        y = {name: taken(labels) for name, labels in self.y.items()}
+        return self.x.take(index) if isinstance(self.x, Streams) else each(taken, self.x), y
 
 
 @dataclass(frozen=True)
@@ -140,7 +155,7 @@ class Cohort:
 def gather(
     data: Federation,
     tasks: Sequence[Task],
-    example: Input,
+    fit: Fit,
     places: np.ndarray,
     clients: np.ndarray,
     known: Sequence[Client | None],
@@ -152,7 +167,7 @@ def gather(
     Args:
         data: of all clients.
         tasks: theirs.
-        example: ``[1, ...]``, what their inputs must be like.
+        fit: makes their inputs those that the model takes.
         places: ``[clients]``, their positions in ``data``.
         clients: ``[clients]``, their ids.
         known: their data, where it is on the device and checked already; else None.
@@ -170,7 +185,7 @@ def gather(
             splits = []
             for split in SPLITS:
                 examples = getattr(part, split)
-                x = fitted(examples.x, example, f"client {client}, {split} inputs")
+                x = fit(examples.x, f"client {client}, {split} inputs")
                 _check_labels(examples, tasks, f"client {client}")
                 splits.append(Examples(x, examples.y))
             part = Client(*splits)
@@ -190,21 +205,19 @@ def gather(
     )
 
 
-def everyones(
-    examples: Examples, tasks: Sequence[Task], example: Input, device: torch.device
-) -> Stack:
+def everyones(examples: Examples, tasks: Sequence[Task], fit: Fit, device: torch.device) -> Stack:
     """Return examples that all clients are measured on, as a stack of one client.
 
     Args:
         examples: with labels of all ``tasks``.
         tasks: the problem's.
-        example: ``[1, ...]``, what inputs must be like.
+        fit: makes inputs those that the model takes.
         device: where to put them.
 
     Raises:
         UserError: inputs or labels do not fit the model or their task, or are not finite.
     """
-    x = fitted(examples.x, example, "the central inputs")
+    x = fit(loaded(examples.x), "the central inputs")
     _check_labels(examples, tasks, "the central examples")
     return stack([Examples(x, examples.y)], tasks, device)
 
@@ -228,8 +241,10 @@ def _check_labels(examples: Examples, tasks: Sequence[Task], whose: str) -> None
 def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device) -> Stack:
     """Pad and stack ``parts``, one per client, on ``device``."""
     rows = max(len(part) for part in parts) + 1
+    streams = _streams(parts)
     # What is on a device already is stacked there, everything else in memory.
-    there = any(first(part.x).device.type != "cpu" for part in parts)
+    labels = [tensor for part in parts for tensor in part.y.values()]
+    there = any(tensor.device.type != "cpu" for tensor in labels)
     place = device if there else torch.device("cpu")
 
     def stacked(*tensors: Tensor) -> Tensor:
@@ -239,13 +254,27 @@ def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device
             x[row, len(own) :] = own[0].detach() if len(own) else 0
         return _move(x, device)
 
-    x = each(stacked, *(part.x for part in parts))
+    inputs = [part.x for part in parts]
+    x: Input | Streams = Streams(streams, rows, device) if streams else each(stacked, *inputs)
     y = {t.name: torch.stack([t.missing(rows)] * len(parts)).to(place) for t in tasks}
     for row, part in enumerate(parts):
-        for name, labels in y.items():
-            labels[row, : len(part)] = part.y[name].detach()
+        for name, own in y.items():
+            own[row, : len(part)] = part.y[name].detach()
     sizes = np.array([len(part) for part in parts], np.int64)
-    return Stack(x, {n: _move(labels, device) for n, labels in y.items()}, sizes)
+    return Stack(x, {n: _move(own, device) for n, own in y.items()}, sizes)
+
+
+def _streams(parts: Sequence[Examples]) -> list[Stream]:
+    """Return what reads the inputs of each client; nothing where inputs are in memory.
+
+    Raises:
+        UserError: some are, others are not.
+    """
+    found = [part.x for part in parts if isinstance(part.x, Stream)]
+    if found and any(len(part) and not isinstance(part.x, Stream) for part in parts):
+        raise UserError("some clients stream their inputs, others do not: let all of them do so")
+    nothing = [stream[torch.arange(0)] for stream in found[:1]]  # of a client without examples
+    return [part.x if isinstance(part.x, Stream) else nothing[0] for part in parts] if found else []
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -135,7 +135,7 @@ def make_measure(
         finally:
             model.train()
         if not parts:
-            return torch.zeros(1, len(tasks), device=first(examples.x).device)
+            return torch.zeros(1, len(tasks), device=next(iter(weights.values())).device)
         sums, known = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
         return sums / known.clamp(min=1)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.tree import Input
+from fedjoint.training.augment import Augmentations, seeds_of_steps
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
 from fedjoint.training.draws import take_turns
@@ -75,6 +76,7 @@ class Job:
         rate: ``[clients]`` learning rates of this round.
         momentum: of SGD.
         last: whether the run ends with this round, as it is configured.
+        augmentations: what changes minibatches; None: nothing does.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
@@ -100,6 +102,7 @@ class Job:
     rate: Tensor
     momentum: float
     last: bool
+    augmentations: Augmentations | None = None
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)
     work: np.ndarray = field(init=False)
@@ -153,6 +156,8 @@ class Job:
         labelled = None if known is None else known.flatten(0, 1)[rows].any(2)
         present = np.any(drawn.mask, axis=2)
         full = np.all(present, axis=1)
+        own = (self.seed, stream, self.round, self.cohort.clients, present)
+        seeds = seeds_of_steps(*own) if self.augmentations else None
         for step, mask in enumerate(drawn.mask):
             at, who, everyone = rows[step], present[step], bool(full[step])
             take_turns(who)
@@ -164,6 +169,8 @@ class Job:
                 at = at[:, :count]
             active = None if everyone else torch.from_numpy(who).to(device)
             x, y = data.take(at)
+            if self.augmentations and seeds is not None:
+                x = self.augmentations.apply(x, mask.sum(1), seeds[step])
             yield Batch(x, y, active, None if labelled is None else labelled[step])
         take_turns(None)
 

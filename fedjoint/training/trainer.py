@@ -20,10 +20,12 @@ from fedjoint.errors import UserError
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
+from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, cat, each, fitted, nbytes
+from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
+from fedjoint.training.augment import make_augmentations
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
 from fedjoint.training.deviations import deviations, pulls
@@ -79,6 +81,7 @@ class Trainer:
         self._held = [(n, t, t._version) for n, t in self.model.frozen().items()]
         private = {} if self.layout.heads() else dict(self.model.heads.items())
         self.rules = scaling_rules(problem.tasks, private)
+        self.augmentations = make_augmentations(config.local.augment)
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
         self._differentiate: dict[tuple[str, ...], Differentiate] = {}
@@ -151,7 +154,7 @@ class Trainer:
             ):  # of a round, on a node that starts anew
                 train = load_client(data, int((data.sizes > 1).argmax())).train
             own = train.take(torch.arange(min(_TRIED, len(train)))).x
-            return cat([fitted(own, example, "the inputs"), example])
+            return cat([loaded(self.problem.fitted(own, "the inputs")), example])
         except (Exception, LateError):  # of a client's data, said when it is trained
             return example
 
@@ -221,7 +224,7 @@ class Trainer:
     ) -> Cohort:
         problem, tasks = self.problem, self.tasks(int(places[0]))
         return gather(
-            problem.data, tasks, problem.example, places, clients, known, self.device, self.rules
+            problem.data, tasks, problem.fitted, places, clients, known, self.device, self.rules
         )
 
     def job(
@@ -281,6 +284,7 @@ class Trainer:
             rate=rate * own,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
+            augmentations=self.augmentations,
         )
 
     def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:
@@ -400,7 +404,7 @@ class Trainer:
         problem = self.problem
         if problem.central is None:
             return None
-        return everyones(problem.central, problem.tasks, problem.example, self.device)
+        return everyones(problem.central, problem.tasks, problem.fitted, self.device)
 
     def _statistics(
         self,

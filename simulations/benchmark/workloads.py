@@ -17,6 +17,7 @@ from fedjoint.model.backbones.cnn import cnn
 from fedjoint.model.backbones.mlp import mlp
 from fedjoint.model.backbones.text import TextBackbone
 from fedjoint.model.inputs import Inputs
+from fedjoint.model.stream import loaded
 from fedjoint.model.tree import first
 
 EXAMPLES, STEPS, BATCH, RATE = 64, 4, 16, 0.05
@@ -95,7 +96,7 @@ def workload(name: str) -> Workload:
 
 def _digits(name: str, backbone: Callable[[], nn.Module], features: int) -> Workload:
     digits = load()
-    x, y = first(digits.examples.x), digits.examples.y["digit"]
+    x, y = first(loaded(digits.examples.x)), digits.examples.y["digit"]
     return Workload(name, x, y, 10, backbone, features)
 
 

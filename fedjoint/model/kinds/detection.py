@@ -35,7 +35,7 @@ class Detection(Kind):
     def head(self, features: Features, outputs: int, size: Size) -> nn.Module:
         def make(shape: Shape) -> nn.Module:
             assert not isinstance(shape, int)
-            head = MapHead(shape[0], outputs + 4)
+            head = MapHead(shape, outputs + 4)
             with torch.no_grad():
                 head.bias[:outputs] = _RARE
                 head.bias[outputs:] = 0.5

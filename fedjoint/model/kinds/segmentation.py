@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from fedjoint.model.features import Features, Shape
@@ -14,12 +12,12 @@ from fedjoint.model.metrics.miou import miou
 from fedjoint.model.positions import frequencies
 
 
-def map_head(features: Features, outputs: int, size: Any) -> nn.Module:
+def map_head(features: Features, outputs: int, size: Size) -> nn.Module:
     """Return a linear layer at each place of a map, enlarged to ``size``."""
 
     def make(shape: Shape) -> nn.Module:
         assert not isinstance(shape, int)
-        return MapHead(shape[0], outputs, size)
+        return MapHead(shape, outputs, size)
 
     return default_head(features, (3,), make)
 

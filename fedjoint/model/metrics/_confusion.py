@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedjoint.model.positions import by_position, known_positions
+from fedjoint.model.positions import by_position, known_positions, summed
 
 
 def confusion(output: Tensor, y: Tensor) -> Tensor:
-    """Return ``[n, 1 + 3 k]``: the count, and of each class or label hits, predicted and true."""
+    """Return ``[n, 2 + 3 k]``: counts, and of each class or label hits, predicted and true."""
     output, y = by_position(output, y)
-    known = known_positions(y)[..., None]
+    there = known_positions(y)
+    known = there[..., None]
     if y.is_floating_point():
         predicted, true = (output > 0) & known, (y > 0.5) & known
     else:
         classes = output.shape[-1]
         predicted = F.one_hot(output.argmax(-1), classes).bool() & known
         true = F.one_hot(y.clamp(min=0), classes).bool() & known
-    return torch.cat([known, predicted & true, predicted, true], -1).sum(1).double()
+    return summed(there, predicted & true, predicted, true)

@@ -48,7 +48,7 @@ def counts_by_score(output: Tensor, y: Tensor, bins: int) -> Tensor:
     row = row * classes + torch.arange(classes, device=y.device)
     at = (row * bins + place(logits, bins))[known]
     sums = torch.bincount(at.flatten(), minlength=clients * 2 * classes * bins)
-    count = known.unflatten(0, (clients, examples)).sum((1, 2))
+    count = known.any(1).unflatten(0, (clients, examples)).sum(1)
     return torch.cat([count[:, None], sums.unflatten(0, (clients, -1))], 1).double()
 
 

@@ -11,7 +11,7 @@ from fedjoint.model.metrics._confusion import confusion
 
 
 def _balanced(s: Tensor) -> Tensor:
-    hits, _, true = s[:, 1:].chunk(3, 1)
+    hits, _, true = s[:, 2:].chunk(3, 1)
     return torch.where(true > 0, hits / true, torch.nan).nanmean(1)
 
 

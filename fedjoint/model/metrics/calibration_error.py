@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedjoint.model.families import CLASSES
 from fedjoint.model.metric import pooled
-from fedjoint.model.positions import by_position
+from fedjoint.model.positions import by_position, summed
 
 BINS = 15
 
@@ -29,13 +29,12 @@ def _statistics(output: Tensor, y: Tensor) -> Tensor:
     place = (confidence * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
     bins = F.one_hot(place, BINS) * known[..., None]
     hits = bins * (predicted == y)[..., None]
-    found = [known[..., None].double(), bins * confidence[..., None], hits.double()]
-    return torch.cat(found, -1).sum(1)
+    return summed(known, bins * confidence[..., None], hits)
 
 
 def _error(s: Tensor) -> Tensor:
-    confidence, hits = s[:, 1:].chunk(2, 1)
-    count = s[:, 0]
+    confidence, hits = s[:, 2:].chunk(2, 1)
+    count = s[:, 1]
     return torch.where(count > 0, (confidence - hits).abs().sum(1) / count, torch.nan)
 
 

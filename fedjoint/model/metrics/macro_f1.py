@@ -11,7 +11,7 @@ from fedjoint.model.metrics._confusion import confusion
 
 
 def _macro_f1(s: Tensor) -> Tensor:
-    count, rest = s[:, 0], s[:, 1:]
+    count, rest = s[:, 0], s[:, 2:]
     hits, predicted, true = rest.chunk(3, 1)
     # A class that is neither predicted nor there has no F1; one that is only one of them has zero.
     each = torch.where(predicted + true > 0, 2 * hits / (predicted + true), torch.nan)

@@ -15,7 +15,7 @@ from fedjoint.model.metrics._confusion import confusion
 
 
 def _miou(s: Tensor) -> Tensor:
-    hits, predicted, true = s[:, 1:].chunk(3, 1)
+    hits, predicted, true = s[:, 2:].chunk(3, 1)
     union = predicted + true - hits
     return torch.where(union > 0, hits / union, torch.nan).nanmean(1)
 

@@ -9,7 +9,7 @@ from fedjoint.model.metrics.cross_entropy import log_losses
 perplexity = pooled(
     "perplexity",
     log_losses,
-    lambda s: ratio(s[:, 1], s[:, 0]).exp(),
+    lambda s: ratio(s[:, 2], s[:, 1]).exp(),
     CLASSES,
     higher_is_better=False,
 )

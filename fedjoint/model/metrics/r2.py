@@ -12,8 +12,8 @@ from fedjoint.model.metrics._squares import squares
 
 def _r2(s: Tensor) -> Tensor:
     # Several targets: the variance-weighted mean of their R2.
-    count, error = s[:, 0], s[:, 1]
-    squares, totals = s[:, 2:].chunk(2, 1)
+    count, error = s[:, 1], s[:, 2]
+    squares, totals = s[:, 3:].chunk(2, 1)
     spread = (squares - totals**2 / count[:, None]).sum(1)
     return torch.where((count > 1) & (spread > 0), 1 - error / spread, torch.nan)
 

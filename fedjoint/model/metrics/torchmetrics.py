@@ -112,7 +112,7 @@ def _states(metric: Any, name: str, output: Tensor, y: Tensor) -> Tensor:
                 "the number of targets: give each target a task"
             )
     states = [state.double().flatten() for state in metric.metric_state.values()]
-    return torch.cat([known.sum()[None].double(), *states])
+    return torch.cat([known.any(1).sum()[None].double(), *states])
 
 
 def _seen(name: str, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

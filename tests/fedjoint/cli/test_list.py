@@ -69,9 +69,9 @@ def test_an_unknown_group_is_one_line(monkeypatch, capsys):
     code, out = told(monkeypatch, capsys, "method")
     assert code == 2
     assert out.err.strip() == (
-        "error: unknown kind of plug-in 'method': allowed are backbones, balances, callbacks, "
-        "compressions, engines, losses, methods, metrics, scenarios, sources, strategies; "
-        "did you mean 'methods'?"
+        "error: unknown kind of plug-in 'method': allowed are augmentations, backbones, balances, "
+        "callbacks, compressions, engines, losses, methods, metrics, scenarios, sources, "
+        "strategies; did you mean 'methods'?"
     )
 
 

@@ -111,3 +111,14 @@ def test_a_preference_is_a_row_of_a_table():
     assert columns(target) == ["better", "probability"]
     ((item, sure),) = rows(target, torch.tensor([[0.0, np.log(3)]]))
     assert item == "1" and float(sure) == pytest.approx(0.75)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["region", "depth", "box"])
+def test_a_traced_model_of_maps_is_the_exported_one(run, task, tmp_path):
+    x = torch.from_numpy(np.load(tmp_path / "new.npy"))
+    exported = export(run.path, task)
+    exported.write(tmp_path / "model", ["export"])
+    program = torch.export.load(tmp_path / "model/model.pt2").module()
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), exported.model(x))

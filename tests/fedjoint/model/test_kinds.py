@@ -9,6 +9,7 @@ from torch import nn
 import fedjoint
 from fedjoint import Examples, Problem, Task
 from fedjoint.errors import UserError
+from fedjoint.model.heads import MapHead
 from fedjoint.model.tasks import KINDS
 
 SIDE, LENGTH = 6, 5
@@ -232,6 +233,16 @@ def test_a_head_that_does_not_fit_is_refused_by_task(what, tmp_path):
 def test_a_task_that_is_none_is_refused(given, words):
     with pytest.raises(UserError, match=words):
         Task("a", **given)
+
+
+@pytest.mark.parametrize("size", [(12, 9), (4, 3), (2, 5), (1, 1)])
+def test_a_map_is_enlarged_as_pytorch_does(size):
+    head = MapHead((2, 4, 3), 5, size)
+    x = torch.randn(6, 2, 4, 3)
+    at_places = nn.functional.conv2d(x, head.weight[..., None, None], head.bias)
+    wanted = nn.functional.interpolate(at_places, size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(head(x), wanted)
+    assert head.state_dict().keys() == {"weight", "bias"}
 
 
 def test_the_next_token_is_the_one_after_but_for_padding():

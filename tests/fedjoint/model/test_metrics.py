@@ -172,7 +172,8 @@ def test_of_places_it_is_scikit_learns_of_all_that_are_known(name, form):
     raw = out if form == "sequence" else out.movedim(-1, 2)
     metric = make_metric(name, {})
     sums = metric.summed(raw, y).sum(0)
-    assert sums[0] == known.sum()
+    # The first statistic counts examples, which is what a node with few of them goes by.
+    assert sums[0] == known.flatten(2).any(2).sum()
     assert metric.value(sums) == pytest.approx(oracle(flat[1], flat[0]))
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from fedjoint import Client, Examples, Problem, Task
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
+from fedjoint.model.tree import fitted
 from fedjoint.simulation import simulate
 from fedjoint.training.cohort import gather
 from fedjoint.training.minibatches import schedule
@@ -64,7 +65,11 @@ def test_a_backbone_that_is_undefined_at_zero_trains_the_same_in_a_batch(tmp_pat
 
 def stacked(data, task):
     place, client = np.array([0]), np.array([17])
-    return gather(data, [task], torch.zeros(1, 2), place, client, [None], torch.device("cpu"))
+
+    def fit(x, who):
+        return fitted(x, torch.zeros(1, 2), who)
+
+    return gather(data, [task], fit, place, client, [None], torch.device("cpu"))
 
 
 INPUTS = {

@@ -1,0 +1,1 @@
+"""The built-in augmentations, one each, named as its file: a minibatch -> the same, changed."""
