@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fedjoint.exports.export import export
     from fedjoint.exports.exported import Exported
     from fedjoint.model.each_item import EachItem
+    from fedjoint.model.groups import Group
     from fedjoint.model.inputs import Inputs
     from fedjoint.model.kinds.language import next_tokens
     from fedjoint.model.loss import PositionLoss, TaskLoss
@@ -65,6 +66,7 @@ _MODULES = {
     "Engine": "fedjoint.engines.base",
     "Examples": "fedjoint.data.base",
     "Exported": "fedjoint.exports.exported",
+    "Group": "fedjoint.model.groups",
     "Inputs": "fedjoint.model.inputs",
     "Job": "fedjoint.training.job",
     "JointStrategy": "fedjoint.server.strategy",
@@ -103,6 +105,7 @@ __all__ = [
     "Engine",
     "Examples",
     "Exported",
+    "Group",
     "Inputs",
     "Job",
     "JointStrategy",

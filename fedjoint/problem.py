@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from fedjoint.data.build import make_source
 from fedjoint.data.datasets import divided, of_clients
 from fedjoint.data.items import Reading
 from fedjoint.data.loading import check_examples
+from fedjoint.data.of_group import OfGroup
+from fedjoint.data.public import WithoutPublic
 from fedjoint.data.unseen import seen
 from fedjoint.errors import ANYTHING, UserError, choose, said
+from fedjoint.model.groups import Group, membership, naming
 from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
 from fedjoint.model.loss import make_loss
 from fedjoint.model.metric import make_metric
+from fedjoint.model.parts import Parts
 from fedjoint.model.ragged import checked_pad, padded
 from fedjoint.model.stream import Stream
 from fedjoint.model.tasks import Task
@@ -44,15 +49,19 @@ class Problem:
         data: the clients and their examples.
         example: ``[1, ...]`` one input, to find the shapes of the model: a tensor, or a dict of
             named tensors, which the backbone gets as its one argument.
+        central: examples with labels of all tasks, on which every client's model is measured
+            beside its own: the split ``central`` of an evaluation. None: there are none.
+        public: ``[n, ...]`` inputs without labels that all clients have, for strategies that
+            compare what clients make of them (FedMD). None: there are none.
+        groups: name -> clients with an architecture, and perhaps inputs, of their own, see
+            :meth:`of_groups`; empty where all clients have ``backbone`` and ``example``.
         pad: what fills up inputs that are shorter than the example along their first dimension: a
             number, or, for those tensors of a dict that are of unequal length, a dict of them. The
             model has to leave it out, by a mask or by its value. None: all have one length.
-        central: examples with labels of all tasks, on which every client's model is measured
-            beside its own: the split ``central`` of an evaluation. None: there are none.
 
     Raises:
         UserError: tasks and data do not name the same tasks, the data's arrays do not fit one
-            another, or nobody has any data.
+            another, nobody has any data, or a client is in no group or in two.
     """
 
     tasks: Sequence[Task]
@@ -60,7 +69,38 @@ class Problem:
     data: Federation
     example: Input
     central: Examples | None = None
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    public: Input | None = None
     pad: float | Mapping[str, float] | None = None
+
+    @classmethod
+    def of_groups(
+        cls,
+        tasks: Sequence[Task],
+        data: Federation,
+        groups: Mapping[str, Group],
+        central: Examples | None = None,
+        public: Input | None = None,
+    ) -> Problem:
+        """Return a problem whose clients have different architectures, or different inputs.
+
+        Args:
+            tasks: see :class:`Problem`.
+            data: see :class:`Problem`.
+            groups: name -> group; every client is in one. Within a group all shared tensors are
+                merged, across groups those of ``model.common``.
+            central: see :class:`Problem`.
+            public: see :class:`Problem`.
+
+        Raises:
+            UserError: see :class:`Problem`.
+        """
+        if not isinstance(groups, Mapping) or not groups:
+            raise UserError("give one or more groups, a dict: name -> fedjoint.Group")
+        some = next(iter(groups.values()))
+        if not isinstance(some, Group):
+            raise UserError(f"a group is a {type(some).__name__}: give a fedjoint.Group")
+        return cls(tasks, some.backbone, data, some.example, central, groups, public)
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -68,12 +108,53 @@ class Problem:
             check_examples(self.central, "central")
         if self.central is not None and not len(self.central):
             raise UserError("central has no examples; leave it out")
+        if self.public is not None:
+            check_tree(self.public, "the public inputs")
+            if not count(self.public):
+                raise UserError("public has no examples; leave it out")
         names = tuple(task.name for task in self.tasks)
         if names != tuple(self.data.task_names):
             raise UserError(f"the tasks are {names}, the data's are {self.data.task_names}")
         if len(set(names)) < len(names):
             raise UserError(f"two tasks have one name: {', '.join(names)}")
         self._check_arrays(len(names))
+        for name in self.group_names if self.groups else ():
+            self.of(name)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups, in the order of their names; of one architecture for all, an empty name."""
+        return tuple(sorted(self.groups, key=str)) or ("",)
+
+    @cached_property
+    def member(self) -> np.ndarray:
+        """``[clients]`` int64, the place of each client's group in :attr:`group_names`.
+
+        A client without tasks may be in no group: -1.
+        """
+        if not self.groups:
+            return np.zeros(len(self.data.sizes), np.int64)
+        return membership(self.groups, np.any(self.data.tasks, axis=1))
+
+    def of(self, group: str) -> Problem:
+        """Return the problem of one group; in its data the others have no examples.
+
+        Raises:
+            UserError: nobody in the group has a training example, or its backbone or example is of
+                no kind that a problem is made of.
+        """
+        if not self.groups:
+            return self
+        member = self.member == self.group_names.index(group)
+        own = self.groups[group]
+        with naming(group):
+            return replace(
+                self,
+                backbone=own.backbone,
+                example=own.example,
+                data=OfGroup(self.data, member),
+                groups={},
+            )
 
     @classmethod
     def from_datasets(  # noqa: PLR0913 - all by name, and rarely more than two
@@ -161,18 +242,51 @@ class Problem:
     def _check_arrays(self, tasks: int) -> None:
         """Refuse arrays of the data that do not fit one another, and data of nobody."""
         clients = np.size(self.data.sizes)
-        for field, shape in (("sizes", (clients,)), ("tasks", (clients, tasks))):
-            array = getattr(self.data, field)
+        for name, shape in (("sizes", (clients,)), ("tasks", (clients, tasks))):
+            array = getattr(self.data, name)
             if not isinstance(array, np.ndarray) or array.shape != shape:
                 has = getattr(array, "shape", type(array).__name__)
-                raise UserError(f"data.{field} is {has}, not a NumPy array of shape {shape}")
+                raise UserError(f"data.{name} is {has}, not a NumPy array of shape {shape}")
         if (self.data.sizes < 0).any():
             raise UserError("a client has a negative number of examples")
         if not len(self.data.sizes) or not (self.data.sizes > 0).any():
             raise UserError("no client has a training example")
 
+    def models(self, config: Config) -> dict[str, JointModel]:
+        """Build the joint model of every group, by name.
+
+        Raises:
+            UserError: one cannot be built, or ``model.common`` does not fit them.
+        """
+        self.check_groups(config)
+        if not self.groups:
+            return {"": self.model(config)}
+        models = {}
+        for name in self.group_names:
+            with naming(name):
+                models[name] = self.of(name).model(config)
+        Parts({name: model.layout() for name, model in models.items()}, config.model.common)
+        return models
+
+    def check_groups(self, config: Config) -> None:
+        """Refuse settings that do not go with the groups that there are, or are not.
+
+        Raises:
+            UserError: the line says which.
+        """
+        if config.model.common and not self.groups:
+            raise UserError(
+                "model.common names what groups of clients share, and there are no groups: leave "
+                "it out, or set model.groups"
+            )
+        if config.model.initial and self.groups:
+            raise UserError(
+                "model.initial is of one architecture, and clients are in groups: have each "
+                "group's backbone load its weights as it is built"
+            )
+
     def model(self, config: Config) -> JointModel:
-        """Build the joint model, with the same initial weights on every machine.
+        """Build the model of one architecture, with the same initial weights on every machine.
 
         What never travels of the backbone begins as ``model.initial`` has it, on every machine.
 
@@ -217,11 +331,21 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
             raise UserError(f"problem = {config.problem!r}: {said(error)}") from error
         if not isinstance(problem, Problem):
             raise UserError(f"problem = {config.problem!r} must return a fedjoint.Problem")
+        if config.model.groups:
+            raise own_groups()
     else:
         source = make_source(config.data.source)
         tasks, data, example = source.build(config.data, config.seed, ids)
-        backbone = Backbone(config.model.backbone, source.describe(example))
-        problem = Problem(tasks, backbone, data, example)
+        inputs = source.describe(example)
+        data, public = make_public(config, data, ids)
+        problem = Problem(
+            tasks,
+            Backbone(config.model.backbone, inputs),
+            data,
+            example,
+            groups=_groups(config, inputs, example, ids),
+            public=public,
+        )
     # A node's own data is a few clients', of which it was asked to keep none out.
     return settled(problem, config, unseen=ids is None)
 
@@ -240,6 +364,49 @@ def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem
     """
     data = seen(problem.data, config) if unseen else problem.data
     return replace(problem, tasks=with_settings(problem.tasks, config), data=data)
+
+
+def make_public(
+    config: Config, data: Federation, ids: Sequence[int] | None
+) -> tuple[Federation, Input | None]:
+    """Return the clients without what ``data.public_share`` takes, and that; None: nothing.
+
+    Raises:
+        UserError: a node has data of its own, so that no node has the same public examples.
+    """
+    share = config.data.public_share
+    if not share:
+        return data, None
+    if ids is not None:
+        raise UserError(
+            "data.public_share takes examples of all clients, and this node has data of its own: "
+            "give all nodes the same examples, by a problem with public=x"
+        )
+    rest = WithoutPublic(data, share)
+    return rest, rest.public()
+
+
+def own_groups() -> UserError:
+    """Return the error for ``model.groups`` beside a problem that is written in Python."""
+    return UserError(
+        "model.groups divides the clients of a data source; a problem of your own has its groups "
+        "itself: fedjoint.Problem.of_groups"
+    )
+
+
+def _groups(
+    config: Config, inputs: Description, example: Input, ids: Sequence[int] | None
+) -> dict[str, Group]:
+    """Return the groups of ``model.groups``; those of which a node has no client are left out."""
+    groups = {}
+    for name, group in config.model.groups.items():
+        clients = group.clients
+        if ids is not None:
+            own = set(clients)
+            clients = [place for place, client in enumerate(ids) if client in own]
+        if clients or ids is None:
+            groups[name] = Group(clients, Backbone(group.backbone, inputs), example)
+    return groups
 
 
 def with_settings(tasks: Sequence[Task], config: Config) -> list[Task]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +17,8 @@ from fedjoint.config.section import Plugin, Section
 from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
-from fedjoint.problem import Problem, build_problem, settled
+from fedjoint.model.parts import Parts
+from fedjoint.problem import Problem, build_problem, own_groups, settled
 from fedjoint.registry import anchored
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
@@ -33,7 +34,8 @@ from fedjoint.training.balance import make_balance
 
 log = logging.getLogger("fedjoint")
 
-P = TypeVar("P", bound=Plugin)
+#: Options of sources and backbones that name files.
+_PATHS = ("path", "test_path", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,9 @@ def simulate(
     _check_reference(config, problem)
     # What every node would stumble over is found before there is a run.
     make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
-    model = problem.model(config)
+    models = problem.models(config)
     if initial := config.model.initial:
-        fit_initial(Path(initial), read_initial(Path(initial)), model.layout())
+        fit_initial(Path(initial), read_initial(Path(initial)), models[""].layout())
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     run.note_clients(len(problem.data.sizes))
     with _marked(run):
@@ -164,7 +166,11 @@ def resume(
     if run.state.exists():
         known = run.states.fingerprints()
         check_unchanged(problem.data, known, central=problem.central)
-    check_same_model(run, whole, problem.model(config), len(problem.data.sizes))
+    models = problem.models(config)
+    layouts = {name: model.layout() for name, model in models.items()}
+    names = problem.group_names
+    own = [models[names[place]] for place in problem.member.tolist()]
+    check_same_model(run, whole, Parts(layouts, config.model.common).layout, own)
     if rounds is not None:
         run.set_rounds(rounds)
     with _marked(run):
@@ -202,20 +208,8 @@ def _anchored(config: Config) -> Config:
     local, problem = config.local, config.problem
     if local.method:
         local = local.model_copy(update={"method": anchored(local.method)})
-    update = {
-        "data": config.data.model_copy(update={"source": _on_disk(config.data.source)}),
-        "model": config.model.model_copy(update={"backbone": _on_disk(config.model.backbone)}),
-        "local": local,
-        "problem": problem and anchored(problem),
-    }
+    update = {"local": local, "problem": problem and anchored(problem)}
     return _with_anchors(config).model_copy(update=update)
-
-
-def _on_disk(plugin: P) -> P:
-    """Return a plug-in with the files of its options by their whole paths."""
-    paths = ("path", "test_path", "tokenizer")
-    options = {n: _whole(v) if n in paths else v for n, v in plugin.options.items()}
-    return plugin.model_copy(update={"name": anchored(plugin.name), "options": options})
 
 
 def _whole(paths: Any) -> Any:
@@ -241,7 +235,8 @@ def _with_anchors(value: Any) -> Any:
         return value
     update = {name: _with_anchors(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Plugin):
-        update |= {"name": anchored(value.name), "options": value.options}
+        options = {n: _whole(v) if n in _PATHS else v for n, v in value.options.items()}
+        update |= {"name": anchored(value.name), "options": options}
     return value.model_copy(update=update)
 
 
@@ -255,6 +250,9 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
             f"engine {config.engine.name!r} starts processes of its own: name your problem in the "
             "config (problem = 'module:function') instead of passing it"
         )
+    own = problem.groups.keys()
+    if config.model.groups and not (own and own <= config.model.groups.keys()):
+        raise own_groups()
     if unused := sorted(config.data.model_fields_set - {"target_scale", "unseen_clients"}):
         log.warning(
             "the problem brings its own data: data.%s and the like are not used",

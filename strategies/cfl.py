@@ -61,6 +61,7 @@ class CFL(Clustered):
     Multi-Task Optimization under Privacy Constraints", 2019, https://arxiv.org/abs/1910.01991
     """
 
+    by_part = False  # its clusters are of whole backbones
     omits = "absolute thresholds, the tree of splits for latecomers"
 
     def __init__(

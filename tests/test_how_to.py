@@ -63,7 +63,8 @@ def test_every_kind_has_a_page():
 @pytest.mark.parametrize("page", [page for page in PAGES if "toml" in blocks(page)], ids=str)
 def test_the_example_runs(page, here):
     found = blocks(page)
-    write(here, found["python"])
+    if "python" in found:
+        write(here, found["python"])
     few = {"rounds": 3, "data": {"clients": 6}, "engine": "inline"}
     settings = few | tomllib.loads(found["toml"])
     result = fedjoint.simulate(settings)

@@ -32,6 +32,10 @@ def export_command(
             "with the task, weighted by training examples."
         ),
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Take the clients of this group alone, where clients are in groups."),
+    ] = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="The best round by validation, of a run with keep_best."),
@@ -46,7 +50,9 @@ def export_command(
     ] = ["safetensors"],  # noqa: B006 (typer's way)
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder to write; default: RUN/export/TASK, or TASK-client-ID."),
+        typer.Option(
+            help="Folder to write; default: RUN/export/TASK, TASK-GROUP or TASK-client-ID."
+        ),
     ] = None,
     ensemble: Annotated[
         bool,
@@ -90,8 +96,11 @@ def export_command(
     if data is not None and not ids:
         raise UserError("--data needs --clients, the ids whose data it is")
     own = own_data(data, parts(tasks))
-    exported = export(run, task, client=client, best=best, state=state, clients=ids, data=own)
-    name = (task if client is None else f"{task}-client-{client}") + ("-best" if best else "")
+    exported = export(
+        run, task, client=client, group=group, best=best, state=state, clients=ids, data=own
+    )
+    parts_of_name = [task, group, client is not None and f"client-{client}", best and "best"]
+    name = "-".join(part for part in parts_of_name if part)
     folder = output or run / "export" / name
     exported.write(folder, formats)
     console.print(f"{exported.card.origin.how}: {folder}", soft_wrap=True, markup=False)

@@ -77,6 +77,14 @@ class DataConfig(Section):
         "number of clients costs little memory. Generated data: how many are generated, default 46",
     )
 
+    public_share: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of each client's training examples that becomes public, without labels: "
+        "for strategies that compare what clients make of them (fedmd). All clients are loaded for "
+        "that, on every machine",
+    )
     unseen_clients: int = Field(
         0,
         ge=0,

@@ -127,10 +127,27 @@ class BackboneConfig(Plugin):
     )
 
 
+class GroupConfig(Section):
+    """Clients with an architecture of their own."""
+
+    clients: list[int] = Field(description="numbers of the clients in the group")
+    backbone: BackboneConfig = BackboneConfig()
+
+
 class ModelConfig(Section):
     """The backbone."""
 
     backbone: BackboneConfig = BackboneConfig()
+    groups: dict[str, GroupConfig] = Field(
+        {},
+        description="name -> clients and backbone of a group with an architecture of its own; "
+        "every client is in one (docs/how-to/groups.md)",
+    )
+    common: list[str] = Field(
+        [],
+        description="patterns of the names of the shared tensors that all groups have in common, "
+        "which are merged over all clients; the others are merged within each group",
+    )
     initial: str | None = Field(
         None,
         description="what the shared weights begin as: a run directory, or a safetensors file of a "

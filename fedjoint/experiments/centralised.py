@@ -8,6 +8,7 @@ import numpy as np
 
 from fedjoint.config.schema import Config, LocalConfig
 from fedjoint.data.pool import pooled
+from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way
 from fedjoint.experiments.per_task import by_task
 from fedjoint.problem import Problem, build_problem
@@ -23,7 +24,12 @@ def centralised(config: Config, problem: Problem) -> tuple[Config, Problem]:
     Args:
         config: the joint run.
         problem: the clients'.
+
+    Raises:
+        UserError: clients are in groups.
     """
+    if problem.groups:
+        raise UserError("clients in groups have different models: no one model has all data")
     clients = problem.data.sizes
     local = config.local.model_copy(
         update={

@@ -63,7 +63,15 @@ def by_task(config: Config, problem: Problem) -> Iterator[tuple[Config, Problem]
         data = OneTask(problem.data, task.name)
         if not data.sizes.any():
             raise UserError(f"task {task.name!r}: no client has a training example of it")
-        yield _settings(config, task, data), replace(problem, tasks=[task], data=data)
+        groups = {  # those who have the task
+            name: group
+            for name, group in problem.groups.items()
+            if data.sizes[np.asarray(group.clients)].any()
+        }
+        yield (
+            _settings(config, task, data),
+            replace(problem, tasks=[task], data=data, groups=groups),
+        )
 
 
 def _settings(config: Config, task: Task, data: Federation) -> Config:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fedjoint.config.schema import Config, ModelConfig
 from fedjoint.data.build import make_source
 from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
@@ -32,11 +33,12 @@ from fedjoint.training.targets import Scale
 Units = tuple[Tensor, Tensor] | None
 
 
-def export(
+def export(  # noqa: PLR0913 - all by name, and rarely more than two
     path: str | Path,
     task: str,
     *,
     client: int | None = None,
+    group: str | None = None,
     best: bool = False,
     state: Path | None = None,
     clients: Sequence[int] | None = None,
@@ -54,6 +56,7 @@ def export(
         path: the run directory.
         task: name of the task.
         client: whose model.
+        group: take the clients of this group alone, where clients are in groups.
         best: take the best round by validation, of a run with ``output.keep_best``, not the last.
         state: file of the clients' private state; by default the run directory's, where a
             simulation keeps it. That of a deployed run is on its nodes.
@@ -66,7 +69,7 @@ def export(
         UserError: there is no such run, task or client, or no model can be made.
     """
     opened = open_run(path, best=best, state=state, clients=clients, data=data, problem=problem)
-    return opened.exported(task, client)
+    return opened.exported(task, client, group)
 
 
 @dataclass(frozen=True)
@@ -98,30 +101,32 @@ class Opened:
             raise choose("task", name, tasks)
         return tasks[name]
 
-    def exported(self, name: str, client: int | None) -> Exported:
+    def exported(self, name: str, client: int | None, group: str | None = None) -> Exported:
         """Return the model of a task, see :func:`export`.
 
         Raises:
             UserError: there is no such task or client, or no model can be made.
         """
         task, people, config = self.task(name), self.people, self.people.config
-        weights, units, whose, how = _weights(people, name, client)
-        joint = people.trainer.model
+        holders = _holders(people, name, group)
+        weights, units, whose, how = _weights(people, name, client, holders)
+        own = people.group(whose[0])
+        joint, part = people.trainers[own].model, self.problem.of(own)
         joint.load_state_dict(weights)
         source = make_source(config.data.source) if self.described else Source()
         places = [people.places[id] for id in whose]
         scaling = source.scaling(config.data, config.seed, places, self.ids)
         backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[name])
         card = Card(
-            inputs=source.describe(self.problem.example),
-            backbone=config.model if isinstance(self.problem.backbone, Backbone) else None,
+            inputs=source.describe(part.example),
+            backbone=_settings(config, own) if isinstance(part.backbone, Backbone) else None,
             head=_head(task.head),
             target=_target(task, source),
             origin=_origin(self.run, people, whose, how, scaling),
         )
         numbers = (scaling.mean, scaling.scale) if scaling else None
         model = TaskModel(backbone, head, numbers, units).eval()
-        return Exported(model, card, self.problem.example)
+        return Exported(model, card, part.example)
 
 
 def open_run(
@@ -208,13 +213,37 @@ def _chosen(run: RunDir, whole: Whole, *, best: bool) -> tuple[Checkpoint, bool]
     return done, False
 
 
-def _weights(
-    people: PersonalModels, task: str, client: int | None
-) -> tuple[dict[str, Tensor], Units, list[int], str]:
-    """Return the joint model's tensors, the targets' units, whose and how they were made."""
+def _settings(config: Config, group: str) -> ModelConfig:
+    """Return the settings of the model of a group."""
+    if not group:
+        return config.model
+    own = {"backbone": config.model.groups[group].backbone, "groups": {}, "common": []}
+    return config.model.model_copy(update=own)
+
+
+def _holders(people: PersonalModels, task: str, group: str | None) -> list[int]:
+    """Return the ids of the clients, of a group where one is named, that have trained a task."""
+    groups = people.problem.group_names
+    if group is not None and group not in people.problem.groups:
+        named = [name for name in groups if name]
+        raise (
+            choose("group", group, named)
+            if named
+            else UserError("the run's clients are in no groups: leave --group out")
+        )
     holders = people.holders(task)
     if not holders:
         raise UserError(f"no client whose state is here has trained {task!r}")
+    found = [client for client in holders if group in (None, people.group(client))]
+    if not found:
+        raise UserError(f"no client of group {group!r} has trained {task!r}")
+    return found
+
+
+def _weights(
+    people: PersonalModels, task: str, client: int | None, holders: list[int]
+) -> tuple[dict[str, Tensor], Units, list[int], str]:
+    """Return the joint model's tensors, the targets' units, whose and how they were made."""
     some = ", ".join(map(str, holders[:20])) + (", ..." if len(holders) > 20 else "")
     if client is None:
         weights, units = _mean(people, task, holders, some)
@@ -231,8 +260,13 @@ def _mean(
     people: PersonalModels, task: str, holders: Sequence[int], some: str
 ) -> tuple[dict[str, Tensor], Units]:
     """Average the heads, as they predict in the targets' units, over one backbone."""
-    prefix = f"heads.{task}."
-    head = people.trainer.model.heads[task]
+    prefix, groups = f"heads.{task}.", sorted({people.group(client) for client in holders})
+    if len(groups) > 1:
+        raise UserError(
+            f"clients with {task!r} are in the groups {', '.join(groups)}, each with a backbone of "
+            f"its own: choose one with --group, or a client with --client: {some}"
+        )
+    head = people.trainers[groups[0]].model.heads[task]
     head = head.head if isinstance(head, Reads) else head
     if not isinstance(head, nn.Linear) and head.state_dict():
         raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,16 @@ from torch import Tensor
 from fedjoint.config.schema import Config
 from fedjoint.data.unchanged import check_unchanged
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import digest
+from fedjoint.model.parts import Parts, own_key
 from fedjoint.model.positions import is_known
 from fedjoint.problem import Problem
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.states import States
-from fedjoint.server.strategy import checked_broadcast, local_method, make_strategy
+from fedjoint.server.merging import Merging
+from fedjoint.server.strategy import local_method, make_strategy
 from fedjoint.training.method import make_method
 from fedjoint.training.targets import Scale
 from fedjoint.training.trainer import Trainer
@@ -67,31 +70,64 @@ class PersonalModels:
         places: Mapping[int, int],
     ) -> None:
         self.config, self.problem, self.places, self._state = config, problem, places, state
-        self.trainer, self.round = Trainer(problem, config, torch.device("cpu")), done.round
-        layout = self.trainer.layout
-        if not done.fits(layout):
-            raise UserError(
-                f"{run.path}: its backbone is not the one that its configuration describes; give "
-                "the run's own problem, and leave model settings as they were"
-            )
-        if done.digest != self.trainer.digest:
-            raise UserError(
-                f"{run.path}: the run began with other frozen weights than these: give the run's "
-                "own problem, and the files that its weights came from"
-            )
-        self._received = layout.flat(done.backbone)
-        self._broadcast: dict[str, Tensor] = {}
+        self.round = done.round
+        self.trainers = {
+            name: Trainer(problem.of(name), config, torch.device("cpu"))
+            for name in problem.group_names
+        }
+        layouts = {name: trainer.layout for name, trainer in self.trainers.items()}
+        self._parts = Parts(layouts, config.model.common)
+        self._check_model(run, done, elsewhere=state != run.state)
+        self._received = {
+            name: layout.flat(self._parts.of(name, done.backbone))
+            for name, layout in layouts.items()
+        }
+        self._broadcast: dict[str, dict[str, Tensor]] = {name: {} for name in layouts}
         strategy = make_strategy(config)
         if complete:
-            strategy.state = dict(done.state)
-            parameters = self._received[: layout.parameters.size].clone()
-            self._broadcast = checked_broadcast(strategy, parameters, done.round)
+            merging = Merging(strategy, config)
+            merging.divide(self._parts)
+            merging.state = done.state
+            whole = self._parts.layout.flat(done.backbone)
+            self._broadcast = {n: merging.broadcast(n, whole, done.round) for n in layouts}
         self.method_name, options = local_method(strategy, config)
         self._method = make_method(self.method_name, options)
         self._states = States(state, run.id)
         self._rounds = self._counted(done.ledger, elsewhere=state != run.state)
         self.trained = sorted(self._rounds)
         self._known = self._states.fingerprints()
+
+    def _check_model(self, run: RunDir, done: Checkpoint, *, elsewhere: bool) -> None:
+        """Make sure that the run trained these models.
+
+        Args:
+            run: the run.
+            done: the run after a round.
+            elsewhere: whether this is a node, which may have some of the groups alone.
+        """
+        layout, some = self._parts.layout, elsewhere and bool(self.problem.groups)
+        if some:
+            own = {n: t for n, t in done.backbone.items() if n in layout.shapes}
+            done = replace(done, backbone=own)
+        if not done.fits(layout):
+            raise UserError(
+                f"{run.path}: its backbone is not the one that its configuration describes; give "
+                "the run's own problem, and leave model settings as they were"
+            )
+        frozen = {
+            own_key(name, tensor): values
+            for name, trainer in self.trainers.items()
+            for tensor, values in trainer.model.frozen().items()
+        }
+        if not some and done.digest != digest(frozen):
+            raise UserError(
+                f"{run.path}: the run began with other frozen weights than these: give the run's "
+                "own problem, and the files that its weights came from"
+            )
+
+    def group(self, client: int) -> str:
+        """Return the name of the group that ``client`` is in."""
+        return self.problem.group_names[self.problem.member[self.places[client]]]
 
     def _counted(self, ledger: Ledger, elsewhere: bool) -> dict[int, int]:
         """Return the round that counts of each client whose state has to be here.
@@ -124,7 +160,8 @@ class PersonalModels:
             UserError: its state does not fit, its data have changed, or its method cannot make a
                 model.
         """
-        trainer, place = self.trainer, self.places[client]
+        place, group = self.places[client], self.group(client)
+        trainer, received = self.trainers[group], self._received[group]
         if client in self._known:
             check_unchanged(self.problem.data, {client: self._known[client]}, self.places)
         states = self._states.read([client], [self._rounds[client]])
@@ -133,9 +170,9 @@ class PersonalModels:
         job = trainer.job(
             cohort,
             self.round,
-            self._received,
-            self._broadcast,
-            self._received[None].clone(),
+            received,
+            self._broadcast[group],
+            received[None].clone(),
             private,
         )
         try:

@@ -9,7 +9,7 @@ from flwr.app import Message
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["Run", "be_server", "empty_run", "number", "sent_by"]
+__all__ = ["Run", "answers", "be_server", "empty_run", "number"]
 
 _numbers = itertools.count(1)
 
@@ -32,6 +32,7 @@ def number(messages: Iterable[Message]) -> list[Message]:
     return numbered
 
 
-def sent_by(message: Message, node: int) -> None:
-    """Make ``node`` the source of a message."""
-    message.metadata.__dict__["_src_node_id"] = node
+def answers(reply: Message, message: Message) -> None:
+    """Make ``reply`` come from the node that ``message`` went to, and be about the same group."""
+    reply.metadata.__dict__["_src_node_id"] = message.metadata.dst_node_id
+    reply.metadata.__dict__["_group_id"] = message.metadata.group_id

@@ -12,7 +12,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from fedjoint._util.wording import plain
-from fedjoint.flower.compat import sent_by
+from fedjoint.flower.compat import answers
 from fedjoint.protocol.wire import bundle
 
 _FIRST, _MOST = 0.05, 2.0  # seconds between two looks for replies
@@ -47,28 +47,27 @@ class FleetGrid:
         sent = list(messages)
         for message in sent:
             message.content = bundle(message.content)
-        nodes = [message.metadata.dst_node_id for message in sent]
         identities = self._grid.push_messages(sent)
-        waiting = {i: node for i, node in zip(identities, nodes, strict=False) if i}
+        waiting = {i: message for i, message in zip(identities, sent, strict=False) if i}
         return self._replies(waiting, timeout)
 
-    def _replies(self, waiting: dict[str, int], timeout: float | None) -> Iterator[Message]:
+    def _replies(self, waiting: dict[str, Message], timeout: float | None) -> Iterator[Message]:
         end = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST
         while waiting:
             for reply in self._grid.pull_messages(set(waiting)):
-                node = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if node is not None:
-                    yield _named(reply, node)
+                message = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if message is not None:
+                    yield _named(reply, message)
             if not waiting or (end is not None and time.monotonic() >= end):
                 break
             time.sleep(pause)
             pause = min(_MOST, 1.2 * pause)
 
 
-def _named(reply: Message, node: int) -> Message:
+def _named(reply: Message, message: Message) -> Message:
     """Return a reply with its source: the SuperLink replies in its own name for a lost node."""
-    sent_by(reply, node)
+    answers(reply, message)
     if reply.has_error():
         code, said = reply.error.code, str(reply.error.reason)
         # Flower wraps what the app raised: <class 'ValueError'>:<'the text'>

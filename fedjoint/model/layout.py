@@ -35,6 +35,11 @@ class Layout:
         if names[len(names) - len(self.buffers) :] != self.buffers:
             raise UserError(f"the buffers {list(self.buffers)} are not the last of {list(names)}")
 
+    @property
+    def statistics(self) -> Layout:
+        """The layout of the last B numbers, the buffers."""
+        return Layout({name: self.shapes[name] for name in self.buffers}, self.buffers)
+
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], buffers: Iterable[str] = ()) -> Layout:
         """Return the layout of ``tensors``, in their order."""
@@ -72,6 +77,14 @@ class Layout:
             views[name] = flat[..., start:stop].view((*lead, *shape))
             start = stop
         return views
+
+    def take(self, flat: Tensor, of: Layout) -> Tensor:
+        """Return the numbers ``[..., size]`` of these tensors, of ``flat`` ``[..., of.size]``."""
+        if list(self.shapes) == list(of.shapes):
+            return flat
+        views, lead = of.views(flat), flat.shape[:-1]
+        parts = [views[name].reshape(*lead, -1) for name in self.shapes]
+        return torch.cat(parts, -1) if parts else flat[..., :0]
 
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Concatenate named tensors into one float32 vector of shape ``[size]`` (a copy)."""

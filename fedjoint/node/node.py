@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +12,15 @@ from torch import Tensor
 
 from fedjoint.config.schema import Config
 from fedjoint.errors import ANYTHING, OpenError
-from fedjoint.node.evaluate import Evaluation
+from fedjoint.model.groups import naming
+from fedjoint.model.layout import Layout
 from fedjoint.node.jobs import Jobs, Start, openly
 from fedjoint.node.outward import outward
 from fedjoint.node.private import PrivateState
-from fedjoint.node.rehearsal import rehearse
+from fedjoint.node.rehearsal import check_told, rehearse
+from fedjoint.node.room import Room, with_room
 from fedjoint.node.sinks import make_sink
 from fedjoint.node.store import StateStore
-from fedjoint.node.train import Training
 from fedjoint.node.witness import WatchedFederation
 from fedjoint.problem import Problem
 from fedjoint.protocol import wire
@@ -76,16 +77,28 @@ class Node:
             self.watched.look_at_central(problem.central)
         self.problem = replace(problem, data=self.watched) if self.watched else problem
         self.config, self.name, self.store = config, name, store
-        self.trainer = Trainer(self.problem, config, best_device())
-        self.state = PrivateState(self.store, config.engine.cache_clients, self.trainer.device)
+        self.device = best_device()
+        self.state = PrivateState(self.store, config.engine.cache_clients, self.device)
         self.places, self.write_through = clients, write_through
         self.generation, self.rehearsed = -1, False
         self.methods: dict[str, LocalMethod] = {}
-        deployed = clients is not None
-        jobs = Jobs(self.trainer, self.state, clients, outward if discreet else openly)
+        self.rooms = self._rooms(outward if discreet else openly)
+
+    def _rooms(self, tell: Callable[[BaseException], str]) -> dict[str, Room]:
+        """Return what trains each group of the clients that live here."""
+        problem, names = self.problem, self.problem.group_names
+        problem.check_groups(self.config)
+        here = list(range(len(problem.member)) if self.places is None else self.places.values())
+        own = [names[place] for place in np.unique(problem.member[here]).tolist() if place >= 0]
+        config, deployed = with_room(self.config, len(own)), self.places is not None
         least = config.evaluate.min_examples or (_LEAST if deployed else 1)
-        self.training = Training(jobs, least)
-        self.evaluation = Evaluation(jobs, least, together=deployed)
+        rooms = {}
+        for name in own:
+            with naming(name):
+                trainer = Trainer(problem.of(name), config, self.device)
+            jobs = Jobs(trainer, self.state, self.places, tell)
+            rooms[name] = Room(jobs, least, deployed=deployed)
+        return rooms
 
     def handle(self, message: Message) -> RecordDict:
         """Answer one message.
@@ -109,31 +122,34 @@ class Node:
         Raises:
             UserError: no client here can be trained and evaluated.
         """
-        data, trainer = self.problem.data, self.trainer
+        data = self.problem.data
         if not self.rehearsed:
-            rehearse(trainer, self._method(request.header))
+            told = {}
+            for name, room in self.rooms.items():
+                with naming(name):
+                    told[name] = rehearse(room.trainer, self._method(request.header))
+            check_told(told)
             self.rehearsed = True
         ids = rows = np.arange(len(data.sizes))
         if self.places is not None:
             ids, rows = (
                 np.array(list(part), np.int64) for part in zip(*self.places.items(), strict=True)
             )
-        state = trainer.model.state_dict() if request.initial else {}
-        frozen = trainer.model.frozen() if request.initial else {}
+        names, own = self.problem.group_names, list(self.rooms)
+        places = {names.index(name): place for place, name in enumerate(own)}
+        # Whoever has no task is in any group.
+        member = np.array([places.get(place, 0) for place in self.problem.member[rows].tolist()])
         return Description(
             name=self.name,
-            device=str(trainer.device),
+            device=str(self.device),
             movable=self.places is None,
             tasks=[task.bare for task in self.problem.tasks],
-            layout=trainer.layout,
+            groups={n: room.describe(initial=request.initial) for n, room in self.rooms.items()},
             ids=ids,
             sizes=data.sizes[rows],
             held=self._held(rows),
             mask=data.tasks[rows],
-            initial={name: state[name].cpu().numpy() for name in trainer.layout.shapes if state},
-            fallback=trainer.fallback,
-            digest=trainer.digest,
-            frozen={name: tensor.cpu().numpy() for name, tensor in frozen.items()},
+            member=member,
         ).pack()
 
     def _held(self, rows: np.ndarray) -> np.ndarray:
@@ -168,15 +184,16 @@ class Node:
         Raises:
             UserError: the request does not fit this node.
         """
-        start = self._start(request)
+        room = self._room(request)
+        start = self._start(request, room)
         sink = make_sink(
             request,
-            self.trainer.layout,
-            self.trainer.device,
+            room.trainer.layout,
+            self.device,
             shares=start.method.shares,
             compressed=self.config.strategy.compression.name != "none",
         )
-        reply = self.training.run(request, start, sink)
+        reply = room.training.run(request, start, sink)
         if self.write_through:
             self._flush()
         return reply.pack()
@@ -187,7 +204,13 @@ class Node:
         Raises:
             UserError: the request does not fit this node.
         """
-        return self.evaluation.run(request, self._start(request)).pack()
+        room = self._room(request)
+        return room.evaluation.run(request, self._start(request, room)).pack()
+
+    def _room(self, request: TrainRequest | EvaluateRequest) -> Room:
+        if request.group not in self.rooms:
+            raise OpenError(f"asked for clients of group {request.group!r}, of whom none live here")
+        return self.rooms[request.group]
 
     def _flush(self) -> None:
         """Write what the store does not have."""
@@ -195,10 +218,11 @@ class Node:
         if self.watched:
             self.watched.flush()
 
-    def _start(self, request: TrainRequest | EvaluateRequest) -> Start:
+    def _start(self, request: TrainRequest | EvaluateRequest, room: Room) -> Start:
         self._begin(request.header)
         broadcast = {name: self._tensor(values) for name, values in request.broadcast.items()}
-        received, method = self._backbone(request.backbone), self._method(request.header)
+        layout, method = room.trainer.layout, self._method(request.header)
+        received = self._backbone(request.backbone, layout)
         return Start(request.header.round, received, broadcast, method)
 
     def _begin(self, header: Header) -> None:
@@ -213,8 +237,7 @@ class Node:
             self.methods[key] = make_method(header.method, header.method_options)
         return self.methods[key]
 
-    def _backbone(self, arrays: Mapping[str, np.ndarray]) -> Tensor:
-        layout = self.trainer.layout
+    def _backbone(self, arrays: Mapping[str, np.ndarray], layout: Layout) -> Tensor:
         for name, shape in layout.shapes.items():
             if name not in arrays or arrays[name].shape != shape:
                 has = arrays[name].shape if name in arrays else "nothing"
@@ -226,4 +249,4 @@ class Node:
 
     def _tensor(self, values: np.ndarray | Tensor) -> Tensor:
         tensor = values if isinstance(values, Tensor) else to_tensor(values)
-        return tensor.to(self.trainer.device)
+        return tensor.to(self.device)

@@ -22,16 +22,17 @@ from fedjoint.protocol.compression import try_compression
 from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.cohort import Cohort, gather
 from fedjoint.training.job import Job
-from fedjoint.training.method import LocalMethod
+from fedjoint.training.method import HEARD, LocalMethod
 from fedjoint.training.trainer import Trainer
 
 T = TypeVar("T")
+Shapes = dict[str, tuple[int, ...]]
 
 _TRIED = 3  # clients with the same tasks, until one passes
 _SETS = 8  # sets of tasks, of which a client is tried
 
 
-def rehearse(trainer: Trainer, method: LocalMethod) -> None:
+def rehearse(trainer: Trainer, method: LocalMethod) -> Shapes:
     """Try a client of each set of tasks on a few of its examples; nothing of that is kept.
 
     A client whose own data is bad does not keep the others from training: the next is tried.
@@ -40,28 +41,55 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> None:
         trainer: of the node.
         method: the run's local method.
 
+    Returns:
+        name -> shape of what a client would tell the strategy as a whole, see
+        :meth:`fedjoint.training.method.LocalMethod.train`.
+
     Raises:
         UserError: no client tried could be trained and evaluated; the line says where that failed.
     """
     trainer.traits  # noqa: B018 - what is wrong with the model itself is said first
     trainer.central  # noqa: B018 - then what is wrong with what all clients are measured on
+    trainer.public  # noqa: B018 - or compared on
     if trainer.config.strategy.compression.name != "none":
         try_compression(trainer.config.strategy.compression, trainer.layout.parameters.size)
     before = {name: digest({name: t}) for name, t in trainer.model.frozen().items()}
-    _try_some(trainer, method)
+    told = _try_some(trainer, method)
     for name, tensor in trainer.model.frozen().items():
         if digest({name: tensor}) != before[name]:
             raise changes_what_is_held(name)
+    return told
 
 
-def _try_some(trainer: Trainer, method: LocalMethod) -> None:
-    passed, bad_data = False, None
+def check_told(told: Mapping[str, Shapes]) -> None:
+    """Make sure that clients of all groups would tell the strategy things of one shape.
+
+    Args:
+        told: group -> what its clients would tell.
+
+    Raises:
+        UserError: two groups differ.
+    """
+    first: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for group, shapes in told.items():
+        for name, shape in shapes.items():
+            other, known = first.setdefault(name, (group, shape))
+            if shape != known:
+                raise UserError(
+                    f"clients of group {other!r} send {name.removeprefix(HEARD)} of {list(known)}, "
+                    f"and those of group {group!r} of {list(shape)}: give their models equally "
+                    "many features and outputs, or take another strategy"
+                )
+
+
+def _try_some(trainer: Trainer, method: LocalMethod) -> Shapes:
+    passed, bad_data, told = False, None, Shapes()
     for places in _candidates(trainer):
         errors: list[UserError] = []
         for place in places.tolist():
             try:
                 with seeded(trainer.device, 0), seeded_elsewhere(0):
-                    _try(trainer, method, place)
+                    told |= _try(trainer, method, place)
             except UserError as error:
                 errors.append(error)
             else:
@@ -74,6 +102,7 @@ def _try_some(trainer: Trainer, method: LocalMethod) -> None:
             bad_data = bad_data or next(iter(errors), None)
     if bad_data and not passed:
         raise bad_data
+    return told
 
 
 class _DataError(UserError):
@@ -89,17 +118,17 @@ def _candidates(trainer: Trainer) -> Iterator[np.ndarray]:
         yield own[:_TRIED]
 
 
-def _try(trainer: Trainer, method: LocalMethod, place: int) -> None:
+def _try(trainer: Trainer, method: LocalMethod, place: int) -> Shapes:
     cohort = _few(trainer, place)
     received = trainer.layout.flat(trainer.model.state_dict()).to(trainer.device)
     _check_tasks(trainer, cohort)
     try:
-        _step(trainer, method, cohort, received)
+        return _step(trainer, method, cohort, received)
     except _BroadcastError:  # it trains with what the strategy sends, which is not here yet
-        _step(trainer, LocalMethod(), cohort, received)
+        return _step(trainer, LocalMethod(), cohort, received)
 
 
-def _step(trainer: Trainer, method: LocalMethod, cohort: Cohort, received: Tensor) -> None:
+def _step(trainer: Trainer, method: LocalMethod, cohort: Cohort, received: Tensor) -> Shapes:
     fresh = trainer.fresh(cohort.tasks, method, received)
     private = {name: tensor[None].clone() for name, tensor in fresh.items()}
     job = trainer.job(cohort, 1, received, _Absent(), received[None].clone(), private)
@@ -107,6 +136,7 @@ def _step(trainer: Trainer, method: LocalMethod, cohort: Cohort, received: Tenso
     sent = _named("a step of training", lambda: method.train(job))
     _check_trained(type(method).__name__, job, received, sent)
     _named("its evaluation", lambda: trainer.evaluate(cohort, *method.personal(job)))
+    return {n: tuple(tensor.shape[1:]) for n, tensor in sent.items() if n.startswith(HEARD)}
 
 
 def _check_trained(method: str, job: Job, received: Tensor, sent: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -21,8 +22,27 @@ from fedjoint.protocol.checks import Line, Name, Number, counts, shaped
 _PARAMETERS = 2**34  # most in a backbone
 _NAME = 200  # characters of a tensor's name
 _LARGEST = 1e6  # most that a number of the first backbone can be: training begins near zero
-_TASKS, _OUTPUTS = 10_000, 2**24
+_TASKS, _OUTPUTS, _GROUPS = 10_000, 2**24, 1_000
 _EXAMPLES = 2**32  # most of a client
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What clients of one group train, as a node has it.
+
+    Attributes:
+        layout: of the shared tensors.
+        initial: the first backbone, by name; empty where it was not asked for.
+        digest: of what does not train of the backbone, see :mod:`fedjoint.model.frozen`.
+        frozen: that itself, by name; empty where the first backbone was not asked for.
+        fallback: why its clients are trained one by one, where they are.
+    """
+
+    layout: Layout
+    initial: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    digest: str = ""
+    frozen: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    fallback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,31 +54,26 @@ class Description:
         device: that it trains on.
         movable: whether it can play any client.
         tasks: of its clients, without losses, heads and metrics of their own.
-        layout: of the shared tensors.
+        groups: what its clients train, by the name of their group; of one architecture for all
+            clients of the run, the name is empty.
         ids: ``[n]`` int64 its clients, each once.
         sizes: ``[n]`` int64 their training examples.
         held: ``[n, 3]`` int64 their validation, test and central examples; ``[0, 3]`` where the
             node can play any client.
         mask: ``[n, tasks]`` bool, who has which task.
-        initial: the first backbone, by name; empty where it was not asked for.
-        digest: of what does not train of the backbone, see :mod:`fedjoint.model.frozen`.
-        frozen: that itself, by name; empty where the first backbone was not asked for.
-        fallback: why its clients are trained one by one, where they are.
+        member: ``[n]`` int64, the place of each client's group in ``groups``.
     """
 
     name: str
     device: str
     movable: bool
     tasks: list[Task]
-    layout: Layout
+    groups: Mapping[str, Architecture]
     ids: np.ndarray
     sizes: np.ndarray
     mask: np.ndarray
-    initial: Mapping[str, np.ndarray] = field(repr=False)
+    member: np.ndarray
     held: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
-    fallback: str | None = None
-    digest: str = ""
-    frozen: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -67,13 +82,15 @@ class Description:
             "device": self.device,
             "movable": self.movable,
             "tasks": [(t.name, t.kind, t.outputs, t.size) for t in self.tasks],
-            "layout": {name: list(shape) for name, shape in self.layout.shapes.items()},
-            "buffers": self.layout.buffers,
-            "fallback": self.fallback,
-            "digest": self.digest,
+            "groups": [_said(name, group) for name, group in self.groups.items()],
         }
-        population = {name: getattr(self, name) for name in ("ids", "sizes", "mask", "held")}
-        return wire.pack(said, population=population, backbone=self.initial, frozen=self.frozen)
+        population = {n: getattr(self, n) for n in ("ids", "sizes", "mask", "held", "member")}
+        return wire.pack(
+            said,
+            population=population,
+            backbone=_joined({name: group.initial for name, group in self.groups.items()}),
+            frozen=_joined({name: group.frozen for name, group in self.groups.items()}),
+        )
 
     @classmethod
     def unpack(cls, reply: Message, *, initial: bool) -> Description:
@@ -89,26 +106,25 @@ class Description:
         if reply.has_error():
             raise UserError(reply.error.reason or "it cannot start")
         said = wire.read(_Said, reply)
-        layout, tasks = _layout(said.layout, said.buffers), _tasks(said.tasks)
+        tasks, groups = _tasks(said.tasks), _groups(reply, said.groups, initial=initial)
         population = wire.arrays(reply, "population")
         ids = counts(population, "ids", len(np.atleast_1d(population.get("ids", ()))))
         if len(np.unique(ids)) < len(ids):
             raise UserError("one of its clients has the id of another: give every client one id")
-        backbone = wire.arrays(reply, "backbone") if initial else {}
+        member = counts(population, "member", len(ids))
+        if (member >= len(groups)).any():
+            raise UserError("damaged message: a client is in a group that it does not name")
         return cls(
             name=plain(said.name),
             device=plain(said.device),
             movable=said.movable,
             tasks=tasks,
-            layout=layout,
+            groups=groups,
             ids=ids,
             sizes=counts(population, "sizes", len(ids), _EXAMPLES),
             held=_held(population, len(ids)),
             mask=shaped(population, "mask", (len(ids), len(tasks)), "b"),
-            initial=_backbone(layout, backbone) if initial else {},
-            fallback=said.fallback,
-            digest=said.digest,
-            frozen=_frozen(layout, wire.arrays(reply, "frozen"), said.digest) if initial else {},
+            member=member,
         )
 
 
@@ -117,15 +133,71 @@ _Task = tuple[Name, Name, Number, tuple[Number, ...]]
 
 
 @dataclass(frozen=True)
+class _Group:
+    name: Name
+    layout: dict[Name, tuple[Number, ...]]
+    buffers: tuple[Name, ...]
+    fallback: Line | None
+    digest: Name
+
+
+@dataclass(frozen=True)
 class _Said:
     name: Name
     device: Name
     movable: bool
     tasks: tuple[_Task, ...]
-    layout: dict[Name, tuple[Number, ...]]
-    buffers: tuple[Name, ...]
-    fallback: Line | None
-    digest: Name
+    groups: tuple[_Group, ...]
+
+
+def _said(name: str, group: Architecture) -> dict[str, Any]:
+    return {
+        "name": name,
+        "layout": {tensor: list(shape) for tensor, shape in group.layout.shapes.items()},
+        "buffers": group.layout.buffers,
+        "fallback": group.fallback,
+        "digest": group.digest,
+    }
+
+
+def _joined(of: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the arrays of all groups in one record."""
+    return {_start(group) + n: array for group, arrays in of.items() for n, array in arrays.items()}
+
+
+def _start(group: str) -> str:
+    return f"{group}/" if group else ""
+
+
+def _own(arrays: Mapping[str, np.ndarray], group: str) -> dict[str, np.ndarray]:
+    """Return those of one group."""
+    start = _start(group)
+    return {n.removeprefix(start): array for n, array in arrays.items() if n.startswith(start)}
+
+
+def _groups(reply: Message, said: tuple[_Group, ...], *, initial: bool) -> dict[str, Architecture]:
+    if not 0 < len(said) <= _GROUPS or len({group.name for group in said}) < len(said):
+        raise UserError(f"it has a group twice, none, or more than {_GROUPS}")
+    backbone, frozen = (wire.arrays(reply, n) if initial else {} for n in ("backbone", "frozen"))
+    names = {group.name for group in said}
+    if "" in names and len(names) > 1:
+        raise UserError("it has groups beside clients of one architecture")
+    starts = tuple(_start(name) for name in names)
+    if not all(array.startswith(starts) for array in (*backbone, *frozen)):
+        raise UserError("damaged message: it has other tensors than its groups")
+    groups = {}
+    for group in said:
+        if not group.name.isprintable() or "/" in group.name:
+            raise UserError(f"a group has the name {plain(group.name)!r}")
+        layout = _layout(group.layout, group.buffers)
+        groups[group.name] = Architecture(
+            layout=layout,
+            initial=_backbone(layout, _own(backbone, group.name)) if initial else {},
+            digest=group.digest,
+            frozen=_frozen(layout, _own(frozen, group.name), group.digest) if initial else {},
+            fallback=group.fallback,
+        )
+    return groups
 
 
 def _layout(shapes: dict[str, tuple[int, ...]], buffers: tuple[str, ...]) -> Layout:

@@ -145,7 +145,13 @@ class QueryRequest:
 
 
 @dataclass(frozen=True)
+class _Evaluate(Header):
+    group: str
+
+
+@dataclass(frozen=True)
 class _Train(Header):
+    group: str
     reduce: bool
     within: bool
     deviations: bool
@@ -153,10 +159,11 @@ class _Train(Header):
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Asks a node to train clients.
+    """Asks a node to train clients of one group, which have one architecture.
 
     Attributes:
         header: see :class:`Header`.
+        group: the group's name; empty where all clients of the run have one architecture.
         backbone: the shared tensors, by name: on a node NumPy arrays, on the server a record of
             Flower's that is made once for all nodes.
         broadcast: what else the strategy sends, alike.
@@ -170,6 +177,7 @@ class TrainRequest:
     """
 
     header: Header
+    group: str
     backbone: Mapping[str, Any]
     broadcast: Mapping[str, Any]
     asked: Asked
@@ -182,7 +190,7 @@ class TrainRequest:
     def pack(self) -> RecordDict:
         """Return the content of the message."""
         plan = {**self.asked.arrays(), "rounds": self.rounds, "sampled": self.sampled}
-        asks = {name: getattr(self, name) for name in ("reduce", "within", "deviations")}
+        asks = {n: getattr(self, n) for n in ("group", "reduce", "within", "deviations")}
         return wire.pack(
             {**vars(self.header), **asks},
             backbone=self.backbone,
@@ -201,6 +209,7 @@ class TrainRequest:
         asked = Asked.read(plan)
         return cls(
             header=found,
+            group=found.group,
             backbone=wire.arrays(message, "backbone"),
             broadcast=wire.arrays(message, "broadcast"),
             asked=asked,
@@ -217,6 +226,7 @@ class EvaluateRequest:
     """Asks a node to evaluate clients; see :class:`TrainRequest` for what it holds."""
 
     header: Header
+    group: str
     backbone: Mapping[str, Any]
     broadcast: Mapping[str, Any]
     asked: Asked
@@ -225,7 +235,7 @@ class EvaluateRequest:
     def pack(self) -> RecordDict:
         """Return the content of the message."""
         return wire.pack(
-            vars(self.header),
+            {**vars(self.header), "group": self.group},
             backbone=self.backbone,
             broadcast=self.broadcast,
             plan={**self.asked.arrays(), "rounds": self.rounds},
@@ -238,10 +248,11 @@ class EvaluateRequest:
         Raises:
             UserError: it is damaged.
         """
-        header, plan = wire.read(Header, message), wire.arrays(message, "plan")
+        found, plan = wire.read(_Evaluate, message), wire.arrays(message, "plan")
         asked = Asked.read(plan)
         return cls(
-            header,
+            found,
+            found.group,
             wire.arrays(message, "backbone"),
             wire.arrays(message, "broadcast"),
             asked,

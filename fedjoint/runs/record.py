@@ -110,7 +110,7 @@ class RoundRecord:
         bytes: what was sent.
         seconds: where the time went.
         diagnostics: how much the updates agree, see :func:`fedjoint.server.agreement.diagnose`,
-            and ``transfer``; None in rounds without.
+            and ``transfer``; ``groups``: that of each group's own part; None in rounds without.
         strategy: numbers that the strategy put into its ``report``.
     """
 

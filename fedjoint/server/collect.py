@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,6 @@ class Collector:
         failed: who failed and why.
         block_seconds: block -> seconds of training.
         fallback: why clients were trained one by one, where they were.
-        node_seconds: seconds that the slowest node took.
         parts: the replies that were in order.
         clipped: whose rows were scaled down.
     """
@@ -42,7 +41,6 @@ class Collector:
     failed: list[Failure] = field(default_factory=list)
     block_seconds: dict[int, float] = field(default_factory=dict)
     fallback: str | None = None
-    node_seconds: float = 0.0
     parts: list[Part] = field(default_factory=list)
     clipped: list[Failure] = field(default_factory=list)
 
@@ -109,10 +107,22 @@ class Collector:
         # Nothing below fails: a reply counts in full or not at all.
         self.failed += _failures(part)
         self.fallback = plain(reply.fallback) if reply.fallback else self.fallback
-        self.node_seconds = max(self.node_seconds, reply.seconds)
         times = zip(asked.blocks.tolist(), reply.block_seconds.tolist(), strict=True)
         self.block_seconds |= dict(times)
         self.parts.append(part)
+
+    @property
+    def mass(self) -> float:
+        """The weight of the clients that trained, which :meth:`updates` makes one."""
+        return float(sum(column.weights.sum() for column in self._columns()))
+
+    @property
+    def node_seconds(self) -> float:
+        """Seconds that the slowest node took."""
+        taken: dict[int, float] = {}
+        for part in self.parts:
+            taken[part.node] = taken.get(part.node, 0.0) + part.reply.seconds
+        return max(taken.values(), default=0.0)
 
     @property
     def bytes_up(self) -> int:
@@ -170,7 +180,7 @@ class Collector:
         order = _order(columns)
         extras: dict[str, list[np.ndarray]] = {}
         for part in self.parts if not self.terms.reduce else ():
-            for name, values in part.reply.extras.items():
+            for name, values in part.extras.items():
                 extras.setdefault(name, []).append(values[part.good])
 
         def stacked(name: str) -> Tensor:
@@ -208,19 +218,8 @@ class Collector:
             *(torch.from_numpy(column[by_task]) for column in (owners, tasks, rests)),
         )
 
-    def mean_buffers(self, weights: Tensor) -> Tensor:
-        """``[B]``, the mean move of the shared buffers.
-
-        Args:
-            weights: ``[rows]``, those of :meth:`updates`.
-        """
-        return weights @ self._buffers()
-
-    def median_buffers(self) -> Tensor:
-        """``[B]``, the median move of each number of the shared buffers, over the rows."""
-        return self._buffers().quantile(0.5, dim=0)
-
-    def _buffers(self) -> Tensor:
+    def buffers(self) -> Tensor:
+        """``[rows, B]``, the moves of the shared buffers, in the order of :meth:`updates`."""
         rows = [self._kept(part, part.reply.buffers) for part in self.parts]
         return _stacked(rows, _order(self._columns()))
 
@@ -236,6 +235,14 @@ class Collector:
         if not self.terms.reduce:
             at = torch.isin(updates.clients, torch.from_numpy(self.sample)).nonzero().squeeze(1)
             return updates.clients[at], updates.rough_inner_products(at)
+        found, rows = self.sampled_rows()
+        return found, rough_inner_products(rows)
+
+    def sampled_rows(self) -> tuple[Tensor, Tensor]:
+        """Return ids ``[n]``, ascending, and updates ``[n, P]`` of the sampled clients.
+
+        Only where replies hold means of blocks.
+        """
         ids, parts = [], []
         for part in self.parts:
             sampled = np.isin(part.asked.clients, self.sample)
@@ -245,8 +252,7 @@ class Collector:
             parts.append(part.reply.sample[good])
         found = np.concatenate(ids)
         order = np.argsort(found)
-        rows = _stacked(parts, order)
-        return torch.from_numpy(found[order]), rough_inner_products(rows)
+        return torch.from_numpy(found[order]), _stacked(parts, order)
 
     def within(self) -> Tensor:
         """``[n, tasks, tasks]`` float64, how the tasks of each sampled client agree, by client id.
@@ -267,6 +273,20 @@ class Collector:
         """Return the rows of a reply that count."""
         assert rows is not None, "clients that share nothing have no updates"
         return rows if part.kept.all() else rows[part.kept]
+
+
+def together(collectors: Iterable[Collector]) -> Collector:
+    """Return what all groups of clients replied, for what does not ask for their updates."""
+    every = list(collectors)
+    return Collector(
+        every[0].terms,
+        every[0].sample,
+        failed=[failure for each in every for failure in each.failed],
+        block_seconds={b: s for each in every for b, s in each.block_seconds.items()},
+        fallback="; ".join(dict.fromkeys(each.fallback for each in every if each.fallback)) or None,
+        parts=[part for each in every for part in each.parts],
+        clipped=[failure for each in every for failure in each.clipped],
+    )
 
 
 @dataclass(frozen=True)

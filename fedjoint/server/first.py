@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from fedjoint.config.schema import Config
 from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.problem import build_problem
-from fedjoint.protocol.description import Description
+from fedjoint.protocol.description import Architecture
 
 log = logging.getLogger("fedjoint.server.roster")
 
@@ -20,36 +20,40 @@ Backbone = Mapping[str, np.ndarray]
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-5
 
 
-def first_backbone(config: Config, found: Mapping[int, Description]) -> Backbone:
-    """Return what the run begins with, of what nodes with one layout say that it is.
+def first_backbone(
+    config: Config, group: str, found: Mapping[int, Architecture], name: Callable[[int], str]
+) -> Backbone:
+    """Return what a group begins with, of what nodes with one layout say that it is.
 
     Where they differ, it is what the configuration gives on the server, or else, where the server
     lacks what it takes to build the model, what more than half of the nodes say.
 
     Args:
         config: the run's.
-        found: number -> the node.
+        group: name of the group; empty where there is one architecture.
+        found: number of a node -> the group, as the node has it.
+        name: what people call a node.
 
     Raises:
         UserError: the nodes differ, the server cannot tell, and no half of them agree.
     """
-    groups: list[list[int]] = []
+    camps: list[list[int]] = []
     for node in sorted(found):
-        for group in groups:
-            if alike(found[node].initial, found[group[0]].initial):
-                group.append(node)
+        for camp in camps:
+            if alike(found[node].initial, found[camp[0]].initial):
+                camp.append(node)
                 break
         else:
-            groups.append([node])
-    most = max(groups, key=len)
-    if len(groups) == 1:
+            camps.append([node])
+    most = max(camps, key=len)
+    if len(camps) == 1:
         return found[most[0]].initial
-    own = _own(config, found[most[0]])
+    own = _own(config, group, found[most[0]])
     if own is not None:
         return own
     if 2 * len(most) > len(found):
         return found[most[0]].initial
-    named = ", ".join(found[group[0]].name for group in groups)
+    named = ", ".join(name(camp[0]) for camp in camps)
     raise UserError(
         f"nodes begin with different backbones, and no majority has the same: {named} and others "
         "differ; find out whose is wrong, or give model.initial"
@@ -61,10 +65,10 @@ def alike(one: Backbone, other: Backbone) -> bool:
     return all(np.allclose(one[n], other[n], _RELATIVE, _ABSOLUTE) for n in one)
 
 
-def _own(config: Config, about: Description) -> Backbone | None:
+def _own(config: Config, group: str, about: Architecture) -> Backbone | None:
     """Return the first backbone by the configuration; None where the server cannot make it."""
     try:
-        model = build_problem(config).model(config)
+        model = build_problem(config).of(group).model(config)
         if model.layout() != about.layout:
             return None
         state = model.state_dict()

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import TrainReply, used
+from fedjoint.training.method import HEARD
 
 _UPDATE, _BUFFERS = "update", "change of buffers"
 
@@ -49,8 +50,13 @@ class Part:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What clients sent, as far as it has to be alike to be stacked."""
-        extras = {name: (str(e.dtype), e.shape[1:]) for name, e in self.reply.extras.items()}
+        extras = {name: (str(e.dtype), e.shape[1:]) for name, e in self.extras.items()}
         return self.reply.rows is not None, *sorted(extras.items())
+
+    @property
+    def extras(self) -> dict[str, np.ndarray]:
+        """What clients sent beside their updates, without what the strategy as a whole hears."""
+        return {n: e for n, e in self.reply.extras.items() if not n.startswith(HEARD)}
 
     @property
     def rows(self) -> dict[str, np.ndarray]:
@@ -58,7 +64,7 @@ class Part:
         found = {_UPDATE: self.reply.rows, _BUFFERS: self.reply.buffers}
         rows = {name: array for name, array in found.items() if array is not None}
         if not self.reduce:
-            rows |= {n: e for n, e in self.reply.extras.items() if e.dtype.kind == "f"}
+            rows |= {n: e for n, e in self.extras.items() if e.dtype.kind == "f"}
         return rows
 
     def clients(self, rows: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.record import Metrics
 from fedjoint.server.candidates import Budget, Candidates
 from fedjoint.server.exclusion import Exclusions
-from fedjoint.server.roster import Roster
+from fedjoint.server.roster import Roster, Seat
 from fedjoint.server.strategy import JointStrategy, checked_choice, chooses, circumstances
 from fedjoint.server.weights import weigh
 
@@ -29,7 +29,7 @@ class Plan:
     Attributes:
         round: from 1.
         clients: how many are to train.
-        asked: node -> its share.
+        asked: node and group of its clients -> their share.
         reduce: whether nodes send a mean per block of clients, and no rows.
         compared: ``[n]`` int64, ids of the clients whose updates are compared with one another.
         diagnosed: whether this round is.
@@ -39,16 +39,16 @@ class Plan:
 
     round: int
     clients: int
-    asked: dict[int, Asked]
+    asked: dict[Seat, Asked]
     reduce: bool
     compared: np.ndarray
     diagnosed: bool
     within: bool
     deviations: bool
 
-    def sampled(self, node: int) -> np.ndarray:
-        """Return ``[n]`` bool, which of a node's clients are compared with others."""
-        return np.isin(self.asked[node].clients, self.compared)
+    def sampled(self, seat: Seat) -> np.ndarray:
+        """Return ``[n]`` bool, which of the clients at a seat are compared with others."""
+        return np.isin(self.asked[seat].clients, self.compared)
 
 
 def plan_training(
@@ -100,8 +100,8 @@ def plan_training(
         round=round,
         clients=len(chosen),
         asked={
-            node: _with_budget(share, people.ids[chosen], budget, most)
-            for node, share in roster.split(chosen, weights).items()
+            seat: _with_budget(share, people.ids[chosen], budget, most)
+            for seat, share in roster.split(chosen, weights).items()
         },
         reduce=not strategy.per_client and len(chosen) > d.clients and s.compression.name == "none",
         compared=people.ids[compared],
@@ -170,7 +170,7 @@ def _most_steps(strategy: JointStrategy, sizes: np.ndarray, steps: np.ndarray | 
 
 def plan_evaluation(
     config: Config, roster: Roster, round: int, ledger: Ledger, exclusions: Exclusions
-) -> tuple[dict[int, Asked], int]:
+) -> tuple[dict[Seat, Asked], int]:
     """Return what each node is asked to evaluate, and how many clients are left out.
 
     A client that never trained has a head that never trained: it is left out of the metrics. Before

@@ -17,16 +17,18 @@ from fedjoint.randomness import Purpose, generator
 class Population:
     """The clients that the server knows.
 
-    Clients are divided once into blocks with the same tasks and similar sizes. A block is what
-    a node trains as a whole, and its members never depend on the number of nodes.
+    Clients are divided once into blocks of one group with the same tasks and similar sizes. A block
+    is what a node trains as a whole, and its members never depend on the number of nodes.
 
     Attributes:
         ids: ``[clients]`` int64, ascending.
         sizes: ``[clients]`` int64, training examples.
         tasks: ``[clients, tasks]`` bool.
         home: ``[clients]`` int64, number of the node where a client lives; -1: any can play it.
+        blocks: how many blocks are wanted; 0 chooses.
         held: ``[clients, 3]`` int64, validation, test and central examples; None where any node can
             play any client.
+        group: ``[clients]`` int64, the number of the client's group.
         block: ``[clients]`` int64, the client's block.
     """
 
@@ -36,10 +38,14 @@ class Population:
     home: np.ndarray
     blocks: int = 0
     held: np.ndarray | None = None
+    group: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     block: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.block = divide(self.tasks, self.sizes, self.ids, self.home, self.blocks)
+        if not len(self.group):
+            self.group = np.zeros(len(self.ids), np.int64)
+        alike = np.column_stack([self.home, self.group])
+        self.block = divide(self.tasks, self.sizes, self.ids, alike, self.blocks)
 
     def sample(self, seed: int, round: int, fraction: float) -> np.ndarray:
         """Return the positions of the clients that train in ``round``, ascending.
@@ -79,7 +85,7 @@ def round_half_up(value: float) -> int:
 
 
 def divide(
-    tasks: np.ndarray, sizes: np.ndarray, ids: np.ndarray, home: np.ndarray, blocks: int = 0
+    tasks: np.ndarray, sizes: np.ndarray, ids: np.ndarray, alike: np.ndarray, blocks: int = 0
 ) -> np.ndarray:
     """Return ``[clients]`` the block of each client.
 
@@ -87,10 +93,10 @@ def divide(
         tasks: ``[clients, tasks]`` bool; a block's clients have the same ones.
         sizes: ``[clients]``; a block's clients are of similar size.
         ids: ``[clients]``.
-        home: ``[clients]``; a block's clients live on the same node.
+        alike: ``[clients]`` or ``[clients, k]``; a block's clients have the same: node and group.
         blocks: how many blocks; 0 chooses. There is at least one for each set of tasks.
     """
-    _, signature = np.unique(np.column_stack([home, tasks]), axis=0, return_inverse=True)
+    _, signature = np.unique(np.column_stack([alike, tasks]), axis=0, return_inverse=True)
     signature = signature.reshape(-1)
     order = np.lexsort((ids, sizes, signature))
     count = len(ids)

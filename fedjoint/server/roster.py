@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +16,14 @@ from fedjoint._util.logs import event
 from fedjoint._util.wording import plain
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
+from fedjoint.model.frozen import digest
+from fedjoint.model.groups import naming
 from fedjoint.model.layout import Layout
+from fedjoint.model.parts import Parts, own_key
 from fedjoint.model.tasks import Task
 from fedjoint.problem import with_metrics
-from fedjoint.protocol.description import Description
+from fedjoint.protocol.arrays import to_tensor
+from fedjoint.protocol.description import Architecture, Description
 from fedjoint.protocol.requests import QUERY, Asked, Header, QueryRequest
 from fedjoint.server.badges import Badges, check_badge
 from fedjoint.server.first import alike, first_backbone
@@ -28,6 +31,9 @@ from fedjoint.server.plausible import check_plausible
 from fedjoint.server.population import Population, assign, makespan
 
 log = logging.getLogger("fedjoint.server.roster")
+
+#: A node, and the group of those of its clients that a message is about.
+Seat = tuple[int, str]
 
 _START = 86_400.0  # seconds that a simulated node has to load its data and try its clients
 _QUERY = 120.0  # seconds that a deployed node has to say who it is
@@ -48,10 +54,11 @@ class Roster:
         nodes: number -> what the node said of itself, of those here.
         people: their clients.
         tasks: all tasks of theirs.
-        layout: of the shared tensors.
-        initial: the first backbone, by name.
-        digest: of what does not train of it.
-        frozen: that itself, by name.
+        groups: name -> what the clients of a group train; new ones come until the run begins.
+        parts: the shared tensors of all groups, from then on.
+        initial: the first backbone, by name; what groups have in common is that of the first.
+        frozen: what does not train of it, by name.
+        digest: of that.
         placed: block of clients -> node.
         costs: block -> measured seconds.
         seen: node -> when it was last heard of, seconds since 1970.
@@ -74,10 +81,12 @@ class Roster:
         self.dismissed: set[int] = set()
         self.refused: dict[int, str] = {}
         self.tasks: tuple[Task, ...] = ()
-        self.layout = Layout({})
-        self.initial: Mapping[str, np.ndarray] = {}
+        self.groups: dict[str, Architecture] = {}
+        self.parts = Parts({})
+        self.initial: dict[str, np.ndarray] = {}
+        self.frozen: dict[str, np.ndarray] = {}
         self.digest = ""
-        self.frozen: Mapping[str, np.ndarray] = {}
+        self._begun = False
         nobody = np.zeros(0, np.int64)
         self.people = Population(nobody, nobody, np.zeros((0, 0), bool), nobody)
         self.placed: dict[int, int] = {}
@@ -98,8 +107,8 @@ class Roster:
         while True:
             present = set(grid.get_node_ids())
             self._meet(grid, present, header)
-            if len(self.nodes) >= least and not self.initial:
-                self._choose_first()
+            if len(self.nodes) >= least and not self._begun:
+                self._begin()
             if len(self.nodes) >= least:
                 return
             hopeless = not len(self.people.ids) and len(present) >= least
@@ -117,6 +126,51 @@ class Roster:
                 text = f"waiting for nodes: {self.told} of {least} are here"
                 event(log, logging.INFO, "waiting", text, here=self.told, wanted=least)
             time.sleep(1.0)
+
+    def _begin(self) -> None:
+        """Decide what the first backbones are, once enough nodes have said what theirs are.
+
+        From here on there is no other group: what it starts from would be nowhere.
+
+        Raises:
+            UserError: nobody can tell, or ``model.common`` does not fit the groups.
+        """
+        self._begun = True
+        known = {name for about in self.nodes.values() for name in about.groups}
+        self.groups = {n: self._first(n, g) for n, g in sorted(self.groups.items()) if n in known}
+        if self.nodes:
+            self._know()
+        layouts = {name: group.layout for name, group in self.groups.items()}
+        self.parts = Parts(layouts, self.config.model.common)
+        for name, group in self.groups.items():
+            for tensor, values in group.initial.items():
+                self.initial.setdefault(self.parts.key(name, tensor), values)
+            self.frozen |= {own_key(name, tensor): v for tensor, v in group.frozen.items()}
+        self.digest = digest({name: to_tensor(array) for name, array in self.frozen.items()})
+        # It is not needed any more, and may be large.
+        self.groups = {name: _bare(group) for name, group in self.groups.items()}
+        for node, about in self.nodes.items():
+            bare = {name: _bare(group) for name, group in about.groups.items()}
+            self.nodes[node] = replace(about, groups=bare)
+
+    def _first(self, name: str, group: Architecture) -> Architecture:
+        """Return a group with its first backbone, and dismiss the nodes that name another."""
+        own = {n: about.groups[name] for n, about in self.nodes.items() if name in about.groups}
+        first = own[min(own)]
+        if not self.deployed:
+            return replace(group, initial=first.initial, frozen=first.frozen)
+        initial = first_backbone(self.config, name, own, self.name)
+        for node in [n for n, other in own.items() if not alike(other.initial, initial)]:
+            why = "its first backbone is not what the run's seed gives"
+            self._refuse(node, why, time.monotonic())
+            del self.nodes[node]
+            self.dismissed.add(node)
+        return replace(group, initial=initial, frozen=first.frozen)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of all shared tensors."""
+        return self.parts.layout
 
     def _meet(self, grid: Grid, present: set[int], header: Header) -> None:
         gone = [node for node in self.nodes if node not in present]
@@ -139,14 +193,15 @@ class Roster:
     def _ask(self, grid: Grid, new: list[int], header: Header) -> None:
         # A simulated node may take long to load data; if it dies, its error is the answer.
         limit = _QUERY if self.deployed else _START
-        content = QueryRequest(header, initial=not self.initial).pack()
+        initial = not self._begun
+        content = QueryRequest(header, initial=initial).pack()
         asked = [Message(content, node, QUERY, ttl=limit) for node in new]
         began, silent, found = time.monotonic(), set(new), {}
         for reply in grid.send_and_receive(asked, timeout=limit):
             node = reply.metadata.src_node_id
             silent.discard(node)
             try:
-                about = Description.unpack(reply, initial=not self.initial)
+                about = Description.unpack(reply, initial=initial)
                 if self.badges:
                     check_badge(about, self.badges(node))
                 found[node] = about
@@ -156,12 +211,8 @@ class Roster:
                 self._refuse(node, f"damaged message: {type(error).__name__}: {error}", began)
         for node in silent:
             self._refuse(node, f"no answer within {limit:g} s", began)
-        if not self.seen and found:
-            # Not whoever is first: one node that is wrong must not keep the others out.
-            votes = Counter(_kind(found[node]) for node in sorted(found))
-            chosen = votes.most_common(1)[0][0]
-            usual = next(about for about in found.values() if _kind(about) == chosen)
-            self.layout, self.digest = usual.layout, usual.digest
+        if not self._begun:
+            self._choose([found[node] for node in sorted(found)])
         for node in sorted(found):
             others = {n: a for n, a in {**found, **self.nodes}.items() if n != node}
             try:
@@ -169,25 +220,13 @@ class Roster:
             except UserError as error:
                 self._refuse(node, str(error), began)
 
-    def _choose_first(self) -> None:
-        """Decide what the first backbone is, once enough nodes have said what theirs is.
-
-        Raises:
-            UserError: nobody can tell.
-        """
-        first = self.nodes[min(self.nodes)]
-        self.initial, self.frozen = first.initial, first.frozen
-        if self.deployed:
-            self.initial = first_backbone(self.config, self.nodes)
-            for node in [n for n, a in self.nodes.items() if not alike(a.initial, self.initial)]:
-                why = "its first backbone is not what the run's seed gives"
-                self._refuse(node, why, time.monotonic())
-                del self.nodes[node]
-                self.dismissed.add(node)
-            if self.nodes:
-                self._know()
-        # It is not needed any more, and may be large.
-        self.nodes = {n: replace(a, initial={}, frozen={}) for n, a in self.nodes.items()}
+    def _choose(self, found: list[Description]) -> None:
+        """Take what most of the nodes found say of every group that is new."""
+        for name in sorted({name for about in found for name in about.groups} - self.groups.keys()):
+            # Not whoever is first: one node that is wrong must not keep the others out.
+            own = [about.groups[name] for about in found if name in about.groups]
+            chosen = Counter(_kind(group) for group in own).most_common(1)[0][0]
+            self.groups[name] = next(group for group in own if _kind(group) == chosen)
 
     def _refuse(self, node: int, why: str, began: float) -> None:
         why, now = plain(why), time.monotonic()
@@ -200,15 +239,8 @@ class Roster:
     def _admit(self, node: int, about: Description, others: list[Description]) -> None:
         if self.deployed:
             about = replace(about, movable=False)  # data of its own never moves
-        if _order(about.layout) != _order(self.layout):
-            raise UserError(
-                "its backbone differs from the other nodes': give all the same model settings"
-            )
-        if about.digest != self.digest:
-            raise UserError(
-                "its frozen weights differ from the other nodes': give all the same file, such as "
-                "by model.initial"
-            )
+        for name, group in about.groups.items():
+            self._check_group(name, group)
         if self.deployed:
             check_plausible(about, others)
         known = {task.name: task for node in self.nodes.values() for task in node.tasks}
@@ -225,6 +257,24 @@ class Roster:
         text = f"node {about.name} ({node}): {len(about.ids)} clients, device {about.device}"
         details = {"node": str(node), "name": about.name, "clients": len(about.ids)}
         event(log, logging.INFO, "joined", text, **details, device=about.device)
+
+    def _check_group(self, name: str, group: Architecture) -> None:
+        usual = self.groups.get(name)
+        if usual is None:
+            raise UserError(
+                f"its clients are of group {name!r}, of which nobody was here as the run began: "
+                "raise engine.min_nodes, and start a new run"
+            )
+        with naming(name):
+            if _order(group.layout) != _order(usual.layout):
+                raise UserError(
+                    "its backbone differs from the other nodes': give all the same model settings"
+                )
+            if group.digest != usual.digest:
+                raise UserError(
+                    "its frozen weights differ from the other nodes': give all the same file, such "
+                    "as by model.initial"
+                )
 
     def _replace(self, node: int, about: Description) -> None:
         """Forget the node that ``about`` is, if it was here under another number before."""
@@ -265,7 +315,8 @@ class Roster:
         metrics = {n: m for n, m in self.config.metrics.items() if n in kinds.keys() - given.keys()}
         known = given | {task.name: task for task in with_metrics(theirs, metrics)}
         self.tasks = tuple(known[name] for name in names)
-        ids, sizes, tasks, home, held = [], [], [], [], []
+        order_of = {name: place for place, name in enumerate(sorted(self.groups))}
+        ids, sizes, tasks, home, held, group = [], [], [], [], [], []
         for number, about in enumerate(self.nodes.values()):
             if not any(about is host for host in hosts):
                 continue
@@ -276,6 +327,7 @@ class Roster:
             tasks.append(mask)
             held.append(about.held if len(about.held) else np.zeros((len(about.ids), 3), np.int64))
             home.append(np.full(len(about.ids), -1 if movable else number))
+            group.append(np.array([order_of[name] for name in about.groups])[about.member])
         everyone = np.concatenate(ids)
         order = np.argsort(everyone, kind="stable")
         self.people = Population(
@@ -285,6 +337,7 @@ class Roster:
             np.concatenate(home)[order],
             self.config.engine.blocks,
             None if movable else np.concatenate(held)[order],
+            np.concatenate(group)[order],
         )
         self.costs = {}  # the blocks are others now
         self.place()
@@ -332,8 +385,8 @@ class Roster:
             for node, why in list(self.refused.items())
         ]
 
-    def split(self, chosen: np.ndarray, weights: np.ndarray) -> dict[int, Asked]:
-        """Divide clients among the nodes, block by block.
+    def split(self, chosen: np.ndarray, weights: np.ndarray) -> dict[Seat, Asked]:
+        """Divide clients among the nodes, group by group and block by block.
 
         Args:
             chosen: ``[n]`` positions in ``people``.
@@ -345,14 +398,16 @@ class Roster:
         nodes = list(self.nodes)
         numbers = {node: number for number, node in enumerate(nodes)}
         seats = np.array([numbers[self.placed[block]] for block in range(len(self.placed))])
-        at = seats[p.block[chosen]]
+        at, names = seats[p.block[chosen]], sorted(self.groups)
+        pairs = np.column_stack([at, p.group[chosen]])
         split = {}
-        for number in np.unique(at).tolist():
-            mine = chosen[at == number]
+        for number, group in np.unique(pairs, axis=0).tolist():
+            own = (pairs == [number, group]).all(1)
+            mine = chosen[own]
             blocks, sizes = np.unique(p.block[mine], return_counts=True)
-            split[nodes[number]] = Asked(
+            split[nodes[number], names[group]] = Asked(
                 clients=p.ids[mine],
-                weights=weights[at == number],
+                weights=weights[own],
                 blocks=blocks,
                 sizes=sizes,
                 tasks=p.tasks[mine],
@@ -367,9 +422,13 @@ def _form(task: Task) -> str:
     return f"{task.kind} with {task.outputs} outputs{size}"
 
 
-def _kind(about: Description) -> tuple[Any, ...]:
+def _bare(group: Architecture) -> Architecture:
+    return replace(group, initial={}, frozen={})
+
+
+def _kind(group: Architecture) -> tuple[Any, ...]:
     """Return what two nodes have in common if they train the same model."""
-    return _order(about.layout), about.digest
+    return _order(group.layout), group.digest
 
 
 def _order(layout: Layout) -> tuple[Any, ...]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,13 +30,16 @@ from fedjoint.runs.record import (
     Traffic,
 )
 from fedjoint.server import evaluation
-from fedjoint.server.agreement import agreement_within, diagnose
+from fedjoint.server.agreement import agreement_within
 from fedjoint.server.best import Best
+from fedjoint.server.by_part import diagnose_parts, moved_buffers
 from fedjoint.server.callbacks import Callback, Snapshot
-from fedjoint.server.collect import Collector
+from fedjoint.server.collect import Collector, together
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
-from fedjoint.server.run import Run
-from fedjoint.server.strategy import MergeError, checked_merge, checked_report
+from fedjoint.server.roster import Seat
+from fedjoint.server.run import Broadcast, Run
+from fedjoint.server.strategy import MergeError
+from fedjoint.server.updates import Updates
 from fedjoint.server.weights import most_of_a_node, weigh
 
 log = logging.getLogger("fedjoint.server.round")
@@ -60,7 +62,7 @@ def run_round(run: Run, round: int) -> bool:
     """
     began = time.perf_counter()
     run.discover()
-    run.strategy.report = {}
+    run.merging.clear_reports()
     plan = plan_training(
         run.config,
         run.roster,
@@ -73,10 +75,11 @@ def run_round(run: Run, round: int) -> bool:
     broadcast = run.broadcast(round)
 
     sent = time.perf_counter()
-    collected = _collect(run, plan, run.train(plan, broadcast))
+    groups = _collect(run, plan, run.train(plan, broadcast))
+    collected = together(groups.values())
 
     merging = time.perf_counter()
-    merged = _merge(run, plan, collected)
+    merged = _merge(run, plan, groups)
     if merged.step is not None:
         run.backbone = run.backbone + merged.step
     if merged.kept is None:
@@ -112,7 +115,7 @@ def run_round(run: Run, round: int) -> bool:
         steps=Steps(collected.work / len(trained) if len(trained) else None, collected.work),
         kept=merged.kept,
         fallback=collected.fallback,
-        bytes=Traffic(broadcast.size * plan.clients if run.shares else 0, collected.bytes_up),
+        bytes=Traffic(_bytes_down(plan, broadcast), collected.bytes_up),
         seconds=Seconds(
             broadcast=sent - began,
             train=collected.node_seconds,
@@ -122,7 +125,7 @@ def run_round(run: Run, round: int) -> bool:
             round=ended - began,
         ),
         diagnostics=diagnostics,
-        strategy=checked_report(run.strategy),
+        strategy=run.merging.report(),
     )
     run.exclusions.note((*record.clients.failed, *record.clients.unevaluated))
     last = _tell(run, record, evaluated) or round == run.config.rounds
@@ -130,6 +133,10 @@ def run_round(run: Run, round: int) -> bool:
     if last or best or round % run.config.output.checkpoint_every == 0:
         _checkpoint(run, round, best=best)
     return last
+
+
+def _bytes_down(plan: Plan, sent: Mapping[str, Broadcast]) -> int:
+    return sum(sent[group].size * len(asked.clients) for (_, group), asked in plan.asked.items())
 
 
 def _is_best(best: Best, run: Run, evaluated: _Evaluated) -> bool:
@@ -190,38 +197,57 @@ def _stops(callback: Callback, record: RoundRecord) -> bool:
     return isinstance(stop, bool | np.bool_) and bool(stop)
 
 
-def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> Collector:
-    """Check the replies as they arrive.
+def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> dict[str, Collector]:
+    """Check the replies as they arrive; return them by group.
 
     Raises:
         StateLostError: a node died.
     """
-    terms = Terms(
-        layout=run.roster.layout,
-        tasks=tuple(task.name for task in run.roster.tasks),
-        reduce=plan.reduce,
-        shares=run.shares,
-        compression=run.config.strategy.compression,
-        within=plan.within,
-        deviations=plan.deviations,
-    )
-    collector = Collector(terms, plan.compared)
+    collectors = {
+        group: Collector(
+            Terms(
+                layout=layout,
+                tasks=tuple(task.name for task in run.roster.tasks),
+                reduce=plan.reduce,
+                shares=run.shares,
+                compression=run.config.strategy.compression,
+                within=plan.within,
+                deviations=plan.deviations,
+            ),
+            plan.compared,
+        )
+        for group, layout in run.roster.parts.groups.items()
+    }
     silent = dict(plan.asked)
     for reply in _alive(run, replies):
-        node = reply.metadata.src_node_id
-        if node in plan.asked:
+        seat = node, group = _seat(reply)
+        if seat in plan.asked:
             if not reply.has_error():
                 run.roster.seen[node] = time.time()
-            collector.add(node, plan.asked[node], reply)
-            silent.pop(node, None)
-    for node in silent:
-        collector.fail(node, _LATE)
+            collectors[group].add(node, plan.asked[seat], reply)
+            silent.pop(seat, None)
+    for node, group in silent:
+        collectors[group].fail(node, _LATE)
     clip = run.config.strategy.clip
-    collector.settle(_CLIP if clip is None and run.roster.deployed else clip or 0.0)
-    if collector.failed:
-        collector.reweigh(partial(_weigh, run))
-    run.roster.costs |= collector.block_seconds
-    return collector
+    for collector in collectors.values():
+        collector.settle(_CLIP if clip is None and run.roster.deployed else clip or 0.0)
+        run.roster.costs |= collector.block_seconds
+    if any(collector.failed for collector in collectors.values()):
+        _reweigh(run, list(collectors.values()))
+    return collectors
+
+
+def _seat(reply: Message) -> Seat:
+    """Return the node that replies, and the group of its clients that the reply is about."""
+    return reply.metadata.src_node_id, reply.metadata.group_id
+
+
+def _reweigh(run: Run, collectors: Sequence[Collector]) -> None:
+    """Weigh those that trained anew, of all groups together."""
+    trained = np.sort(np.concatenate([collector.trained for collector in collectors]))
+    weights = _weigh(run, trained)
+    for collector in collectors:
+        collector.reweigh(lambda ids: weights[np.searchsorted(trained, ids)])
 
 
 def _weigh(run: Run, ids: np.ndarray) -> np.ndarray:
@@ -244,26 +270,41 @@ class _Merged:
     diagnostics: dict[str, Any] | None = None
 
 
-def _merge(run: Run, plan: Plan, collected: Collector) -> _Merged:
-    if not run.shares:
-        return _Merged()
+def _merge(run: Run, plan: Plan, groups: Mapping[str, Collector]) -> _Merged:
+    some = {name: collected for name, collected in groups.items() if len(collected.trained)}
+    updates: dict[str, Updates] = {}
     try:
-        trained, least = len(collected.trained), run.config.strategy.min_clients
-        if trained < least:
-            raise UserError(f"{trained} clients trained, strategy.min_clients is {least}")
-        updates = collected.updates(run.parameters, plan.round)
-        updates = replace(updates, evaluation=run.evaluation)
-        step = checked_merge(run.strategy, updates)
+        with run.merging.all_or_none():
+            if run.shares:
+                _check_enough(run, some)
+                updates = {n: _updates(run, n, each, plan.round) for n, each in some.items()}
+            run.merging.hear([part for collected in some.values() for part in collected.parts])
+            masses = {name: each.mass for name, each in some.items()}
+            merged = run.merging.merge(updates, masses)
     except UserError as error:
         if isinstance(error, MergeError) and not len(run.ledger.clients):
             raise  # nothing was ever merged, and the next rounds would go as this one
         return _Merged(kept=str(error))
-    found = diagnose(updates, step, *collected.compared(updates)) if plan.diagnosed else None
-    if run.strategy.robust:
-        buffers = collected.median_buffers()
-    else:  # of BatchNorm's statistics, only a mean makes sense
-        buffers = collected.mean_buffers(updates.weights)
-    return _Merged(torch.cat([step, buffers]), None, found)
+    if not run.shares:
+        return _Merged()
+    found = diagnose_parts(run.roster.parts, merged, some) if plan.diagnosed else None
+    steps = {}
+    for part in run.roster.parts.parts:
+        if part.name in merged:
+            moved = moved_buffers(part, some, updates, robust=run.strategy.robust)
+            steps[part.name] = torch.cat([merged[part.name][1], moved])
+    return _Merged(run.merging.whole(steps), None, found)
+
+
+def _check_enough(run: Run, groups: Mapping[str, Collector]) -> None:
+    trained = sum(len(collected.trained) for collected in groups.values())
+    if trained < (least := run.config.strategy.min_clients):
+        raise UserError(f"{trained} clients trained, strategy.min_clients is {least}")
+
+
+def _updates(run: Run, group: str, collected: Collector, round: int) -> Updates:
+    backbone = run.roster.parts.groups[group].parameters.flat(run.of_group(group))
+    return replace(collected.updates(backbone, round), evaluation=run.evaluation)
 
 
 @dataclass(frozen=True)
@@ -301,10 +342,10 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
     failed: list[Failure] = []
     silent = dict(asked)
     for message in _alive(run, run.evaluate(asked, round, run.broadcast(round))):
-        node = message.metadata.src_node_id
-        if node not in silent:
+        seat = node, _ = _seat(message)
+        if seat not in silent:
             continue  # nobody asked, or it has replied already
-        share = silent.pop(node)
+        share = silent.pop(seat)
         if message.has_error():
             failed.append(Failure(None, node, plain(message.error.reason or "evaluation failed")))
             continue
@@ -319,7 +360,7 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         owners |= dict.fromkeys(share.blocks.tolist(), node)
         for key, blocks in evaluation.by_block(reply).items():
             sums.setdefault(key, {}).update(blocks)
-    failed += [Failure(None, node, _LATE) for node in silent]
+    failed += [Failure(None, node, _LATE) for node, _ in silent]
     if not sums:
         return _Evaluated(failed=failed, untrained=untrained)
     if (most := most_of_a_node(run.roster)) < 1:
@@ -363,7 +404,7 @@ def _checkpoint(run: Run, round: int, *, best: bool) -> None:
             log.error("round %d: no checkpoint, the one before stays", round)
             return
     named, digest = run.named(), run.roster.digest
-    checkpoint = Checkpoint(round, named, run.strategy.state, run.ledger, digest)
+    checkpoint = Checkpoint(round, named, run.merging.state, run.ledger, digest)
     for callback in run.callbacks:
         callback.on_checkpoint(checkpoint)
         if best:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,13 +31,13 @@ from fedjoint.runs.record import Metrics
 from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback
 from fedjoint.server.exclusion import Exclusions
+from fedjoint.server.merging import Merging
 from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
-from fedjoint.server.roster import Roster
+from fedjoint.server.roster import Roster, Seat
 from fedjoint.server.strategy import (
     Circumstances,
     JointStrategy,
-    checked_broadcast,
     circumstances,
     local_method,
 )
@@ -53,7 +54,8 @@ class Run:
         path: the run directory.
         id: the run's id.
         grid: reaches the nodes.
-        strategy: merges.
+        strategy: chooses clients.
+        merging: merges: with the same strategy, or one like it for each part of the backbone.
         roster: the nodes and their clients.
         callbacks: hear how the run goes.
         reference: independent training to compare with, where the configuration names any.
@@ -61,7 +63,7 @@ class Run:
         resumed_from: the round of the checkpoint that it goes on from; 0: none.
         durable: the round of the newest checkpoint; 0: none.
         ledger: the last round of each client that was merged.
-        backbone: ``[P]`` parameters and, after them, the shared buffers.
+        backbone: the parameters of all groups of clients and, after them, the shared buffers.
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
         best: what the best round has; None where it is not kept.
         exclusions: who is not asked any more.
@@ -83,9 +85,11 @@ class Run:
     evaluation: Mapping[str, Metrics] = field(default_factory=dict)
     best: Best | None = None
     exclusions: Exclusions = field(default_factory=Exclusions)
+    merging: Merging = field(init=False)
 
     def __post_init__(self) -> None:
         self.durable = self.resumed_from
+        self.merging = Merging(self.strategy, self.config)
 
     @property
     def circumstances(self) -> Circumstances:
@@ -106,13 +110,15 @@ class Run:
             UserError: see :meth:`fedjoint.server.roster.Roster.discover`.
         """
         self.roster.discover(self.grid, self.header(0))
+        if not self.merging.of:
+            self.merging.divide(self.roster.parts)
         people = self.roster.people
         self.circumstances.clients = people.ids[people.sizes > 0]
+        self.merging.know(people)
 
-    @property
-    def parameters(self) -> Tensor:
-        """``[P]``, a copy of the backbone's parameters: plug-ins may do to it what they like."""
-        return self.backbone[: self.roster.layout.parameters.size].clone()
+    def of_group(self, group: str) -> dict[str, Tensor]:
+        """Return a group's shared tensors, as its clients call them."""
+        return self.roster.parts.of(group, self.roster.layout.views(self.backbone))
 
     def named(self) -> dict[str, Tensor]:
         """Return the backbone by name, in memory of its own."""
@@ -137,50 +143,59 @@ class Run:
             method_options=dict(options),
         )
 
-    def broadcast(self, round: int) -> Broadcast:
-        """Return what every client receives.
+    def broadcast(self, round: int) -> dict[str, Broadcast]:
+        """Return what every client of a group receives, by group.
 
         Raises:
             UserError: the strategy's broadcast fails.
         """
-        extra = checked_broadcast(self.strategy, self.parameters, round)
-        views = {n: t.contiguous() for n, t in self.roster.layout.views(self.backbone).items()}
-        size = 4 * self.backbone.numel() + sum(t.nbytes for t in extra.values())
-        return Broadcast(to_record(views), to_record(extra), size)
+        sent = {}
+        for group, layout in self.roster.parts.groups.items():
+            extra = self.merging.broadcast(group, self.backbone, round)
+            views = {n: t.contiguous() for n, t in self.of_group(group).items()}
+            size = sum(t.nbytes for t in extra.values()) + 4 * layout.size * self.shares
+            sent[group] = Broadcast(to_record(views), to_record(extra), size)
+        return sent
 
-    def train(self, plan: Plan, sent: Broadcast) -> Iterable[Message]:
+    def train(self, plan: Plan, sent: Mapping[str, Broadcast]) -> Iterable[Message]:
         """Ask every node to train its share of ``plan``; return the replies as they arrive."""
         header = self.header(plan.round)
         return self._send(
             TRAIN,
             {
-                node: TrainRequest(
+                (node, group): TrainRequest(
                     header=header,
-                    backbone=sent.backbone,
-                    broadcast=sent.extra,
+                    group=group,
+                    backbone=sent[group].backbone,
+                    broadcast=sent[group].extra,
                     asked=share,
                     rounds=self.ledger.of(share.clients),
-                    sampled=plan.sampled(node),
+                    sampled=plan.sampled((node, group)),
                     reduce=plan.reduce,
                     within=plan.within,
                     deviations=plan.deviations,
                 ).pack()
-                for node, share in plan.asked.items()
+                for (node, group), share in plan.asked.items()
             },
         )
 
     def evaluate(
-        self, asked: Mapping[int, Asked], round: int, sent: Broadcast
+        self, asked: Mapping[Seat, Asked], round: int, sent: Mapping[str, Broadcast]
     ) -> Iterable[Message]:
         """Ask every node to evaluate its share; return the replies as they arrive."""
         header = self.header(round)
         return self._send(
             EVALUATE,
             {
-                node: EvaluateRequest(
-                    header, sent.backbone, sent.extra, share, self.ledger.of(share.clients)
+                (node, group): EvaluateRequest(
+                    header=header,
+                    group=group,
+                    backbone=sent[group].backbone,
+                    broadcast=sent[group].extra,
+                    asked=share,
+                    rounds=self.ledger.of(share.clients),
                 ).pack()
-                for node, share in asked.items()
+                for (node, group), share in asked.items()
             },
         )
 
@@ -188,23 +203,28 @@ class Run:
         """Ask every node to save private state; return the replies as they arrive."""
         kept = self.best.ledger if self.best else Ledger()
         content = PersistRequest(self.header(round), self.ledger, kept, forget).pack()
-        return self._send(PERSIST, dict.fromkeys(self.roster.nodes, content))
+        return self._send(PERSIST, {(node, ""): content for node in self.roster.nodes})
 
-    def _send(self, kind: str, contents: Mapping[int, RecordDict]) -> Iterable[Message]:
+    def _send(self, kind: str, contents: Mapping[Seat, RecordDict]) -> Iterable[Message]:
+        """Send messages, each about one group; a node answers its own one after the other."""
         # The node keeps to the limit; a little later, it is the node that is lost.
-        timeout = 1.1 * self.config.strategy.timeout + _GRACE
-        sent = [Message(content, node, kind, ttl=timeout) for node, content in contents.items()]
+        most = max(Counter(node for node, _ in contents).values(), default=1)
+        timeout = 1.1 * most * self.config.strategy.timeout + _GRACE
+        sent = [
+            Message(content, node, kind, ttl=timeout, group_id=group)
+            for (node, group), content in contents.items()
+        ]
         return self.grid.send_and_receive(sent, timeout=timeout)
 
 
 @dataclass(frozen=True)
 class Broadcast:
-    """What every client receives.
+    """What every client of a group receives.
 
     Attributes:
         backbone: the shared tensors.
         extra: what else the strategy sends.
-        size: bytes of both.
+        size: bytes of both; of the second alone where clients keep their backbones.
     """
 
     backbone: ArrayRecord

@@ -121,7 +121,7 @@ def _begin(
         resumed_from=resumed_from,
     )
     if saved:
-        strategy.state, begun.ledger = dict(saved.state), saved.ledger
+        begun.ledger = saved.ledger
         begun.exclusions = Exclusions.of(run.records())
         done = [record.evaluation for record in run.records() if record.evaluation]
         begun.evaluation = done[-1] if done else {}
@@ -150,6 +150,8 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
         if begun.reference:
             begun.reference.check(begun.roster.tasks)
         begun.backbone = begun.roster.layout.flat(_first_backbone(begun, saved))
+        if saved:
+            begun.merging.state = saved.state
         if config.output.keep_best:
             begun.best = _best(begun, run)
         if saved is None:

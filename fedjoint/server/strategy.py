@@ -45,6 +45,8 @@ class JointStrategy(ABC):
         tasks_apart: whether ``updates.by_task()`` is to tell the tasks of one client apart. A
             client with T tasks then computes the gradient of each before it trains, and sends T
             times as much (see :mod:`fedjoint.training.deviations`); others send nothing more.
+        by_part: whether a backbone may be merged in parts, each by an instance of its own, where
+            groups of clients have only a part of it in common (``model.common``).
         method: the local method that clients run, by registered name. One other than ``joint`` is
             part of the strategy: ``local.method`` may not replace it.
         method_options: options of the local method.
@@ -58,6 +60,7 @@ class JointStrategy(ABC):
     per_client: bool = True
     robust: ClassVar[bool] = False
     tasks_apart: bool = False
+    by_part: ClassVar[bool] = True
     method: ClassVar[str] = "joint"
     omits: ClassVar[str] = ""
 
@@ -101,6 +104,18 @@ class JointStrategy(ABC):
         Args:
             backbone: ``[P]``, the parameters that the clients will receive.
         """
+        return {}
+
+    def hear(self, told: Mapping[str, Tensor]) -> None:  # noqa: B027 - may be left
+        """Remember in the state what clients of all groups told, before anything is merged.
+
+        Args:
+            told: name -> ``[clients, ...]``, by client id, what the local method sent under
+                ``heard.<name>``; zeros for the clients of a node that sent none.
+        """
+
+    def tell(self) -> dict[str, Tensor]:
+        """Return further tensors for the method of the clients of all groups."""
         return {}
 
     @abstractmethod

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.model.parts import Part
 from fedjoint.randomness import Purpose, generator
-from fedjoint.server.roster import Roster
 from fedjoint.server.run import Run
 from fedjoint.server.strategy import MergeError, checked_merge, make_strategy
 from fedjoint.server.updates import Updates
@@ -30,13 +30,18 @@ def try_merge(run: Run) -> None:
     """
     if ":" not in run.config.strategy.name:
         return
-    roster, config = run.roster, run.config
-    chosen = roster.people.sample(config.seed, 1, config.strategy.fraction)
-    rows = min(len(chosen), max(2, _MOST // max(1, roster.layout.parameters.size)))
+    chosen = run.roster.people.sample(run.config.seed, 1, run.config.strategy.fraction)
+    for part in run.roster.parts.parts:
+        places = [list(run.roster.parts.groups).index(group) for group in part.groups]
+        own = chosen[np.isin(run.roster.people.group[chosen], places)]
+        if len(own):
+            _try_part(run, part, own)
+
+
+def _try_part(run: Run, part: Part, chosen: np.ndarray) -> None:
+    rows = min(len(chosen), max(2, _MOST // max(1, part.layout.parameters.size)))
     try:
-        checked_merge(
-            make_strategy(config), _made_up(roster, chosen[:rows], config.seed, run.parameters)
-        )
+        checked_merge(make_strategy(run.config), _made_up(run, part, chosen[:rows]))
     except MergeError as error:
         if rows == len(chosen) or isinstance(error.__cause__, (*_ALWAYS, MergeError)):
             raise UserError(f"before the first round: {error}") from error
@@ -53,9 +58,10 @@ class _Absent(dict[str, Tensor]):
         raise _AbsentError(name)
 
 
-def _made_up(roster: Roster, chosen: np.ndarray, seed: int, backbone: Tensor) -> Updates:
-    people, count = roster.people, len(chosen)
-    rng = generator(seed, Purpose.MERGE, "trial")
+def _made_up(run: Run, part: Part, chosen: np.ndarray) -> Updates:
+    people, count = run.roster.people, len(chosen)
+    backbone = run.merging.parameters(part, run.backbone)
+    rng = generator(run.config.seed, Purpose.MERGE, "trial")
     matrix = rng.standard_normal((count, len(backbone)), np.float32) * 1e-3
     sizes = torch.from_numpy(people.sizes[chosen])
     return Updates(
@@ -64,10 +70,10 @@ def _made_up(roster: Roster, chosen: np.ndarray, seed: int, backbone: Tensor) ->
         examples=sizes,
         clients=torch.from_numpy(people.ids[chosen]),
         tasks=torch.from_numpy(people.tasks[chosen]),
-        task_names=tuple(task.name for task in roster.tasks),
+        task_names=tuple(task.name for task in run.roster.tasks),
         steps=torch.ones(count, dtype=torch.int64),
         backbone=backbone,
-        layout=roster.layout.parameters,
+        layout=part.layout.parameters,
         round=1,
         extras=_Absent(),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.tree import Input
 from fedjoint.training.augment import Augmentations, seeds_of_steps
@@ -75,6 +76,9 @@ class Job:
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
         momentum: of SGD.
+        model: says what is computed; its own weights are never used.
+        batched: whether all clients are trained in one batched program; if not, there is one.
+        public: ``[n, ...]`` the problem's examples that all clients have; None: there are none.
         last: whether the run ends with this round, as it is configured.
         augmentations: what changes minibatches; None: nothing does.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
@@ -102,6 +106,9 @@ class Job:
     rate: Tensor
     momentum: float
     last: bool
+    model: JointModel
+    batched: bool
+    public: Input | None = None
     augmentations: Augmentations | None = None
     losses: Tensor = field(init=False)
     steps: np.ndarray = field(init=False)

@@ -15,6 +15,9 @@ from fedjoint.training.job import Job
 
 Tensors = dict[str, Tensor]
 
+#: Begins the names of what clients send to the strategy as a whole, see ``JointStrategy.hear``.
+HEARD = "heard."
+
 
 class LocalMethod:
     """Base class of the local methods: train the backbone and the heads together.
@@ -56,7 +59,8 @@ class LocalMethod:
         """Train ``job.shared`` and ``job.private`` in place.
 
         Returns:
-            ``[clients, ...]`` tensors to send beside the updates.
+            ``[clients, ...]`` tensors to send beside the updates. Those whose names begin with
+            ``heard.`` have one shape in all groups of clients, and a client may send none.
         """
         job.descend()
         return {}

@@ -284,6 +284,9 @@ class Trainer:
             rate=rate * own,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
+            model=self.model,
+            batched=self.fallback is None,
+            public=self.public,
             augmentations=self.augmentations,
         )
 
@@ -405,6 +408,19 @@ class Trainer:
         if problem.central is None:
             return None
         return everyones(problem.central, problem.tasks, problem.fitted, self.device)
+
+    @cached_property
+    def public(self) -> Input | None:
+        """The examples that all clients have, on the device; None: there are none.
+
+        Raises:
+            UserError: they do not fit the model.
+        """
+        if self.problem.public is None:
+            return None
+        x = loaded(self.problem.fitted(self.problem.public, "the public inputs"))
+        there: Input = each(lambda tensor: tensor.to(self.device), x)
+        return there
 
     def _statistics(
         self,

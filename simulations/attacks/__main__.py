@@ -42,7 +42,8 @@ def _accuracy(rule: str, attack: str, seed: int, rounds: int) -> float:
             "rounds": rounds,
             "data": {"clients": 20, "partition": "iid", "task_mix": [["digit"]]},
             "local": {
-                "epochs": 2,
+                "epochs": 4,
+                "optimiser": {"lr": 0.5},
                 "method": "fedjoint.simulations.attacks.method:Lying",
                 "options": {"attack": attack},
             },

@@ -7,6 +7,7 @@ import pytest
 from pydantic import Field
 
 from fedjoint.errors import UserError
+from fedjoint.model.metric import make_metric
 from fedjoint.options import (
     BelowOne,
     Count,
@@ -17,6 +18,7 @@ from fedjoint.options import (
     Whole,
     allowed_words,
     construct,
+    make_plugin,
     options_of,
 )
 
@@ -128,3 +130,19 @@ def test_whatever_a_plug_in_raises_is_one_line():
 )
 def test_what_is_allowed_in_words(annotation, words):
     assert allowed_words(annotation) == words
+
+
+class Base:
+    __module__ = "fedjoint"
+
+
+@pytest.mark.parametrize("kind", ["strategies", "methods", "sources", "balances", "compressions"])
+@pytest.mark.parametrize("name", ["subprocess:Popen", "subprocess:check_output", "builtins:exec"])
+def test_nothing_is_called_that_is_no_plug_in(kind, name, monkeypatch):
+    called = []
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *a, **k: called.append(a))
+    with pytest.raises(UserError, match=r"is no fedjoint\.Base; subclass that"):
+        make_plugin(kind, name, {"args": "true"}, Base)
+    with pytest.raises(UserError, match=r"no fedjoint\.Metric"):
+        make_metric(name, {"args": "true"})
+    assert not called

@@ -42,7 +42,7 @@ def sentences(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("name", ["digits", "conflict", "tabular", "text"])
+@pytest.mark.parametrize("name", ["digits", "conflict", "tabular", "text", "unlike"])
 def test_a_scenario_trains_every_task(name, sentences, tmp_path):
     settings = ["engine.name=inline", "rounds=2", "data.clients=12", f"output.dir={tmp_path}"]
     config = scenario_config(name, [*settings, "data.min_examples=1"])
@@ -52,7 +52,7 @@ def test_a_scenario_trains_every_task(name, sentences, tmp_path):
     assert all(result.records[-1].loss[task] > 0 for task in tasks)
 
 
-@pytest.mark.parametrize("name", ["digits", "conflict", "tabular", "text"])
+@pytest.mark.parametrize("name", ["digits", "conflict", "tabular", "text", "unlike"])
 def test_a_scenario_is_a_script(name, sentences, tmp_path, monkeypatch, capsys):
     settings = ["data.clients=12", "data.min_examples=1", f"output.dir={tmp_path / 'runs'}"]
     words = [word for setting in settings for word in ("--set", setting)]

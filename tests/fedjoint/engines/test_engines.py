@@ -182,7 +182,7 @@ def test_statistics_of_batch_norm_are_averaged_whatever_the_rule(tmp_path):
     [
         ("warp", "unknown engine 'warp': allowed are flower, inline, ray"),
         ({"name": "inline", "options": {"speed": 9}}, "unknown option of engine inline 'speed'"),
-        ("collections:Counter", "engine collections:Counter: TypeError: "),
+        ("collections:Counter", "engine collections:Counter: Counter is no fedjoint.Engine"),
     ],
 )
 def test_an_engine_that_cannot_be_had_is_one_line(engine, said):

@@ -173,6 +173,7 @@ def test_messages_get_a_run_a_source_and_an_id():
         fail(place, f"a new message has {data}")
     if not data.message_id.isdecimal():
         fail("flwr.app:Message.metadata", f"a message that we number has {data}")
-    compat.sent_by(message, 7)
-    if data.src_node_id != 7:
-        fail("flwr.app:Message.metadata", f"a message from node 7 has {data}")
+    asked = Message(RecordDict(), 7, "train", group_id="radar")
+    compat.answers(message, asked)
+    if (data.src_node_id, data.group_id) != (7, "radar"):
+        fail("flwr.app:Message.metadata", f"a reply of node 7 about radar has {data}")

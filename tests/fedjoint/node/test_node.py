@@ -75,8 +75,8 @@ def send(node, kind, request):
 
 
 def backbone(node):
-    state = node.trainer.model.state_dict()
-    return {name: state[name] for name in node.trainer.layout.shapes}
+    state = node.rooms[""].trainer.model.state_dict()
+    return {name: state[name] for name in node.rooms[""].trainer.layout.shapes}
 
 
 def train(
@@ -94,6 +94,7 @@ def train(
     asked, compression = share(clients), node.config.strategy.compression
     request = TrainRequest(
         header=header(round, generation, resumed_from, **how),
+        group="",
         backbone=backbone(node),
         broadcast={},
         asked=asked,
@@ -102,7 +103,7 @@ def train(
         reduce=reduce,
     )
     shares = how.get("method") != "independent"
-    terms = Terms(node.trainer.layout, ("digit",), reduce, shares, compression)
+    terms = Terms(node.rooms[""].trainer.layout, ("digit",), reduce, shares, compression)
     collector = Collector(terms, np.array(few, np.int64))
     collector.add(1, asked, send(node, TRAIN, request))
     if merged:
@@ -241,7 +242,7 @@ def test_rows_of_a_sample_go_beside_the_mean_of_a_block(problem, fault):
 def evaluate(node, clients):
     asked = share(clients)
     rounds = LEDGERS[node].of(asked.clients)
-    request = EvaluateRequest(header(), backbone(node), {}, asked, rounds)
+    request = EvaluateRequest(header(), "", backbone(node), {}, asked, rounds)
     reply = send(node, EVALUATE, request)
     found = EvaluateReply.unpack(reply, asked, node.problem.tasks)
     return {name: rows.sum(0) for name, rows in found.sums.items()}, found.failed
@@ -290,7 +291,7 @@ def test_what_a_client_draws_does_not_depend_on_who_trains_beside_it(problem, co
     config = configure(compression)
     problem = replace(problem, backbone=with_dropout)
     alone = Node(problem, config, None)
-    alone.trainer.chunk = 1
+    alone.rooms[""].trainer.chunk = 1
     for clients in ([0, 1, 2, 3], [0, 2], [1, 3]):
         node = Node(problem, config, None)
         LEDGERS.pop(alone, None)

@@ -2,6 +2,7 @@
 
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -238,3 +239,12 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_file_as_it_was(tmp_path, ins
     assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     store.write(2, {client: state(client, 2) for client in range(50)})
     assert rounds_of(store, 49) == [1, 2]
+
+
+def test_nobody_but_the_owner_reads_what_clients_keep(tmp_path):
+    own = StateStore(tmp_path / "state.sqlite", "a" * 32)
+    own.write(1, {0: {"head": torch.ones(2)}})
+    files = list(tmp_path.iterdir())
+    assert len(files) > 1  # the write-ahead log, too
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    own.close()

@@ -31,8 +31,12 @@ def run(config, tmp_path, fleet):
     return run
 
 
+def group(**values):
+    return lambda told, records: told | {"groups": [told["groups"][0] | values]}
+
+
 def big_layout(told, records):
-    return told | {"layout": {"backbone.w": [2**30, 2**30]}}
+    return group(layout={"backbone.w": [2**30, 2**30]})(told, records)
 
 
 def nan(array):
@@ -42,9 +46,9 @@ def nan(array):
 INTRODUCTIONS = {
     "no name": (drop("name"), "'name': Field required"),
     "no device": (drop("device"), "'device': Field required"),
-    "a layout that is a list": (tell(layout=[1]), "'layout': Input should be an object"),
-    "a shape that is text": (tell(layout={"w": "2"}), "'layout.w': Input should be"),
-    "a negative shape": (tell(layout={"w": [-1]}), "'layout.w.0': Input should be"),
+    "a layout that is a list": (group(layout=[1]), "'groups.0.layout': Input should be an object"),
+    "a shape that is text": (group(layout={"w": "2"}), "'groups.0.layout.w': Input should be"),
+    "a negative shape": (group(layout={"w": [-1]}), "'groups.0.layout.w.0': Input should be"),
     "a layout beyond all measure": (big_layout, "more than 17179869184"),
     "tasks that are null": (tell(tasks=None), "'tasks': Input should be"),
     "an unknown kind": (tell(tasks=[["digit", "magic", 10, []]]), "unknown kind of task 'digit'"),
@@ -69,7 +73,11 @@ INTRODUCTIONS = {
     "another's client": (send("population", "ids", lambda i: i - 2), "lives on node good"),
     "negative sizes": (send("population", "sizes", lambda s: -s), "'sizes' is negative"),
     "a flat mask": (send("population", "mask", np.ravel), "'mask' has shape"),
-    "buffers that are not there": (tell(buffers=["ghost"]), "are not the last of"),
+    "buffers that are not there": (group(buffers=["ghost"]), "are not the last of"),
+    "no group": (tell(groups=[]), "it has a group twice, none, or more than"),
+    "a group that is a path": (group(name="a/b"), "a group has the name 'a/b'"),
+    "a client of another group": (send("population", "member", lambda m: m + 1), "in a group that"),
+    "another group": (group(name="wide"), "other tensors than its groups"),
     "another version": (None, "fedjoint 0.0 on the other side"),
 }
 
@@ -123,7 +131,8 @@ def older(node, monkeypatch):
 
 def test_the_first_node_alone_does_not_decide_what_the_backbone_is(config, tmp_path):
     def swapped(told, records):
-        return told | {"layout": dict(reversed(told["layout"].items()))}
+        layout = dict(reversed(told["groups"][0]["layout"].items()))
+        return group(layout=layout)(told, records)
 
     fleet = Fleet(
         {

@@ -98,7 +98,7 @@ def test_a_node_with_other_frozen_weights_is_refused(place, tmp_path, caplog):
 def test_a_node_that_lies_about_its_frozen_weights_is_refused(tmp_path, caplog):
     config = check(adapted.settings(tmp_path))
     nodes = fleet(config, *[adapted.Adapted] * 3)
-    liar = nodes.nodes[1].trainer
+    liar = nodes.nodes[1].rooms[""].trainer
     liar.digest = liar.digest  # from now on as it was
     liar.model.backbone.base.weight.data += 1
     serve(nodes, config, RunDir.create(tmp_path, "run", config), deployed=True)
