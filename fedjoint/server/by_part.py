@@ -72,7 +72,9 @@ def moved_buffers(
     wanted = part.layout.statistics
     rows = [wanted.take(groups[n].buffers(), groups[n].terms.layout.statistics) for n in own]
     if robust:
-        return torch.cat(rows).quantile(0.5, dim=0)
+        ascending = torch.cat(rows).sort(dim=0).values
+        count = len(ascending)
+        return (ascending[(count - 1) // 2] + ascending[count // 2]) / 2
     # Of BatchNorm's statistics, only a mean makes sense.
     if len(own) == 1:
         return updates[own[0]].weights @ rows[0]

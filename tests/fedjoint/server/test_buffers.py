@@ -147,3 +147,10 @@ def test_a_run_goes_on_where_parameters_are_broadcast(tmp_path, name):
     result = simulate(configure(tmp_path, name=name, rounds=3))
     assert [record.kept for record in result.records] == [None] * 3
     assert [record.clients.trained for record in result.records] == [CLIENTS] * 3
+
+
+def test_a_robust_rule_merges_where_there_are_no_buffers(tmp_path):
+    settings = configure(tmp_path, name="median").model_dump(mode="json")
+    backbone = {"name": "mlp", "options": {"hidden": [3]}}
+    result = simulate(settings | {"model": settings["model"] | {"backbone": backbone}})
+    assert result.records[0].kept is None and result.records[0].clients.trained == CLIENTS
