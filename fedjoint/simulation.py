@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fedjoint._util.logs import event
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.config.section import Plugin, Section
@@ -18,6 +19,7 @@ from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
 from fedjoint.model.parts import Parts
+from fedjoint.node.node import best_device
 from fedjoint.problem import Problem, build_problem, own_groups, settled
 from fedjoint.registry import anchored
 from fedjoint.runs.checkpoints import Checkpoint
@@ -31,6 +33,7 @@ from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
 from fedjoint.server.troubles import Troubles
 from fedjoint.training.balance import make_balance
+from fedjoint.training.choice import choose_path
 
 log = logging.getLogger("fedjoint")
 
@@ -109,8 +112,18 @@ def simulate(
     models = problem.models(config)
     if initial := config.model.initial:
         fit_initial(Path(initial), read_initial(Path(initial)), models[""].layout())
+    # Groups of clients have models of their own, which one choice need not fit.
+    single = models.get("")
+    choice = choose_path(problem, single, config, best_device()) if single else None
+    if choice:
+        local = config.local.model_copy(update={"path": choice.path})
+        config = config.model_copy(update={"local": local})
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     run.note_clients(len(problem.data.sizes))
+    if choice:
+        run.note_path(choice.why)
+        text = f"local.path = {choice.path}: {choice.why}"
+        event(log, logging.INFO, "path", text, path=choice.path)
     with _marked(run):
         backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)

@@ -21,8 +21,8 @@ class SWA(FedAvg):
     """FedAvg that ends in the mean of its backbones: stochastic weight averaging on the server.
 
     Rounds are those of FedAvg, and the backbones after those beyond ``begin`` of the run are
-    averaged, ``[P]``. The step of the last round leads to that mean. The state is ``mean``, and
-    ``count`` of the backbones in it.
+    averaged. The step of the last round leads to that mean. The state is ``ahead`` ``[P]``, the
+    mean less the newest backbone, and ``count`` of the backbones in it.
 
     Args:
         server_lr: factor on the mean update, above zero.
@@ -46,9 +46,12 @@ class SWA(FedAvg):
         rounds = known.config.rounds if known else updates.round
         if updates.round <= self.begin * rounds:
             return step
-        after = updates.backbone + step
         count = self.state.get("count", torch.zeros(()))
-        mean = self.state.get("mean", torch.zeros_like(after))
-        self.state["count"] = count + 1
-        self.state["mean"] = mean + (after - mean) / self.state["count"]
-        return self.state["mean"] - updates.backbone if updates.round == rounds else step
+        ahead = self.state.get("ahead", torch.zeros_like(step))
+        # Relative to the backbone, whose rounding would bury short steps.
+        ahead = (ahead - step) * count / (count + 1)
+        if updates.round == rounds:
+            self.state.clear()  # a run that gets more rounds averages anew
+            return step + ahead
+        self.state |= {"count": count + 1, "ahead": ahead}
+        return step

@@ -51,6 +51,11 @@ class LocalConfig(Section):
     )
     options: dict[str, Any] = Field({}, description="options of the local method named here")
     sequential: bool = Field(False, description="train clients one by one, never batched")
+    path: Literal["auto", "batched", "sequential", "channels_last"] = Field(
+        "auto",
+        description="clients batched, one by one, or one by one with the channels of images last; "
+        "auto: what a trial before the first round of a simulation finds fastest",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the forward and the backward pass"
     )
@@ -66,6 +71,21 @@ class LocalConfig(Section):
         if any(not 1e-30 <= scale <= 1e30 for scale in self.lr_scales):
             raise ValueError("lr_scales must be above zero, from 1e-30 to 1e30")
         return self
+
+    @model_validator(mode="after")
+    def _one_path(self) -> LocalConfig:
+        if self.sequential and self.path == "batched":
+            raise ValueError("sequential and path = 'batched' contradict each other: leave out one")
+        return self
+
+    @property
+    def alone(self) -> str | None:
+        """What has clients train one by one, or None: nothing that is set."""
+        if self.sequential:
+            return "local.sequential is set"
+        return (
+            f"local.path is {self.path}" if self.path in ("sequential", "channels_last") else None
+        )
 
     @model_validator(mode="after")
     def _decays(self) -> LocalConfig:

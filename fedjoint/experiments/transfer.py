@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,19 +186,35 @@ def transfer(
     points = []
     vector = _makes_vectors(alone, made)
     for way in (way for way in WAYS if vector or not way.adapter):
-        trainer = Trainer(with_adapters(alone) if way.adapter else alone, made, torch.device("cpu"))
-        start = fit_initial(Path(path), newest.whole, trainer.layout)
-        if not way.transferred:
-            fresh = made.model_copy(
-                update={"model": made.model.model_copy(update={"initial": None})}
-            )
-            trainer = Trainer(alone, fresh, torch.device("cpu"))
-            start = trainer.model.state_dict()
-        backbone = trainer.layout.flat(start)
+        trainer, backbone = _begun(way, alone, made, newest.whole)
         for at, size in enumerate(chosen):
             learners = np.arange(at * repeats, (at + 1) * repeats)
             points.append(_best(trainer, backbone, learners, way, size, own))
     return Transfer(own, points)
+
+
+def _begun(
+    way: Adaptation, problem: Problem, config: Config, tensors: Mapping[str, Tensor]
+) -> tuple[Trainer, Tensor]:
+    """Return what trains, and the backbone ``[P]`` from which it starts.
+
+    Args:
+        way: of learning.
+        problem: the learners'.
+        config: its ``model.initial`` is the run.
+        tensors: of the run's backbone, by name.
+    """
+    if way.adapter:
+        problem = with_adapters(problem)
+    if not way.transferred:
+        model = config.model.model_copy(update={"initial": None})
+        config = config.model_copy(update={"model": model})
+    trainer = Trainer(problem, config, torch.device("cpu"))
+    if way.transferred:
+        tensors = fit_initial(Path(str(config.model.initial)), tensors, trainer.layout)
+    else:
+        tensors = trainer.model.state_dict()
+    return trainer, trainer.layout.flat(tensors)
 
 
 def _makes_vectors(problem: Problem, config: Config) -> bool:
@@ -216,10 +232,10 @@ def _best(
     for factor in FACTORS:
         adapted = list(adapt(trainer, backbone, learners, whole=way.whole, factor=factor))
         valid, test = (_metric(adapted, split, task) for split in ("valid", "test"))
-        score = sign(task) * mean(valid)
-        # Who diverges in some repeat is no choice; without validation data, the run's own rate is.
-        known = all(map(math.isfinite, test))
-        found.append(((known, score if math.isfinite(score) else factor == 1), factor, test))
+        # Without validation data, or where it diverges in some repeat, a factor has no score.
+        known = all(map(math.isfinite, valid))
+        score = sign(task) * mean(valid) if known else -math.inf
+        found.append(((score, factor == 1), factor, test))
     _, factor, test = max(found, key=lambda each: each[0])
     return Point(way, size, factor, test)
 
@@ -250,7 +266,14 @@ def _config(
     )
     made = check(tree | {"metrics": {n: m for n, m in tree["metrics"].items() if n == task}})
     local = made.local.model_copy(
-        update={"steps": steps, "epochs": None, "drop_last": False, "method": None, "options": {}}
+        update={
+            "steps": steps,
+            "epochs": None,
+            "drop_last": False,
+            "lr_scales": [],
+            "method": None,
+            "options": {},
+        }
     )
     evaluate = made.evaluate.model_copy(update={"train": False})
     return made.model_copy(

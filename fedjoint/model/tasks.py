@@ -111,7 +111,7 @@ class Task:
         if type(self.outputs) is not int or self.outputs < kind.least:
             what = f"outputs of {self.kind} task {self.name!r}"
             raise choose(what, str(self.outputs), [f"{kind.least} or more"])
-        size = self.size if isinstance(self.size, (tuple, list)) else ()
+        size: Sequence[Any] = self.size if isinstance(self.size, (tuple, list)) else (None,)
         if len(size) != len(kind.size) or not all(type(n) is int and n > 0 for n in size):
             wanted = f"({', '.join(kind.size)}{',' * (len(kind.size) == 1)})"
             raise UserError(

@@ -180,6 +180,9 @@ def _groups(reply: Message, said: tuple[_Group, ...], *, initial: bool) -> dict[
         raise UserError(f"it has a group twice, none, or more than {_GROUPS}")
     backbone, frozen = (wire.arrays(reply, n) if initial else {} for n in ("backbone", "frozen"))
     names = {group.name for group in said}
+    for name in names:
+        if not name.isprintable() or "/" in name:
+            raise UserError(f"a group has the name {plain(name)!r}")
     if "" in names and len(names) > 1:
         raise UserError("it has groups beside clients of one architecture")
     starts = tuple(_start(name) for name in names)
@@ -187,8 +190,6 @@ def _groups(reply: Message, said: tuple[_Group, ...], *, initial: bool) -> dict[
         raise UserError("damaged message: it has other tensors than its groups")
     groups = {}
     for group in said:
-        if not group.name.isprintable() or "/" in group.name:
-            raise UserError(f"a group has the name {plain(group.name)!r}")
         layout = _layout(group.layout, group.buffers)
         groups[group.name] = Architecture(
             layout=layout,

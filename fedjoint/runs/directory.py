@@ -125,7 +125,8 @@ class RunDir:
         """The content of run.json.
 
         ``run`` (its id), versions, seed, created, ``generation``, ``status``, ``saved`` (the round
-        of the newest checkpoint; 0: none) and ``own_problem``; ``best``, the best round where it
+        of the newest checkpoint; 0: none) and ``own_problem``; ``path``, why clients train as
+        they do where that was tried; ``best``, the best round where it
         is kept. Once the run has begun, also
         ``method``, its local method, and ``deployed``, whether its clients' state is elsewhere.
 
@@ -173,6 +174,10 @@ class RunDir:
     def note_clients(self, clients: int) -> None:
         """Keep how many clients the run has; those of a deployed run come and go."""
         self._note(clients=clients)
+
+    def note_path(self, why: str) -> None:
+        """Keep why clients train as the configuration says."""
+        self._note(path=why)
 
     @property
     def clients(self) -> int | None:

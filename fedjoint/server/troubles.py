@@ -26,7 +26,7 @@ class Troubles(Callback):
         self._alone = False
 
     def on_run_begin(self, config: Config, path: Path) -> None:
-        self._alone = config.local.sequential  # as it was asked for
+        self._alone = config.local.alone is not None  # as it was asked for, or is faster
 
     def say(self, text: str) -> None:
         """Show a line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -114,6 +115,7 @@ def is_random(operation: Any) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
 
 
+@cache
 def as_clients_draw(operation: Any) -> Callable[..., Any]:
     """Return ``operation``, a random one of a trace, such that each client draws its own."""
 

@@ -10,13 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jacrev, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, each, first
+from fedjoint.training.alone import Alone
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
+from fedjoint.training.descent import Descent
 from fedjoint.training.replay import replayed
 
 Tensors = dict[str, Tensor]
@@ -47,7 +51,9 @@ Measure = Callable[[Tensors, Stack], Tensor]
 Forward = Callable[[Tensors, Input, Tensors], tuple[Tensor, Tensor]]
 
 
-def make_forward(model: JointModel, tasks: Sequence[Task], precision: str) -> Forward:
+def make_forward(
+    model: JointModel, tasks: Sequence[Task], precision: str, *, batched: bool
+) -> Forward:
     """Return the function that sums one client's losses.
 
     It ignores weights that are no part of ``model``, so that clients may keep other state beside
@@ -62,7 +68,10 @@ def make_forward(model: JointModel, tasks: Sequence[Task], precision: str) -> Fo
             if precision == "bfloat16"
             else nullcontext()
         )
-        with mixed:
+        # The CPU's other kernel of attention has no batching rule: vmap would loop over clients.
+        by_parts = batched and first(x).device.type == "cpu"
+        attention = sdpa_kernel(SDPBackend.MATH) if by_parts else nullcontext()
+        with mixed, attention:
             outputs = functional_call(
                 model, {n: t for n, t in weights.items() if n in own}, (x, names)
             )
@@ -115,7 +124,7 @@ def make_measure(
         rows: examples per client and pass.
         least: fewest examples that the model takes.
     """
-    forward = make_forward(model, tasks, precision)
+    forward = make_forward(model, tasks, precision, batched=batched)
 
     def one_client(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
         sums, known = forward(_first(weights), each(_row, x), _first(y))
@@ -142,8 +151,61 @@ def make_measure(
     return measure
 
 
+def _make_losses(
+    model: JointModel, balance: Balance, precision: str, *, batched: bool
+) -> Callable[[Tensors, Tensors, Input, Tensors], tuple[Tensor, Tensor]]:
+    forward = make_forward(model, balance.tasks, precision, batched=batched)
+
+    def losses(trained: Tensors, frozen: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
+        sums, known = forward({**trained, **frozen}, x, y)
+        return sums / known.clamp(min=1), known
+
+    return losses
+
+
+def _make_objective(
+    model: JointModel, balance: Balance, precision: str, *, batched: bool
+) -> Callable[[Tensors, Tensors, Input, Tensors, Tensor], tuple[Tensor, Tensor]]:
+    losses_of = _make_losses(model, balance, precision, batched=batched)
+
+    def objective(
+        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses, known = losses_of(trained, frozen, x, y)
+        return balance.total(losses, weights, {**trained, **frozen}, known), losses.detach()
+
+    return objective
+
+
+def make_descent(
+    model: JointModel, balance: Balance, local: LocalConfig, *, batched: bool, channels_last: bool
+) -> Descent | Alone | None:
+    """Return what takes the optimiser's steps at once, or None where nothing does.
+
+    Args:
+        model: draws no random numbers where it is batched; its own weights are never used.
+        balance: combines the losses of the tasks.
+        local: the rule and the precision.
+        batched: all clients in one batched program. If not, it takes one client.
+        channels_last: where it takes one client, images have their channels last.
+    """
+    # The weights of tasks that move must be found anew before every step.
+    if local.optimiser.name != "sgd" or balance.separate or balance.private():
+        return None
+    objective = _make_objective(model, balance, local.precision, batched=batched)
+    if not batched:
+        return Alone(objective, local.optimiser, channels_last=channels_last)
+    return Descent(vmap(grad(objective, has_aux=True), randomness="different"), local.optimiser)
+
+
 def make_kernel(
-    model: JointModel, balance: Balance, *, batched: bool, precision: str, compiled: bool
+    model: JointModel,
+    balance: Balance,
+    *,
+    batched: bool,
+    precision: str,
+    compiled: bool = False,
+    traced: bool = True,
 ) -> Kernel:
     """Return the function that computes every client's gradients.
 
@@ -153,18 +215,10 @@ def make_kernel(
         batched: all clients in one batched program. If not, the kernel takes one client.
         precision: ``float32``, or ``bfloat16`` for autocast.
         compiled: ``torch.compile`` the batched program.
+        traced: replay it from a trace, where it is not compiled.
     """
-    forward = make_forward(model, balance.tasks, precision)
-
-    def losses_of(trained: Tensors, frozen: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
-        sums, known = forward({**trained, **frozen}, x, y)
-        return sums / known.clamp(min=1), known
-
-    def objective(
-        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        losses, known = losses_of(trained, frozen, x, y)
-        return balance.total(losses, weights, {**trained, **frozen}, known), losses.detach()
+    losses_of = _make_losses(model, balance, precision, batched=batched)
+    objective = _make_objective(model, balance, precision, batched=batched)
 
     def separate(
         trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
@@ -201,7 +255,7 @@ def make_kernel(
         return one_client
     single = separate if balance.separate else grad(objective, has_aux=True)
     many = vmap(single, randomness="different")
-    program = torch.compile(many) if compiled else replayed(many)
+    program = torch.compile(many) if compiled else replayed(many) if traced else many
 
     def all_clients(
         trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor

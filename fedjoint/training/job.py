@@ -14,12 +14,14 @@ from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.tree import Input
+from fedjoint.training.alone import Alone
 from fedjoint.training.augment import Augmentations, seeds_of_steps
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
+from fedjoint.training.descent import Descent, Few
 from fedjoint.training.draws import take_turns
 from fedjoint.training.gradients import Gradients, Kernel, Measure
-from fedjoint.training.minibatches import schedule
+from fedjoint.training.minibatches import Schedule, schedule
 from fedjoint.training.optimisers import Optimiser
 
 Tensors = dict[str, Tensor]
@@ -66,6 +68,7 @@ class Job:
         private: name -> ``[clients, ...]`` heads and other private state, trained in place.
         kernel: computes gradients.
         measure: measures losses.
+        descent: takes the steps at once, where the optimiser has such.
         optimiser: makes an optimiser of the configured kind over some parameters.
         balance: weighs the tasks.
         trainable: names of the parameters that training may change.
@@ -75,6 +78,7 @@ class Job:
             models that draw random numbers: how many they take is then the client's own affair.
         least: fewest examples in a minibatch; more than one only where clients train alone.
         rate: ``[clients]`` learning rates of this round.
+        lr: the learning rate of all clients, before each has its own.
         momentum: of SGD.
         model: says what is computed; its own weights are never used.
         batched: whether all clients are trained in one batched program; if not, there is one.
@@ -97,6 +101,7 @@ class Job:
     private: Tensors
     kernel: Kernel
     measure: Measure
+    descent: Descent | Alone | None
     optimiser: Callable[[Tensors], Optimiser]
     balance: Balance
     trainable: Collection[str]
@@ -104,6 +109,7 @@ class Job:
     padded: bool
     least: int
     rate: Tensor
+    lr: float
     momentum: float
     last: bool
     model: JointModel
@@ -140,27 +146,8 @@ class Job:
         """
         data, device = self.cohort.learnt, self.shared.device
         budget = self._budget(steps, epochs)
-        if 0 < data.sizes.max() < self.least:
-            raise UserError(
-                f"it has {data.sizes.max()} training example, and the model learns from no fewer "
-                f"than {self.least} at once: give it more, or use a model that takes examples one "
-                "by one"
-            )
-        drawn = schedule(
-            self.seed,
-            self.round,
-            self.cohort.clients,
-            data.sizes,
-            stream=stream,
-            padded=self.padded,
-            **budget,
-        )
-        padding = data.rows - 1
-        index = np.where(drawn.mask, drawn.index, padding)
-        index += (padding + 1) * np.arange(len(self.cohort))[:, None]
-        rows = torch.from_numpy(index).to(device)
-        known = data.known
-        labelled = None if known is None else known.flatten(0, 1)[rows].any(2)
+        drawn = self._draw(budget, stream, padded=self.padded)
+        rows, labelled = self._places(drawn, np.arange(len(self.cohort)))
         present = np.any(drawn.mask, axis=2)
         full = np.all(present, axis=1)
         own = (self.seed, stream, self.round, self.cohort.clients, present)
@@ -181,6 +168,31 @@ class Job:
             yield Batch(x, y, active, None if labelled is None else labelled[step])
         take_turns(None)
 
+    def _draw(self, budget: Mapping[str, Any], stream: int, *, padded: bool) -> Schedule:
+        clients, sizes = self.cohort.clients, self.cohort.train.sizes
+        return schedule(
+            self.seed, self.round, clients, sizes, stream=stream, padded=padded, **budget
+        )
+
+    def _places(self, drawn: Schedule, order: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Return where minibatches lie, and which tasks they have labels of.
+
+        Args:
+            drawn: the minibatches.
+            order: ``[clients]`` whose they are.
+
+        Returns:
+            ``[steps, clients, batch]`` rows of all clients' examples one below the other, which are
+            faster to select than pairs; ``[steps, clients, tasks]``, None where no data lack any.
+        """
+        data = self.cohort.learnt
+        padding = data.rows - 1
+        index = np.where(drawn.mask, drawn.index, padding)
+        index += (padding + 1) * order[:, None]
+        rows = torch.from_numpy(index).to(self.shared.device)
+        known = data.known
+        return rows, None if known is None else known.flatten(0, 1)[rows].any(2)
+
     def _budget(self, steps: int | None, epochs: int | None) -> Mapping[str, Any]:
         given = {"steps": steps, "epochs": epochs}
         if None not in given.values():
@@ -192,6 +204,11 @@ class Job:
             if number is not None:
                 budget |= {"steps": None, "epochs": None, name: number}
         sizes, batch = self.cohort.train.sizes, budget["batch_size"]
+        if 0 < sizes.max() < self.least:
+            raise UserError(
+                f"it has {sizes.max()} training example, and the model learns from no fewer than "
+                f"{self.least} at once: give it more, or use a model that takes examples one by one"
+            )
         short = sizes[(sizes > 0) & (sizes < batch)]
         if budget["drop_last"] and budget["steps"] is None and len(short):
             raise UserError(
@@ -267,6 +284,13 @@ class Job:
         private = self.private if private is None else private
         names = {name for name in self.trainable if trainable(name)}
         parameters, frozen = self._divided(shared, private, names)
+        if self.descent is not None and beside is None and correct is None:
+            budget, padded = self._budget(steps, epochs), isinstance(self.descent, Descent)
+            drawn, order = self._draw(budget, stream, padded=padded).packed(self.least)
+            sums = self._descend_at_once(self.descent, parameters, frozen, private, drawn, order)
+            if sums is not None:
+                self._count(*sums, drawn.steps[np.argsort(order)], private, record)
+                return
         optimiser = self.optimiser(parameters)
         weights, fixed = self.weights(private), not self.balance.private()
         total = torch.zeros_like(self.losses)
@@ -292,11 +316,75 @@ class Job:
             total += found.losses if counts is None else torch.where(counts, found.losses, 0)
             counted += 1 if counts is None else counts
             taken += 1.0 if batch.active is None else batch.active.float()
+        self._count(total, counted, taken.long().cpu().numpy(), private, record)
+
+    def _descend_at_once(
+        self,
+        descent: Descent | Alone,
+        parameters: Tensors,
+        frozen: Tensors,
+        private: Tensors,
+        drawn: Schedule,
+        order: np.ndarray,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Descend in steps that write no gradients down.
+
+        Args:
+            descent: takes them.
+            parameters: trained in place.
+            frozen: the rest of the model.
+            private: decides the weights of the tasks.
+            drawn: the minibatches, packed.
+            order: ``[clients]`` whose they are.
+
+        Returns:
+            As :meth:`fedjoint.training.descent.Descent.run`, for the job's clients.
+        """
+        in_order = np.array_equal(order, np.arange(len(order)))
+        at = slice(None) if in_order else torch.from_numpy(order).to(self.shared.device)
+        own = parameters
+        if isinstance(descent, Descent):  # products go into weights that lie one after the other
+            whole = torch.contiguous_format
+            own = {n: p[at].clone(memory_format=whole) for n, p in parameters.items()}
+        rest, weights = {n: t[at] for n, t in frozen.items()}, self.weights(private)[at]
+        sums = descent.run(own, rest, self._few(drawn, order), weights, self.lr)
+        if sums is None:
+            return None
+        if own is not parameters:
+            for name, parameter in parameters.items():
+                parameter[at] = own[name]
+        for values in sums:
+            values[at] = values.clone()
+        return sums
+
+    def _few(self, drawn: Schedule, order: np.ndarray) -> Iterator[Few]:
+        data = self.cohort.learnt
+        rows, labelled = self._places(drawn, order)
+        for step, mask in enumerate(drawn.mask):
+            some = int(mask.any(1).sum())
+            at = rows[step, :some]
+            if isinstance(self.descent, Alone):  # no padding, which BatchNorm would take for data
+                at = at[:, : int(mask.sum())]
+            x, y = data.take(at)
+            yield Few(some, x, y, None if labelled is None else labelled[step, :some])
+
+    def _count(
+        self,
+        total: Tensor,
+        counted: Tensor,
+        taken: np.ndarray,
+        private: Tensors,
+        record: bool,
+    ) -> None:
+        """Note the losses ``[clients, tasks]`` and the steps ``[clients]`` of a descent."""
         # A loss that was infinite or undefined shows as infinite: NaN says that there was none.
         mean = torch.where((counted > 0) & ~total.isfinite(), torch.inf, total / counted)
-        done = taken.long().cpu().numpy()
-        self.work += done
+        self.work += taken
         if record:
             self.losses = mean
-            self.steps = self.steps + done
+            self.steps = self.steps + taken
             self.balance.after_round(mean, private)
+
+
+def _ordered(stacked: Tensor, order: Tensor | None) -> Tensor:
+    return stacked if order is None else stacked[order]

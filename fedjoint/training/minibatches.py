@@ -26,6 +26,20 @@ class Schedule:
         """``[clients]`` steps that each client really takes."""
         return self.mask.any(2).sum(0)
 
+    def packed(self, least: int = 1) -> tuple[Schedule, np.ndarray]:
+        """Return the same steps without pauses, and ``[clients]`` whose they are.
+
+        Every client takes its steps one after the other, in its order, and the clients with the
+        most steps come first: who takes a step are the first of them.
+
+        Args:
+            least: leave out minibatches of fewer examples.
+        """
+        takes = self.mask.sum(2) >= least
+        clients = np.argsort(-takes.sum(0), kind="stable")
+        turns = np.argsort(~takes, axis=0, kind="stable")[: takes.sum(0).max(initial=0), clients]
+        return Schedule(self.index[turns, clients], self.mask[turns, clients]), clients
+
 
 def schedule(  # noqa: PLR0913 - what is drawn depends on all of them
     seed: int,

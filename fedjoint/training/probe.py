@@ -103,7 +103,7 @@ class _Trial:
         differs = torch.stack(differ).any(0)
         self.others: Input = each(lambda x: x[differs][: _MOST - 2], examples)
         self.single, self.batched = (
-            make_kernel(model, balance, batched=batched, precision="float32", compiled=False)
+            make_kernel(model, balance, batched=batched, precision="float32", traced=False)
             for batched in (False, True)
         )
 

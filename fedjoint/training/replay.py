@@ -2,22 +2,22 @@
 
 ``vmap`` and ``grad`` decide anew at every call which operations to run, which takes longer than
 running them where models are small. What they decide depends on the shapes alone, so it is
-written down once per shape (see :mod:`fedjoint.training.trace`) and run from the notes: the same
-operations on the same operands, so the results are the same, bit for bit.
+written down at the first call (see :mod:`fedjoint.training.generic`) and run from the notes: the
+same operations on the same operands, so the results are the same, bit for bit.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 
-from fedjoint.training.trace import trace
+from fedjoint.training.generic import few, trace_for_any
+from fedjoint.training.quick import quicken
 
 log = logging.getLogger("fedjoint.training")
 
@@ -26,34 +26,43 @@ Values = tuple[Tensor | Tensors, ...]
 Form = tuple[tuple[str, ...] | None, ...]
 Program = Callable[..., Any]
 
-#: Calls with the same shapes before the program is traced, which takes as long as some 10 calls.
-CALLS = 8
-
 
 def replayed(program: Program) -> Program:
-    """Return ``program``, replayed once it has been called :data:`CALLS` times with some shapes.
+    """Return ``program``, replayed from a trace.
 
     Args:
-        program: takes tensors and dicts of tensors, and returns a tuple of such. Its course
-            depends on their shapes alone; random numbers are drawn anew at every call. Where it
-            cannot be traced, it runs as it is.
+        program: takes tensors and dicts of tensors, stacked over clients, and returns a tuple of
+            such. Its course depends on their shapes alone; random numbers are drawn anew at every
+            call. Where it cannot be traced, it runs as it is.
     """
-    calls: Counter[Hashable] = Counter()
-    traced: dict[Hashable, Callable[[list[Tensor]], Values] | None] = {}
+    traced: dict[Hashable, tuple[fx.GraphModule, Form] | None] = {}
 
     def run(*arguments: Tensor | Tensors) -> Values:
-        tensors = _flat(arguments)
-        form = _form(arguments)
-        key = form, *((t.shape, t.stride(), t.dtype) for t in tensors)
+        tensors = flat(arguments)
+        key = shapes(arguments, tensors)
         if key not in traced:
-            calls[key] += 1
-            if calls[key] <= CALLS:
-                return program(*arguments)
-            traced[key] = _trace(program, tensors, form)
-        replay = traced[key]
-        return program(*arguments) if replay is None else replay(tensors)
+            traced[key] = _trace(program, arguments, tensors)
+        if (found := traced[key]) is None:
+            return program(*arguments)
+        graph, form = found
+        # Random operations find the clients' numbers themselves; the others need no mode.
+        with _disable_current_modes():
+            return _formed(graph(*tensors), form)
 
     return run
+
+
+def shapes(arguments: Values, tensors: Sequence[Tensor]) -> Hashable:
+    """Return what a trace of ``arguments`` depends on; ``tensors`` are theirs."""
+    return _form(arguments), *((t.shape[1:], t.stride(), t.dtype, t.device) for t in tensors)
+
+
+def flat(values: Values) -> list[Tensor]:
+    """Return the tensors, those of a dict in its order."""
+    found: list[Tensor] = []
+    for value in values:
+        found += value.values() if isinstance(value, dict) else [value]
+    return found
 
 
 def _form(values: Values) -> Form:
@@ -61,15 +70,8 @@ def _form(values: Values) -> Form:
     return tuple(tuple(value) if isinstance(value, dict) else None for value in values)
 
 
-def _flat(values: Values) -> list[Tensor]:
-    found: list[Tensor] = []
-    for value in values:
-        found += value.values() if isinstance(value, dict) else [value]
-    return found
-
-
 def _formed(tensors: Iterable[Tensor], form: Form) -> Values:
-    """Undo :func:`_flat`."""
+    """Undo :func:`flat`."""
     left = iter(tensors)
     return tuple(
         next(left) if names is None else dict(zip(names, left, strict=False)) for names in form
@@ -77,28 +79,35 @@ def _formed(tensors: Iterable[Tensor], form: Form) -> Values:
 
 
 def _trace(
-    program: Program, tensors: list[Tensor], form: Form
-) -> Callable[[list[Tensor]], Values] | None:
-    """Return the trace of ``program``, or None where that fails."""
-    forms: list[Form] = []
-
-    def flat(*values: Tensor) -> list[Tensor]:
-        results = program(*_formed(values, form))
-        forms.append(_form(results))
-        return _flat(results)
-
-    devices = [tensor.device for tensor in tensors if tensor.device.type == "cuda"][:1]
+    program: Program, arguments: Values, tensors: Sequence[Tensor]
+) -> tuple[fx.GraphModule, Form] | None:
     try:
-        # Tracing runs the program once, which must not use up random numbers.
-        with torch.random.fork_rng(devices), _disable_current_modes():
-            graph = trace(flat, tensors)
+        graph, form = notes(program, arguments, tensors)
+        with torch.random.fork_rng(_devices(tensors)), _disable_current_modes():
+            return quicken(graph, [few(tensor) for tensor in tensors]), form
     except Exception as error:  # whatever a model may do that cannot be written down
         log.info("a batched program is not traced: %s", error)
         return None
 
-    def replay(values: list[Tensor]) -> Values:
-        # Random operations find the clients' numbers themselves; the others need no mode.
-        with _disable_current_modes():
-            return _formed(graph(*values), forms[-1])
 
-    return replay
+def notes(
+    program: Program, arguments: Values, tensors: Sequence[Tensor]
+) -> tuple[fx.GraphModule, Form]:
+    """Trace ``program`` for any number of clients; random numbers are not used up.
+
+    Returns:
+        What takes ``tensors`` and returns the results flat, and their form.
+    """
+    forms: list[Form] = []
+
+    def flatly(*values: Tensor) -> list[Tensor]:
+        results = program(*_formed(values, _form(arguments)))
+        forms.append(_form(results))
+        return flat(results)
+
+    with torch.random.fork_rng(_devices(tensors)), _disable_current_modes():
+        return trace_for_any(flatly, tensors), forms[-1]
+
+
+def _devices(tensors: Sequence[Tensor]) -> list[torch.device]:
+    return [tensor.device for tensor in tensors if tensor.device.type == "cuda"][:1]

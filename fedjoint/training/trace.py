@@ -36,6 +36,10 @@ def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> fx
         program: takes and returns tensors; its course depends on their shapes alone.
         tensors: what it takes.
 
+    Returns:
+        Its graph, whose nodes know the ``shape``, ``dtype`` and ``memory`` of their values; nodes
+        of the same memory are views of one another.
+
     Raises:
         NotImplementedError: its course depends on numbers.
     """
@@ -69,7 +73,8 @@ class _Recorder(TorchDispatchMode):
 
     def _name(self, tensor: Tensor, node: fx.Node) -> None:
         self._known[id(tensor)] = tensor, node
-        node.meta |= {"shape": tensor.shape, "dtype": tensor.dtype}
+        memory = tensor.untyped_storage()._cdata
+        node.meta |= {"shape": tensor.shape, "dtype": tensor.dtype, "memory": memory}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

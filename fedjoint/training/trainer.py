@@ -25,13 +25,16 @@ from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
+from fedjoint.training.alone import Alone, laid_out
 from fedjoint.training.augment import make_augmentations
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
+from fedjoint.training.descent import Descent
 from fedjoint.training.deviations import deviations, pulls
 from fedjoint.training.gradients import (
     Kernel,
     Measure,
+    make_descent,
     make_kernel,
     make_measure,
     passes,
@@ -59,8 +62,14 @@ _MOST_GPU, _MOST_CPU = 64, 256
 #: Bytes that their weights and examples may take on the CPU; gradients take as much again.
 _BYTES = 64 << 20
 
+#: Bytes that stay in the processor's cache, and clients that pay for starting the operations.
+_CACHED, _STARTED = 8 << 20, 32
+
 #: Examples of which the model is tried on those that differ.
 _TRIED = 64
+
+
+_Programs = tuple[Balance, Kernel, Measure, Descent | Alone | None]
 
 
 class Trainer:
@@ -83,7 +92,7 @@ class Trainer:
         self.rules = scaling_rules(problem.tasks, private)
         self.augmentations = make_augmentations(config.local.augment)
         self._balances: dict[tuple[str, ...], Balance] = {}
-        self._kernels: dict[tuple[str, ...], tuple[Balance, Kernel, Measure]] = {}
+        self._kernels: dict[tuple[str, ...], _Programs] = {}
         self._differentiate: dict[tuple[str, ...], Differentiate] = {}
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
 
@@ -95,7 +104,7 @@ class Trainer:
             UserError: a batch is to have fewer examples than the model takes.
         """
         local, traits = self.config.local, self.traits
-        reason = "local.sequential is set" if local.sequential else traits.sequential
+        reason = local.alone or traits.sequential
         if reason is None and traits.slow:
             log.warning("%s", in_words(traits.slow))
         if traits.train > 1 and local.steps is None and not local.drop_last:
@@ -171,11 +180,12 @@ class Trainer:
         kept = sum(tensor.numel() for tensor in self.model.private(()).values())
         example = self.problem.example
         one = 4 * (self.layout.size + kept) + rows * nbytes(example)
+        most = min(_MOST_CPU, max(_STARTED, _CACHED // one))
         if any(not parameter.requires_grad for parameter in self.model.parameters()):
             # What trains may be small beside what the rest of the model computes.
             there = each(lambda tensor: tensor.to(self.device), example)
             one += rows * computed_bytes(self.model, there)
-        return max(1, min(_MOST_CPU, _BYTES // one))
+        return max(1, min(most, _BYTES // one))
 
     def tasks(self, client: int) -> tuple[Task, ...]:
         """Return the tasks of ``client``, in the problem's order."""
@@ -249,7 +259,7 @@ class Trainer:
             rates: ``[clients]`` float32, further factors on the learning rate.
         """
         local = self.config.local
-        balance, kernel, measure = self._kernel(cohort.tasks)
+        balance, kernel, measure, descent = self._kernel(cohort.tasks)
         rate = local.rate(round)
         rule = local.optimiser
         if rate != rule.lr:
@@ -270,6 +280,7 @@ class Trainer:
             private=private,
             kernel=kernel,
             measure=measure,
+            descent=descent if scale is None else None,
             optimiser=lambda parameters: Optimiser(rule, parameters, scale),
             balance=balance,
             trainable=self.trainable | set(balance.trained),
@@ -282,6 +293,7 @@ class Trainer:
             padded=self.traits.sequential is None and self.traits.draws,
             least=self.traits.train,
             rate=rate * own,
+            lr=rate,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
             model=self.model,
@@ -290,7 +302,7 @@ class Trainer:
             augmentations=self.augmentations,
         )
 
-    def _kernel(self, tasks: tuple[Task, ...]) -> tuple[Balance, Kernel, Measure]:
+    def _kernel(self, tasks: tuple[Task, ...]) -> _Programs:
         key = tuple(task.name for task in tasks)
         if key not in self._kernels:
             local, balance, batched = self.config.local, self.balance(tasks), self.fallback is None
@@ -309,7 +321,13 @@ class Trainer:
                 rows=self.config.evaluate.batch_size,
                 least=self.traits.evaluate,
             )
-            self._kernels[key] = balance, kernel, measure
+            descent = None
+            as_they_are = not (self.traits.draws or self.augmentations)
+            if as_they_are and not (batched and local.compile):
+                descent = make_descent(
+                    self.model, balance, local, batched=batched, channels_last=self._channels_last
+                )
+            self._kernels[key] = balance, kernel, measure, descent
         return self._kernels[key]
 
     def within(self, job: Job) -> Tensor:
@@ -440,8 +458,9 @@ class Trainer:
             if self.fallback is None:
                 outputs = torch.vmap(forward, randomness="different")(weights, x)
             else:
-                one = {n: t[0] for n, t in weights.items()}
-                single = forward(one, each(lambda tensor: tensor[0], x))
+                one = {n: laid_out(t[0], self._channels_last) for n, t in weights.items()}
+                own = each(lambda tensor: laid_out(tensor[0], self._channels_last), x)
+                single = forward(one, own)
                 outputs = {n: o[None] for n, o in single.items()}
             for task in cohort.tasks:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)
@@ -453,6 +472,10 @@ class Trainer:
                     found = metric.summed(output, y[task.name])
                     sums[key] = sums.get(key, 0) + found
         return sums
+
+    @property
+    def _channels_last(self) -> bool:
+        return self.config.local.path == "channels_last"
 
     @cached_property
     def _state_names(self) -> set[str]:

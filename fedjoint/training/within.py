@@ -69,7 +69,7 @@ def make_differentiate(
         batched: all clients in one batched program. If not, the function takes one client.
         precision: ``float32``, or ``bfloat16`` for autocast.
     """
-    forward = make_forward(model, tasks, precision)
+    forward = make_forward(model, tasks, precision, batched=batched)
 
     def by_program(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
         trained, rest = _divided(weights, shared)

@@ -20,6 +20,8 @@ from fedjoint.model.inputs import Inputs
 from fedjoint.model.stream import loaded
 from fedjoint.model.tree import first
 
+from .models import Transformer, femnist_cnn, resnet8
+
 EXAMPLES, STEPS, BATCH, RATE = 64, 4, 16, 0.05
 
 _SEED = 0
@@ -111,6 +113,29 @@ def _text() -> Workload:
     return Workload("text", torch.from_numpy(words), torch.from_numpy(y), 2, backbone, 64)
 
 
+def _pictures(
+    name: str,
+    shape: tuple[int, ...],
+    classes: int,
+    backbone: Callable[[], nn.Module],
+    features: int,
+) -> Workload:
+    """Noise of 1,024 examples around a picture of each class."""
+    generator = torch.Generator().manual_seed(_SEED)
+    y = torch.randint(classes, (1024,), generator=generator)
+    of_class = torch.randn(classes, *shape, generator=generator)
+    x = of_class[y] + torch.randn(len(y), *shape, generator=generator)
+    return Workload(name, x, y, classes, backbone, features)
+
+
+def _sentences() -> Workload:
+    """Sentences of 32 random words of two classes, each with a vocabulary of its own."""
+    generator = torch.Generator().manual_seed(_SEED)
+    y = torch.randint(2, (1024,), generator=generator)
+    x = torch.randint(500, (1024, 32), generator=generator) * 2 + y[:, None]
+    return Workload("transformer", x, y, 2, partial(Transformer, 1000, 32), 128)
+
+
 _IMAGES = Inputs(shape=(64,), dtype="float32")
 
 #: name -> how to make it
@@ -118,4 +143,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "mlp": lambda: _digits("mlp", partial(mlp, _IMAGES, [128, 64]), 64),
     "cnn": lambda: _digits("cnn", partial(cnn, _IMAGES, [16, 32]), 2 * 2 * 32),
     "text": _text,
+    "femnist-cnn": lambda: _pictures("femnist-cnn", (1, 28, 28), 62, femnist_cnn, 512),
+    "resnet8": lambda: _pictures("resnet8", (3, 32, 32), 10, resnet8, 64),
+    "transformer": _sentences,
 }

@@ -56,7 +56,7 @@ def table(arms: Mapping[str, Arm], common: float) -> Iterator[str]:
     yield (
         "| alone or coupled by | "
         + " | ".join(t.name for t in arms[APART].tasks)
-        + " | gains | kB |"
+        + " | gain on each | kB |"
     )
     yield "| --- |" + " --- |" * (len(arms[APART].tasks) + 2)
     for name, arm in arms.items():

@@ -40,6 +40,7 @@ from fedjoint.strategies.nashmtl import NashMTL
 from fedjoint.strategies.normclip import NormClip
 from fedjoint.strategies.pcgrad import PCGrad
 from fedjoint.strategies.scaffold import Scaffold
+from fedjoint.strategies.swa import SWA
 from fedjoint.strategies.taskbalanced import TaskBalanced
 from fedjoint.strategies.trimmedmean import TrimmedMean
 from fedjoint.strategies.upgrad import UPGrad
@@ -73,6 +74,7 @@ SUMS = [
     *OF_TASKS,
     FedAvg,
     FedAvgM,
+    SWA,
     FedProx,
     TaskBalanced,
     MaTU,

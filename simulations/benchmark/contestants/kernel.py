@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fedjoint.model.layout import Layout
+from fedjoint.training.memory import keep_freed_memory
 
 from .. import workloads
 from ..workloads import BATCH, EXAMPLES, RATE, Workload
@@ -29,6 +30,7 @@ CHUNK = 64
 
 def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:
     """Run the kernel in this process, or in ``threads`` others where there are several."""
+    keep_freed_memory()
     kernel = Kernel(workload, workload.draws(clients))
     start = kernel.start
     if threads == 1:
@@ -107,6 +109,7 @@ def _processes(
 
 def _serve(workload: str, clients: int, share: tuple[int, int], pipe: Connection) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     made = workloads.workload(workload)
     kernel = Kernel(made, made.draws(clients)[slice(*share)])
     while (start := pipe.recv()) is not None:

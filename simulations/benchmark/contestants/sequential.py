@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedjoint.training.memory import keep_freed_memory
+
 from ..workloads import BATCH, EXAMPLES, RATE, Workload
 from . import OnRound
 
 
 def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:
     """Loop over the clients in this process; ``threads`` are PyTorch's."""
+    keep_freed_memory()  # as our engine does, which is no merit of its own
     torch.set_num_threads(threads)
     model, draws = workload.model(), workload.draws(clients)
     x, y = workload.x[draws], workload.y[draws]

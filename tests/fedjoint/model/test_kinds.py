@@ -209,6 +209,7 @@ def test_a_head_that_does_not_fit_is_refused_by_task(what, tmp_path):
         ({"kind": "tokens", "outputs": 3, "size": (0,)}, r"its size is \(0,\): give size"),
         ({"kind": "detection", "outputs": 3, "size": (2, 5)}, r"give size = \(boxes,\)"),
         ({"kind": "multiclass", "outputs": 3, "size": (2,)}, "which has no size: leave it out"),
+        ({"kind": "multiclass", "outputs": 3, "size": 5}, "which has no size: leave it out"),
         ({"kind": "segmentation", "outputs": 1, "size": (2, 2)}, "allowed are 2 or more"),
         ({"kind": "tokens", "outputs": 3, "size": (2,), "scale": "own"}, "only a regression's"),
         ({"kind": "segmented", "outputs": 3}, "did you mean 'segmentation'"),

@@ -9,7 +9,6 @@ import torch
 
 from fedjoint.config.load import check
 from fedjoint.problem import build_problem
-from fedjoint.training import replay
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.minibatches import schedule
 from fedjoint.training.trainer import Trainer
@@ -32,12 +31,6 @@ OPTIMISERS = {
         {"weight_decay": 0.1},
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _replay_early(monkeypatch):
-    """Of the few steps here, let most be replayed."""
-    monkeypatch.setattr(replay, "CALLS", 2)
 
 
 def make(local, tasks=("digit", "ink"), **tables):

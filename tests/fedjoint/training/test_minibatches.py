@@ -82,3 +82,15 @@ def test_a_client_without_examples_takes_no_steps(sizes, budget):
     for row, size in enumerate(sizes):
         assert bool(batches(found, row)) == bool(size)
     assert not found.mask[:, np.array(sizes) == 0].any()
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 3}, {"steps": 5}])
+def test_packed_clients_take_their_own_steps_without_a_pause(budget):
+    found = drawn(range(len(SIZES)), SIZES, batch_size=16, **budget)
+    packed, clients = found.packed()
+    assert sorted(clients) == list(range(len(SIZES)))
+    takes = packed.mask.any(2)
+    assert (np.diff(takes.astype(int), axis=0) <= 0).all(), "a pause"
+    assert (np.diff(takes.sum(0)) <= 0).all(), "one with more steps comes later"
+    for row, client in enumerate(clients):
+        assert batches(packed, row) == batches(found, client)

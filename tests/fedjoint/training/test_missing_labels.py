@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from fedjoint import Client, Examples, Problem, Task
 from fedjoint.config.load import check
 from fedjoint.config.schema import BalanceConfig
-from fedjoint.training import replay
 from fedjoint.training.balance import make_balance
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.minibatches import schedule
@@ -25,12 +24,6 @@ TASKS = [
     Task("tags", "multilabel", 2),
 ]
 NAMES = [task.name for task in TASKS]
-
-
-@pytest.fixture(autouse=True)
-def _replay_early(monkeypatch):
-    """Of the few steps here, let most be replayed."""
-    monkeypatch.setattr(replay, "CALLS", 2)
 
 
 class Gaps:

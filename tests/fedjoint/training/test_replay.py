@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from fedjoint.training import replay
 from fedjoint.training.replay import replayed
 
 CLIENTS, BATCH = 5, 6
@@ -50,15 +49,14 @@ def test_replay_equals_the_program_bit_for_bit(name, autocast):
     torch.manual_seed(1)
     model = MODELS[name]()
     plain = program(model, autocast)
-    count = replay.CALLS + 3
-    pairs = zip(calls(plain, model, count), calls(replayed(plain), model, count), strict=True)
+    pairs = zip(calls(plain, model, 3), calls(replayed(plain), model, 3), strict=True)
     for (expected, losses), (of, found) in pairs:
         assert list(of) == list(expected)
         assert all(torch.equal(of[n], expected[n]) for n in of)
         assert torch.equal(found, losses)
 
 
-def test_it_is_traced_once_for_each_shape_and_then_left_alone():
+def test_it_is_traced_once_for_any_number_of_clients():
     model = MODELS["mlp"]()
     plain, runs = program(model), []
 
@@ -67,18 +65,16 @@ def test_it_is_traced_once_for_each_shape_and_then_left_alone():
         return plain(*arguments)
 
     function = replayed(counted)
-    calls(function, model, replay.CALLS)
-    assert len(runs) == replay.CALLS
-    calls(function, model, 4)
-    traced = replay.CALLS + 1  # tracing runs it once more
-    assert len(runs) == traced
-    calls(function, model, 2, clients=3)
-    assert len(runs) == traced + 2
+    for clients in (CLIENTS, 1, 2, 9):
+        pairs = zip(
+            calls(plain, model, 2, clients), calls(function, model, 2, clients), strict=True
+        )
+        for (expected, _), (of, _) in pairs:
+            assert all(torch.equal(of[n], expected[n]) for n in of)
+    assert len(runs) == 2  # of two and of three clients
 
 
-def test_it_runs_as_it_is_where_it_cannot_be_traced(caplog, monkeypatch):
-    monkeypatch.setattr(replay, "CALLS", 0)
-
+def test_it_runs_as_it_is_where_it_cannot_be_traced(caplog):
     def halves_until_small(x):
         while x.sum() > 1:
             x = x / 2

@@ -1,0 +1,86 @@
+"""Plain and momentum SGD of one client, in a loop with nothing in it that could be outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from fedjoint.config.schema import OptimiserConfig
+from fedjoint.model.tree import Input, each
+from fedjoint.training.descent import Few
+
+Tensors = dict[str, Tensor]
+
+#: (trained, frozen, x, y, task weights) of one client -> what is minimised, ``[tasks]`` losses
+Objective = Callable[[Tensors, Tensors, Input, Tensors, Tensor], tuple[Tensor, Tensor]]
+
+
+def laid_out(tensor: Tensor, channels_last: bool) -> Tensor:
+    """Return images, or the weights of their convolutions, with the channels last if so asked."""
+    if channels_last and tensor.ndim == 4:
+        # A copy: with one channel, PyTorch takes what it has for the layout that was asked for.
+        return torch.empty_like(tensor, memory_format=torch.channels_last).copy_(tensor)
+    return tensor
+
+
+class Alone:
+    """Takes the steps of one client.
+
+    Args:
+        objective: what is minimised.
+        rule: SGD.
+        channels_last: keep images and the weights of convolutions with the channels last, which
+            makes the CPU's convolutions faster.
+    """
+
+    def __init__(self, objective: Objective, rule: OptimiserConfig, *, channels_last: bool) -> None:
+        self._objective, self._rule, self._channels_last = objective, rule, channels_last
+
+    def run(
+        self,
+        parameters: Tensors,
+        frozen: Tensors,
+        batches: Iterator[Few],
+        weights: Tensor,
+        rate: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Take a step with every minibatch; see :meth:`fedjoint.training.descent.Descent.run`.
+
+        Buffers among ``frozen`` are changed in place by what the model does to them.
+        """
+        own = {n: self._laid_out(p[0]).detach().requires_grad_() for n, p in parameters.items()}
+        rest, weights = {n: t[0] for n, t in frozen.items()}, weights[0]
+        places = list(own.values())
+        buffers = [torch.zeros_like(p) for p in places if self._rule.momentum]
+        total = torch.zeros(weights.shape, device=weights.device)
+        counted = torch.zeros_like(total)
+        for _, x, y, labelled in batches:
+            labels = {name: known[0] for name, known in y.items()}
+            first = each(lambda part: self._laid_out(part[0]), x)
+            value, losses = self._objective(own, rest, first, labels, weights)
+            found = torch.autograd.grad(value, places, allow_unused=True, materialize_grads=True)
+            with torch.no_grad():
+                self._step(places, list(found), buffers, rate)
+            total += losses if labelled is None else torch.where(labelled[0], losses, 0)
+            counted += 1 if labelled is None else labelled[0]
+        for name, parameter in parameters.items():
+            if own[name].data_ptr() != parameter.data_ptr():
+                parameter[0] = own[name].detach()
+        return total[None], counted[None]
+
+    def _laid_out(self, tensor: Tensor) -> Tensor:
+        return laid_out(tensor, self._channels_last)
+
+    def _step(
+        self, places: list[Tensor], found: list[Tensor], buffers: list[Tensor], rate: float
+    ) -> None:
+        rule = self._rule
+        if rule.weight_decay:
+            torch._foreach_add_(found, places, alpha=rule.weight_decay)
+        if rule.momentum:
+            torch._foreach_mul_(buffers, rule.momentum)
+            torch._foreach_add_(buffers, found)
+            found = buffers
+        torch._foreach_add_(places, found, alpha=-rate)

@@ -1,0 +1,152 @@
+"""Which way of training clients is the fastest for a model: tried before the first round."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fedjoint._util.limit import LateError, limited
+from fedjoint.config.schema import Config, LocalConfig
+from fedjoint.errors import ANYTHING, said
+from fedjoint.model.joint import JointModel
+from fedjoint.model.tree import Input, each
+from fedjoint.problem import Problem
+from fedjoint.randomness import seeded, seeded_elsewhere
+from fedjoint.training.method import LocalMethod
+from fedjoint.training.trainer import Trainer
+
+#: Operations of a client's step below which starting them takes longer than running them, so that
+#: batching clients always pays. A million take some 20 microseconds.
+_SMALL = 50e6
+
+#: A way must be so much faster than those before it.
+_MARGIN = 0.95
+
+#: Of clients, of steps that each takes at most, and of times that each way is tried.
+_CLIENTS, _STEPS, _REPEATS = 8, 8, 3
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How clients train.
+
+    Attributes:
+        path: as ``local.path`` has it; never ``auto``.
+        why: in words.
+    """
+
+    path: str
+    why: str
+
+
+def choose_path(
+    problem: Problem, model: JointModel, config: Config, device: torch.device
+) -> Choice | None:
+    """Try the ways to train a few clients; None where there is nothing to choose.
+
+    Args:
+        problem: tasks, backbone and data.
+        model: the problem's.
+        config: the run's.
+        device: where clients train. On a GPU they are batched.
+    """
+    if config.local.path != "auto" or config.local.sequential or device.type != "cpu":
+        return None
+    batch = config.local.batch_size
+    try:
+        if _operations(model, problem.example) * batch < _SMALL:
+            return None
+        before = torch.get_num_threads()
+        torch.set_num_threads(config.engine.threads)
+        try:
+            with limited(config.strategy.timeout / 4), seeded(device, 0), seeded_elsewhere(0):
+                return _fastest(_measured(problem, model, config, device))
+        finally:
+            torch.set_num_threads(before)
+    except (*ANYTHING, LateError) as error:  # of the model or the data, said where a node tries it
+        return Choice("batched", f"the trial failed: {said(error)}")
+
+
+def _operations(model: JointModel, example: Input) -> float:
+    """Return the floating-point operations of a forward and a backward pass of one example."""
+    twice = each(lambda tensor: torch.cat([tensor, tensor]), example)
+    model.eval()  # BatchNorm takes no single example, and keeps statistics
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(twice)
+    finally:
+        model.train()
+    return 3 * counter.get_total_flops() / 2
+
+
+def _measured(
+    problem: Problem, model: JointModel, config: Config, device: torch.device
+) -> dict[str, float]:
+    """Return the seconds that a client and step take, by path, the default first."""
+    ways = {path: _Way(problem, config, path, device) for path in ("batched", "sequential")}
+    if ways["batched"].trainer.fallback:
+        del ways["batched"]
+    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        ways["channels_last"] = _Way(problem, config, "channels_last", device)
+    for way in ways.values():
+        way.run()
+    took: dict[str, list[float]] = {path: [] for path in ways}
+    for _ in range(_REPEATS):
+        for path, way in ways.items():
+            took[path].append(way.run())
+    return {path: min(times) for path, times in took.items()}
+
+
+def _fastest(seconds: dict[str, float]) -> Choice:
+    best, *others = seconds
+    for path in others:
+        if seconds[path] < _MARGIN * seconds[best]:
+            best = path
+    times = ", ".join(f"{path} {1e3 * each:.3g} ms" for path, each in seconds.items())
+    return Choice(best, f"a client's step took: {times}")
+
+
+class _Way:
+    """Trains a few clients in one of the ways.
+
+    Args:
+        problem: tasks, backbone and data.
+        config: the run's.
+        path: the way.
+        device: where to train.
+    """
+
+    def __init__(self, problem: Problem, config: Config, path: str, device: torch.device) -> None:
+        local: LocalConfig = config.local.model_copy(update={"path": path})
+        self.trainer = Trainer(problem, config.model_copy(update={"local": local}), device)
+        data = problem.data
+        largest = int(np.argmax(data.sizes))
+        alike = (data.tasks == data.tasks[largest]).all(1) & (data.sizes > 0)
+        self._clients = np.flatnonzero(alike)[:_CLIENTS]
+        # What a client costs beside its steps counts as it does in a round.
+        epoch = math.ceil(np.mean(data.sizes[self._clients]) / local.batch_size)
+        self._steps = min(_STEPS, local.steps or epoch * (local.epochs or 1))
+        # On one thread, what else the machine does is not counted.
+        self._clock = time.thread_time if config.engine.threads == 1 else time.perf_counter
+
+    def run(self) -> float:
+        """Return the seconds of a client's step."""
+        trainer, steps = self.trainer, 0
+        received = trainer.layout.flat(trainer.model.state_dict())
+        began = self._clock()
+        for part in trainer.chunks(self._clients):
+            ids = self._clients[part]
+            cohort = trainer.cohort(ids, ids)
+            fresh = trainer.fresh(cohort.tasks, LocalMethod(), received)
+            private = {n: torch.stack([t] * len(ids)) for n, t in fresh.items()}
+            shared = received.expand(len(ids), -1).clone()
+            job = trainer.job(cohort, 1, received, {}, shared, private)
+            job.descend(steps=self._steps)
+            steps += int(job.steps.sum())
+        return (self._clock() - began) / steps

@@ -1,0 +1,119 @@
+"""Plain and momentum SGD of many clients, every step one replayed program."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from fedjoint.config.schema import OptimiserConfig
+from fedjoint.model.tree import Input
+from fedjoint.training.fused import descending
+from fedjoint.training.generic import few
+from fedjoint.training.quick import quicken
+from fedjoint.training.replay import flat, notes, shapes
+
+log = logging.getLogger("fedjoint.training")
+
+Tensors = dict[str, Tensor]
+
+
+class Few(NamedTuple):
+    """A minibatch of the first clients; the others have taken all their steps.
+
+    Attributes:
+        clients: how many.
+        x: ``[clients, batch, ...]`` inputs.
+        y: task name -> ``[clients, batch, ...]`` labels.
+        labelled: ``[clients, tasks]`` bool, where it has a label of the task; None where no
+            client's data lack any.
+    """
+
+    clients: int
+    x: Input
+    y: Tensors
+    labelled: Tensor | None
+
+
+class Descent:
+    """Takes steps that change the weights in place.
+
+    Args:
+        program: (trained, frozen, x, y, task weights), stacked over clients -> gradients of what is
+            trained, and ``[clients, tasks]`` losses; it draws no random numbers.
+        rule: SGD.
+    """
+
+    def __init__(self, program: Callable[..., Any], rule: OptimiserConfig) -> None:
+        self._program, self._rule = program, rule
+        self._traced: dict[Hashable, fx.GraphModule | None] = {}
+
+    @torch.no_grad()
+    def run(
+        self,
+        parameters: Tensors,
+        frozen: Tensors,
+        batches: Iterator[Few],
+        weights: Tensor,
+        rate: float,
+    ) -> tuple[Tensor, Tensor] | None:
+        """Take a step with every minibatch.
+
+        Args:
+            parameters: ``[clients, ...]``, contiguous; changed in place.
+            frozen: the rest of the model.
+            batches: the minibatches, of ever fewer clients.
+            weights: ``[clients, tasks]`` of the tasks.
+            rate: the learning rate.
+
+        Returns:
+            ``[clients, tasks]`` sums of the losses over the steps with a label of the task, and the
+            number of these; None where the program cannot be traced.
+        """
+        buffers = [torch.zeros_like(p) for p in parameters.values() if self._rule.momentum]
+        total = torch.zeros(weights.shape, device=weights.device)
+        counted = torch.zeros_like(total)
+        step, shaped, taking = None, None, len(weights)
+        for clients, x, y, labelled in batches:
+            if clients < taking:
+                taking = clients
+                parameters, frozen = _first(clients, parameters), _first(clients, frozen)
+                weights, buffers = weights[:clients], [buffer[:clients] for buffer in buffers]
+            inputs = parameters, frozen, x, y, weights
+            shapes_now = [part.shape[1:] for part in flat((x, y))]
+            if shapes_now != shaped:
+                step, shaped = self._step(inputs), shapes_now
+            if step is None:
+                return None
+            (losses,) = step(*flat(inputs), rate, *buffers)
+            if labelled is not None:
+                losses = torch.where(labelled, losses, 0)
+            total[:clients] += losses
+            counted[:clients] += 1 if labelled is None else labelled
+        return total, counted
+
+    def _step(self, inputs: Any) -> fx.GraphModule | None:
+        tensors = flat(inputs)
+        key = shapes(inputs, tensors)
+        if key not in self._traced:
+            self._traced[key] = self._trace(inputs, tensors)
+        return self._traced[key]
+
+    def _trace(self, inputs: Any, tensors: list[Tensor]) -> fx.GraphModule | None:
+        rule, trained = self._rule, len(inputs[0])
+        try:
+            graph, _ = notes(self._program, inputs, tensors)
+            step = descending(graph, trained, rule.momentum, rule.weight_decay)
+            tried = [few(tensor) for tensor in tensors]
+            buffers = [torch.zeros_like(p) for p in tried[:trained]] if rule.momentum else []
+            return quicken(step, [*tried, rule.lr, *buffers])
+        except Exception as error:  # whatever a model may do that cannot be written down
+            log.info("a step of descent is not traced: %s", error)
+            return None
+
+
+def _first(clients: int, stacked: Tensors) -> Tensors:
+    return {name: tensor[:clients] for name, tensor in stacked.items()}

@@ -1,0 +1,185 @@
+"""A traced step of SGD in which the products that make gradients change the weights themselves.
+
+A gradient that is written down and read again by the optimiser goes through memory twice. A linear
+layer's is a product, and one more product adds it, scaled, to the weight (or to the momentum).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+_ops = torch.ops.aten
+
+#: Operations that may overwrite what they read, where nobody else reads it.
+_IN_PLACE = {
+    _ops.relu.default: torch.relu_,
+    _ops.tanh.default: torch.tanh_,
+    _ops.sigmoid.default: torch.sigmoid_,
+}
+
+
+def descending(
+    traced: fx.GraphModule, parameters: int, momentum: float, decay: float
+) -> fx.GraphModule:
+    """Return ``traced``, which makes gradients, as a step by the rule of ``torch.optim.SGD``.
+
+    It takes what ``traced`` takes, then the learning rate, and with momentum a buffer for each
+    parameter, zero before the first step. It changes parameters and buffers in place, and returns
+    what ``traced`` returns beside gradients.
+
+    Args:
+        traced: see :func:`fedjoint.training.trace.trace`. It takes the parameters, stacked over
+            clients, before anything else, and returns their gradients before anything else. Its
+            graph is changed.
+        parameters: how many there are.
+        momentum: of SGD.
+        decay: the factor of the weights in their gradients.
+
+    Raises:
+        NotImplementedError: a result or a gradient is a view of a parameter.
+    """
+    graph = traced.graph
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    results = list(output.args[0])
+    _add_in_products(graph)
+    _overwrite(graph)
+    output.args = (results[parameters:],)
+    steps = _Steps(graph, inputs, parameters, momentum, decay)
+    for parameter, gradient in zip(inputs[:parameters], results[:parameters], strict=True):
+        steps.add(parameter, gradient)
+    needed = {*steps.nodes, *inputs, output}
+    graph.eliminate_dead_code(lambda node: node in needed or node.op == "placeholder")
+    return fx.GraphModule(traced, graph)
+
+
+def _add_in_products(graph: fx.Graph) -> None:
+    """Let products that are added to something be added as they are made."""
+    for node in list(graph.nodes):
+        if node.target != _ops.add.Tensor or len(node.args) != 2 or node.kwargs:
+            continue
+        start, product = node.args
+        if (
+            _is_product(product)
+            and len(product.users) == 1
+            and product.meta["shape"] == node.meta["shape"]
+            and isinstance(start, fx.Node)
+            and start.meta["dtype"] == torch.float32
+        ):
+            node.target, node.args = torch.baddbmm, (start, *product.args)
+            graph.erase_node(product)
+
+
+def _overwrite(graph: fx.Graph) -> None:
+    memories = [node.meta.get("memory") for node in graph.nodes]
+    for node in graph.nodes:
+        if node.target not in _IN_PLACE:
+            continue
+        (read,) = node.args
+        fresh = read.op == "call_function" and memories.count(read.meta["memory"]) == 1
+        if fresh and len(read.users) == 1:
+            node.target = _IN_PLACE[node.target]
+
+
+def _is_product(value: Any) -> bool:
+    return (
+        isinstance(value, fx.Node)
+        and value.target == _ops.bmm.default
+        and value.meta["dtype"] == torch.float32
+    )
+
+
+class _Steps:
+    """Writes the steps of parameters into a graph.
+
+    Args:
+        graph: computes gradients.
+        inputs: of it, the parameters first.
+        parameters: how many they are.
+        momentum, decay: of SGD.
+    """
+
+    def __init__(
+        self,
+        graph: fx.Graph,
+        inputs: Sequence[fx.Node],
+        parameters: int,
+        momentum: float,
+        decay: float,
+    ) -> None:
+        self._graph, self._momentum, self._decay = graph, momentum, decay
+        self._changing = {node.meta["memory"] for node in inputs[:parameters]}
+        with graph.inserting_after(inputs[-1]):
+            self._rate = self._last = graph.placeholder("rate")
+        self.nodes: list[fx.Node] = []
+
+    def add(self, parameter: fx.Node, gradient: fx.Node) -> None:
+        """Step ``parameter`` along ``gradient`` as soon as nobody reads its old value any more."""
+        factors = self._factors(gradient)
+        constants: tuple[Any, ...] = (self._rate, self._decay)
+        rule: Any = _by_product if len(factors) == 2 else _by_gradient
+        if self._momentum:
+            constants = (self._buffer(), *constants, self._momentum)
+            rule = _buffer_by_product if len(factors) == 2 else _buffer_by_gradient
+        with self._graph.inserting_after(self._last_use(parameter, factors)):
+            self.nodes.append(self._graph.call_function(rule, (parameter, *factors, *constants)))
+
+    def _factors(self, gradient: fx.Node) -> tuple[fx.Node, ...]:
+        """Return what the step reads: nothing that another parameter's step changes."""
+        changing = self._changing
+        if _is_product(gradient) and not gradient.users:
+            factors: tuple[Any, ...] = gradient.args
+            if not any(factor.meta["memory"] in changing for factor in factors):
+                return factors
+        if gradient.meta["memory"] in changing:
+            raise NotImplementedError("a gradient is a view of a parameter")
+        return (gradient,)
+
+    def _buffer(self) -> fx.Node:
+        with self._graph.inserting_after(self._last):
+            self._last = self._graph.placeholder(f"buffer_{len(self.nodes)}")
+        return self._last
+
+    def _last_use(self, parameter: fx.Node, factors: tuple[fx.Node, ...]) -> fx.Node:
+        place = {node: at for at, node in enumerate(self._graph.nodes)}
+        memory = parameter.meta["memory"]
+        views = [node for node in place if node.meta.get("memory") == memory]
+        uses = [user for view in views for user in view.users]
+        last = max([self._last, *views, *uses, *factors], key=place.__getitem__)
+        if last.op == "output":
+            raise NotImplementedError("a result is a view of a parameter")
+        return last
+
+
+def _by_product(p: Tensor, a: Tensor, b: Tensor, rate: float, decay: float) -> None:
+    p.baddbmm_(a, b, beta=1 - rate * decay, alpha=-rate)
+
+
+def _by_gradient(p: Tensor, g: Tensor, rate: float, decay: float) -> None:
+    if decay:
+        p.mul_(1 - rate * decay)
+    p.sub_(g, alpha=rate)
+
+
+def _buffer_by_product(
+    p: Tensor, a: Tensor, b: Tensor, buffer: Tensor, rate: float, decay: float, momentum: float
+) -> None:
+    buffer.baddbmm_(a, b, beta=momentum)
+    _by_buffer(p, buffer, rate, decay)
+
+
+def _buffer_by_gradient(
+    p: Tensor, g: Tensor, buffer: Tensor, rate: float, decay: float, momentum: float
+) -> None:
+    buffer.mul_(momentum).add_(g)
+    _by_buffer(p, buffer, rate, decay)
+
+
+def _by_buffer(p: Tensor, buffer: Tensor, rate: float, decay: float) -> None:
+    if decay:
+        buffer.add_(p, alpha=decay)
+    p.sub_(buffer, alpha=rate)

@@ -1,0 +1,98 @@
+"""The way of training that a trial chooses, by made-up times; and when nothing is tried."""
+
+import pytest
+import torch
+
+from fedjoint.config.load import check
+from fedjoint.problem import build_problem
+from fedjoint.runs.directory import RunDir
+from fedjoint.simulation import resume, simulate
+from fedjoint.training import choice
+
+CPU = torch.device("cpu")
+
+
+def settings(**local):
+    return check(
+        {
+            "data": {"clients": 3, "examples_per_client": 20, "task_mix": [["digit"]]},
+            "model": {"backbone": {"name": "cnn", "options": {"hidden": [4]}}},
+            "local": {"epochs": 1, **local},
+        }
+    )
+
+
+def choose(config):
+    problem = build_problem(config)
+    return choice.choose_path(problem, problem.model(config), config, CPU)
+
+
+@pytest.fixture
+def times(monkeypatch):
+    """What a client's step takes, by path; the trial itself is left out."""
+    monkeypatch.setattr(choice, "_SMALL", 0)
+    found = {}
+
+    def run(way):
+        return found[way.trainer.config.local.path]
+
+    monkeypatch.setattr(choice._Way, "run", run)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "path"),
+    [
+        ([1.0, 0.9, 0.8], "channels_last"),
+        ([1.0, 0.97, 0.96], "batched"),
+        ([1.0, 0.9, 0.88], "sequential"),
+        ([0.5, 0.9, 0.8], "batched"),
+    ],
+)
+def test_the_fastest_is_chosen_and_the_first_of_those_that_tie(times, seconds, path):
+    times |= dict(zip(["batched", "sequential", "channels_last"], seconds, strict=True))
+    found = choose(settings())
+    assert found.path == path
+    assert found.why.startswith("a client's step took: batched ")
+
+
+def test_it_is_tried_in_earnest(monkeypatch):
+    monkeypatch.setattr(choice, "_SMALL", 0)
+    before = torch.get_rng_state()
+    found = choose(settings())
+    assert found.path in ("batched", "sequential", "channels_last")
+    assert "failed" not in found.why
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_small_model_is_not_tried():
+    assert choose(settings()) is None
+
+
+def test_one_by_one_is_not_tried_either(times):
+    assert choose(settings(sequential=True)) is None
+
+
+def test_a_trial_that_fails_is_no_end(monkeypatch):
+    monkeypatch.setattr(choice, "_SMALL", 0)
+
+    def fail(way):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(choice._Way, "run", fail)
+    found = choose(settings())
+    assert (found.path, found.why) == ("batched", "the trial failed: RuntimeError: no such thing")
+
+
+def test_a_run_keeps_what_was_chosen(times, tmp_path):
+    times |= {"batched": 2.0, "sequential": 1.0, "channels_last": 3.0}
+    tree = settings().model_dump() | {
+        "rounds": 1, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}
+    }  # fmt: skip
+    result = simulate(tree)
+    run = RunDir.open(result.path)
+    assert run.config().local.path == result.config.local.path == "sequential"
+    assert run.info["path"].startswith("a client's step took: batched 2e+03 ms")
+    assert result.records[0].fallback == "local.path is sequential"
+    times["batched"] = 0.1
+    assert resume(result.path, rounds=2).config.local.path == "sequential"
