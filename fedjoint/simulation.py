@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor
 
@@ -37,7 +37,8 @@ from fedjoint.training.choice import choose_path
 
 log = logging.getLogger("fedjoint")
 
-P = TypeVar("P", bound=Plugin)
+#: Options of sources and backbones that name files.
+_PATHS = ("path", "test_path", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -220,20 +221,8 @@ def _anchored(config: Config) -> Config:
     local, problem = config.local, config.problem
     if local.method:
         local = local.model_copy(update={"method": anchored(local.method)})
-    update = {
-        "data": config.data.model_copy(update={"source": _on_disk(config.data.source)}),
-        "model": config.model.model_copy(update={"backbone": _on_disk(config.model.backbone)}),
-        "local": local,
-        "problem": problem and anchored(problem),
-    }
+    update = {"local": local, "problem": problem and anchored(problem)}
     return _with_anchors(config).model_copy(update=update)
-
-
-def _on_disk(plugin: P) -> P:
-    """Return a plug-in with the files of its options by their whole paths."""
-    paths = ("path", "test_path", "tokenizer")
-    options = {n: _whole(v) if n in paths else v for n, v in plugin.options.items()}
-    return plugin.model_copy(update={"name": anchored(plugin.name), "options": options})
 
 
 def _whole(paths: Any) -> Any:
@@ -259,7 +248,8 @@ def _with_anchors(value: Any) -> Any:
         return value
     update = {name: _with_anchors(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, Plugin):
-        update |= {"name": anchored(value.name), "options": value.options}
+        options = {n: _whole(v) if n in _PATHS else v for n, v in value.options.items()}
+        update |= {"name": anchored(value.name), "options": options}
     return value.model_copy(update=update)
 
 

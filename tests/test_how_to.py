@@ -41,13 +41,14 @@ def scripts():
     for page in sorted(FOLDER.glob("*.md")):
         for kind, text in BLOCK.findall(page.read_text("utf-8")):
             if kind == "python" and not text.startswith("# "):
-                needs = [need for stem, need in NEEDS.items() if stem == page.stem]
-                yield pytest.param(text, needs, id=page.stem)
+                need = NEEDS.get(page.stem)
+                marks = [pytest.mark.slow, pytest.mark.timeout(900)] if need else []
+                yield pytest.param(text, need, id=page.stem, marks=marks)
 
 
-@pytest.mark.parametrize(("text", "needs"), list(scripts()))
-def test_the_script_runs(text, needs, here, capsys):
-    for need in needs:
+@pytest.mark.parametrize(("text", "need"), list(scripts()))
+def test_the_script_runs(text, need, here, capsys):
+    if need:
         pytest.importorskip(need)
     exec(text, {"__name__": "__main__"})
     assert capsys.readouterr().out

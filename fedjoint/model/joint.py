@@ -211,14 +211,19 @@ def _head(task: Task, features: Features) -> nn.Module:
     return copied(head, what)
 
 
-def copied(module: T, what: str) -> T:
+def copied(module: T, what: str, but: Iterable[Tensor] = ()) -> T:
     """Return a copy of ``module``.
+
+    Args:
+        module: to copy.
+        what: it is, for errors.
+        but: tensors that original and copy share.
 
     Raises:
         UserError: PyTorch cannot copy it.
     """
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in but})
     except RuntimeError as error:
         if "deepcopy" not in str(error):
             raise

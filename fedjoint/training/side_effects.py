@@ -19,7 +19,8 @@ from fedjoint.randomness import seeded, states_elsewhere
 def side_effects(model: JointModel, examples: Input) -> str | None:
     """Say what about a model keeps clients from being trained as one program; None: nothing.
 
-    The model is copied first, so it stays as it is.
+    The model is copied first, so it stays as it is; but for frozen parameters, which may be most of
+    its memory. Whoever changes these is told elsewhere.
 
     Args:
         model: to run, on the device of ``examples``.
@@ -28,7 +29,7 @@ def side_effects(model: JointModel, examples: Input) -> str | None:
     Raises:
         UserError: the model remembers something where no client can keep it for itself.
     """
-    model = copied(model, "the model")
+    model = copied(model, "the model", [p for p in model.parameters() if not p.requires_grad])
     elsewhere = states_elsewhere()
     try:
         for mode in (True, False):

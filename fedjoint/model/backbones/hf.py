@@ -45,7 +45,7 @@ def hf(
     if kind == "pixel_values":
         return ImageEncoder(body, pooling, moments(path) if read.pixels else None)
     pad = read.words.pad if read.words else getattr(model.config, "pad_token_id", None)
-    return TextEncoder(body, pad or 0, pooling, read.shape[0])
+    return TextEncoder(body, -1 if pad is None else pad, pooling, read.shape[0])
 
 
 def _main_input(path: str, inputs: Description, model: nn.Module, kind: str) -> Inputs:

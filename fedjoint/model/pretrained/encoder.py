@@ -35,7 +35,7 @@ class TextEncoder(OfTransformers):
 
     Args:
         body: the model; takes ``input_ids`` and ``attention_mask``.
-        pad: the id that pads; it is in no sentence.
+        pad: the id that pads, which is in no sentence; -1: none does.
         pooling: how the vectors of a sequence become one. Padding does not count.
         length: of the inputs.
     """
@@ -104,7 +104,7 @@ def pool(hidden: Tensor, seen: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "cls":
         return hidden[:, 0]
     if pooling == "last":
-        last = (seen.sum(1) - 1).clamp(min=0)
+        last = (seen * torch.arange(seen.shape[1], device=seen.device)).amax(1)
         return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.shape[2])).squeeze(1)
     weights = seen.to(hidden.dtype)[..., None]
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
@@ -132,15 +132,14 @@ def _find_mask(body: nn.Module, pad: int, length: int) -> Mask:
     do, which no batched program can. It takes a mask ``[n, 1, length, length]`` as it is. Which one
     is right, its own result tells: that of an encoder, of a decoder, or neither (windows).
     """
-    ids = _some_ids(body, pad, length)
-    seen = ids != pad
+    ids, seen = _some_ids(body, pad, length)
     training = body.training
     body.eval()
     try:
         with torch.no_grad():
-            own = hidden_states(body(input_ids=ids, attention_mask=seen.long()), body)[seen]
+            own = hidden_states(body(input_ids=ids, attention_mask=seen.long()), body)
             for mask in (_see_all, _see_before):
-                if _gives(body, ids, mask(seen), own[None], seen):
+                if _gives(body, ids, mask(seen), own[seen], seen):
                     return mask
     finally:
         body.train(training)
@@ -152,16 +151,17 @@ def _gives(body: nn.Module, ids: Tensor, mask: Tensor, own: Tensor, seen: Tensor
         found = hidden_states(body(input_ids=ids, attention_mask=mask), body)[seen]
     except Exception:  # a model may take no such mask
         return False
-    return torch.allclose(found, own[0], rtol=1e-4, atol=1e-5)
+    return torch.allclose(found, own, rtol=1e-4, atol=1e-5)
 
 
-def _some_ids(body: nn.Module, pad: int, length: int) -> Tensor:
-    """Return a long and a short sequence ``[2, length]`` of ids that differ."""
+def _some_ids(body: nn.Module, pad: int, length: int) -> tuple[Tensor, Tensor]:
+    """Return a long and a short sequence of ids ``[2, length]``, and what of them is no padding."""
     vocabulary = int(body.config.vocab_size)  # type: ignore[union-attr,arg-type]
     others = torch.tensor([i for i in range(min(vocabulary, length + 1)) if i != pad] or [0])
     ids = others[torch.arange(2 * length) % len(others)].view(2, length)
-    ids[1, (length + 1) // 2 :] = pad
-    return ids
+    seen = torch.ones_like(ids, dtype=torch.bool)
+    seen[1, (length + 1) // 2 :] = False
+    return ids.where(seen, max(pad, 0)), seen
 
 
 def _see_all(seen: Tensor) -> Tensor:

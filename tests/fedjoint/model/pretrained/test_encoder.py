@@ -38,12 +38,14 @@ def encoder(name, pooling="mean"):
     torch.manual_seed(3)
     config = TEXT[name][0]()
     body = transformers.AutoModel.from_config(config, attn_implementation="eager")
-    return TextEncoder(body, config.pad_token_id or 0, pooling, LENGTH).eval()
+    pad = -1 if config.pad_token_id is None else config.pad_token_id
+    return TextEncoder(body, pad, pooling, LENGTH).eval()
 
 
 def sentences(pad):
     x = torch.randint(4, 22, (3, LENGTH), generator=torch.Generator().manual_seed(1))
-    x[1, 7:] = x[2, 1:] = pad
+    if pad >= 0:
+        x[1, 7:] = x[2, 1:] = pad
     return x
 
 
@@ -82,6 +84,8 @@ def test_pooling_by_hand():
     assert pool(hidden, seen, "last").tolist() == [[2, 3], [6, 7]]
     assert pool(hidden, seen, "mean").tolist() == [[1, 2], [0, 0]]
     assert pool(hidden, seen, "none") is hidden
+    left = torch.tensor([[False, True, True], [False, False, True]])
+    assert pool(hidden, left, "last").tolist() == [[4, 5], [10, 11]]
 
 
 def test_images_are_scaled_as_the_model_wants_them():

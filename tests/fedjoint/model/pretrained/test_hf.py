@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from support.people import Unequal
 from support.plugins import plugin
 from support.pretrained import TARGETS, VOCABULARY, save, save_tokenizer, transformers
 from torch import nn
 
-from fedjoint import Inputs, Task
+from fedjoint import Examples, Inputs, Problem, Task, simulate
 from fedjoint.errors import UserError
 from fedjoint.model.backbones.hf import hf
 from fedjoint.model.inputs import Words
@@ -265,8 +266,6 @@ def test_half_precision_is_trained_in_float32(tmp_path):
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused_before_a_run(tmp_path):
-    from fedjoint import simulate
-
     save(tmp_path / "model", "bert")
     save_tokenizer(tmp_path / "other", [*VOCABULARY, "more", "words"])
     (tmp_path / "a.txt").write_text("".join(f"{i % 2} film {i % 7}{i}\n" for i in range(40)))
@@ -303,3 +302,30 @@ def test_a_module_around_it_is_any_module(folders):
     model = joint(Own(), "bert")
     assert all(".encoder.layer.1." in name for name in model.layout().shapes)
     assert "backbone.encoder.pooler.dense.weight" in model.frozen()
+
+
+@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "one by one"])
+def test_frozen_weights_are_held_once(sequential, tmp_path):
+    def build():
+        backbone = hf(TEXT, path, lora=Lora(targets=["query"], rank=1))
+        layer = backbone.body.base_model.model.encoder.layer[0].attention.self.key
+        layer.register_forward_hook(note)
+        return backbone
+
+    def note(layer, inputs, output):
+        if torch.is_grad_enabled():  # in training alone
+            seen.append(layer.weight.data_ptr())
+
+    def examples(count, rng):
+        x = torch.randint(4, 20, (count, 9), generator=rng)
+        return Examples(x, {"t": x[:, 0] % 2})
+
+    seen, path = [], str(tmp_path / "model")
+    save(path, "bert")
+    tasks = [Task("t", "multiclass", 2)]
+    example = torch.zeros(1, 9, dtype=torch.int64)
+    problem = Problem(tasks, build, Unequal(tasks, examples, 1), example)
+    local = {"steps": 2, "sequential": sequential}
+    settings = {"rounds": 1, "engine": "inline", "output": {"dir": str(tmp_path)}}
+    simulate({**settings, "local": local}, problem)
+    assert len(seen) > 2 and len(set(seen)) == 1
