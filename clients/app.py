@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import time
@@ -11,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedjoint._util.logs import event, log_to
+from fedjoint._util.wording import plain
 from fedjoint.config.load import check
 from fedjoint.errors import ANYTHING, OpenError, UserError
 from fedjoint.node.jobs import openly
@@ -24,7 +24,7 @@ from fedjoint.node.own_data import check_registered, with_own_data
 from fedjoint.node.store import StateStore
 from fedjoint.problem import Problem, build_problem
 from fedjoint.protocol import wire
-from fedjoint.protocol.requests import Header
+from fedjoint.protocol.requests import TELL, Header, TellRequest
 from fedjoint.runs.directory import RunDir
 
 log = logging.getLogger("fedjoint.node.node")
@@ -34,10 +34,9 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
     """Return a ClientApp that hosts the clients of ``problem``.
 
     A simulated node keeps private state in the run directory, which is on its machine. A
-    deployed node's own configuration (``flower-supernode --node-config``, written by
-    ``fedjoint client``) has ``fedjoint``: ``name``, ``state`` (a folder), ``clients`` (ids) and
-    ``data`` (settings that replace those of the run's ``data``; empty where the clients are some
-    of those of the run's own data), as JSON in base64.
+    deployed node's own configuration has ``fedjoint``: ``name``, ``state`` (a folder), ``clients``
+    (ids) and ``data`` (settings that replace those of the run's ``data``; empty where the clients
+    are some of those of the run's own data), as JSON.
 
     Args:
         problem: tasks, backbone and data; by default what the run's configuration describes.
@@ -49,7 +48,7 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
 
     def answer(message: Message, context: Context) -> Message:
         header = wire.read(Header, message)
-        key = f"{header.run}\n{header.config}"
+        key = f"{header.id}\n{header.run}\n{header.config}"
         if key not in nodes:
             nodes.clear()  # a node serves one run at a time
             nodes[key] = make_node(header, context, problem, write_through)
@@ -59,6 +58,8 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
         if "fedjoint" not in context.node_config:
             return answer(message, context)
         with own_log(message, context):
+            if message.metadata.message_type == TELL:
+                return Message(told(message), reply_to=message)
             reply = answer(message, context)
         reply.content = wire.bundle(reply.content)
         return reply
@@ -67,6 +68,7 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
     app.evaluate()(deployed_or_not)
     app.query()(deployed_or_not)
     app.query("persist")(deployed_or_not)
+    app.query("tell")(deployed_or_not)
     return app
 
 
@@ -80,7 +82,7 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
     own = _own(context)
     kind, began = message.metadata.message_type, time.perf_counter()
     try:
-        log_to(Path(own["state"]) / "log.jsonl")
+        log_to(Path(own["state"]) / "log.jsonl", watch=True)
         yield
     except ANYTHING as error:
         event(log, logging.ERROR, kind, f"{kind}: {openly(error)}", run_id=context.run_id)
@@ -93,8 +95,20 @@ def own_log(message: Message, context: Context) -> Iterator[None]:
     event(log, logging.INFO, kind, text, run_id=context.run_id, round=number, seconds=seconds)
 
 
+def told(message: Message) -> RecordDict:
+    """Say what the server of a run tells this node.
+
+    Raises:
+        UserError: the message is damaged.
+    """
+    request = TellRequest.unpack(message)
+    run = Path(request.header.run).name
+    event(log, logging.ERROR, "told", f"the run {run} leaves this node out: {plain(request.text)}")
+    return wire.pack({})
+
+
 def _own(context: Context) -> dict[str, Any]:
-    return json.loads(base64.b64decode(str(context.node_config["fedjoint"])))
+    return json.loads(str(context.node_config["fedjoint"]))
 
 
 def make_node(

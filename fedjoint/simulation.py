@@ -185,7 +185,7 @@ def resume(
     own = [models[names[place]] for place in problem.member.tolist()]
     check_same_model(run, whole, Parts(layouts, config.model.common).layout, own)
     if rounds is not None:
-        run.set_rounds(rounds)
+        run.change({"rounds": rounds})
     with _marked(run):
         backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)

@@ -75,8 +75,25 @@ COMMANDS = {
         "Start a run on the nodes of a server on this machine, and follow it.",
     ),
     "status": (
-        "deploy:status_command",
+        "status:status_command",
         "Show how a run is doing: rounds, metrics, nodes, clients.",
+    ),
+    "stop": (
+        "status:stop_command",
+        "Stop a run on a server, in order: its newest round is the last, and a resume goes on.",
+    ),
+    "nodes": ("nodes:nodes_command", "List the nodes that a server on this machine knows."),
+    "register": (
+        "nodes:register_command",
+        "Have a server on this machine take the keys in a folder now.",
+    ),
+    "revoke": (
+        "nodes:revoke_command",
+        "Shut a node out, for good: its key is never taken again, and is removed from the folder.",
+    ),
+    "prune": (
+        "prune:prune_command",
+        "List, or delete, the private state of old runs on a node.",
     ),
     "export": (
         "export:export_command",

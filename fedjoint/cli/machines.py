@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedjoint._util.logs import FORMATS, LEVELS, choose_logging
 from fedjoint.cli.common import client_ids, parts, say
+from fedjoint.cli.settings_file import Config
 from fedjoint.deploy.keys import make_keys
-from fedjoint.deploy.node import node_command, run_node
+from fedjoint.deploy.node import own_node, run_node
 from fedjoint.deploy.server import run_server
 from fedjoint.errors import UserError
 from fedjoint.node.own_data import own_data
@@ -19,6 +20,11 @@ from fedjoint.node.own_data import own_data
 Keys = Annotated[Path | None, typer.Option(help="Folder of keys; see fedjoint keys.")]
 Insecure = Annotated[
     bool, typer.Option("--insecure", help="No encryption and no proof of who is who.")
+]
+LogLevel = Annotated[str, typer.Option(help=f"One of {', '.join(LEVELS)}.")]
+LogFormat = Annotated[str, typer.Option(help=f"One of {', '.join(FORMATS)}.")]
+Metrics = Annotated[
+    str | None, typer.Option(help="HOST:PORT that answers GET /health and /metrics; default: none.")
 ]
 Names = Annotated[str, typer.Option(help="Comma-separated.")]
 
@@ -58,9 +64,14 @@ def server_command(
     state: Annotated[Path, typer.Option(help="Folder of the server's database.")] = Path("server"),
     keys: Keys = None,
     insecure: Insecure = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+    metrics: Metrics = None,
+    _config: Config = None,
 ) -> None:
     """Run the server: Flower's SuperLink, which knows the nodes of --keys."""
-    sys.exit(run_server(address, state, keys, insecure))
+    choose_logging(log_level, log_format)
+    run_server(address, state, keys, insecure, metrics)
 
 
 def client_command(
@@ -75,13 +86,16 @@ def client_command(
     name: Annotated[str, typer.Option(help="What to call this node.")] = socket.gethostname(),
     keys: Keys = None,
     insecure: Insecure = False,
+    log_level: LogLevel = "info",
+    log_format: LogFormat = "text",
+    metrics: Metrics = None,
     foreign_code: Annotated[
         bool,
         typer.Option("--foreign-code", help="With --data: run code that a run names by its place."),
     ] = False,
+    _config: Config = None,
 ) -> None:
     """Run a node: Flower's SuperNode, with its clients' data."""
+    choose_logging(log_level, log_format)
     ids, own = client_ids(clients), own_data(data, parts(tasks))
-    sys.exit(
-        run_node(lambda: node_command(name, server, state, ids, own, keys, insecure, foreign_code))
-    )
+    run_node(own_node(name, state, ids, own, foreign_code), server, keys, insecure, metrics)

@@ -105,3 +105,17 @@ def distrust(host: str, port: int, authority: Path) -> str | None:
         return f"{join(host, port)} speaks no TLS: start the server with --keys"
     except OSError:
         return None
+
+
+def speaks_tls(host: str, port: int) -> bool:
+    """Return whether a server answers with TLS, whoever signed its certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout=5.0) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return True
+    except OSError:
+        return False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from fedjoint.config.schema import Config
 from fedjoint.deploy.news import News
@@ -26,22 +27,27 @@ def start(config: Config, connection: Connection) -> tuple[RunDir, str]:
     return run, _submit(run, connection)
 
 
-def restart(path: Path, connection: Connection, rounds: int | None = None) -> tuple[RunDir, str]:
+def restart(
+    path: Path, connection: Connection, settings: Mapping[str, Any] | None = None
+) -> tuple[RunDir, str]:
     """Continue a run from its newest checkpoint; stop what may still be going of it.
 
     Args:
         path: the run directory.
         connection: to the server.
-        rounds: how many rounds the run is to have in all; None: as configured.
+        settings: path -> value, of those that may change, see
+            :meth:`fedjoint.runs.directory.RunDir.change`.
 
     Raises:
         UserError: it is done, or no run, or a file of it is missing, damaged or of another run.
     """
     run = RunDir.open(path)
     whole = check_whole(run)
-    if rounds is not None:
-        check_extendable(run, whole, rounds)
-        run.set_rounds(rounds)
+    settings = settings or {}
+    if "rounds" in settings:
+        check_extendable(run, whole, settings["rounds"])
+    if settings:
+        run.change(settings)
     if whole.final and whole.final.round >= run.config().rounds:
         raise UserError(f"{path}: the run is done; --set rounds=N lets it go on")
     number = run.number()

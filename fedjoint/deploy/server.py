@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
-import signal
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from fedjoint._util.net import listens, wait_for
+from fedjoint._util.logs import log_to
+from fedjoint._util.net import listener, listens
 from fedjoint._util.private import keep_to_owner
 from fedjoint.deploy.address import certificate, distrust, join, parse
+from fedjoint.deploy.expiry import Calendar, ending
+from fedjoint.deploy.exposition import Exposition
+from fedjoint.deploy.figures import ServerFigures
+from fedjoint.deploy.registration import Registrar
 from fedjoint.errors import UserError
 from fedjoint.flower.badges import FOLDER
+from fedjoint.flower.control import Control
+from fedjoint.flower.launcher import Launcher
 from fedjoint.flower.programs import Connection
 
 log = logging.getLogger("fedjoint.deploy")
 
 _FILES = ("server/ca.pem", "server/server.pem", "server/server.key")
-_START = 90.0  # seconds
 
 
 def connect(address: str, state: Path, keys: Path | None, insecure: bool) -> Connection:
@@ -51,67 +58,86 @@ def check_trust(address: str, keys: Path | None) -> None:
         raise UserError(why)
 
 
-def run_server(address: str, state: Path, keys: Path | None, insecure: bool) -> int:
-    """Run a SuperLink until it ends or a signal comes; return its exit status.
+def control(address: str, keys: Path | None) -> Control:
+    """Return an operator's interface of a server.
+
+    Args:
+        address: ``host:port`` of the server.
+        keys: folder made by ``fedjoint keys``; None where the server has none.
+    """
+    return Control(join(*parse(address)), keys / _FILES[0] if keys else None)
+
+
+def endings(keys: Path) -> list[str]:
+    """Return what is to be said of the server's certificates, where they are about to end."""
+    now = datetime.datetime.now(datetime.UTC)
+    said = (ending(keys / file, now) for file in _FILES[:2])
+    return [text for text in said if text]
+
+
+def run_server(
+    address: str, state: Path, keys: Path | None, insecure: bool, metrics: str | None = None
+) -> None:
+    """Run a SuperLink until a signal comes.
 
     Args:
         address: ``host:port`` to listen on.
         state: folder of its database, which outlives it.
         keys: folder made by ``fedjoint keys``; nodes then have to prove theirs.
         insecure: accept any node, unencrypted, beyond the loopback too.
+        metrics: ``host:port`` of health and metrics; None: none.
 
     Raises:
-        UserError: it is not to be started so, or does not start.
+        UserError: it is not to be started so.
     """
     host, port = parse(address)
     keep_to_owner(state)
     secure = certificate(host, keys, insecure, _FILES)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     if listens(local, port):
-        raise UserError(f"someone listens on {address} already: choose another port")
+        who = listener(port) or "someone"
+        raise UserError(f"{who} listens on {address} already: stop that, or choose another port")
     connection = connect(join(local, port), state, keys, insecure)
-    command = [sys.executable, "-m", "fedjoint.flower.superlink"]
-    command += ["--host", host, "--port", str(port)]
-    command += ["--database", str((state / "superlink.db").resolve())]
-    command += ["--disable-runtime-dependency-installation"]
+    os.environ |= connection.environment()
+    log_to(state / "log.jsonl", rotate=True)
+    options = ["--host", host, "--port", str(port)]
+    options += ["--database", str((state / "superlink.db").resolve())]
+    options += ["--disable-runtime-dependency-installation", "--isolation", "process"]
     if keys and secure:
         names = ("--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile")
         for option, file in zip(names, _FILES, strict=True):
-            command += [option, str(keys / file)]
-        command += ["--enable-supernode-auth"]
+            options += [option, str(keys / file)]
+        options += ["--enable-supernode-auth"]
     else:
-        command += ["--insecure"]
-    environment = connection.environment()
+        options += ["--insecure"]
+    trust = keys / _FILES[0] if keys and secure else None
     if keys and secure:
-        environment[FOLDER] = str((keys / "nodes").resolve())
+        os.environ[FOLDER] = str((keys / "nodes").resolve())
     os.umask(0o077)  # what it and its runs write is its own
-    process = subprocess.Popen(command, env=environment)
-    try:
-        for kind in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(kind, lambda *_: process.terminate())
-        if not wait_for(local, port, _START, lambda: process.poll() is None):
-            raise UserError(f"the SuperLink did not start on {address}; see its output above")
-        if keys:
-            check_trust(join(local, port), keys)
-            register(connection, keys)
-    except BaseException:
-        process.terminate()  # and with it whatever it started
-        process.wait()
-        raise
-    return process.wait()
 
+    launchers: list[Launcher] = []
 
-def register(connection: Connection, keys: Path) -> None:
-    """Make the server know the public keys in ``keys/nodes``; those it knows are left alone.
+    @contextmanager
+    def beside(superlink: Any) -> Iterator[None]:
+        run = ["--runtime-api-address", join(local, port), "--parent-pid", str(os.getpid())]
+        run += ["--root-certificates", str(trust)] if trust else ["--insecure"]
+        with ExitStack() as stack:
+            launchers.append(stack.enter_context(Launcher(superlink, run)))
+            if metrics:
+                stack.enter_context(Exposition(metrics, ServerFigures(superlink)))
+            if keys and secure:
+                stack.enter_context(Calendar([keys / file for file in _FILES[:2]]))
+                control = stack.enter_context(Control(join(local, port), trust))
+                stack.enter_context(Registrar(control, keys))
+            log.info("the server listens on %s; its log is %s", address, state / "log.jsonl")
+            yield
+        log.info("stopped by a signal")
 
-    Raises:
-        UserError: the server refuses a key.
-    """
-    for path in sorted((keys / "nodes").glob("*/node.pub")):
-        try:
-            connection.call("supernode", "register", str(path), connection.name)
-        except UserError as error:
-            if "already" not in str(error):
-                raise
-        else:
-            log.warning("registered node %s", path.parent.name)
+    # Not before it is needed: it takes a second, and the command line uses this module.
+    from fedjoint.flower.superlink import run_superlink
+
+    def drain() -> None:
+        for launcher in launchers:
+            launcher.drain()
+
+    run_superlink(options, beside, drain)

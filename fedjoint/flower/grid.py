@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+from flwr.supercore.run import RunNotRunningException
 
 from fedjoint._util.wording import plain
+from fedjoint.errors import UserError
 from fedjoint.flower.compat import answers
+from fedjoint.protocol.requests import QUERY, TRAIN
 from fedjoint.protocol.wire import bundle
+from fedjoint.server.patience import AWAY
+from fedjoint.server.stopping import StoppedError
 
 _FIRST, _MOST = 0.05, 2.0  # seconds between two looks for replies
 
@@ -21,7 +27,7 @@ _FIRST, _MOST = 0.05, 2.0  # seconds between two looks for replies
 _SAID = {
     ErrorCode.MESSAGE_UNAVAILABLE: "no reply within the time limit",
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "no reply within the time limit",
-    ErrorCode.NODE_UNAVAILABLE: "the node is gone",
+    ErrorCode.NODE_UNAVAILABLE: AWAY,
 }
 
 
@@ -32,36 +38,77 @@ class FleetGrid:
 
     Args:
         grid: what Flower hands to a ServerApp; everything else is left to it.
+        stopping: whether somebody asks the run to stop.
+
+    Attributes:
+        early: whether it waits for what the run can do without: it may be stopped just now.
     """
 
-    def __init__(self, grid: Grid):
-        self._grid = grid
+    def __init__(self, grid: Grid, stopping: Callable[[], bool] = lambda: False):
+        self._grid, self._stopping, self.early = grid, stopping, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._grid, name)
 
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the numbers of the nodes that are here.
+
+        Raises:
+            StoppedError: the run is to stop, and no round has begun.
+        """
+        self._check()
+        with self._waiting(early=True):
+            return self._grid.get_node_ids()
+
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Send, and return replies as they arrive within ``timeout`` seconds."""
+        """Send, and return replies as they arrive within ``timeout`` seconds.
+
+        Raises:
+            StoppedError: the run is to stop, and no reply to these messages counts yet.
+        """
         sent = list(messages)
         for message in sent:
             message.content = bundle(message.content)
-        identities = self._grid.push_messages(sent)
+        early = all(message.metadata.message_type in (QUERY, TRAIN) for message in sent)
+        with self._waiting(early):
+            identities = self._grid.push_messages(sent)
         waiting = {i: message for i, message in zip(identities, sent, strict=False) if i}
-        return self._replies(waiting, timeout)
+        return self._replies(waiting, timeout, early)
 
-    def _replies(self, waiting: dict[str, Message], timeout: float | None) -> Iterator[Message]:
+    def _check(self) -> None:
+        if self._stopping():
+            raise StoppedError
+
+    @contextmanager
+    def _waiting(self, early: bool) -> Iterator[None]:
+        self.early = early
+        try:
+            yield
+        except RunNotRunningException:  # as after ``flwr stop``
+            raise StoppedError if early else UserError("the server has ended the run") from None
+        finally:
+            self.early = False
+
+    def _replies(
+        self, waiting: dict[str, Message], timeout: float | None, early: bool
+    ) -> Iterator[Message]:
         end = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST
         while waiting:
-            for reply in self._grid.pull_messages(set(waiting)):
+            if early:
+                self._check()
+            with self._waiting(early):
+                found = list(self._grid.pull_messages(set(waiting)))
+            for reply in found:
                 message = waiting.pop(reply.metadata.reply_to_message_id, None)
                 if message is not None:
                     yield _named(reply, message)
             if not waiting or (end is not None and time.monotonic() >= end):
                 break
-            time.sleep(pause)
+            with self._waiting(early):
+                time.sleep(pause)
             pause = min(_MOST, 1.2 * pause)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fedjoint.runs.record import RoundRecord
 
 _ASK = 30.0  # seconds between two questions to Flower
-_LOOK = 0.2  # seconds between two looks of Flower for a message to answer or a run to start
+_LOOK = 0.2  # seconds between two looks of Flower's own simulation for a run to start
 
 _APP = """\
 [project]
@@ -167,7 +167,7 @@ def follow(
     written, seen, ask = run.written, len(run.records()), time.monotonic() + _ASK
     while True:
         # The run directory says how far it is; asking Flower costs a process each time.
-        ended = run.info["status"] in ("done", "failed")
+        ended = run.info["status"] in ("done", "stopped", "failed")
         status = "running"
         if ended or time.monotonic() > ask or not there():
             status, ask = connection.status(number), time.monotonic() + _ASK

@@ -10,6 +10,7 @@ any key of the configuration, such as ``rounds`` or ``strategy.name``: in place 
 from __future__ import annotations
 
 import logging
+import signal
 from pathlib import Path
 
 from flwr.app import Context
@@ -25,6 +26,7 @@ from fedjoint.flower.run_config import run_to_resume, settings
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import check_whole
 from fedjoint.server.serve import serve
+from fedjoint.server.stopping import StoppedError
 
 log = logging.getLogger("fedjoint")
 
@@ -45,13 +47,53 @@ def main(grid: Grid, context: Context) -> None:
         run = RunDir.create(Path(config.output.dir), config.name, config)
     log_to(run.path / "log.jsonl")
     log.info("run directory %s", run.path.resolve())
-    nodes: Grid = FleetGrid(grid)  # type: ignore[assignment]
+    run.go_on()
+    stop = Stopping(run)
+    fleet = FleetGrid(grid, stop.asked)
     deployed = not isinstance(grid, InMemoryGrid)
+    if deployed:  # else this is not the main thread
+        stop.heed_signals(fleet)
+    nodes: Grid = fleet  # type: ignore[assignment]
+    wait = config.strategy.timeout
     serve(
         nodes,
         config,
         run,
-        wait=config.strategy.timeout,
+        wait=wait,
         deployed=deployed,
         badges=key_badges(grid) if deployed else None,
+        stopping=stop.asked,
     )
+
+
+class Stopping:
+    """Whether a run is to stop: its server is asked to, or somebody left a note in its directory.
+
+    Args:
+        run: the directory.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self._run, self._signalled = run, False
+
+    def asked(self) -> bool:
+        """Return whether it is to stop."""
+        return self._signalled or self._run.to_stop
+
+    def heed_signals(self, fleet: FleetGrid) -> None:
+        """Stop at SIGTERM; and at SIGINT, by which Flower says that the server has gone, at once.
+
+        Args:
+            fleet: says whether the run can be stopped just now.
+        """
+
+        def ask(*_: object) -> None:
+            self._signalled = True
+
+        def end(*_: object) -> None:
+            self._signalled = True
+            # Flower's own grid tries for ever to reach a server that has gone.
+            raise StoppedError if fleet.early else SystemExit("the server has gone")
+
+        signal.signal(signal.SIGTERM, ask)
+        signal.signal(signal.SIGINT, end)

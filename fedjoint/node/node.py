@@ -15,6 +15,7 @@ from fedjoint.errors import ANYTHING, OpenError
 from fedjoint.model.groups import naming
 from fedjoint.model.layout import Layout
 from fedjoint.node.jobs import Jobs, Start, openly
+from fedjoint.node.names import named
 from fedjoint.node.outward import outward
 from fedjoint.node.private import PrivateState
 from fedjoint.node.rehearsal import check_told, rehearse
@@ -135,6 +136,7 @@ class Node:
             ids, rows = (
                 np.array(list(part), np.int64) for part in zip(*self.places.items(), strict=True)
             )
+        columns, classes = named(self.problem)
         names, own = self.problem.group_names, list(self.rooms)
         places = {names.index(name): place for place, name in enumerate(own)}
         # Whoever has no task is in any group.
@@ -150,6 +152,8 @@ class Node:
             held=self._held(rows),
             mask=data.tasks[rows],
             member=member,
+            columns=columns,
+            classes=classes,
         ).pack()
 
     def _held(self, rows: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ class WatchedFederation:
         self, data: Federation, store: StateStore, places: Mapping[int, int] | None
     ) -> None:
         self.task_names, self.tasks, self.sizes = data.task_names, data.tasks, data.sizes
+        self.legend: tuple[str, ...] = getattr(data, "legend", ())
         self._data, self._store = data, store
         self._ids = None if places is None else {place: id for id, place in places.items()}
         self._seen = np.zeros(len(data.sizes), bool)
@@ -43,7 +44,7 @@ class WatchedFederation:
         if not self._seen[index]:
             id = index if self._ids is None else self._ids.get(index)
             if id is not None:  # else it lives elsewhere
-                self._compare(id, fingerprint(client, getattr(self._data, "legend", ())))
+                self._compare(id, fingerprint(client, self.legend))
             self._seen[index] = True
         return client
 

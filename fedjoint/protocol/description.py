@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -22,7 +22,7 @@ from fedjoint.protocol.checks import Line, Name, Number, counts, shaped
 _PARAMETERS = 2**34  # most in a backbone
 _NAME = 200  # characters of a tensor's name
 _LARGEST = 1e6  # most that a number of the first backbone can be: training begins near zero
-_TASKS, _OUTPUTS, _GROUPS = 10_000, 2**24, 1_000
+_TASKS, _OUTPUTS, _GROUPS, _COLUMNS = 10_000, 2**24, 1_000, 100_000
 _EXAMPLES = 2**32  # most of a client
 
 
@@ -62,6 +62,8 @@ class Description:
             node can play any client.
         mask: ``[n, tasks]`` bool, who has which task.
         member: ``[n]`` int64, the place of each client's group in ``groups``.
+        columns: names of the inputs, where its data has any.
+        classes: task -> digest of the names of its classes, where they are numbered by name.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Description:
     mask: np.ndarray
     member: np.ndarray
     held: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    columns: Sequence[str] = ()
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -83,6 +87,8 @@ class Description:
             "movable": self.movable,
             "tasks": [(t.name, t.kind, t.outputs, t.size) for t in self.tasks],
             "groups": [_said(name, group) for name, group in self.groups.items()],
+            "columns": list(self.columns),
+            "classes": dict(self.classes),
         }
         population = {n: getattr(self, n) for n in ("ids", "sizes", "mask", "held", "member")}
         return wire.pack(
@@ -125,6 +131,8 @@ class Description:
             held=_held(population, len(ids)),
             mask=shaped(population, "mask", (len(ids), len(tasks)), "b"),
             member=member,
+            columns=[plain(name)[:_NAME] for name in said.columns[:_COLUMNS]],
+            classes={t.name: said.classes[t.name] for t in tasks if t.name in said.classes},
         )
 
 
@@ -148,6 +156,8 @@ class _Said:
     movable: bool
     tasks: tuple[_Task, ...]
     groups: tuple[_Group, ...]
+    columns: tuple[str, ...]
+    classes: dict[Name, Name]
 
 
 def _said(name: str, group: Architecture) -> dict[str, Any]:

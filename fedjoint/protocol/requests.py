@@ -1,4 +1,4 @@
-"""What the server asks of nodes: who they are, to train, to evaluate, to save.
+"""What the server asks of nodes: who they are, to train, to evaluate, to save; and what it tells.
 
 Every request bears a :class:`Header`. Requests to train and to evaluate carry the backbone once,
 whatever the number of clients, and say which clients work and which round of theirs counts. Heads
@@ -15,10 +15,11 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from fedjoint.protocol import wire
-from fedjoint.protocol.checks import Number, counts, shaped
+from fedjoint.protocol.checks import Line, Number, counts, shaped
 from fedjoint.runs.ledger import Ledger
 
 TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
+TELL = "query.tell"
 
 
 @dataclass(frozen=True)
@@ -296,6 +297,38 @@ class PersistRequest:
         found = wire.read(_Persist, message)
         ledger, kept = (_ledger(wire.arrays(message, name)) for name in ("ledger", "kept"))
         return cls(found, ledger, kept, found.forget)
+
+
+@dataclass(frozen=True)
+class _Tell(Header):
+    text: Line
+
+
+@dataclass(frozen=True)
+class TellRequest:
+    """Tells a node why the run leaves it out; nobody waits for the reply.
+
+    Attributes:
+        header: see :class:`Header`.
+        text: what to say on its screen.
+    """
+
+    header: Header
+    text: str
+
+    def pack(self) -> RecordDict:
+        """Return the content of the message."""
+        return wire.pack({**vars(self.header), "text": self.text})
+
+    @classmethod
+    def unpack(cls, message: Message) -> TellRequest:
+        """Return the request in ``message``.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        found = wire.read(_Tell, message)
+        return cls(found, found.text)
 
 
 def _arrays(ledger: Ledger) -> dict[str, np.ndarray]:

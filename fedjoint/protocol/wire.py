@@ -24,7 +24,7 @@ from fedjoint.protocol.arrays import to_arrays, to_record
 from fedjoint.protocol.checks import Number
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
-SCHEMA = 8
+SCHEMA = 9
 
 VERSION = metadata.version("fedjoint")
 
@@ -40,9 +40,10 @@ T = TypeVar("T")
 
 _Index = tuple[tuple[str, str, str, tuple[Number, ...], Number], ...]
 
-_BUNDLE = "bundle"
+_BUNDLE, _INDEX = "bundle", "index"
 _TEXT = 1 << 28  # most characters of JSON: what a node of a million clients has to say
 _SMALL = 1 << 18  # bytes: larger arrays travel on their own
+_FULL = 1 << 24  # bytes: so do those that a bundle of this size has no room for
 
 
 def pack(config: Mapping[str, Any], **arrays: Any) -> RecordDict:
@@ -61,28 +62,31 @@ def pack(config: Mapping[str, Any], **arrays: Any) -> RecordDict:
 
 
 def bundle(content: RecordDict) -> RecordDict:
-    """Return a message's content with its small arrays as one, which :func:`arrays` reads alike.
+    """Return a message's content with its small arrays in one, which :func:`arrays` reads alike.
 
-    A deployment hands every array of a message from process to process in requests of its own,
-    each of which takes a server some ten milliseconds.
+    A deployment hands every record and every array of a message from process to process in
+    requests of their own, each of which takes a server some ten milliseconds. So they are in the
+    ``config``, which travels anyway.
     """
     parts: list[bytes] = []
+    room = _FULL
     index: list[tuple[str, str, str, list[int], int]] = []
     bundled = RecordDict()
     for name, record in content.array_records.items():
         large = ArrayRecord()
         for key, array in record.items():
-            if len(data := array.data) > _SMALL:
+            if len(data := array.data) > min(_SMALL, room):
                 large[key] = array
             else:
+                room -= len(data)
                 index.append((name, key, array.dtype, list(array.shape), len(data)))
                 parts.append(data)
         if large:
             bundled[name] = large
+    config = content.config_records["config"]
     bundled["config"] = ConfigRecord(
-        {**content.config_records["config"], _BUNDLE: json.dumps(index)}
+        {**config, _INDEX: json.dumps(index), _BUNDLE: b"".join(parts)}
     )
-    bundled[_BUNDLE] = to_record({"data": np.frombuffer(b"".join(parts), np.uint8)})
     return bundled
 
 
@@ -148,16 +152,16 @@ def arrays(message: Message, name: str) -> dict[str, np.ndarray]:
 
 def _bundled(message: Message, name: str) -> dict[str, Array]:
     """Return the arrays of one record that are in the message's bundle."""
-    records, config = message.content.array_records, message.content.config_records["config"]
+    config, start = message.content.config_records["config"], 0
     found: dict[str, Array] = {}
-    if _BUNDLE not in records or _BUNDLE not in config:
+    if _BUNDLE not in config or _INDEX not in config:
         return found
-    whole, start = records[_BUNDLE]["data"], 0
-    _check_size(whole)
-    data = whole.numpy()
-    for record, key, dtype, shape, size in _adapter(_Index).validate_json(str(config[_BUNDLE])):
+    data = config[_BUNDLE]
+    if not isinstance(data, bytes):
+        raise ValueError("its bundle is not bytes")
+    for record, key, dtype, shape, size in _adapter(_Index).validate_json(str(config[_INDEX])):
         if record == name:
-            part = data[start : start + size].tobytes()
+            part = data[start : start + size]
             found[key] = Array(dtype, tuple(shape), "numpy.ndarray", part)
         start += size
     return found

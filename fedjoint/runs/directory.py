@@ -50,6 +50,7 @@ class RunDir:
         metrics.jsonl                         one record per round
         nodes.json                            the nodes, when last heard of
         flower.json                           the number of the run on a Flower server
+        stop                                  somebody asked for a stop (deployed)
         checkpoints/round-000010.safetensors  the newest two
         state.sqlite                          the clients' private state (simulation)
         best/backbone.safetensors             the best round by validation (``keep_best``)
@@ -192,19 +193,47 @@ class RunDir:
         """Note that the run was stopped amid a round, and has no final backbone."""
         self.mark("stopped", interrupted=True)
 
+    def ask_to_stop(self) -> None:
+        """Ask the server of a deployed run to stop it, after its newest round.
+
+        Raises:
+            UserError: the folder is full or not writable.
+        """
+        write_bytes(self.path / "stop", b"")
+
+    @property
+    def to_stop(self) -> bool:
+        """Whether somebody asked for that since the run went on last."""
+        return (self.path / "stop").exists()
+
+    def go_on(self) -> None:
+        """Forget that somebody asked for a stop."""
+        (self.path / "stop").unlink(missing_ok=True)
+
     def bump_generation(self) -> int:
         """Count a resume; return how many there have been, this one included."""
         self._note(generation=self.generation + 1)
         return self.generation
 
-    def set_rounds(self, rounds: int) -> None:
-        """Let the run have another number of rounds, see ``check_extendable``.
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Let the run go on with other settings, which change no number that is done.
+
+        Args:
+            settings: path, such as ``engine.min_nodes`` -> value; for ``rounds``, see
+                ``check_extendable``.
 
         Raises:
-            UserError: the folder is full or not writable.
+            UserError: a value is wrong, or the folder is full or not writable.
         """
         tree = read_sealed(self._config, self.id)
-        write_sealed(self._config, self.id, {**tree, "rounds": rounds})
+        for path, value in settings.items():
+            *parents, name = path.split(".")
+            part = tree
+            for parent in parents:
+                part = part[parent]
+            part[name] = value
+        check({key: value for key, value in tree.items() if key != "run"}, str(self._config))
+        write_sealed(self._config, self.id, tree)
 
     def write_nodes(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Replace what is known of the nodes, see :meth:`fedjoint.server.roster.Roster.report`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from flwr.serverapp import Grid
 from fedjoint._util.logs import event
 from fedjoint._util.wording import plain
 from fedjoint.config.schema import Config
+from fedjoint.data.reading import listed
 from fedjoint.errors import UserError
 from fedjoint.model.frozen import digest
 from fedjoint.model.groups import naming
@@ -24,7 +26,7 @@ from fedjoint.model.tasks import Task
 from fedjoint.problem import with_metrics
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.description import Architecture, Description
-from fedjoint.protocol.requests import QUERY, Asked, Header, QueryRequest
+from fedjoint.protocol.requests import QUERY, TELL, Asked, Header, QueryRequest, TellRequest
 from fedjoint.server.badges import Badges, check_badge
 from fedjoint.server.first import alike, first_backbone
 from fedjoint.server.plausible import check_plausible
@@ -37,6 +39,7 @@ Seat = tuple[int, str]
 
 _START = 86_400.0  # seconds that a simulated node has to load its data and try its clients
 _QUERY = 120.0  # seconds that a deployed node has to say who it is
+_TELL = 600.0  # seconds that a node has to hear why it is left out
 _PATIENCE = 10.0  # how many times as long as it took, until it is asked again
 
 
@@ -213,12 +216,24 @@ class Roster:
             self._refuse(node, f"no answer within {limit:g} s", began)
         if not self._begun:
             self._choose([found[node] for node in sorted(found)])
+        unfit = {}
         for node in sorted(found):
             others = {n: a for n, a in {**found, **self.nodes}.items() if n != node}
             try:
                 self._admit(node, found[node], list(others.values()))
             except UserError as error:
+                if self.refused.get(node) != plain(error):
+                    unfit[node] = plain(error)
                 self._refuse(node, str(error), began)
+        if self.deployed and unfit:
+            self._tell(grid, unfit, header)
+
+    def _tell(self, grid: Grid, unfit: Mapping[int, str], header: Header) -> None:
+        """Tell nodes why the run leaves them out: what they send themselves, they know."""
+        grid.push_messages(
+            Message(TellRequest(header, why).pack(), node, TELL, ttl=_TELL)
+            for node, why in unfit.items()
+        )
 
     def _choose(self, found: list[Description]) -> None:
         """Take what most of the nodes found say of every group that is new."""
@@ -239,6 +254,9 @@ class Roster:
     def _admit(self, node: int, about: Description, others: list[Description]) -> None:
         if self.deployed:
             about = replace(about, movable=False)  # data of its own never moves
+        usual = next(iter(self.nodes.values()), None)
+        if usual and about.columns and usual.columns and about.columns != usual.columns:
+            raise UserError(_other_inputs(about.columns, usual.columns))
         for name, group in about.groups.items():
             self._check_group(name, group)
         if self.deployed:
@@ -249,6 +267,8 @@ class Roster:
                 raise UserError(
                     f"task {task.name!r} is {_form(task)} there, {_form(other)} elsewhere"
                 )
+        for node_here in self.nodes.values():
+            self._check_classes(about, node_here)
         self._replace(node, about)
         self.nodes[node] = about
         self.seen[node] = time.time()
@@ -257,6 +277,21 @@ class Roster:
         text = f"node {about.name} ({node}): {len(about.ids)} clients, device {about.device}"
         details = {"node": str(node), "name": about.name, "clients": len(about.ids)}
         event(log, logging.INFO, "joined", text, **details, device=about.device)
+
+    def _check_classes(self, about: Description, other: Description) -> None:
+        """Refuse a node that numbers the classes of a task by other names than another one.
+
+        Raises:
+            UserError: it does.
+        """
+        common = {task.name for task in about.tasks} & {task.name for task in other.tasks}
+        for task in sorted(common):
+            if about.classes.get(task) != other.classes.get(task):
+                raise UserError(
+                    f"its classes of task {task!r} are others than those on node {other.name}: "
+                    "as no node knows all, write them as whole numbers from 0 everywhere, and set "
+                    f"data.outputs.{task}"
+                )
 
     def _check_group(self, name: str, group: Architecture) -> None:
         usual = self.groups.get(name)
@@ -267,9 +302,7 @@ class Roster:
             )
         with naming(name):
             if _order(group.layout) != _order(usual.layout):
-                raise UserError(
-                    "its backbone differs from the other nodes': give all the same model settings"
-                )
+                raise UserError(_difference(group.layout, usual.layout))
             if group.digest != usual.digest:
                 raise UserError(
                     "its frozen weights differ from the other nodes': give all the same file, such "
@@ -415,6 +448,30 @@ class Roster:
                 held=None if p.held is None else p.held[mine],
             )
         return split
+
+
+def _other_inputs(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """Return in which inputs a node differs from the others, by name, with both numbers."""
+    more, less = ([n for n in a if n not in b] for a, b in ((theirs, ours), (ours, theirs)))
+    said = [f"{listed(more)} only there"] * bool(more) + [f"{listed(less)} not there"] * bool(less)
+    return (
+        f"it has {len(theirs)} inputs, {len(ours)} elsewhere: "
+        f"{'; '.join(said) or 'in another order'}; give all nodes the same columns, such as by "
+        "data.source.options.features"
+    )
+
+
+def _difference(theirs: Layout, ours: Layout) -> str:
+    """Return in which tensor the backbone of a node differs from the others', with both sizes."""
+    cure = "give all nodes inputs of the same columns and size, and the same model settings"
+    for name in {**ours.shapes, **theirs.shapes}:
+        there, here = (
+            "x".join(map(str, layout.shapes[name])) if name in layout.shapes else "missing"
+            for layout in (theirs, ours)
+        )
+        if there != here:
+            return f"its backbone differs: {name!r} is {there} there, {here} elsewhere; {cure}"
+    return f"its backbone differs: its tensors have another order; {cure}"
 
 
 def _form(task: Task) -> str:

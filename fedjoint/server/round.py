@@ -35,6 +35,7 @@ from fedjoint.server.best import Best
 from fedjoint.server.by_part import diagnose_parts, moved_buffers
 from fedjoint.server.callbacks import Callback, Snapshot
 from fedjoint.server.collect import Collector, together
+from fedjoint.server.patience import Patience
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.roster import Seat
 from fedjoint.server.run import Broadcast, Run
@@ -59,24 +60,30 @@ def run_round(run: Run, round: int) -> bool:
     Raises:
         UserError: there are too few nodes or clients, or the strategy cannot broadcast.
         StateLostError: a node died; the run has to go back to its newest checkpoint.
+        StoppedError: somebody asked the run to stop; the round before is its last.
     """
     began = time.perf_counter()
-    run.discover()
-    run.merging.clear_reports()
-    plan = plan_training(
-        run.config,
-        run.roster,
-        round,
-        run.strategy,
-        run.ledger,
-        run.evaluation,
-        run.exclusions,
-    )
-    broadcast = run.broadcast(round)
-
-    sent = time.perf_counter()
-    groups = _collect(run, plan, run.train(plan, broadcast))
-    collected = together(groups.values())
+    if run.roster.deployed:
+        run.before = copy.deepcopy(run.merging.state)
+    patience = Patience(run)
+    while True:
+        run.discover()
+        run.merging.clear_reports()
+        plan = plan_training(
+            run.config,
+            run.roster,
+            round,
+            run.strategy,
+            run.ledger,
+            run.evaluation,
+            run.exclusions,
+        )
+        broadcast = run.broadcast(round)
+        sent = time.perf_counter()
+        groups = _collect(run, plan, run.train(plan, broadcast))
+        collected = together(groups.values())
+        if not patience.waits(round, collected):
+            break
 
     merging = time.perf_counter()
     merged = _merge(run, plan, groups)
@@ -128,9 +135,10 @@ def run_round(run: Run, round: int) -> bool:
         strategy=run.merging.report(),
     )
     run.exclusions.note((*record.clients.failed, *record.clients.unevaluated))
-    last = _tell(run, record, evaluated) or round == run.config.rounds
+    last = _tell(run, record, evaluated) or round == run.config.rounds or run.stopping()
     best = run.best is not None and _is_best(run.best, run, evaluated)
-    if last or best or round % run.config.output.checkpoint_every == 0:
+    first = run.roster.deployed and not run.durable  # its server may be killed soon
+    if last or best or first or round % run.config.output.checkpoint_every == 0:
         _checkpoint(run, round, best=best)
     return last
 
@@ -403,15 +411,28 @@ def _checkpoint(run: Run, round: int, *, best: bool) -> None:
         if known and known.movable:
             log.error("round %d: no checkpoint, the one before stays", round)
             return
-    named, digest = run.named(), run.roster.digest
-    checkpoint = Checkpoint(round, named, run.merging.state, run.ledger, digest)
-    for callback in run.callbacks:
-        callback.on_checkpoint(checkpoint)
-        if best:
-            callback.on_best(checkpoint)
+    checkpoint = _keep(run, round, run.merging.state)
+    for callback in run.callbacks if best else ():
+        callback.on_best(checkpoint)
     if run.best and best:
         run.best.ledger = replace(run.ledger)
+
+
+def keep_last(run: Run, round: int) -> None:
+    """Have a deployed run end with a round that is done, while the next one goes on.
+
+    Its nodes have written private state after every message, and need not be asked.
+    """
+    if round > run.durable:
+        _keep(run, round, run.before)
+
+
+def _keep(run: Run, round: int, state: dict[str, Any]) -> Checkpoint:
+    checkpoint = Checkpoint(round, run.named(), state, run.ledger, run.roster.digest)
+    for callback in run.callbacks:
+        callback.on_checkpoint(checkpoint)
     run.durable = round
+    return checkpoint
 
 
 def _alive(run: Run, replies: Iterable[Message]) -> Iterator[Message]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,8 @@ class Run:
         backbone: the parameters of all groups of clients and, after them, the shared buffers.
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
         best: what the best round has; None where it is not kept.
+        stopping: whether somebody asks the run to stop.
+        before: the strategy's state as the round found it (of a deployed run).
         exclusions: who is not asked any more.
     """
 
@@ -84,6 +86,8 @@ class Run:
     backbone: Tensor = field(default_factory=lambda: torch.zeros(0))
     evaluation: Mapping[str, Metrics] = field(default_factory=dict)
     best: Best | None = None
+    stopping: Callable[[], bool] = lambda: False
+    before: dict[str, Any] = field(default_factory=dict)
     exclusions: Exclusions = field(default_factory=Exclusions)
     merging: Merging = field(init=False)
 

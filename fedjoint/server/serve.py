@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -25,8 +25,9 @@ from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, 
 from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster
-from fedjoint.server.round import StateLostError, evaluate_initial, run_round
+from fedjoint.server.round import StateLostError, evaluate_initial, keep_last, run_round
 from fedjoint.server.run import Run
+from fedjoint.server.stopping import StoppedError
 from fedjoint.server.strategy import local_method, make_strategy
 from fedjoint.server.trial import try_merge
 
@@ -35,7 +36,7 @@ log = logging.getLogger("fedjoint.server.serve")
 _RETURNS = 3  # times that a run goes back to one and the same checkpoint
 
 
-def serve(
+def serve(  # noqa: PLR0913 (most are of deployed runs alone)
     grid: Grid,
     config: Config,
     run: RunDir,
@@ -45,6 +46,7 @@ def serve(
     deployed: bool = False,
     badges: Badges | None = None,
     callbacks: Sequence[Callback] = (),
+    stopping: Callable[[], bool] = lambda: False,
 ) -> dict[str, Tensor]:
     """Run the rounds that are left, from the newest checkpoint of ``run``.
 
@@ -61,6 +63,7 @@ def serve(
         deployed: whether nodes have data of their own.
         badges: what belongs to the nodes' keys; None: nodes have none.
         callbacks: hear how the run goes.
+        stopping: whether somebody asks a deployed run to stop.
 
     Returns:
         The final backbone, by name, what does not train of it included.
@@ -75,6 +78,7 @@ def serve(
     returns: Counter[int] = Counter()
     while True:
         begun, saved = _begin(grid, config, run, roster, callbacks)
+        begun.stopping = stopping
         try:
             return _serve(begun, run, saved)
         except StateLostError as error:
@@ -158,9 +162,7 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
             try_merge(begun)
         if config.evaluate.initial and saved is None:
             evaluate_initial(begun)
-        for round in range(first, config.rounds + 1):
-            if run_round(begun, round):
-                break
+        _run_rounds(begun, run, first)
         records = run.records()
         _check_trained(records)
         final = _final(begun, records[-1].round)
@@ -169,15 +171,34 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
         run.mark("done" if last == config.rounds else "stopped")
     except BaseException as error:
         failure = error
+        if isinstance(error, StoppedError):
+            failure = error = UserError("the run was stopped before its first round; resume it")
         if not isinstance(error, StateLostError):
             _fail(begun, run, error)
-        raise
+        raise error
     finally:
         for callback in told:
             callback.on_run_end(failure)
     text = "the run is done" if last == config.rounds else f"the run was stopped after round {last}"
     event(log, logging.INFO, "end", text, status=run.status, round=last)
     return final.whole
+
+
+def _run_rounds(begun: Run, run: RunDir, first: int) -> None:
+    """Run the rounds that are left, until the last one or a stop.
+
+    Raises:
+        UserError: it is to stop, and no round is done.
+    """
+    try:
+        for round in range(first, begun.config.rounds + 1):
+            if run_round(begun, round):
+                return
+    except StoppedError:
+        done = [record.round for record in run.records() if record.round]
+        if not done:
+            raise UserError("the run was stopped in its first round; resume it") from None
+        keep_last(begun, done[-1])
 
 
 def _final(begun: Run, last: int) -> Checkpoint:

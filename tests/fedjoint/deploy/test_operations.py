@@ -1,10 +1,7 @@
 """What an operator sees and does, without a server."""
 
-import base64
 import json
 import logging
-import subprocess
-import sys
 import time
 
 import pytest
@@ -16,7 +13,6 @@ from typer.testing import CliRunner
 
 from fedjoint import cli
 from fedjoint._util.logs import log_to
-from fedjoint._util.net import free_port
 from fedjoint.cli import deploy as commands
 from fedjoint.cli.live import Live
 from fedjoint.clients.app import make_app
@@ -27,7 +23,7 @@ from fedjoint.deploy.news import News
 from fedjoint.errors import UserError
 from fedjoint.flower.compat import be_server, number
 from fedjoint.flower.programs import Connection
-from fedjoint.protocol.requests import QUERY, Header, QueryRequest
+from fedjoint.protocol.requests import QUERY, TELL, Header, QueryRequest, TellRequest
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import Failure, Participation
 
@@ -204,33 +200,10 @@ def test_every_server_has_its_own_connection(tmp_path):
     assert (first.home / "config.toml").read_text() == text and "127.0.0.1:8000" in text
 
 
-def test_no_superlink_is_left_where_registering_fails(tmp_path, monkeypatch):
-    port, started = free_port(), []
-    listen = f"import socket, time; s = socket.create_server(('127.0.0.1', {port})); time.sleep(60)"
-    popen = subprocess.Popen
-
-    def begin(command, env):
-        started.append(popen([sys.executable, "-c", listen]))
-        return started[0]
-
-    def refuse(*_):
-        raise UserError("flwr supernode failed: a bad key")
-
-    invoke("keys", tmp_path / "keys", "--host", "localhost")
-    monkeypatch.setattr(server.subprocess, "Popen", begin)
-    monkeypatch.setattr(server, "check_trust", lambda *_: None)
-    monkeypatch.setattr(server, "register", refuse)
-    monkeypatch.setattr(server.signal, "signal", lambda *_: None)
-    with pytest.raises(UserError, match="a bad key"):
-        server.run_server(f"127.0.0.1:{port}", tmp_path / "state", tmp_path / "keys", False)
-    assert started[0].poll() is not None
-
-
 def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logger):
     be_server()
     own = {"name": "west", "state": str(tmp_path), "clients": [0], "data": {}}
-    packed = base64.b64encode(json.dumps(own).encode()).decode()
-    context = Context(3, 4, {"fedjoint": packed}, RecordDict(), {})
+    context = Context(3, 4, {"fedjoint": json.dumps(own)}, RecordDict(), {})
     app = make_app()
     config = check({"data": {"clients": 2}}).model_dump(mode="json")
 
@@ -247,6 +220,20 @@ def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logg
     done, failed = (line for line in lines if line.get("event") == "query")
     assert (done["level"], done["round"], done["run_id"]) == ("INFO", 2, 3)
     assert failed["level"] == "ERROR"
+
+
+def test_a_node_says_what_a_run_tells_it(tmp_path, own_logger):
+    be_server()
+    own = {"name": "west", "state": str(tmp_path), "clients": [0], "data": {}}
+    context = Context(3, 4, {"fedjoint": json.dumps(own)}, RecordDict(), {})
+    header = Header("/runs/r", "a" * 32, {}, 0, 0, 0, 0, "joint", {})
+    content = TellRequest(header, "it has 4 inputs, 6 elsewhere\x1b[2J").pack()
+    (message,) = number([Message(content, 4, TELL)])
+    assert not make_app()(message, context).has_error()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    (told,) = (line for line in lines if line.get("event") == "told")
+    assert told["level"] == "ERROR"
+    assert told["message"] == "the run r leaves this node out: it has 4 inputs, 6 elsewhere?[2J"
 
 
 def test_a_log_is_written_once_and_a_folder_that_is_closed_is_named(tmp_path, own_logger):

@@ -9,7 +9,7 @@ from cryptography import x509
 
 from fedjoint.deploy.address import certificate, is_loopback, parse
 from fedjoint.deploy.keys import make_keys
-from fedjoint.deploy.node import node_command
+from fedjoint.deploy.node import own_node
 from fedjoint.errors import UserError
 
 
@@ -101,4 +101,4 @@ def test_a_node_name_is_no_path(tmp_path):
 @pytest.mark.parametrize("clients", [[], [1, 1], [-1]])
 def test_client_ids(tmp_path, clients):
     with pytest.raises(UserError, match="--clients"):
-        node_command("n", "127.0.0.1:1", tmp_path, clients, {}, None, False)
+        own_node("n", tmp_path, clients, {})

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from dataclasses import fields, is_dataclass
 from importlib import import_module
 from importlib.metadata import version
 
@@ -43,34 +42,36 @@ def source(module):
 # place -> the arguments by which fedjoint calls it
 CALLED = {
     "flwr.supercore.run:Run.create_empty": ([1], {}),
-    "flwr.supercore.cli.flower_superexec:flower_superexec": ([], {}),
     "flwr.superlink.cli.flower_superlink:flower_superlink": ([], {}),
-    "flwr.supernode.cli.flower_supernode:flower_supernode": ([], {}),
+    "flwr.superlink.cli:flwr_serverapp": ([], {}),
     "flwr.superlink.extensions:get_middleware": ([], {}),
-    "flwr.supercore.superexec.executor:LaunchResult.accepted": ([], {}),
-    "flwr.supercore.superexec.executor.subprocess_executor:SubprocessExecutor": ([], {}),
-    "flwr.supercore.superexec.executor.subprocess_executor:SubprocessExecutor.launch": (
-        ["self", "spec"],
-        {},
+    "flwr.superlink.extensions:get_lifespan_contexts": ([], {}),
+    "flwr.superlink.servicer.runtime.runtime_handlers:acquire_task": (["request", "state"], {}),
+    "flwr.supernode.fleet_http_client:FleetHttpClient.from_server_address": (
+        ["address", True, None],
+        {"interceptors": []},
     ),
-    "flwr.supercore.superexec.executor.subprocess_executor:SubprocessExecutor.close": (
-        ["self"],
-        {},
+    "flwr.supercore.control:ControlHttpClient.from_server_address": (
+        ["address", True, None],
+        {"interceptors": []},
     ),
-    "flwr.supercore.tls:validate_and_resolve_root_certificates": (["path", False], {}),
-    "flwr.supernode.runtime.run_clientapp:run_clientapp": (
+    "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": (["key", "key"], {}),
+    "flwr.supercore.interceptors.http.runtime_version:RuntimeVersionHttpInterceptor": (
         [],
-        dict.fromkeys(
-            [
-                "runtime_api_address",
-                "token",
-                "insecure",
-                "certificates",
-                "parent_pid",
-                "runtime_dependency_install",
-            ]
-        ),
+        {"component_name": "SuperNode"},
     ),
+    "flwr.supercore.primitives.asymmetric:generate_key_pairs": ([], {}),
+    "flwr.supercore.primitives.asymmetric:public_key_to_bytes": (["key"], {}),
+    "flwr.supercore.error:FlowerError.from_json": (["text"], {}),
+    "flwr.supercore.inflatable.inflatable_object:get_all_nested_objects": (["message"], {}),
+    "flwr.supercore.inflatable.inflatable_object:get_object_tree": (["message"], {}),
+    "flwr.supercore.inflatable.inflatable_object:iterate_object_tree": (["tree"], {}),
+    "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents": (
+        ["id", {}],
+        {},
+    ),
+    "flwr.app.message:remove_content_from_message": (["message"], {}),
+    "flwr.common.serde:message_to_proto": (["message"], {}),
 }
 
 
@@ -86,13 +87,13 @@ def test_it_takes_the_arguments_that_we_give(place):
 # module -> what its code does with a name that fedjoint replaces there, or reads from outside
 READ = [
     ("flwr.superlink.main", "extensions.get_middleware()"),
-    ("flwr.supercore.superexec.run_superexec", "executor = get_executor("),
+    ("flwr.superlink.main", "in extensions.get_lifespan_contexts():"),
+    ("flwr.superlink.main", "lifespan_context(fastapi_app)"),
+    ("flwr.superlink.main", "fastapi_app.state.linkstate_factory = linkstate_factory"),
+    ("flwr.superlink.cli.flower_superlink", "    uvicorn.run("),
+    ("flwr.superlink.cli.flower_superlink", "_parse_args_run_superlink().parse_args()"),
     ("flwr.supercore.superexec.run_superexec", '"FLWR_SUPEREXEC_TASK_POLL_INTERVAL"'),
-    ("flwr.supercore.heartbeat", "= HEARTBEAT_DEFAULT_INTERVAL - "),
-    ("flwr.supernode.fleet_http_connection", "heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL"),
-    ("flwr.supernode.start_client_internal", 'command = ["flower-superexec"]'),
-    ("flwr.supernode.start_client_internal", "subprocess.Popen(command)"),
-    ("flwr.supernode.runtime.run_clientapp", 'str(type(ex)) + ":<\'" + str(ex) + "\'>"'),
+    ("flwr.supercore.logger", 'LOGGER_NAME = "flwr"'),
     ("flwr.superlink.routers.fleet.router", 'prefix="/v1/fleet"'),
 ]
 
@@ -103,41 +104,77 @@ def test_it_reads_what_we_replace(module, code):
         fail(module, f"its code has no {code}")
 
 
-def test_the_supernode_uses_subprocess_for_its_superexec_alone():
-    module = "flwr.supernode.start_client_internal"
-    used = set(re.findall(r"\bsubprocess\.(\w+)", source(module)))
-    if used != {"Popen"}:
-        fail(module, f"it uses {sorted(used)} of subprocess, and ours has Popen alone")
+def test_a_superlink_uses_uvicorn_to_serve_alone():
+    module = "flwr.superlink.cli.flower_superlink"
+    used = set(re.findall(r"\buvicorn\.(\w+)", source(module)))
+    if used != {"run"}:
+        fail(module, f"it uses {sorted(used)} of uvicorn, and ours has run alone")
 
 
-def test_a_connection_yields_the_node_and_how_to_receive_first():
-    place = "flwr.supernode.start_client_internal:http_request_response"
-    connection = look_up(place)
-    yields = str(inspect.signature(connection).return_annotation)
-    first = re.search(r"tuple\[\s*int,\s*(?:collections\.abc\.)?Callable\[\[\],", yields)
-    if not hasattr(connection, "__wrapped__") or first is None:
-        fail(place, f"it is no context manager of (node, receive, ...), but {yields}")
+@pytest.mark.parametrize(
+    ("place", "calls"),
+    [
+        (
+            "flwr.supernode.fleet_http_client:FleetHttpClient",
+            """RegisterNode ActivateNode DeactivateNode UnregisterNode SendNodeHeartbeat
+            PullMessages PushMessages PullObject PushObject ConfirmMessageReceived close""",
+        ),
+        (
+            "flwr.supercore.control:ControlHttpClient",
+            "ListNodes RegisterNode UnregisterNode ListRuns StopRun close",
+        ),
+    ],
+)
+def test_a_client_has_what_we_call(place, calls):
+    client = look_up(place)
+    missing = [name for name in calls.split() if not hasattr(client, name)]
+    if missing:
+        fail(place, f"no {', '.join(missing)}")
 
 
-def test_the_description_of_an_app_has_what_we_read():
-    place = "flwr.supercore.superexec.executor:ExecutionSpec"
-    spec = look_up(place)
-    names = {field.name for field in fields(spec)} if is_dataclass(spec) else set()
-    read = {
-        "task_type",
-        "runtime_api_address",
-        "token",
-        "insecure",
-        "root_certificates_path",
-        "runtime_dependency_install",
-        "parent_pid",
-    }
-    if not read <= names:
-        fail(place, f"no {', '.join(sorted(read - names))}")
-    look_up("flwr.supercore.constant:TaskType.CLIENT_APP")
+def test_a_state_can_end_a_task():
+    place = "flwr.server.superlink.linkstate:LinkState.finish_task"
+    _, why = attempt(lambda: inspect.signature(look_up(place)).bind("self", 1, "status", "why"))
+    if why:
+        fail(place, why)
+    for name in ("STOPPED", "FAILED"):
+        look_up(f"flwr.common.constant:SubStatus.{name}")
+
+
+FIELDS = {
+    "flwr.proto.fleet_pb2:PushMessagesRequest": "node messages_list message_object_trees "
+    "clientapp_runtime_list",
+    "flwr.proto.fleet_pb2:PushMessagesResponse": "objects_to_push session_id",
+    "flwr.proto.fleet_pb2:PullMessagesResponse": "messages_list message_object_trees",
+    "flwr.proto.fleet_pb2:ActivateNodeRequest": "public_key heartbeat_interval",
+    "flwr.proto.message_pb2:PullObjectResponse": "object_found object_available object_content",
+    "flwr.proto.message_pb2:PushObjectRequest": "node run_id object_id object_content session_id",
+    "flwr.proto.message_pb2:ConfirmMessageReceivedRequest": "node run_id message_object_id",
+    "flwr.proto.node_pb2:NodeInfo": "node_id name status public_key unregistered_at "
+    "last_activated_at last_deactivated_at",
+    "flwr.proto.control_pb2:ListRunsResponse": "run_dict",
+    "flwr.proto.control_pb2:RegisterNodeRequest": "public_key name",
+    "flwr.proto.runtime_pb2:AcquireTaskResponse": "task token",
+}
+
+
+@pytest.mark.parametrize("place", FIELDS)
+def test_what_travels_has_the_fields_that_we_use(place):
+    known = {field.name for field in look_up(place).DESCRIPTOR.fields}
+    missing = set(FIELDS[place].split()) - known
+    if missing:
+        fail(place, f"no {', '.join(sorted(missing))}")
 
 
 def test_the_errors_of_a_superlink_have_their_codes():
+    for name in (
+        "FLEET_RUN_STATUS_NOT_ALLOWED",
+        "FLEET_NODE_ACTIVATION_FAILED",
+        "FLEET_SUPERNODE_REGISTRATION_DISABLED",
+        "RUN_ALREADY_FINISHED",
+        "RUN_ID_NOT_FOUND",
+    ):
+        look_up(f"flwr.supercore.error:ApiErrorCode.{name}")
     for name in ("MESSAGE_UNAVAILABLE", "REPLY_MESSAGE_UNAVAILABLE", "NODE_UNAVAILABLE"):
         look_up(f"flwr.common.constant:ErrorCode.{name}")
 

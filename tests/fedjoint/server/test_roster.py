@@ -146,6 +146,81 @@ def test_the_first_node_alone_does_not_decide_what_the_backbone_is(config, tmp_p
     assert "its backbone differs" in next(n["state"] for n in done.nodes() if n["node"] == "1")
 
 
+def narrower(told, records):
+    layout = told["groups"][0]["layout"]
+    layout[next(iter(layout))][-1] = 4
+    return told
+
+
+@pytest.mark.parametrize(
+    ("change", "clients", "said"),
+    [
+        (narrower, [3], "'backbone.1.weight' is 4x4 there, 4x64 elsewhere; give all nodes inputs"),
+        (None, [1], "client 1 lives on node b already: give every client one id"),
+        (
+            tell(tasks=[["digit", "multiclass", 11, []]]),
+            [3],
+            "11 outputs there, multiclass with 10",
+        ),
+    ],
+)
+def test_a_node_that_is_left_out_is_told_why_once(change, clients, said, config):
+    odd = honest(config, clients, "odd")
+    fleet = Fleet(
+        {
+            5: honest(config, [0], "a"),
+            7: honest(config, [1], "b"),
+            9: forging(odd, QUERY, change) if change else odd,
+        }
+    )
+    roster = Roster(config, None, 0.0, deployed=True)
+    for _ in range(2):
+        roster.discover(fleet, HEADER)
+        roster.later.clear()  # it may be asked again at once
+    (text,) = fleet.told.pop(9)
+    assert said in text and not fleet.told and roster.nodes.keys() == {5, 7}
+    assert [asked for asked in fleet.asked if asked == (QUERY, 9)] == [(QUERY, 9)] * 2
+
+
+SIX = ["age", "weight", "pulse", "height", "sex", "score"]
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "said"),
+    [
+        (
+            {"columns": SIX},
+            {"columns": SIX[:4]},
+            "it has 4 inputs, 6 elsewhere: sex, score not there; give all nodes the same columns",
+        ),
+        ({"columns": SIX}, {"columns": SIX[::-1]}, "6 inputs, 6 elsewhere: in another order"),
+        (
+            {"classes": {"digit": "a" * 64}},
+            {"classes": {"digit": "b" * 64}},
+            "its classes of task 'digit' are others than those on node a: as no node knows all,",
+        ),
+        ({"classes": {"digit": "a" * 64}}, {"classes": {}}, "set data.outputs.digit"),
+    ],
+)
+def test_other_inputs_and_other_classes_are_refused_by_name(usual, other, said, config):
+    fleet = Fleet(
+        {
+            5: forging(honest(config, [0], "a"), QUERY, tell(**usual)),
+            9: forging(honest(config, [3], "odd"), QUERY, tell(**other)),
+        }
+    )
+    roster = Roster(config, None, 0.0, deployed=True)
+    roster.discover(fleet, HEADER)
+    assert roster.nodes.keys() == {5}
+    assert said in roster.refused[9] and fleet.told == {9: [roster.refused[9]]}
+
+
+def test_a_node_that_knows_its_own_fault_is_not_told(config):
+    fleet = Fleet({5: honest(config, [0], "a"), 9: gone})
+    Roster(config, None, 0.0, deployed=True).discover(fleet, HEADER)
+    assert not fleet.told
+
+
 def test_no_deployed_node_can_play_another_s_clients(config, tmp_path):
     movable = forging(honest(config, [2, 3], "b"), QUERY, tell(movable=True))
     done = run(config, tmp_path, Fleet({5: honest(config, [0, 1], "a"), 9: movable}))

@@ -11,6 +11,7 @@ from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
 from fedjoint.problem import build_problem
 from fedjoint.protocol import wire
+from fedjoint.protocol.requests import TellRequest
 
 SETTINGS = {
     "rounds": 3,
@@ -25,10 +26,16 @@ class Fleet(LocalGrid):
 
     def __init__(self, nodes):
         super().__init__()
-        self.nodes, self.asked = nodes, []
+        self.nodes, self.asked, self.told = nodes, [], {}
 
     def get_node_ids(self):
         return list(self.nodes)
+
+    def push_messages(self, messages):
+        for message in messages:
+            request = TellRequest.unpack(message)
+            self.told.setdefault(message.metadata.dst_node_id, []).append(request.text)
+        return []
 
     def send_and_receive(self, messages, *, timeout=None):
         for message in number(messages):

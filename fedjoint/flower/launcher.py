@@ -1,0 +1,87 @@
+"""Starts the ServerApp of every run that is submitted, and sees it end."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from flwr.common.constant import SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.superlink.servicer.runtime.runtime_handlers import acquire_task
+
+log = logging.getLogger("fedjoint.deploy")
+
+_LOOK = 0.3  # seconds between two looks for a run
+_LAST = 60.0  # seconds that a run has to end by itself once the server stops
+
+
+class Launcher:
+    """Runs ServerApps as processes of this one, which Flower's SuperExec does in one more.
+
+    Args:
+        state: the SuperLink's.
+        connection: options of ``flwr-serverapp`` that say how to reach the SuperLink.
+    """
+
+    def __init__(self, state: Any, connection: list[str]) -> None:
+        self._state, self._connection = state, connection
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._go, name="launcher")
+
+    def __enter__(self) -> Launcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drain()
+
+    def drain(self) -> None:
+        """Start no more runs, and have those that go on stop after their newest round."""
+        self._ended.set()
+        self._thread.join()
+        for process in self._running.values():
+            process.terminate()
+        for task, process in self._running.items():
+            try:
+                process.wait(_LAST)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self._state.finish_task(task, SubStatus.STOPPED, "the server was stopped")
+        self._running.clear()
+
+    @property
+    def running(self) -> int:
+        """How many runs there are."""
+        return len(self._running)
+
+    def _go(self) -> None:
+        while not self._ended.wait(_LOOK):
+            try:
+                self._start()
+                self._reap()
+            except Exception:
+                log.exception("no run can be started just now")
+
+    def _start(self) -> None:
+        request = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
+        found = acquire_task(request, self._state)
+        if not found.token:
+            return
+        command = [sys.executable, "-P", "-m", "fedjoint.flower.serverapp"]
+        command += [*self._connection, "--token", found.token]
+        self._running[found.task.task_id] = subprocess.Popen(command)
+
+    def _reap(self) -> None:
+        ended = {t: p for t, p in self._running.items() if p.poll() is not None}
+        for task, process in ended.items():
+            del self._running[task]
+            if process.returncode < 0:
+                text = f"killed by signal {-process.returncode}"
+                log.error("a run's process ended: %s", text)
+                self._state.finish_task(task, SubStatus.FAILED, text)
