@@ -98,7 +98,10 @@ def simulate(
     Raises:
         UserError: the configuration, the data or the engine is at fault.
     """
-    config = config if isinstance(config, Config) else check(config)
+    if not isinstance(config, Config):
+        config = check(config)
+        if problem is not None:
+            _say_what_is_unused(config)
     everyone = _everyone(callbacks)
     check_plugins(config)
     config = _anchored(config)
@@ -191,6 +194,12 @@ def resume(
     return RunResult(run.path, config, run.records(), backbone)
 
 
+def _say_what_is_unused(config: Config) -> None:
+    if unused := sorted(config.data.model_fields_set - {"target_scale"}):
+        names = ", ".join(f"data.{name}" for name in unused)
+        log.warning("the problem brings its own data: %s and the like are not used", names)
+
+
 def _check_reference(config: Config, problem: Problem) -> None:
     """Make sure that the run that is compared with was made from the same data."""
     path = config.diagnostics.reference
@@ -266,9 +275,4 @@ def _problem(config: Config, problem: Problem | None, engine: Engine) -> Problem
     own = problem.groups.keys()
     if config.model.groups and not (own and own <= config.model.groups.keys()):
         raise own_groups()
-    if unused := sorted(config.data.model_fields_set - {"target_scale", "unseen_clients"}):
-        log.warning(
-            "the problem brings its own data: data.%s and the like are not used",
-            ", data.".join(unused),
-        )
     return settled(problem, config)

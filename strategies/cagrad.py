@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint._util.convex import minimise
 from fedjoint.options import BelowOne, Positive
 
 from ._conflict import ConflictAware, Length, Level
-from ._convex import minimise
 from ._cosines import APART, root, unit
 
 

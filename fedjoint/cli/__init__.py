@@ -93,7 +93,7 @@ COMMANDS = {
     ),
     "prune": (
         "prune:prune_command",
-        "List, or delete, the private state of old runs on a node.",
+        "List, or delete, the heads and other private state of runs that ended long ago.",
     ),
     "export": (
         "export:export_command",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedjoint.strategies._convex import minimise
+from fedjoint._util.convex import minimise
 
 #: kinds of task of which predictions can be averaged
 KINDS = ("multiclass", "multilabel", "regression")

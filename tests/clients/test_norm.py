@@ -52,7 +52,7 @@ def test_a_client_s_normalisation(norm, make_world):
         model.eval()
         data = world.problem.data.client(client).test
         right = (model(data.x)["digit"].argmax(1) == data.y["digit"]).sum()
-        assert metrics["test/digit"].tolist() == [[len(data), right]]
+        assert metrics["test/digit"].tolist() == [[len(data), len(data), right]]
         after = {n: t for n, t in model.state_dict().items() if "running" in n}
         assert after  # and evaluating has left the statistics alone
         for name, tensor in after.items():
@@ -109,4 +109,4 @@ def test_normalisation_without_running_statistics(sequential, norm, make_world):
         for split in ("train", "test"):
             x, y = getattr(data, split).x, getattr(data, split).y["digit"]
             said = torch.cat([model(part)["digit"].argmax(1) for part in x.split(25)])
-            assert metrics[f"{split}/digit"].tolist() == [[len(x), (said == y).sum()]]
+            assert metrics[f"{split}/digit"].tolist() == [[len(x), len(x), (said == y).sum()]]

@@ -83,7 +83,10 @@ def test_the_collection_is_there():
     assert len(OPTIONS) > 60 and {kind for kind, *_ in OPTIONS} >= PLACES.keys()
 
 
-@pytest.mark.parametrize(("kind", "name", "option"), OPTIONS, ids=names(OPTIONS))
+CHECKED = [each for each in OPTIONS if each[1] != "torchjd"]  # an optional package
+
+
+@pytest.mark.parametrize(("kind", "name", "option"), CHECKED, ids=names(CHECKED))
 def test_no_number_beyond_reason_is_an_option(kind, name, option):
     make, given = find(kind, name), [None] * KINDS[kind].given
     for number in NOWHERE:
@@ -130,11 +133,15 @@ LARGE = {"head_steps", "head_epochs", "tune_epochs", "hidden", "embedding", "clu
 MANY = {"malicious", "select"}
 
 
+#: of images, of texts, of public examples, or of an optional package
+ELSEWHERE = {"cnn", "text", "kim", "transformer", "fedmd", "torchjd"}
+
+
 def is_trained_here(kind, name, _option):
-    """Whether the run above has such a plug-in: it has no images or texts."""
+    """Whether the run above can have such a plug-in."""
     if kind == "methods":  # halves of a strategy are tried as that
         return not find(kind, name).half_of
-    return kind in PLACES and name not in ("cnn", "text")
+    return kind in PLACES and name not in ELSEWHERE
 
 
 TRAINED = [each for each in OPTIONS if is_trained_here(*each)]
@@ -157,7 +164,9 @@ def test_what_is_allowed_leaves_finite_numbers(kind, name, option, tmp_path):
             assert not any(run.read_text() for run in folder.glob("*/metrics.jsonl"))
             continue
         (record,) = result.records
-        assert record.kept is None and not record.clients.failed, number
+        # Whose update is that much longer than the others' is left out.
+        failed = [f for f in record.clients.failed if "times as long as" not in f.reason]
+        assert record.kept is None and not failed, number
         assert all(torch.isfinite(tensor).all() for tensor in result.backbone.values())
 
 

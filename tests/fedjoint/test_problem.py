@@ -39,7 +39,7 @@ def test_data_that_do_not_fit_together(other, words):
 
 def test_metrics_by_name_replace_those_of_the_kind():
     tasks = [Task("a", "regression", 1), Task("b", "multiclass", 3)]
-    named = with_metrics(tasks, {"a": Plugin(name="rmse")})
+    named = with_metrics(tasks, {"a": [Plugin(name="rmse")]})
     assert [task.metric_fn.name for task in named] == ["RMSE", "accuracy"]
     assert Task("a", "regression", 1, metric="rmse") == named[0]
 
@@ -58,7 +58,7 @@ def test_metrics_by_name_replace_those_of_the_kind():
 )
 def test_a_metric_that_cannot_be_had_is_one_line(metrics, said):
     with pytest.raises(UserError, match=said) as error:
-        with_metrics([Task("a", "regression", 1)], metrics)
+        with_metrics([Task("a", "regression", 1)], {n: [m] for n, m in metrics.items()})
     assert "\n" not in str(error.value)
 
 

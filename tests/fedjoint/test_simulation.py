@@ -170,6 +170,7 @@ def test_a_reference_of_other_data_is_refused(tmp_path):
 
 
 def test_settings_of_data_that_a_problem_makes_useless_are_said(tmp_path, caplog):
-    problem = build_problem(config(tmp_path))
-    simulate(config(tmp_path, rounds=1), problem)
-    assert "the problem brings its own data: data.clients, data." in caplog.text
+    data, output = {"clients": 3, "target_scale": {}}, {"dir": str(tmp_path)}
+    settings = {"rounds": 1, "engine": "inline", "data": data, "output": output}
+    simulate(settings, build_problem(config(tmp_path)))
+    assert "the problem brings its own data: data.clients and the like" in caplog.text

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from fedjoint._util.convex import project
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.server.strategy import make_strategy
 from fedjoint.strategies._conflict import ConflictAware
-from fedjoint.strategies._convex import project
 from fedjoint.strategies.alignedmtl import AlignedMTL
 from fedjoint.strategies.cagrad import CAGrad
 from fedjoint.strategies.fedavg import FedAvg

@@ -22,6 +22,7 @@ SETTINGS = [
 # A Ctrl-C as a module is imported, or as a function is called.
 HARNESS = """
 import builtins, importlib.abc, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 kind, name = sys.argv.pop(1).split("=")
 
 class Watch(importlib.abc.MetaPathFinder):
@@ -129,10 +130,14 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
 
 
 def test_what_is_held_is_done_in_full():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     done = []
-    with pytest.raises(KeyboardInterrupt):
-        with held():
-            signal.raise_signal(signal.SIGINT)
-            done.append(1)
-        done.append(2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with held():
+                signal.raise_signal(signal.SIGINT)
+                done.append(1)
+            done.append(2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert done == [1]

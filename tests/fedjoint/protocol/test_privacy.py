@@ -1,6 +1,5 @@
 """What leaves a node is what docs/privacy.md lists, and no error of a node tells of its data."""
 
-import base64
 import json
 import logging
 import re
@@ -105,8 +104,7 @@ def asked(tmp_path, table):
         "clients": [0],
         "data": {"source": {"options": {"path": str(tmp_path / "secret.csv")}}},
     }
-    packed = base64.b64encode(json.dumps(node).encode()).decode()
-    context = Context(3, 4, {"fedjoint": packed}, RecordDict(), {})
+    context = Context(3, 4, {"fedjoint": json.dumps(node)}, RecordDict(), {})
     source = {"name": "csv", "options": {"path": "all.csv", "targets": {"ill": "multiclass"}}}
     config = check({"data": {"clients": 1, "source": source, "outputs": {"ill": 2}}})
     header = Header("/runs/r", "a" * 32, config.model_dump(mode="json"), 0, 0, 0, 0, "joint", {})
@@ -140,7 +138,7 @@ def test_a_run_may_not_name_code_beside_a_node_s_own_data(tmp_path):
     own = {"source": {"options": {"path": "x.csv"}}}
     config = check({"local": {"method": "subprocess:Popen"}}).model_dump(mode="json")
     node = {"name": "west", "state": str(tmp_path), "clients": [0], "data": own}
-    packed = base64.b64encode(json.dumps(node).encode()).decode()
+    packed = json.dumps(node)
     be_server()
     header = Header("/runs/r", "a" * 32, config, 0, 0, 0, 0, "subprocess:Popen", {"args": "true"})
     (message,) = number([Message(QueryRequest(header, initial=False).pack(), 4, QUERY)])

@@ -29,6 +29,9 @@ class Fleet(LocalGrid):
             here.pop()
         return here
 
+    def push_messages(self, messages):
+        return [""] * len(list(messages))  # told why they are left out
+
     def send_and_receive(self, messages, *, timeout=None):
         for message in number(messages):
             node, arrays = message.metadata.dst_node_id, message.content.array_records

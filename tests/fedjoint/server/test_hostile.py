@@ -85,7 +85,7 @@ def test_a_resumed_run_remembers_the_faults(config, tmp_path):
     path = tmp_path / "run"
     nodes = fleet(config, tell(seconds=-1.0), TRAIN)
     done = run(config, path, nodes)
-    done.set_rounds(ROUNDS + 2)
+    done.change({"rounds": ROUNDS + 2})
     again = fleet(config, tell(seconds=-1.0), TRAIN)
     serve(again, done.config(), done, deployed=True)
     assert (TRAIN, 9) not in again.asked and (TRAIN, 2) in again.asked
@@ -115,7 +115,8 @@ INTRODUCTIONS = {
     "two hundred tasks": (
         lambda told, records: (
             records["population"].update(mask=np.ones((1, 201), bool))
-            or told | {"tasks": [*told["tasks"], *([f"t{i}", "regression", 1] for i in range(200))]}
+            or told
+            | {"tasks": [*told["tasks"], *([f"t{i}", "regression", 1, []] for i in range(200))]}
         ),
         "200 tasks that no other node has",
     ),

@@ -183,7 +183,7 @@ class Deeper(Stemmed):
         (wrong(wide={"clients": [0, 2, 9]}), {}, "group 'wide': there is no client 9 of 5"),
         (wrong(wide={"clients": [0, 2.5]}), {}, "group 'wide': give the numbers of its clients"),
         (wrong(wide={"backbone": nn.Linear(5, 4)}), {}, "group 'wide': the backbone is a Linear"),
-        (wrong(wide={"example": torch.zeros(5)}), {}, "group 'wide': the example is"),
+        (wrong(wide={"example": torch.zeros(5)}), {}, "group 'wide': the example has 5 rows"),
         (wrong(wide={"example": torch.zeros(1, 4)}), {}, "group 'wide': the backbone does not"),
         (stemmed, {"common": ["backbone.neck.*"]}, "'backbone.neck.*' matches nothing that group"),
         (stemmed, {"common": ["*"]}, "'backbone.stem.weight' is (4, 3) in group 'narrow' and"),

@@ -31,7 +31,7 @@ def merged(tmp_path, monkeypatch):
             seen.append(updates)
             return checked_merge(strategy, updates)
 
-        monkeypatch.setattr("fedjoint.server.round.checked_merge", spy)
+        monkeypatch.setattr("fedjoint.server.merging.checked_merge", spy)
         base = {"rounds": 1, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}}
         result = simulate({**base, **APART, "local": FULL, **tree}, problem(backbone))
         return seen[0], result.records[0]

@@ -45,7 +45,7 @@ def test_they_make_the_clients_models_after_the_run(tmp_path, adaptive):
     models = PersonalModels(run, done, True, run.config(), build_problem(config), run.state, places)
     task = next(task for task in models.problem.data.task_names if models.holders(task))
     client = models.holders(task)[0]
-    layout = models.trainer.layout
+    layout = models.trainers[""].layout
     own = layout.views(result.heads()[client]["own.backbone"])
     found = models.model(client, task).weights
     alpha = result.heads()[client].get("alpha", torch.tensor(0.25))
