@@ -6,12 +6,14 @@ import torch
 from support.zoo import cases
 
 from fedjoint.config.load import check
+from fedjoint.engines.base import make_engine
 from fedjoint.exports.export import export
 from fedjoint.model.stream import loaded
 from fedjoint.registry import load_object
 from fedjoint.simulation import resume, simulate
 
 CASES = cases()
+RAY = {"name": "ray", "workers": 2}
 #: one of every module, for what takes long
 FEW = list({case.values[0].partition(":")[0]: case for case in CASES}.values())
 
@@ -70,11 +72,20 @@ def test_the_export_is_the_model_that_was_measured(case, tmp_path):
         assert said == pytest.approx(task.metric_fn.value(sums), rel=1e-4), task.name
 
 
+@pytest.fixture(scope="module")
+def workers():
+    """Start Ray's workers once for all cases."""
+    engine = check({"engine": RAY}).engine
+    with make_engine(engine).session():
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("workers")
 @pytest.mark.parametrize("case", CASES)
 def test_ray_equals_inline(case, tmp_path):
     here = simulate(config(tmp_path / "here", case))
-    there = simulate(config(tmp_path / "there", case, engine={"name": "ray", "workers": 2}))
+    there = simulate(config(tmp_path / "there", case, engine=RAY))
     assert all(torch.equal(there.backbone[n], t) for n, t in here.backbone.items())
     assert there.metrics == here.metrics
 
