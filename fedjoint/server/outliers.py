@@ -21,14 +21,12 @@ def left_out(parts: Sequence[Part]) -> tuple[list[Part], list[Failure]]:
         parts: of a round, in which clients sent arrays of the same names and shapes.
     """
     found, failed = list(parts), []
-    for what, times in _measured(parts):
-        for place, each in enumerate(times):
-            part, beyond = found[place], each > _BEYOND
-            if beyond.any():
-                for client in part.clients(beyond).tolist():
-                    why = f"its {what} is more than {_BEYOND:g} times as long as the round's median"
-                    failed.append(Failure(client, part.node, why, fault=True))
-                found[place] = part.without(beyond)
+    for what, place, times in _longer(parts, _BEYOND):
+        part, beyond = found[place], times > _BEYOND
+        why = f"its {what} is more than {_BEYOND:g} times as long as the round's median"
+        those = part.clients(beyond).tolist()
+        failed += [Failure(client, part.node, why, fault=True) for client in those]
+        found[place] = part.without(beyond)
     return found, failed
 
 
@@ -40,15 +38,20 @@ def clipped(parts: Sequence[Part], most: float) -> tuple[list[Part], list[Failur
         most: above 0.
     """
     found, named = list(parts), []
+    for what, place, times in _longer(parts, most):
+        part = found[place]
+        why = f"its {what} is scaled down to {most:g} times the round's median length"
+        named += [Failure(c, part.node, why) for c in part.clients(times > most).tolist()]
+        found[place] = part.scaled(what, most / times.clip(min=most))
+    return found, named
+
+
+def _longer(parts: Sequence[Part], most: float) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yield what was sent, a part with rows above ``most`` times the median, and its times."""
     for what, times in _measured(parts):
         for place, each in enumerate(times):
-            part, long = found[place], each > most
-            if long.any():
-                for client in part.clients(long).tolist():
-                    why = f"its {what} is scaled down to {most:g} times the round's median length"
-                    named.append(Failure(client, part.node, why))
-                found[place] = part.scaled(what, most / each.clip(min=most))
-    return found, named
+            if (each > most).any():
+                yield what, place, each
 
 
 def _measured(parts: Sequence[Part]) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -56,9 +59,9 @@ def _measured(parts: Sequence[Part]) -> Iterator[tuple[str, list[np.ndarray]]]:
     for what in parts[0].rows if parts else ():
         lengths = []
         for part in parts:
-            kept = part.kept
+            rows, kept = part.rows[what], part.kept
             own = np.zeros(len(kept))
-            own[kept] = _lengths(part.rows[what][kept])
+            own[kept] = _lengths(rows if kept.all() else rows[kept])  # to select is to copy
             lengths.append(own)
         usual = _usual(np.concatenate(lengths))
         yield what, [each / usual for each in lengths]

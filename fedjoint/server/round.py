@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,27 +63,7 @@ def run_round(run: Run, round: int) -> bool:
         StoppedError: somebody asked the run to stop; the round before is its last.
     """
     began = time.perf_counter()
-    if run.roster.deployed:
-        run.before = copy.deepcopy(run.merging.state)
-    patience = Patience(run)
-    while True:
-        run.discover()
-        run.merging.clear_reports()
-        plan = plan_training(
-            run.config,
-            run.roster,
-            round,
-            run.strategy,
-            run.ledger,
-            run.evaluation,
-            run.exclusions,
-        )
-        broadcast = run.broadcast(round)
-        sent = time.perf_counter()
-        groups = _collect(run, plan, run.train(plan, broadcast))
-        collected = together(groups.values())
-        if not patience.waits(round, collected):
-            break
+    plan, broadcast, sent, groups, collected = _train(run, round)
 
     merging = time.perf_counter()
     merged = _merge(run, plan, groups)
@@ -94,13 +74,8 @@ def run_round(run: Run, round: int) -> bool:
 
     evaluating = time.perf_counter()
     evaluated = _evaluate(run, round)
-    diagnostics = merged.diagnostics
-    if plan.within and run.shares:
-        names = tuple(task.name for task in run.roster.tasks)
-        diagnostics = (diagnostics or {}) | {"within": agreement_within(collected.within(), names)}
-    if run.reference and evaluated.metrics:
-        transfer = run.reference.transfer(round, evaluated.metrics["test"], run.roster.tasks)
-        diagnostics = (diagnostics or {}) | {"transfer": transfer}
+    found = _within(run, plan, collected) | _transfer(run, round, evaluated)
+    diagnostics = (merged.diagnostics or {}) | found if found else merged.diagnostics
 
     ended, trained = time.perf_counter(), collected.trained
     objective, losses = collected.losses()
@@ -141,6 +116,71 @@ def run_round(run: Run, round: int) -> bool:
     if last or best or first or round % run.config.output.checkpoint_every == 0:
         _checkpoint(run, round, best=best)
     return last
+
+
+class _Trained(NamedTuple):
+    """What a round asked for, and the replies to it.
+
+    Attributes:
+        plan: who was to do what.
+        broadcast: what each group of clients was sent.
+        sent: when.
+        groups: the replies by group.
+        collected: all of them.
+    """
+
+    plan: Plan
+    broadcast: Mapping[str, Broadcast]
+    sent: float
+    groups: dict[str, Collector]
+    collected: Collector
+
+
+def _train(run: Run, round: int) -> _Trained:
+    """Plan, send and collect; again, where everybody was away.
+
+    Raises:
+        UserError: there are too few nodes or clients, or the strategy cannot broadcast.
+        StateLostError: a node died.
+        StoppedError: somebody asked the run to stop.
+    """
+    if run.roster.deployed:
+        run.before = copy.deepcopy(run.merging.state)
+    patience = Patience(run)
+    while True:
+        run.discover()
+        run.merging.clear_reports()
+        plan = plan_training(
+            run.config,
+            run.roster,
+            round,
+            run.strategy,
+            run.ledger,
+            run.evaluation,
+            run.exclusions,
+        )
+        broadcast = run.broadcast(round)
+        sent = time.perf_counter()
+        groups = _collect(run, plan, run.train(plan, broadcast))
+        collected = together(groups.values())
+        if not patience.waits(round, collected):
+            return _Trained(plan, broadcast, sent, groups, collected)
+
+
+def _within(run: Run, plan: Plan, collected: Collector) -> dict[str, Any]:
+    """Return how the tasks of single clients agree, in rounds in which that is due."""
+    if not (plan.within and run.shares):
+        return {}
+    names = tuple(task.name for task in run.roster.tasks)
+    return {"within": agreement_within(collected.within(), names)}
+
+
+def _transfer(run: Run, round: int, evaluated: _Evaluated) -> dict[str, Any]:
+    """Return what each task gains over the reference run, where there is one."""
+    if not (run.reference and evaluated.metrics):
+        return {}
+    test = evaluated.metrics["test"]
+    return {"transfer": run.reference.transfer(round, test, run.roster.tasks)}
 
 
 def _bytes_down(plan: Plan, sent: Mapping[str, Broadcast]) -> int:

@@ -1,7 +1,6 @@
 """One format on every line, files that do not grow for ever, and two processes in one file."""
 
 import json
-import logging
 import subprocess
 import sys
 
@@ -61,16 +60,6 @@ for line in sys.stdin:
     logging.getLogger("fedjoint.node").info(line.strip())
     print()
 """
-
-
-@pytest.fixture
-def own_logger():
-    logger = logging.getLogger("fedjoint")
-    before = list(logger.handlers)
-    yield logger
-    for handler in set(logger.handlers) - set(before):
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def test_a_full_log_gives_way_to_another_and_old_ones_go(tmp_path, own_logger, monkeypatch):

@@ -1,7 +1,6 @@
 """What an operator sees and does, without a server."""
 
 import json
-import logging
 import time
 
 import pytest
@@ -31,16 +30,6 @@ from fedjoint.runs.record import Failure, Participation
 @pytest.fixture
 def run(tmp_path):
     return RunDir.create(tmp_path, "run", check({}))
-
-
-@pytest.fixture
-def own_logger():
-    logger = logging.getLogger("fedjoint")
-    before = list(logger.handlers)
-    yield logger
-    for handler in set(logger.handlers) - set(before):
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def invoke(*arguments):

@@ -1,7 +1,6 @@
 """What leaves a node is what docs/privacy.md lists, and no error of a node tells of its data."""
 
 import json
-import logging
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,18 +25,6 @@ from fedjoint.server.serve import serve
 PAGE = Path(__file__).parents[3] / "docs/privacy.md"
 SECTIONS = {QUERY: "Who lives there", TRAIN: "After training", EVALUATE: "After an evaluation"}
 SECRET = "tuberculosis"
-
-
-@pytest.fixture
-def own_logger():
-    """Take away from fedjoint's logger what a test gives it."""
-    logger = logging.getLogger("fedjoint")
-    level, before = logger.level, list(logger.handlers)
-    yield
-    for handler in [handler for handler in logger.handlers if handler not in before]:
-        logger.removeHandler(handler)
-        handler.close()
-    logger.setLevel(level)
 
 
 def listed(kind):
