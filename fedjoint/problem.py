@@ -21,7 +21,7 @@ from fedjoint.data.items import Reading
 from fedjoint.data.loading import check_examples
 from fedjoint.data.of_group import OfGroup
 from fedjoint.data.public import WithoutPublic
-from fedjoint.data.unseen import seen
+from fedjoint.data.unseen import seen, unseen
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.groups import Group, membership, naming
 from fedjoint.model.inputs import Description
@@ -382,7 +382,8 @@ def make_public(
             "data.public_share takes examples of all clients, and this node has data of its own: "
             "give all nodes the same examples, by a problem with public=x"
         )
-    rest = WithoutPublic(data, share)
+    out = unseen(data, config).tolist() if config.data.unseen_clients else ()
+    rest = WithoutPublic(data, share, out)
     return rest, rest.public()
 
 

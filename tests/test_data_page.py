@@ -4,8 +4,10 @@ import re
 import tomllib
 from pathlib import Path
 
+from support.building import build_data
+
 from fedjoint.config.load import check
-from fedjoint.data.build import build_data, make_source
+from fedjoint.data.build import make_source
 
 PAGE = (Path(__file__).parents[1] / "docs/data.md").read_text("utf-8")
 

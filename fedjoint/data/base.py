@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedjoint.model.stream import Stream
@@ -51,6 +52,11 @@ class Client:
     train: Examples
     valid: Examples
     test: Examples
+
+    def without_examples(self) -> Client:
+        """Return a client with neither examples nor tasks, whose inputs are of the same kind."""
+        none = torch.arange(0)
+        return Client(*(Examples(s.take(none).x, {}) for s in (self.train, self.valid, self.test)))
 
 
 class Federation(Protocol):

@@ -18,7 +18,7 @@ from fedjoint.data.split import split_sizes
 from fedjoint.errors import UserError
 from fedjoint.model.ragged import filled
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, each, named
+from fedjoint.model.tree import Input, each, like, named
 from fedjoint.randomness import Purpose, generator
 
 Built = tuple[Sequence[Task], Federation, Input]
@@ -51,8 +51,10 @@ def divided(data: Any, reading: Reading, settings: DataConfig, seed: int, owner:
         owner=np.array([_owner(whole[at], owner) for at in range(len(whole))]) if owner else None,
         split=split if len(parts) > 1 else None,
     )
-    tasks, clients, _ = divide(dataset, settings, seed, None, lambda names: [names], False)
-    return tasks, clients, _example([(whole, who)], reading)
+    tasks, clients, example = divide(dataset, settings, seed, None, lambda names: [names], False)
+    _refuse_random(whole, who, reading)
+    # What is in memory is as long as the longest already.
+    return tasks, clients, _example([(whole, who)], reading) if reading.stream else example
 
 
 def of_clients(data: Mapping[str, Any], reading: Reading, settings: DataConfig, seed: int) -> Built:
@@ -120,6 +122,7 @@ class DatasetFederation:
             for part, split in zip(parts, SPLITS, strict=True)
             if len(part)
         ]
+        _refuse_random(*whole[0], reading)
         self.example = _example(whole, reading)
 
     def client(self, index: int) -> Client:
@@ -166,25 +169,26 @@ def _splits(data: Any, who: str) -> list[Any]:
 
 
 def _example(whole: Sequence[tuple[Any, str]], reading: Reading) -> Input:
-    """Return ``[1, ...]`` the first input, as long as the longest of all.
-
-    Raises:
-        UserError: it is another each time that it is read.
-    """
+    """Return ``[1, ...]`` the first input, as long as the longest of all."""
     dataset, who = whole[0]
-    one, again = (reading.read(dataset, [0], who) for _ in range(2))
-    if not all(torch.equal(x, named(again)[name]) for name, x in named(one).items()):
-        raise UserError(
-            f"{who}: an item is another each time that it is read: leave random transforms out of "
-            "the dataset, and set local.augment"
-        )
+    one = reading.read(dataset, [0], who)
     found = [reading.lengths(own, name) for own, name in whole]
     most = {name: max(lengths[name] for lengths in found) for name in found[0]}
     parts = {
         name: filled(x, most[name], reading.pad[name]) if name in most else x
         for name, x in named(one).items()
     }
-    return parts if isinstance(one, dict) else parts[""]
+    return like(parts, one)
+
+
+def _refuse_random(dataset: Any, who: str, reading: Reading) -> None:
+    """Refuse a dataset of which an item is another each time that it is read."""
+    one, again = (reading.read(dataset, [0], who) for _ in range(2))
+    if not all(torch.equal(x, named(again)[name]) for name, x in named(one).items()):
+        raise UserError(
+            f"{who}: an item is another each time that it is read: leave random transforms out of "
+            "the dataset, and set local.augment"
+        )
 
 
 def _owner(item: Any, column: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedjoint.data.base import Client, Federation
+from fedjoint.data.around import Around
+from fedjoint.data.base import Federation
 
 
-class OfGroup:
+class OfGroup(Around):
     """``data``, in which whoever is not in the group has no examples, and is never asked for any.
 
     Args:
@@ -16,11 +17,5 @@ class OfGroup:
     """
 
     def __init__(self, data: Federation, member: np.ndarray) -> None:
-        self.task_names = data.task_names
+        super().__init__(data)
         self.sizes = np.where(member, data.sizes, 0)
-        self.tasks = data.tasks
-        self._data = data
-
-    def client(self, index: int) -> Client:
-        """Return the data of client ``index``."""
-        return self._data.client(index)

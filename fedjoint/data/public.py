@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from fedjoint.data.around import Around
 from fedjoint.data.base import Client, Federation
 from fedjoint.errors import UserError
 from fedjoint.model.stream import loaded
 from fedjoint.model.tree import Input, cat
 
 
-class WithoutPublic:
+class WithoutPublic(Around):
     """``data``, whose clients train without the last of their examples, which become public.
 
     Args:
         data: the clients.
         share: of each client's training examples, below one; rounded down.
+        unseen: clients that are kept out of training: they give nothing away.
     """
 
-    def __init__(self, data: Federation, share: float) -> None:
-        self.task_names, self.tasks = data.task_names, data.tasks
-        self.legend: tuple[str, ...] = getattr(data, "legend", ())
-        self.sizes = data.sizes - np.floor(share * data.sizes).astype(np.int64)
-        self._data = data
+    def __init__(self, data: Federation, share: float, unseen: Sequence[int] = ()) -> None:
+        super().__init__(data)
+        given = np.floor(share * data.sizes).astype(np.int64)
+        given[list(unseen)] = 0
+        self.sizes = data.sizes - given
 
     def client(self, index: int) -> Client:
         """Return the data of client ``index``."""
-        client = self._data.client(index)
+        client = super().client(index)
         return replace(client, train=client.train.take(torch.arange(int(self.sizes[index]))))
 
     def public(self) -> Input:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from fedjoint.config.schema import Config
-from fedjoint.data.base import Client, Examples, Federation
+from fedjoint.data.around import Around
+from fedjoint.data.base import Client, Federation
 from fedjoint.errors import UserError
 from fedjoint.randomness import Purpose, derive
 
 
-class Seen:
+class Seen(Around):
     """The clients of ``data``, all under their ids; some have neither tasks nor examples.
 
     Args:
@@ -20,19 +20,15 @@ class Seen:
     """
 
     def __init__(self, data: Federation, unseen: np.ndarray) -> None:
-        self.task_names = data.task_names
+        super().__init__(data)
         self.sizes, self.tasks = data.sizes.copy(), data.tasks.copy()
         self.sizes[unseen], self.tasks[unseen] = 0, False
-        self._data, self._unseen = data, frozenset(unseen.tolist())
+        self._unseen = frozenset(unseen.tolist())
 
     def client(self, index: int) -> Client:
         """Return the data of client ``index``."""
-        client = self._data.client(index)
-        if index not in self._unseen:
-            return client
-        none = torch.arange(0)
-        parts = (client.train, client.valid, client.test)
-        return Client(*(Examples(part.take(none).x, {}) for part in parts))
+        client = super().client(index)
+        return client.without_examples() if index in self._unseen else client
 
 
 def seen(data: Federation, config: Config) -> Federation:

@@ -105,7 +105,8 @@ def per_example(loss: nn.Module) -> Loss:
     def losses(output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         known = known_positions(by_position(output, y)[1])
         if y.is_floating_point():
-            values = loss(output, y.nan_to_num()).mean(1)  # over the targets
+            values = loss(output, y.nan_to_num())
+            values = values.mean(1) if values.ndim == y.ndim else values  # over the targets
         else:
             output = output.movedim(-1, 1) if y.ndim == 2 else output
             values = loss(output, y.clamp(min=0))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from torch import Tensor
 
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
+from fedjoint.model.sharing import chosen
 
 #: The name of the part that all groups share, which is no name of a group.
 COMMON = "common"
@@ -105,9 +105,9 @@ def choose_common(patterns: Sequence[str], groups: Mapping[str, Layout]) -> set[
         UserError: a pattern matches nothing of a group, a name is not in all groups or has another
             shape there, or nothing is left.
     """
-    chosen = {group: _choose(patterns, group, layout) for group, layout in groups.items()}
-    first, names = next(iter(chosen.items()))
-    for group, own in chosen.items():
+    of_group = {group: _choose(patterns, group, layout) for group, layout in groups.items()}
+    first, names = next(iter(of_group.items()))
+    for group, own in of_group.items():
         if odd := sorted(names ^ own):
             has, lacks = (first, group) if odd[0] in names else (group, first)
             raise UserError(
@@ -122,18 +122,16 @@ def choose_common(patterns: Sequence[str], groups: Mapping[str, Layout]) -> set[
 
 
 def _choose(patterns: Sequence[str], group: str, layout: Layout) -> set[str]:
-    chosen = set[str]()
-    for pattern in patterns:
-        bare = pattern.removeprefix("!")
-        matched = {name for name in layout.shapes if fnmatchcase(name, bare)}
-        if not matched and bare == pattern:
-            some = ", ".join(list(layout.shapes)[:_SAID])
-            raise UserError(
-                f"model.common: {pattern!r} matches nothing that group {group!r} shares; it has "
-                f"{some}{', ...' if len(layout.shapes) > _SAID else ''}"
-            )
-        chosen = chosen | matched if bare == pattern else chosen - matched
-    return chosen
+    def unmatched(pattern: str) -> UserError | None:
+        if pattern.startswith("!"):
+            return None
+        some = ", ".join(list(layout.shapes)[:_SAID])
+        return UserError(
+            f"model.common: {pattern!r} matches nothing that group {group!r} shares; it has "
+            f"{some}{', ...' if len(layout.shapes) > _SAID else ''}"
+        )
+
+    return chosen(patterns, layout.shapes, unmatched)
 
 
 def _check_alike(name: str, one: tuple[str, Layout], other: tuple[str, Layout]) -> None:

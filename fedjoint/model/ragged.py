@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad as padded_by
 
 from fedjoint.errors import UserError, choose
-from fedjoint.model.tree import Input, named
+from fedjoint.model.tree import Input, like, named
 
 #: what fills up a tensor of unequal length: name -> number; one tensor alone has the name ``""``
 Pad = Mapping[str, float]
@@ -59,11 +59,11 @@ def padded(x: Input, example: Input, pad: Pad, who: str) -> Input:
             example are not.
     """
     lengths: dict[int, tuple[str, int]] = {}
-    for name, like in named(example).items():
+    for name, wanted in named(example).items():
         own = named(x).get(name)
         if name not in pad or own is None or own.ndim < 2:
             continue
-        longest, length = like.shape[1], own.shape[1]
+        longest, length = wanted.shape[1], own.shape[1]
         what = f"{who}, {name!r}," if name else who
         if length > longest:
             raise UserError(
@@ -83,7 +83,7 @@ def padded(x: Input, example: Input, pad: Pad, who: str) -> Input:
         for name, part in named(x).items()
         if name in pad and part.ndim > 1 and name in named(example)
     }
-    return {**x, **longer} if isinstance(x, dict) else longer[""]
+    return like({**named(x), **longer}, x)
 
 
 def filled(x: Tensor, length: int, value: float) -> Tensor:

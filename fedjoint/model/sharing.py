@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
 
 from fedjoint.errors import UserError
@@ -35,18 +35,33 @@ def choose_shared(
             "the backbone has no parameter that is trained and may be shared: set requires_grad of "
             "some to True"
         )
-    names, shared = [*learnt, *statistics], set[str]()
-    for pattern in patterns:
-        matched = {name for name in names if fnmatchcase(name, pattern.removeprefix("!"))}
-        if not matched:
-            raise _no_match(pattern, names, frozen)
-        shared = shared - matched if pattern.startswith("!") else shared | matched
+    names = [*learnt, *statistics]
+    shared = chosen(patterns, names, lambda pattern: _no_match(pattern, names, frozen))
     if shared.isdisjoint(learnt):
         raise UserError(
             f"model.share = {list(patterns)} shares no parameter: begin it with '*', or train "
             "everyone alone with local.method = 'independent'"
         )
     return shared
+
+
+def chosen(
+    patterns: Sequence[str], names: Collection[str], unmatched: Callable[[str], UserError | None]
+) -> set[str]:
+    """Return the ``names`` that ``patterns`` add and do not take away.
+
+    Args:
+        patterns: as for :func:`choose_shared`.
+        names: to choose from.
+        unmatched: a pattern that matches no name -> the error to raise; None: it may.
+    """
+    found = set[str]()
+    for pattern in patterns:
+        matched = {name for name in names if fnmatchcase(name, pattern.removeprefix("!"))}
+        if not matched and (error := unmatched(pattern)):
+            raise error
+        found = found - matched if pattern.startswith("!") else found | matched
+    return found
 
 
 def _no_match(pattern: str, names: Collection[str], frozen: Collection[str]) -> UserError:

@@ -41,6 +41,16 @@ def first(x: Input) -> Tensor:
     return next(iter(named(x).values()))
 
 
+def like(parts: dict[str, Tensor], x: Input) -> Input:
+    """Return tensors by name, as :func:`named` has them, in the form of ``x``."""
+    return parts if isinstance(x, dict) else parts[""]
+
+
+def alone(x: Any) -> Any:
+    """Return what the only client has, of tensors or of named ones stacked over clients."""
+    return each(lambda stacked: stacked[0], x)
+
+
 def count(x: Input) -> int:
     """Return the number of examples."""
     return len(first(x))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fedjoint.data.around import Around
 from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.data.fingerprint import fingerprint
 from fedjoint.data.loading import load_client
@@ -13,7 +14,7 @@ from fedjoint.data.unchanged import EVERYONE, central_fingerprint, changed
 from fedjoint.node.store import StateStore
 
 
-class WatchedFederation:
+class WatchedFederation(Around):
     """A federation whose clients are compared with what the run has loaded before.
 
     A client is looked at when it is first loaded here, so it costs what takes part and no more.
@@ -27,9 +28,8 @@ class WatchedFederation:
     def __init__(
         self, data: Federation, store: StateStore, places: Mapping[int, int] | None
     ) -> None:
-        self.task_names, self.tasks, self.sizes = data.task_names, data.tasks, data.sizes
-        self.legend: tuple[str, ...] = getattr(data, "legend", ())
-        self._data, self._store = data, store
+        super().__init__(data)
+        self._store = store
         self._ids = None if places is None else {place: id for id, place in places.items()}
         self._seen = np.zeros(len(data.sizes), bool)
         self._new: dict[int, str] = {}

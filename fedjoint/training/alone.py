@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.schema import OptimiserConfig
-from fedjoint.model.tree import Input, each
+from fedjoint.model.tree import Input, alone, each
 from fedjoint.training.descent import Few
 
 Tensors = dict[str, Tensor]
@@ -51,15 +51,14 @@ class Alone:
         Buffers among ``frozen`` are changed in place by what the model does to them.
         """
         own = {n: self._laid_out(p[0]).detach().requires_grad_() for n, p in parameters.items()}
-        rest, weights = {n: t[0] for n, t in frozen.items()}, weights[0]
+        rest, weights = alone(frozen), weights[0]
         places = list(own.values())
         buffers = [torch.zeros_like(p) for p in places if self._rule.momentum]
         total = torch.zeros(weights.shape, device=weights.device)
         counted = torch.zeros_like(total)
         for _, x, y, labelled in batches:
-            labels = {name: known[0] for name, known in y.items()}
             first = each(lambda part: self._laid_out(part[0]), x)
-            value, losses = self._objective(own, rest, first, labels, weights)
+            value, losses = self._objective(own, rest, first, alone(y), weights)
             found = torch.autograd.grad(value, places, allow_unused=True, materialize_grads=True)
             with torch.no_grad():
                 self._step(places, list(found), buffers, rate)

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from fedjoint.config.section import Plugin
 from fedjoint.errors import ANYTHING, UserError, said
-from fedjoint.model.tree import Input, check_tree, count, each, first, form, named
+from fedjoint.model.tree import Input, check_tree, count, each, first, form, like, named
 from fedjoint.options import make_plugin
 from fedjoint.randomness import Purpose, derive, seeded, seeded_elsewhere
 
@@ -70,7 +70,7 @@ class Augmentations:
                     continue
                 own = {name: part[row, :size] for name, part in named(x).items()}
                 with seeded(device, seed), seeded_elsewhere(seed):
-                    changed = self._one(own if isinstance(x, dict) else own[""])
+                    changed = self._one(like(own, x))
                 for name, part in named(changed).items():
                     own[name].copy_(part)
         return x

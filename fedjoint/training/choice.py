@@ -15,9 +15,10 @@ from fedjoint._util.limit import LateError, limited
 from fedjoint.config.schema import Config, LocalConfig
 from fedjoint.errors import ANYTHING, said
 from fedjoint.model.joint import JointModel
-from fedjoint.model.tree import Input, each
+from fedjoint.model.tree import Input
 from fedjoint.problem import Problem
 from fedjoint.randomness import seeded, seeded_elsewhere
+from fedjoint.training.memory import counted
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.trainer import Trainer
 
@@ -66,7 +67,8 @@ def choose_path(
         torch.set_num_threads(config.engine.threads)
         try:
             with limited(config.strategy.timeout / 4), seeded(device, 0), seeded_elsewhere(0):
-                return _fastest(_measured(problem, model, config, device))
+                ways = _ways(problem, model, config, device)
+                return _fastest(_measured(ways)) if len(ways) > 1 else None
         finally:
             torch.set_num_threads(before)
     except (*ANYTHING, LateError) as error:  # of the model or the data, said where a node tries it
@@ -75,25 +77,28 @@ def choose_path(
 
 def _operations(model: JointModel, example: Input) -> float:
     """Return the floating-point operations of a forward and a backward pass of one example."""
-    twice = each(lambda tensor: torch.cat([tensor, tensor]), example)
-    model.eval()  # BatchNorm takes no single example, and keeps statistics
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(twice)
-    finally:
-        model.train()
+    counter = counted(model, example, FlopCounterMode(display=False))
     return 3 * counter.get_total_flops() / 2
 
 
-def _measured(
+def _ways(
     problem: Problem, model: JointModel, config: Config, device: torch.device
-) -> dict[str, float]:
-    """Return the seconds that a client and step take, by path, the default first."""
-    ways = {path: _Way(problem, config, path, device) for path in ("batched", "sequential")}
-    if ways["batched"].trainer.fallback:
-        del ways["batched"]
+) -> dict[str, _Way]:
+    """Return the ways in which clients of this model can train, by path, the default first."""
+    paths = ["batched", "sequential"]
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        ways["channels_last"] = _Way(problem, config, "channels_last", device)
+        paths.append("channels_last")
+    ways = {path: _Way(problem, model, config, path, device) for path in paths}
+    batched = ways["batched"].trainer
+    for way in ways.values():
+        way.trainer.traits = batched.traits  # of the model, whichever way it is trained
+    if batched.fallback:
+        del ways["batched"]
+    return ways
+
+
+def _measured(ways: dict[str, _Way]) -> dict[str, float]:
+    """Return the seconds that a client and step take, by path."""
     for way in ways.values():
         way.run()
     took: dict[str, list[float]] = {path: [] for path in ways}
@@ -117,14 +122,18 @@ class _Way:
 
     Args:
         problem: tasks, backbone and data.
+        model: the problem's.
         config: the run's.
         path: the way.
         device: where to train.
     """
 
-    def __init__(self, problem: Problem, config: Config, path: str, device: torch.device) -> None:
+    def __init__(
+        self, problem: Problem, model: JointModel, config: Config, path: str, device: torch.device
+    ) -> None:
         local: LocalConfig = config.local.model_copy(update={"path": path})
-        self.trainer = Trainer(problem, config.model_copy(update={"local": local}), device)
+        config = config.model_copy(update={"local": local})
+        self.trainer = Trainer(problem, config, device, model)
         data = problem.data
         largest = int(np.argmax(data.sizes))
         alike = (data.tasks == data.tasks[largest]).all(1) & (data.sizes > 0)

@@ -15,8 +15,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
+from fedjoint.model.mode import evaluating
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, each, first
+from fedjoint.model.tree import Input, alone, first
 from fedjoint.training.alone import Alone
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
@@ -127,7 +128,7 @@ def make_measure(
     forward = make_forward(model, tasks, precision, batched=batched)
 
     def one_client(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
-        sums, known = forward(_first(weights), each(_row, x), _first(y))
+        sums, known = forward(alone(weights), alone(x), alone(y))
         return sums[None], known[None]
 
     several = vmap(forward, randomness="different") if batched else one_client
@@ -136,13 +137,10 @@ def make_measure(
     def measure(weights: Tensors, examples: Stack) -> Tensor:
         examples = examples if batched else examples.alone
         # Evaluation mode leaves BatchNorm's statistics, which are part of the weights, alone.
-        model.eval()
-        try:
+        with evaluating(model):
             parts = [
                 several(weights, *examples.at(at)) for at in passes(examples.rows, rows, least)
             ]
-        finally:
-            model.train()
         if not parts:
             return torch.zeros(1, len(tasks), device=next(iter(weights.values())).device)
         sums, known = (torch.stack(part).sum(0) for part in zip(*parts, strict=True))
@@ -235,7 +233,7 @@ def make_kernel(
     ) -> Gradients:
         # functional_call writes BatchNorm's statistics into these views of the stacked state.
         one = {n: t[0].detach().requires_grad_() for n, t in trained.items()}
-        rest, inputs, batch = _first(frozen), each(_row, x), _first(y)
+        rest, inputs, batch = alone(frozen), alone(x), alone(y)
         if not balance.separate:
             total, losses = objective(one, rest, inputs, batch, weights[0])
             of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
@@ -295,11 +293,3 @@ def _stacked(like: Tensors, gradients: object) -> Tensors:
         name: (torch.zeros_like(t) if g is None else g)[None]
         for (name, t), g in zip(like.items(), gradients, strict=True)  # type: ignore[call-overload]
     }
-
-
-def _first(stacked: Tensors) -> Tensors:
-    return {n: _row(t) for n, t in stacked.items()}
-
-
-def _row(stacked: Tensor) -> Tensor:
-    return stacked[0]

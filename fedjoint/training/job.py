@@ -384,7 +384,3 @@ class Job:
             self.losses = mean
             self.steps = self.steps + taken
             self.balance.after_round(mean, private)
-
-
-def _ordered(stacked: Tensor, order: Tensor | None) -> Tensor:
-    return stacked if order is None else stacked[order]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fedjoint.model.mode import evaluating
 from fedjoint.model.tree import Input, cat
+
+Counter = TypeVar("Counter", bound=AbstractContextManager[Any])
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # from malloc.h
 _KEPT = 1 << 30
@@ -31,15 +35,15 @@ def keep_freed_memory() -> None:
 
 def computed_bytes(model: nn.Module, example: Input) -> int:
     """Return how many bytes ``model`` computes from ``example`` ``[1, ...]``."""
-    counter = _Counter()
+    return counted(model, example, _Counter()).bytes // 2
+
+
+def counted(model: nn.Module, example: Input, counter: Counter) -> Counter:
+    """Have ``counter`` look on as ``model`` takes ``example`` ``[1, ...]`` twice; return it."""
     # Two, and in evaluation mode, as BatchNorm takes no single one, and keeps statistics.
-    model.eval()
-    try:
-        with torch.no_grad(), counter:
-            model(cat([example, example]))
-    finally:
-        model.train()
-    return counter.bytes // 2
+    with evaluating(model), torch.no_grad(), counter:
+        model(cat([example, example]))
+    return counter
 
 
 class _Counter(TorchDispatchMode):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 #: PyTorch's warning of an operation that ``vmap`` cannot batch; it comes with every program.
 _WARNING = "There is a performance drop because we have not yet implemented the batching rule for "
 
-# Said once a run by the trainer, see :func:`slow_operations`, and then not again at every call.
+# Said once by each trainer, see :func:`slow_operations`, and then not again at every call.
 warnings.filterwarnings("ignore", message=_WARNING)
 
 

@@ -10,7 +10,8 @@ from torch.func import functional_call, grad, vmap
 
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
-from fedjoint.model.tree import Input, each, first
+from fedjoint.model.mode import evaluating
+from fedjoint.model.tree import Input, alone, each, first
 from fedjoint.training.gradients import passes
 
 Tensors = dict[str, Tensor]
@@ -83,30 +84,20 @@ def computed(
         least: fewest examples that the model takes.
     """
     several = vmap(compute, randomness="different") if batched else _alone(compute)
-    model.eval()
-    try:
-        with torch.no_grad():
-            count = first(x).shape[1]
-            parts = [several(weights, _rows(x, at)) for at in passes(count, rows, least)]
-            return torch.cat(parts, 1)
-    finally:
-        model.train()
+    with evaluating(model), torch.no_grad():
+        count = first(x).shape[1]
+        parts = [several(weights, _rows(x, at)) for at in passes(count, rows, least)]
+        return torch.cat(parts, 1)
 
 
 def _alone(compute: Compute) -> Compute:
-    return lambda weights, x: compute({n: t[0] for n, t in weights.items()}, _own(x))[None]
+    return lambda weights, x: compute(alone(weights), alone(x))[None]
 
 
 def _rows(x: Input, at: slice) -> Input:
     """Return some of every client's inputs."""
     found: Input = each(lambda tensor: tensor[:, at], x)
     return found
-
-
-def _own(x: Input) -> Input:
-    """Return the inputs of the only client."""
-    own: Input = each(lambda tensor: tensor[0], x)
-    return own
 
 
 def make_term(
@@ -127,14 +118,14 @@ def make_term(
     def one(trained: Tensors, frozen: Tensors, x: Input, further: Tensors) -> Tensor:
         return term({**trained, **frozen}, x, further)
 
-    def alone(trained: Tensors, frozen: Tensors, x: Input, further: Tensors) -> Tensors:
+    def one_client(trained: Tensors, frozen: Tensors, x: Input, further: Tensors) -> Tensors:
         own = {n: t[0].detach().requires_grad_() for n, t in trained.items()}
         rest = {n: t[0].detach().clone() for n, t in frozen.items()}
-        value = one(own, rest, _own(x), {n: t[0] for n, t in further.items()})
+        value = one(own, rest, alone(x), alone(further))
         found = torch.autograd.grad(value, list(own.values()), materialize_grads=True)
         return {n: g[None] for n, g in zip(own, found, strict=True)}
 
-    several = vmap(grad(one), randomness="different") if batched else alone
+    several = vmap(grad(one), randomness="different") if batched else one_client
 
     def gradients(trained: Tensors, frozen: Tensors, x: Input, further: Tensors) -> Tensors:
         model.train(not evaluating)

@@ -20,6 +20,7 @@ from fedjoint.errors import UserError
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
+from fedjoint.model.mode import evaluating
 from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, cat, each, nbytes
@@ -79,12 +80,19 @@ class Trainer:
         problem: tasks, backbone and data.
         config: the run's configuration.
         device: where to train.
+        model: the problem's, where there is one already; its own weights are never trained.
     """
 
-    def __init__(self, problem: Problem, config: Config, device: torch.device):
+    def __init__(
+        self,
+        problem: Problem,
+        config: Config,
+        device: torch.device,
+        model: JointModel | None = None,
+    ):
         keep_freed_memory()
         self.problem, self.config, self.device = problem, config, device
-        self.model: JointModel = problem.model(config).to(device)
+        self.model: JointModel = (model or problem.model(config)).to(device)
         self.layout: Layout = self.model.layout()
         self.trainable = {n for n, p in self.model.named_parameters() if p.requires_grad}
         self._held = [(n, t, t._version) for n, t in self.model.frozen().items()]
@@ -396,16 +404,15 @@ class Trainer:
         """
         weights = {**self.layout.views(shared), **private}
         weights = {n: t for n, t in weights.items() if n in self._state_names}
+        if self.fallback is not None:
+            weights = {n: laid_out(t[0], self._channels_last) for n, t in weights.items()}
         names = [task.name for task in cohort.tasks]
         result: dict[str, Tensor] = {}
         finite = torch.ones(len(cohort), dtype=torch.bool, device=self.device)
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             for split, stack in self._measured(cohort, names):
                 sums = self._statistics(cohort, names, stack, weights, finite)
                 result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
-        finally:
-            self.model.train()
         self.check_held()
         return result, finite.cpu()
 
@@ -458,9 +465,8 @@ class Trainer:
             if self.fallback is None:
                 outputs = torch.vmap(forward, randomness="different")(weights, x)
             else:
-                one = {n: laid_out(t[0], self._channels_last) for n, t in weights.items()}
                 own = each(lambda tensor: laid_out(tensor[0], self._channels_last), x)
-                single = forward(one, own)
+                single = forward(weights, own)
                 outputs = {n: o[None] for n, o in single.items()}
             for task in cohort.tasks:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.func import vjp, vmap
 
 from fedjoint.model.joint import JointModel
+from fedjoint.model.mode import evaluating
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, each
+from fedjoint.model.tree import Input, alone
 from fedjoint.training.gradients import make_forward
 
 Tensors = dict[str, Tensor]
@@ -83,12 +84,10 @@ def make_differentiate(
         rows = [backward(one)[0] for one in torch.eye(len(tasks)).to(sums)]
         return {n: torch.stack([row[n] for row in rows]) for n in trained}, sums, known
 
-    def alone(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
+    def one_client(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
         trained, rest = _divided({n: t[0].detach().clone() for n, t in weights.items()}, shared)
         trained = {n: t.requires_grad_() for n, t in trained.items()}
-        sums, known = forward(
-            {**trained, **rest}, each(lambda t: t[0], x), {n: t[0] for n, t in y.items()}
-        )
+        sums, known = forward({**trained, **rest}, alone(x), alone(y))
         rows = [
             torch.autograd.grad(
                 loss, list(trained.values()), retain_graph=True, materialize_grads=True
@@ -98,14 +97,11 @@ def make_differentiate(
         by_name = zip(trained, zip(*rows, strict=True), strict=True)
         return {name: torch.stack(of)[None] for name, of in by_name}, sums[None], known[None]
 
-    several = vmap(by_program, randomness="different") if batched else alone
+    several = vmap(by_program, randomness="different") if batched else one_client
 
     def differentiate(weights: Tensors, x: Input, y: Tensors) -> TaskGradients:
-        model.eval()
-        try:
+        with evaluating(model):
             of, sums, known = several(weights, x, y)
-        finally:
-            model.train()
         return TaskGradients({n: g.detach() for n, g in of.items()}, sums.detach(), known)
 
     return differentiate

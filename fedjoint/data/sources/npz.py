@@ -119,9 +119,9 @@ class Npz(Source):
                     if name not in file.files:
                         raise choose(f"array in {path}", name, file.files)
                 found = {name: file[name] for name in names}
-        except (OSError, ValueError, EOFError, BadZipFile, AttributeError) as error:
-            if isinstance(error, UserError):
-                raise
+        except UserError:
+            raise
+        except (OSError, ValueError, EOFError, BadZipFile, AttributeError):
             raise UserError(f"{path}: not arrays of numbers in NumPy's .npz format") from None
         rows = {name: len(array) if array.ndim else None for name, array in found.items()}
         for name, count in rows.items():

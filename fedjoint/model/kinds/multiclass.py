@@ -44,4 +44,4 @@ class Multiclass(Kind):
         return {"": best, "probability": sure}
 
     def strata(self, y: Tensor) -> Tensor:
-        return y
+        return y if y.ndim == 1 else super().strata(y)

@@ -40,6 +40,3 @@ class Segmentation(Multiclass):
 
     def predicted(self, output: Tensor) -> dict[str, Tensor]:
         return super().predicted(output.movedim(1, -1))
-
-    def strata(self, y: Tensor) -> Tensor:
-        return y.new_zeros(len(y))

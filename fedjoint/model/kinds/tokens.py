@@ -35,6 +35,3 @@ class Tokens(Multiclass):
 
     def constant(self, y: Tensor, outputs: int, size: Size) -> Tensor:
         return frequencies(y, outputs).expand(1, *size, outputs)
-
-    def strata(self, y: Tensor) -> Tensor:
-        return y.new_zeros(len(y))

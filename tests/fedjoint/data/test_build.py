@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.building import build_data
 from support.plugins import plugin
 
 from fedjoint.config.data import DataConfig
-from fedjoint.data.build import build_data
 from fedjoint.data.sources import digits
 from fedjoint.errors import UserError
 

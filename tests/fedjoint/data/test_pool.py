@@ -1,7 +1,7 @@
 import numpy as np
+from support.building import build_data
 
 from fedjoint.config.data import DataConfig
-from fedjoint.data.build import build_data
 from fedjoint.data.dataset import is_known
 from fedjoint.data.pool import pooled
 

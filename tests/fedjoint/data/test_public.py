@@ -42,3 +42,14 @@ def test_a_node_with_data_of_its_own_cannot_take_part(tmp_path):
     config = check({"data": {"source": "digits", "clients": 2, "public_share": 0.2}})
     with pytest.raises(UserError, match="this node has data of its own"):
         build_problem(config, [0, 1])
+
+
+def test_clients_that_are_kept_out_give_nothing_away():
+    data = {"source": "digits", "clients": 5, "public_share": 0.5}
+    everyone = build_problem(check({"data": {**data, "public_share": 0.0}})).data
+    problem = build_problem(check({"data": {**data, "unseen_clients": 2}}))
+    kept_out = problem.data.sizes == 0
+    assert kept_out.sum() == 2
+    given = np.floor(0.5 * everyone.sizes[~kept_out])
+    assert len(problem.public) == given.sum()
+    assert np.array_equal(problem.data.sizes[~kept_out], everyone.sizes[~kept_out] - given)

@@ -156,6 +156,17 @@ def test_a_loss_of_torch_leaves_out_places_without_labels(loss, kind, form):
     assert not there[0] and not found[0]
 
 
+def test_a_loss_of_torch_may_be_a_mean_over_the_targets_itself():
+    output = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [float("nan")] * 3, [1.0, 1.0, 1.0]])
+    found, there = per_example(nn.MultiLabelSoftMarginLoss())(output, y)
+    # As the documentation of PyTorch has it, it is the mean of the labels' cross-entropies.
+    by_label = F.binary_cross_entropy_with_logits(output, y.nan_to_num(), reduction="none")
+    expected = torch.where(there > 0, by_label.mean(1), 0)
+    torch.testing.assert_close(found, expected)
+    assert there.tolist() == [True, True, False, True]
+
+
 BAD = [
     ({"kind": "multiclass", "loss": "huber"}, "for this loss 'multiclass': allowed are"),
     ({"kind": "regression", "loss": "focal"}, "the loss of task 'a': unknown kind of task"),

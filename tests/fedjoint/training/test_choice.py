@@ -1,5 +1,7 @@
 """The way of training that a trial chooses, by made-up times; and when nothing is tried."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 from fedjoint.training import choice
+from fedjoint.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -96,3 +99,25 @@ def test_a_run_keeps_what_was_chosen(times, tmp_path):
     assert result.records[0].fallback == "local.path is sequential"
     times["batched"] = 0.1
     assert resume(result.path, rounds=2).config.local.path == "sequential"
+
+
+def test_where_one_way_is_left_nothing_is_chosen(times):
+    config = settings()
+    problem = build_problem(config)
+
+    def recurrent():
+        return torch.nn.Sequential(torch.nn.Flatten(), Recurrent())
+
+    problem = replace(problem, backbone=recurrent)
+    found = choice.choose_path(problem, problem.model(config), config, CPU)
+    assert found is None  # and records go on to say why clients are trained one by one
+    assert Trainer(problem, config, CPU).fallback
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.GRU(64, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.inner(x[:, None])[0][:, 0]

@@ -3,11 +3,12 @@ import zlib
 
 import numpy as np
 import pytest
+from support.building import build_data
 from support.plugins import plugin
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data import text
-from fedjoint.data.build import build_data, make_source
+from fedjoint.data.build import make_source
 from fedjoint.data.dataset import TEST, TRAIN
 from fedjoint.errors import UserError
 
