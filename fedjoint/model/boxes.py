@@ -1,9 +1,10 @@
 """Boxes in images: what a centre-point head says of them, and how they overlap.
 
 A box is ``(class, left, top, right, bottom)``, in shares of the image's width and height from its
-upper left corner; one of class -1 is padding. An image of which nobody knows the boxes has NaN. The
-output ``[n, classes + 4, h, w]`` of a head has for every cell of a grid the logits that a box of
-each class has its centre there, and of that box the centre within the cell and the size in cells.
+upper left corner; one of class -1 is padding, and one of class -2 a region of which nobody knows
+the boxes. An image of which nobody knows any has NaN. The output ``[n, classes + 4, h, w]`` of a
+head has for every cell of a grid the logits that a box of each class has its centre there, and of
+that box the centre within the cell and the size in cells.
 
 Paper: Zhou et al., "Objects as Points", 2019, https://arxiv.org/abs/1904.07850
 """
@@ -15,6 +16,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+#: the class of a region that is ignored
+IGNORED = -2
 
 
 class Found(NamedTuple):
@@ -52,11 +56,25 @@ def decode(output: Tensor, most: int) -> Found:
 
 def overlaps(some: Tensor, others: Tensor) -> Tensor:
     """Return ``[n, a, b]``, intersection over union of corners ``[n, a, 4]`` and ``[n, b, 4]``."""
+    common = _common(some, others)
+    return _share(common, _areas(some)[:, :, None] + _areas(others)[:, None] - common)
+
+
+def inside(some: Tensor, others: Tensor) -> Tensor:
+    """Return ``[n, a, b]``, the share of each of ``some`` ``[n, a, 4]`` that is in each other."""
+    return _share(_common(some, others), _areas(some)[:, :, None])
+
+
+def _common(some: Tensor, others: Tensor) -> Tensor:
     some, others = some[:, :, None], others[:, None]
-    sides = torch.minimum(some[..., 2:], others[..., 2:]) - torch.maximum(
-        some[..., :2], others[..., :2]
-    )
-    common = sides.clamp(min=0).prod(-1)
-    areas = [(each[..., 2:] - each[..., :2]).prod(-1) for each in (some, others)]
-    union = areas[0] + areas[1] - common
-    return torch.where(union > 0, common / union.clamp(min=1e-12), 0)
+    ends = torch.minimum(some[..., 2:], others[..., 2:])
+    sides = ends - torch.maximum(some[..., :2], others[..., :2])
+    return sides.clamp(min=0).prod(-1)
+
+
+def _areas(corners: Tensor) -> Tensor:
+    return (corners[..., 2:] - corners[..., :2]).prod(-1)
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole > 0, part / whole.clamp(min=1e-12), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedjoint.model.boxes import decode
+from fedjoint.model.boxes import IGNORED, decode
 from fedjoint.model.features import Features, Shape
 from fedjoint.model.heads import MapHead, default_head
 from fedjoint.model.kind import Kind, Size
@@ -18,8 +18,9 @@ _RARE = -2.19  # the logit of 0.1, at which a head begins, as most cells have no
 class Detection(Kind):
     """Labels ``[n, boxes, 5]`` float32, outputs ``[n, classes + 4, h, w]``.
 
-    A label is class, left, top, right and bottom, in shares of the image; class -1 is padding, and
-    NaN an image of which the boxes are unknown. The grid of the outputs is the features'.
+    A label is class, left, top, right and bottom, in shares of the image; class -1 is padding,
+    class -2 a region in which the boxes are unknown, and NaN an image of which all are. The grid of
+    the outputs is the features'.
     """
 
     name = "detection"
@@ -49,13 +50,13 @@ class Detection(Kind):
     def wrong(self, y: Tensor, outputs: int) -> str | None:
         rows = y[~y.isnan().flatten(1).any(1)].flatten(0, 1)
         classes = rows[:, 0]
-        bad = rows[(classes != classes.round()) | (classes < -1) | (classes >= outputs)]
+        bad = rows[(classes != classes.round()) | (classes < IGNORED) | (classes >= outputs)]
         if len(bad):
             return (
                 f"a box has the class {float(bad[0, 0]):g} of {outputs}; number classes from 0, "
-                "and fill up with boxes of class -1"
+                "fill up with boxes of class -1, and ignore regions by class -2"
             )
-        boxes = rows[classes >= 0, 1:]
+        boxes = rows[classes != -1, 1:]
         inside = (boxes >= 0).all(1) & (boxes <= 1).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
         if inside.all():
             return None

@@ -1,8 +1,9 @@
 """Average precision of boxes: as for classes, of the boxes that a model finds in images.
 
 Of an image's hundred surest boxes each is right if it overlaps a true box of its class, which no
-surer one has, by the share ``iou`` or more; of several it takes the one that it overlaps most. The
-mean over classes that have true boxes. Scores are counted in ranges, as in ``average_precision``;
+surer one has, by the share ``iou`` or more; of several it takes the one that it overlaps most. One
+that is not right, and of which that share lies in a region of class -2, is not counted. The mean
+over classes that have true boxes. Scores are counted in ranges, as in ``average_precision``;
 COCO's further means over overlaps and sizes, and its 101 points of recall, are left out.
 
 Paper: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from fedjoint.model.boxes import Found, decode, overlaps
+from fedjoint.model.boxes import IGNORED, Found, decode, inside, overlaps
 from fedjoint.model.metric import Metric, counted
 from fedjoint.model.metrics._scores import Bins, average_precisions, place
 
@@ -41,10 +42,12 @@ def box_average_precision(iou: Overlap = 0.5, bins: Bins = 256) -> Metric:
         output, y = output.flatten(0, 1), y.flatten(0, 1)
         known = ~y.isnan().flatten(1).any(1)
         boxes, true = decode(output.double().nan_to_num(), MOST), y.nan_to_num(-1).double()
-        row = (~_right(boxes, true, iou)).long() * classes + boxes.classes
+        right = _right(boxes, true, iou)
+        row = (~right).long() * classes + boxes.classes
         client = torch.arange(clients, device=y.device).repeat_interleave(examples)
         row = row + 2 * classes * client[:, None]
-        at = (row * bins + place(boxes.scores.logit(), bins))[known[:, None] & (boxes.scores > 0)]
+        looked_at = known[:, None] & (boxes.scores > 0) & (right | ~_ignored(boxes, true, iou))
+        at = (row * bins + place(boxes.scores.logit(), bins))[looked_at]
         found = torch.bincount(at, minlength=clients * 2 * classes * bins)
         there = (true[..., 0] >= 0) & known[:, None]
         of_class = F.one_hot(true[..., 0].long().clamp(min=0), classes) * there[..., None]
@@ -80,3 +83,9 @@ def _right(boxes: Found, true: Tensor, iou: float) -> Tensor:
         taken = F.one_hot(at, free.shape[1]).bool() & (best > 0)[:, None]
         free = free & ~taken
     return right
+
+
+def _ignored(boxes: Found, true: Tensor, share: float) -> Tensor:
+    """Return ``[n, m]`` bool, which of the boxes found lie in a region that is ignored."""
+    regions = (true[..., 0] == IGNORED)[:, None]
+    return ((inside(boxes.corners, true[..., 1:]) >= share) & regions).any(2)

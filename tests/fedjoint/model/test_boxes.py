@@ -173,3 +173,46 @@ def test_average_precision_of_what_is_right_missed_and_found_twice():
     assert of(twice, labels([(0, 0.1, 0.1, 0.5, 0.8)])) == pytest.approx(1)  # each overlaps enough
     assert math.isnan(of(grid(*SOME), labels(None)))
     assert math.isnan(of(grid(*SOME), labels([])))
+
+
+REGION = (-2, 0.5, 0.0, 1.0, 0.5)
+
+
+def test_cells_of_an_ignored_region_teach_nothing():
+    output = torch.randn(1, CLASSES + 4, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    output.requires_grad_()
+    loss, known = make_loss("centre_points", {})(output, labels([SOME[0], REGION]))
+    (slope,) = torch.autograd.grad(loss.sum(), output)
+    assert known.tolist() == [True]
+    region = slope[0, :CLASSES, : SIDE // 2, SIDE // 2 :]
+    assert not region.any()
+    # Everywhere else the loss is that of the box alone.
+    alone, _ = make_loss("centre_points", {})(output, labels(SOME[:1]))
+    (other,) = torch.autograd.grad(alone.sum(), output)
+    other[0, :CLASSES, : SIDE // 2, SIDE // 2 :] = 0
+    torch.testing.assert_close(slope, other)
+
+
+def test_a_box_within_an_ignored_region_is_learnt():
+    within = (1, 0.6, 0.1, 0.8, 0.3)
+    output = torch.zeros(1, CLASSES + 4, SIDE, SIDE, requires_grad=True)
+    loss, _ = make_loss("centre_points", {})(output, labels([within, REGION]))
+    (slope,) = torch.autograd.grad(loss.sum(), output)
+    assert slope[0, 1, 1, 5] < 0 and slope[0, :CLASSES].count_nonzero() == 97
+
+
+def test_what_is_found_in_an_ignored_region_is_not_counted():
+    metric = make_metric("box_average_precision", {})
+
+    def of(output, *true):
+        return metric.value(metric.summed(output[None], labels(true)[None])[0])
+
+    stray, box = (0, 0.6, 0.1, 0.9, 0.4), (0, 0.1, 0.6, 0.4, 0.9)
+    surer = grid(stray, box)
+    assert of(surer, box) == pytest.approx(0.5)
+    assert of(surer, box, REGION) == 1
+    # Half of it must lie inside: a third does not, two thirds do.
+    assert of(surer, box, (-2, 0.8, 0.1, 1.0, 0.4)) == pytest.approx(0.5)
+    assert of(surer, box, (-2, 0.7, 0.1, 1.0, 0.4)) == 1
+    # A true box in a region is one to be found.
+    assert of(grid(box), box, stray, REGION) == pytest.approx(0.5)

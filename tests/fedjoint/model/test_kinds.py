@@ -144,6 +144,8 @@ WRONG = {
     "a box of size 0": ("detection", box(0, 0.5, 0.5, 0.5, 0.5), "corners 0.5, 0.5, 0.5, 0.5"),
     "a box the wrong way": ("detection", box(0, 0.5, 0.5, 0.1, 0.9), "give left, top, right"),
     "a box of no class": ("detection", box(2, 0, 0, 1, 1), "a box has the class 2 of 2"),
+    "a box of class -3": ("detection", box(-3, 0, 0, 1, 1), "ignore regions by class -2"),
+    "a region of size 0": ("detection", box(-2, 0.5, 0.5, 0.5, 0.5), "corners 0.5, 0.5, 0.5, 0.5"),
     "a box of half a class": ("detection", box(0.5, 0, 0, 1, 1), "a box has the class 0.5 of 2"),
 }
 
