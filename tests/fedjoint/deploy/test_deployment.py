@@ -1,4 +1,4 @@
-"""Keys, a SuperLink and SuperNodes in real processes give the simulation's numbers."""
+"""Keys, a server and nodes in real processes give the simulation's numbers, in groups, too."""
 
 import numpy as np
 import pytest
@@ -25,6 +25,12 @@ name = "csv"
 path = "all.csv"
 client_column = "clinic"
 targets = { ill = "multiclass", stay = "regression" }
+[model.groups.narrow]
+clients = [0, 2]
+backbone = { name = "mlp", options = { hidden = [8] } }
+[model.groups.wide]
+clients = [1, 3]
+backbone = { name = "mlp", options = { hidden = [32, 16] } }
 [evaluate]
 every = 2
 [engine]
