@@ -29,8 +29,12 @@ _SMALL = 50e6
 #: A way must be so much faster than those before it.
 _MARGIN = 0.95
 
-#: Of clients, of steps that each takes at most, and of times that each way is tried.
+#: Of clients, of steps that each takes, and of times that each way is tried.
 _CLIENTS, _STEPS, _REPEATS = 8, 8, 3
+
+#: Operations of a try, about a second's: a larger model's clients take fewer steps, and of the
+#: largest there are fewer clients. What one step takes tells enough there.
+_MOST = 80e9
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,15 @@ def choose_path(
     """
     if config.local.path != "auto" or config.local.sequential or device.type != "cpu":
         return None
-    batch = config.local.batch_size
     try:
-        if _operations(model, problem.example) * batch < _SMALL:
+        operations = _operations(model, problem.example) * config.local.batch_size
+        if operations < _SMALL:
             return None
         before = torch.get_num_threads()
         torch.set_num_threads(config.engine.threads)
         try:
             with limited(config.strategy.timeout / 4), seeded(device, 0), seeded_elsewhere(0):
-                ways = _ways(problem, model, config, device)
+                ways = _ways(problem, model, config, device, round(_MOST / operations))
                 return _fastest(_measured(ways)) if len(ways) > 1 else None
         finally:
             torch.set_num_threads(before)
@@ -82,13 +86,16 @@ def _operations(model: JointModel, example: Input) -> float:
 
 
 def _ways(
-    problem: Problem, model: JointModel, config: Config, device: torch.device
+    problem: Problem, model: JointModel, config: Config, device: torch.device, most: int
 ) -> dict[str, _Way]:
-    """Return the ways in which clients of this model can train, by path, the default first."""
+    """Return the ways in which clients of this model can train, by path, the default first.
+
+    Each takes about ``most`` steps, of all clients together.
+    """
     paths = ["batched", "sequential"]
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
         paths.append("channels_last")
-    ways = {path: _Way(problem, model, config, path, device) for path in paths}
+    ways = {path: _Way(problem, model, config, path, device, most) for path in paths}
     batched = ways["batched"].trainer
     for way in ways.values():
         way.trainer.traits = batched.traits  # of the model, whichever way it is trained
@@ -126,10 +133,17 @@ class _Way:
         config: the run's.
         path: the way.
         device: where to train.
+        most: steps of all clients together, if each of two or more clients takes one.
     """
 
     def __init__(
-        self, problem: Problem, model: JointModel, config: Config, path: str, device: torch.device
+        self,
+        problem: Problem,
+        model: JointModel,
+        config: Config,
+        path: str,
+        device: torch.device,
+        most: int,
     ) -> None:
         local: LocalConfig = config.local.model_copy(update={"path": path})
         config = config.model_copy(update={"local": local})
@@ -137,10 +151,11 @@ class _Way:
         data = problem.data
         largest = int(np.argmax(data.sizes))
         alike = (data.tasks == data.tasks[largest]).all(1) & (data.sizes > 0)
-        self._clients = np.flatnonzero(alike)[:_CLIENTS]
+        self._clients = np.flatnonzero(alike)[: min(_CLIENTS, max(2, most))]
         # What a client costs beside its steps counts as it does in a round.
         epoch = math.ceil(np.mean(data.sizes[self._clients]) / local.batch_size)
-        self._steps = min(_STEPS, local.steps or epoch * (local.epochs or 1))
+        steps = min(_STEPS, local.steps or epoch * (local.epochs or 1))
+        self._steps = max(1, min(steps, most // len(self._clients)))
         # On one thread, what else the machine does is not counted.
         self._clock = time.thread_time if config.engine.threads == 1 else time.perf_counter
 

@@ -10,6 +10,7 @@ import typer
 
 import fedjoint
 from fedjoint.cli.common import parts, say
+from fedjoint.errors import UserError
 
 RULES = "fedavg,normclip,median,trimmedmean,geometricmedian,krum,multikrum,bulyan"
 ATTACKS = "none,sign flip,boosted flip,noise,alike,1e6 times"
@@ -31,7 +32,12 @@ def main(
 
 
 def _cell(rule: str, attack: str, seeds: int, rounds: int) -> str:
-    found = [_accuracy(rule, attack, seed, rounds) for seed in range(seeds)]
+    found = []
+    for seed in range(seeds):
+        try:
+            found.append(_accuracy(rule, attack, seed, rounds))
+        except UserError:  # a run ends where nobody has anything finite to send any more
+            return "diverges"
     return f"{np.mean(found):.3f} ± {np.std(found):.3f}"
 
 

@@ -10,6 +10,7 @@ from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 from fedjoint.training import choice
+from fedjoint.training.job import Job
 from fedjoint.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -66,6 +67,24 @@ def test_it_is_tried_in_earnest(monkeypatch):
     assert found.path in ("batched", "sequential", "channels_last")
     assert "failed" not in found.why
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("most", "clients", "steps"), [(100, 3, 6), (7, 3, 2), (3, 3, 1), (0.1, 2, 1)]
+)
+def test_of_a_large_model_fewer_clients_take_fewer_steps(monkeypatch, most, clients, steps):
+    monkeypatch.setattr(choice, "_SMALL", 0)
+    monkeypatch.setattr(choice, "_operations", lambda *_: 1.0)
+    monkeypatch.setattr(choice, "_MOST", most * settings().local.batch_size)
+    tried, descend = set(), Job.descend
+
+    def count(job, **options):
+        tried.add((job.cohort.clients.size if job.batched else 0, options["steps"]))
+        return descend(job, **options)
+
+    monkeypatch.setattr(Job, "descend", count)
+    choose(settings(epochs=3))
+    assert tried == {(clients, steps), (0, steps)}
 
 
 def test_a_small_model_is_not_tried():
