@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.people import Unequal
 from support.plugins import plugin
-from support.pretrained import TARGETS, VOCABULARY, save, save_tokenizer, transformers
+from support.pretrained import CONFIGS, TARGETS, VOCABULARY, save, save_tokenizer, transformers
 from torch import nn
 
 from fedjoint import Examples, Inputs, Problem, Task, simulate
@@ -242,7 +242,7 @@ def test_what_is_no_folder_is_not_looked_for_in_the_hub(path):
 
 def test_a_checkpoint_with_the_head_of_another_task_is_quietly_taken(tmp_path, capfd, recwarn):
     torch.manual_seed(2)
-    whole = transformers.BertForMaskedLM(transformers.BertConfig.from_dict(_bert()))
+    whole = transformers.BertForMaskedLM(CONFIGS["bert"]())
     whole.save_pretrained(tmp_path)
     capfd.readouterr()
     model = hf(TEXT, str(tmp_path), lora=Lora(targets=["query"]))
@@ -251,12 +251,6 @@ def test_a_checkpoint_with_the_head_of_another_task_is_quietly_taken(tmp_path, c
     ]
     assert torch.equal(weight, whole.bert.encoder.layer[1].attention.self.key.weight)
     assert capfd.readouterr() == ("", "") and not recwarn.list
-
-
-def _bert():
-    from support.pretrained import CONFIGS
-
-    return CONFIGS["bert"]().to_dict()
 
 
 def test_half_precision_is_trained_in_float32(tmp_path):
