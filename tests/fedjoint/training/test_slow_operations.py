@@ -72,4 +72,4 @@ def test_a_run_says_one_line(tmp_path):
     )
     assert done.returncode == 0 and done.stdout == "one by one: None\n"
     (line,) = done.stderr.splitlines()
-    assert SLOW in line and "local.sequential = true" in line
+    assert SLOW in line and "local.path = 'sequential'" in line

@@ -298,8 +298,8 @@ def test_a_module_around_it_is_any_module(folders):
     assert "backbone.encoder.pooler.dense.weight" in model.frozen()
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "one by one"])
-def test_frozen_weights_are_held_once(sequential, tmp_path):
+@pytest.mark.parametrize("way", ["batched", "sequential"])
+def test_frozen_weights_are_held_once(way, tmp_path):
     def build():
         backbone = hf(TEXT, path, lora=Lora(targets=["query"], rank=1))
         layer = backbone.body.base_model.model.encoder.layer[0].attention.self.key
@@ -319,7 +319,7 @@ def test_frozen_weights_are_held_once(sequential, tmp_path):
     tasks = [Task("t", "multiclass", 2)]
     example = torch.zeros(1, 9, dtype=torch.int64)
     problem = Problem(tasks, build, Unequal(tasks, examples, 1), example)
-    local = {"steps": 2, "sequential": sequential}
+    local = {"steps": 2, "path": way}
     settings = {"rounds": 1, "engine": "inline", "output": {"dir": str(tmp_path)}}
     simulate({**settings, "local": local}, problem)
     assert len(seen) > 2 and len(set(seen)) == 1
