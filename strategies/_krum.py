@@ -19,27 +19,16 @@ def enough(rule: str, rows: int, malicious: int, needed: int) -> None:
         )
 
 
-def fifth(rule: str, rows: int, each: int) -> int:
+def liars(rows: int, bearable: int) -> int:
     """Return how many liars a rule reckons with where nobody has said how many there are.
 
-    A fifth of the clients, rounded down, as far as the rule can bear: none of fewer than five,
-    among whom nobody can tell.
+    A fifth of the clients, rounded down: none of fewer than five, among whom nobody can tell.
 
     Args:
-        rule: its name.
         rows: updates of the round.
-        each: clients that it needs for every liar, beside three.
-
-    Raises:
-        UserError: the rule cannot bear one liar among so many.
+        bearable: most liars that the rule bears among them.
     """
-    liars, bearable = rows // 5, (rows - 3) // each
-    if liars and bearable < 1:
-        raise UserError(
-            f"{rule} needs {each + 3} clients a round to bear one that lies, got {rows}: sample "
-            "more clients, or set malicious = 0"
-        )
-    return min(liars, max(0, bearable))
+    return max(0, min(rows // 5, bearable))
 
 
 def krum_scores(gram: Tensor, malicious: int) -> Tensor:

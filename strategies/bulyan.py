@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.errors import UserError
 from fedjoint.options import Whole
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
 from ._columns import by_columns, middle
-from ._krum import enough, fifth, krum_scores
+from ._krum import enough, krum_scores, liars
 
 
 class Bulyan(JointStrategy):
@@ -43,11 +44,16 @@ class Bulyan(JointStrategy):
         self.malicious = malicious
 
     def merge(self, updates: Updates) -> Tensor:
-        malicious = self.malicious
+        rows, malicious = len(updates), self.malicious
         if malicious is None:
-            malicious = fifth("bulyan", len(updates), each=4)
-        enough("bulyan", len(updates), malicious, 4 * malicious + 3)
-        theta = len(updates) - 2 * malicious
+            malicious = liars(rows, (rows - 3) // 4)
+            if rows >= 5 and not malicious:
+                raise UserError(
+                    f"bulyan needs 7 clients a round to bear one that lies, got {rows}: sample "
+                    "more clients, or set malicious = 0"
+                )
+        enough("bulyan", rows, malicious, 4 * malicious + 3)
+        theta = rows - 2 * malicious
         near = theta - 2 * malicious
         trusted = krum_scores(updates.gram, malicious).argsort(stable=True)[:theta]
 

@@ -9,7 +9,7 @@ from fedjoint.options import Count, Whole
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
-from ._krum import enough, fifth, krum_scores
+from ._krum import enough, krum_scores, liars
 
 
 class MultiKrum(JointStrategy):
@@ -21,7 +21,8 @@ class MultiKrum(JointStrategy):
 
     Args:
         malicious: number f of clients that may send anything; if any, a round needs
-            ``2 * f + 3`` clients and ``select + f``. None: a fifth of them.
+            ``2 * f + 3`` clients and ``select + f``. None: a fifth of the clients, as far as that
+            goes.
         select: number of updates to keep; the paper's m.
 
     Raises:
@@ -39,10 +40,10 @@ class MultiKrum(JointStrategy):
         self.best = select
 
     def merge(self, updates: Updates) -> Tensor:
-        rule, malicious = f"multikrum (select = {self.best})", self.malicious
+        rows, malicious = len(updates), self.malicious
         if malicious is None:
-            malicious = fifth("krum", len(updates), each=2)
-        enough(rule, len(updates), malicious, self.best + malicious)
+            malicious = liars(rows, min((rows - 3) // 2, rows - self.best))
+        enough(f"multikrum (select = {self.best})", rows, malicious, self.best + malicious)
         best = krum_scores(updates.gram, malicious).argsort(stable=True)[: self.best]
         kept = torch.zeros_like(updates.weights)
         kept[best] = updates.weights[best]

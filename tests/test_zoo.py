@@ -38,7 +38,7 @@ def trained(tensors):
 def test_batched_and_one_by_one_agree(case, tmp_path):
     local = {"batch_size": 4, "optimiser": {"lr": 0.05}}
     batched = simulate(config(tmp_path / "batched", case))
-    alone = simulate(config(tmp_path / "alone", case, local={**local, "sequential": True}))
+    alone = simulate(config(tmp_path / "alone", case, local={**local, "path": "sequential"}))
     for name, tensor in trained(batched.backbone).items():
         torch.testing.assert_close(alone.backbone[name], tensor, rtol=1e-3, atol=1e-5)
     assert alone.metrics.keys() == batched.metrics.keys()

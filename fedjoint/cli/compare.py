@@ -86,7 +86,7 @@ def compare_command(
         )
     show_compare(found, config.local.optimiser.lr, console)
     with drafted(folder) as draft:
-        write_csv(found.rows(), draft / "compare.csv")
+        write_csv(found.rows, draft / "compare.csv")
         write_csv(found.gains(), draft / "gains.csv")
         _write_tuning(found.tuning.values(), draft)
         _draw(list(found.arms.values()), found.arms["joint"], draft)

@@ -50,7 +50,6 @@ class LocalConfig(Section):
         None, description="local method, by registered name; default: the strategy's"
     )
     options: dict[str, Any] = Field({}, description="options of the local method named here")
-    sequential: bool = Field(False, description="train clients one by one, never batched")
     path: Literal["auto", "batched", "sequential", "channels_last"] = Field(
         "auto",
         description="clients batched, one by one, or one by one with the channels of images last; "
@@ -72,20 +71,11 @@ class LocalConfig(Section):
             raise ValueError("lr_scales must be above zero, from 1e-30 to 1e30")
         return self
 
-    @model_validator(mode="after")
-    def _one_path(self) -> LocalConfig:
-        if self.sequential and self.path == "batched":
-            raise ValueError("sequential and path = 'batched' contradict each other: leave out one")
-        return self
-
     @property
     def alone(self) -> str | None:
         """What has clients train one by one, or None: nothing that is set."""
-        if self.sequential:
-            return "local.sequential is set"
-        return (
-            f"local.path is {self.path}" if self.path in ("sequential", "channels_last") else None
-        )
+        path = self.path
+        return f"local.path is {path}" if path in ("sequential", "channels_last") else None
 
     @model_validator(mode="after")
     def _decays(self) -> LocalConfig:

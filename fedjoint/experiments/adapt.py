@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedjoint.config.schema import CompressionConfig, Config
+from fedjoint.errors import UserError
 from fedjoint.model.tasks import Task
-from fedjoint.problem import Problem
+from fedjoint.problem import Problem, build_problem, settled
 from fedjoint.randomness import Purpose, derive
+from fedjoint.runs.directory import RunDir
+from fedjoint.runs.initial import fit_initial
+from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.whole import check_whole
 from fedjoint.training.draws import Drawing
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.trainer import Trainer
@@ -79,6 +86,100 @@ def _adapted(task: Task) -> Task:
 
 
 @dataclass(frozen=True)
+class Learnt:
+    """A run, and the backbone that it has learnt.
+
+    Attributes:
+        path: its directory.
+        config: its configuration.
+        records: of its rounds.
+        tensors: of its newest backbone, by name.
+    """
+
+    path: Path
+    config: Config
+    records: list[RoundRecord]
+    tensors: Mapping[str, Tensor]
+
+
+def learnt(path: Path, problem: Problem | None) -> Learnt:
+    """Return the run in ``path``.
+
+    Args:
+        path: its directory.
+        problem: the run's own, where it did not come from the configuration.
+
+    Raises:
+        UserError: there is no such run, it has no checkpoint, or more than one architecture.
+    """
+    run = RunDir.open(path)
+    run.described(problem)
+    config = run.config()
+    whole = check_whole(run, states=False)
+    if whole.newest is None:
+        raise UserError(f"{path}: the run has no checkpoint yet")
+    if config.model.groups:
+        raise _in_groups()
+    return Learnt(path, config, whole.records, whole.newest.whole)
+
+
+def problem_to_adapt(config: Config, given: Problem | None) -> Problem:
+    """Return the problem that is ``given``, or that ``config`` describes.
+
+    Raises:
+        UserError: it has groups; or as :func:`fedjoint.problem.build_problem`.
+    """
+    problem = settled(given, config) if given else build_problem(config)
+    if problem.groups:
+        raise _in_groups()
+    return problem
+
+
+def _in_groups() -> UserError:
+    return UserError(
+        "the run's clients are in groups with architectures of their own, and a transfer takes one "
+        "backbone: take a run without groups"
+    )
+
+
+def settings_to_adapt(run: Learnt, config: Config) -> Config:
+    """Return ``config`` such that whoever starts from ``run`` has a head and a model of its own."""
+    strategy = config.strategy.model_copy(update={"compression": CompressionConfig()})
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"initial": str(run.path), "heads": "private"}),
+            "local": config.local.model_copy(update={"drop_last": False}),
+            "evaluate": config.evaluate.model_copy(update={"train": False}),
+            "strategy": strategy,
+        }
+    )
+
+
+def begin(run: Learnt, problem: Problem, config: Config, way: Adaptation) -> tuple[Trainer, Tensor]:
+    """Return what adapts in one way, and the backbone ``[P]`` from which it starts.
+
+    Of a fresh backbone, what never travels is what the run began with.
+
+    Args:
+        run: whose backbone is adapted.
+        problem: of those who adapt it.
+        config: see :func:`settings_to_adapt`.
+        way: of adapting it.
+    """
+    if way.adapter:
+        problem = with_adapters(problem)
+    if not way.transferred:
+        model = config.model.model_copy(update={"initial": run.config.model.initial})
+        config = config.model_copy(update={"model": model})
+    trainer = Trainer(problem, config, torch.device("cpu"))
+    if way.transferred:
+        tensors = fit_initial(run.path, run.tensors, trainer.layout)
+    else:
+        tensors = trainer.model.state_dict()
+    return trainer, trainer.layout.flat(tensors)
+
+
+@dataclass(frozen=True)
 class Adapted:
     """Some clients after adaptation.
 
@@ -93,9 +194,15 @@ class Adapted:
 
 
 def adapt(
-    trainer: Trainer, backbone: Tensor, clients: np.ndarray, *, whole: bool, factor: float = 1.0
+    trainer: Trainer,
+    backbone: Tensor,
+    clients: np.ndarray,
+    *,
+    steps: int,
+    whole: bool,
+    factor: float = 1.0,
 ) -> Iterator[Adapted]:
-    """Yield ``clients`` after ``local.steps`` of adaptation, those with the same tasks together.
+    """Yield ``clients`` after ``steps`` of adaptation, those with the same tasks together.
 
     Each has a fresh head of every task, and starts from ``backbone``. The numbers depend on the
     seed and the client alone.
@@ -104,6 +211,7 @@ def adapt(
         trainer: of the problem.
         backbone: ``[P]``.
         clients: ``[n]`` int64 ids.
+        steps: optimiser steps of each.
         whole: train the backbone, too.
         factor: on the learning rate.
     """
@@ -119,7 +227,7 @@ def adapt(
             private = {n: t.expand(count, *t.shape).clone() for n, t in fresh.items()}
             shared, rates = backbone.expand(count, -1).clone(), np.full(count, factor, np.float32)
             job = trainer.job(cohort, 1, backbone, {}, shared, private, rates)
-            job.descend(trainable=trainable)
+            job.descend(steps=steps, trainable=trainable)
             return job.shared, job.private
 
         seeds = derive(trainer.config.seed, Purpose.TRAINING, 1, ids).tolist()

@@ -39,7 +39,7 @@ def centralised(config: Config, problem: Problem) -> tuple[Config, Problem]:
             "steps": _steps(config.local, clients, config.strategy.fraction),
             "lr_scales": [],
             # One client gains nothing from a batched program.
-            "sequential": True,
+            "path": config.local.path if config.local.alone else "sequential",
         }
     )
     strategy = config.strategy.model_copy(

@@ -110,8 +110,9 @@ class Comparison:
         found = [arm.cost_to(seed, task.name, target) for seed, target in enumerate(targets)]
         return [cost for cost in found if cost is not None]
 
+    @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row per metric and arm, and one per arm with the raw mean over tasks.
+        """One row per metric and arm, and one per arm with the raw mean over tasks.
 
         ``test`` is the mean over seeds of the metric in the best round by validation, ``test 95 %``
         half the width of its interval, ``last`` the mean in the last round; ``rounds to target``,

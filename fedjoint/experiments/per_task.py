@@ -6,8 +6,9 @@ from this is transfer across tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +53,8 @@ class OneTask:
 def by_task(config: Config, problem: Problem) -> Iterator[tuple[Config, Problem]]:
     """Yield, for each task, a run of the clients that have it, with ``config``'s settings.
 
-    ``strategy.min_clients`` is lowered to the clients that the task has in a round, and weights
-    of losses and metrics are those of the task.
+    ``strategy.min_clients`` is lowered to the clients that the task has in a round, and what is
+    set by task is what is set for this one.
 
     Raises:
         UserError: no client has a training example of a task.
@@ -73,20 +74,32 @@ def by_task(config: Config, problem: Problem) -> Iterator[tuple[Config, Problem]
         )
 
 
+def of_task(config: Config, task: str) -> Config:
+    """Return ``config`` with what it sets by task for ``task`` alone: there are no others."""
+
+    def own(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if name == task}
+
+    data, balance = config.data, config.balance
+    options = dict(balance.options)
+    if "weights" in options:
+        options["weights"] = own(options["weights"])
+    return config.model_copy(
+        update={
+            "metrics": own(config.metrics),
+            "losses": own(config.losses),
+            "data": data.model_copy(update={"target_scale": own(data.target_scale)}),
+            "balance": balance.model_copy(update={"options": options}),
+        }
+    )
+
+
 def _settings(config: Config, task: Task, data: Federation) -> Config:
     in_a_round = max(1, round_half_up(config.strategy.fraction * int((data.sizes > 0).sum())))
     least = min(config.strategy.min_clients, in_a_round)
-    options = dict(config.balance.options)
-    if "weights" in options:  # by task; nobody here has the others
-        options["weights"] = {n: w for n, w in options["weights"].items() if n == task.name}
-    return config.model_copy(
-        update={
-            "name": f"{config.name}-{task.name}",
-            "strategy": config.strategy.model_copy(update={"min_clients": least}),
-            "metrics": {n: m for n, m in config.metrics.items() if n == task.name},
-            "losses": {n: m for n, m in config.losses.items() if n == task.name},
-            "balance": config.balance.model_copy(update={"options": options}),
-        }
+    strategy = config.strategy.model_copy(update={"min_clients": least})
+    return of_task(config, task.name).model_copy(
+        update={"name": f"{config.name}-{task.name}", "strategy": strategy}
     )
 
 

@@ -41,7 +41,7 @@ def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
 
 def _metrics(comparison: Comparison, console: Console) -> None:
     cells = []
-    for row in comparison.rows():
+    for row in comparison.rows:
         task = row["task"] if row["metric"] else "raw mean"
         test = f"{from_columns('test', row):.3f}"
         best, last, gap = (
@@ -60,7 +60,7 @@ def _metrics(comparison: Comparison, console: Console) -> None:
 def _costs(comparison: Comparison, console: Console) -> None:
     """Print what it takes each arm to reach what training alone reaches."""
     seeds, cells = len(comparison.arms[ALONE.name].seeds), []
-    for row in comparison.rows():
+    for row in comparison.rows:
         if "reached" in row:
             taken = [row[f"{what} to target"] for what in COSTS.values()]
             shown = [_thrifty(value) if value != "" else "never" for value in taken]

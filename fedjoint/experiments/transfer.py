@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.load import check, override
-from fedjoint.config.schema import BalanceConfig, Config, ModelConfig, StrategyConfig
+from fedjoint.config.schema import BalanceConfig, Config
 from fedjoint.data.base import Client, Examples
 from fedjoint.data.pool import pooled
 from fedjoint.errors import UserError, choose
@@ -24,20 +24,21 @@ from fedjoint.experiments.adapt import (
     TUNED,
     Adaptation,
     Adapted,
+    Learnt,
     adapt,
-    with_adapters,
+    begin,
+    learnt,
+    problem_to_adapt,
+    settings_to_adapt,
 )
 from fedjoint.experiments.arms import mean, sign
 from fedjoint.experiments.intervals import Interval, columns, interval
-from fedjoint.experiments.per_task import OneTask
+from fedjoint.experiments.per_task import OneTask, of_task
 from fedjoint.model.positions import is_known
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import cat
-from fedjoint.problem import Problem, build_problem, settled
+from fedjoint.problem import Problem
 from fedjoint.randomness import Purpose, derive
-from fedjoint.runs.directory import RunDir
-from fedjoint.runs.initial import fit_initial
-from fedjoint.runs.whole import check_whole
 from fedjoint.training.trainer import Trainer
 
 #: The ways that are compared.
@@ -161,60 +162,29 @@ def transfer(
     Raises:
         UserError: there is no such run or task, the run has trained it, or a size is wrong.
     """
-    run = RunDir.open(Path(path))
-    run.described(problem)
-    config = run.config()
-    whole = check_whole(run, states=False)
-    newest = whole.newest
-    if newest is None:
-        raise UserError(f"{path}: the run has no checkpoint yet")
-    if any(task in record.loss for record in whole.records):
+    run = learnt(Path(path), problem)
+    if any(task in record.loss for record in run.records):
         raise UserError(
             f"the run has trained {task!r}, so it is not new: take a run without it "
             "(data.task_mix), or --unseen for new clients"
         )
-    made = _config(config, path, task, steps, list(settings))
-    problem = settled(problem, made) if problem else build_problem(made)
-    names = [known.name for known in problem.tasks]
-    if task not in names:
-        raise choose("task", task, names)
-    owner = _owner(problem, task)
+    config = _config(run, task, list(settings))
+    problem = problem_to_adapt(config, problem)
+    own = next((known for known in problem.tasks if known.name == task), None)
+    if own is None:
+        raise choose("task", task, [known.name for known in problem.tasks])
+    owner = _owner(problem, own)
     chosen = _sizes(sizes, len(owner.train))
     data = Subsets(owner, task, chosen, repeats, config.seed)
-    (own,) = (known for known in problem.tasks if known.name == task)
     alone = replace(problem, tasks=[own], data=data, central=None)
     points = []
-    vector = _makes_vectors(alone, made)
+    vector = _makes_vectors(alone, config)
     for way in (way for way in WAYS if vector or not way.adapter):
-        trainer, backbone = _begun(way, alone, made, newest.whole)
+        trainer, backbone = begin(run, alone, config, way)
         for at, size in enumerate(chosen):
             learners = np.arange(at * repeats, (at + 1) * repeats)
-            points.append(_best(trainer, backbone, learners, way, size, own))
+            points.append(_best(trainer, backbone, learners, way, size, steps))
     return Transfer(own, points)
-
-
-def _begun(
-    way: Adaptation, problem: Problem, config: Config, tensors: Mapping[str, Tensor]
-) -> tuple[Trainer, Tensor]:
-    """Return what trains, and the backbone ``[P]`` from which it starts.
-
-    Args:
-        way: of learning.
-        problem: the learners'.
-        config: its ``model.initial`` is the run.
-        tensors: of the run's backbone, by name.
-    """
-    if way.adapter:
-        problem = with_adapters(problem)
-    if not way.transferred:
-        model = config.model.model_copy(update={"initial": None})
-        config = config.model_copy(update={"model": model})
-    trainer = Trainer(problem, config, torch.device("cpu"))
-    if way.transferred:
-        tensors = fit_initial(Path(str(config.model.initial)), tensors, trainer.layout)
-    else:
-        tensors = trainer.model.state_dict()
-    return trainer, trainer.layout.flat(tensors)
 
 
 def _makes_vectors(problem: Problem, config: Config) -> bool:
@@ -225,12 +195,14 @@ def _makes_vectors(problem: Problem, config: Config) -> bool:
 
 
 def _best(
-    trainer: Trainer, backbone: Tensor, learners: np.ndarray, way: Adaptation, size: int, task: Task
+    trainer: Trainer, backbone: Tensor, learners: np.ndarray, way: Adaptation, size: int, steps: int
 ) -> Point:
     """Return a way's result with the learning rate that validation data choose."""
+    (task,) = trainer.problem.tasks
     found = []
     for factor in FACTORS:
-        adapted = list(adapt(trainer, backbone, learners, whole=way.whole, factor=factor))
+        made = adapt(trainer, backbone, learners, steps=steps, whole=way.whole, factor=factor)
+        adapted = list(made)
         valid, test = (_metric(adapted, split, task) for split in ("valid", "test"))
         # Without validation data, or where it diverges in some repeat, a factor has no score.
         known = all(map(math.isfinite, valid))
@@ -248,53 +220,29 @@ def _metric(adapted: Sequence[Adapted], split: str, task: Task) -> list[float]:
     ]
 
 
-def _config(
-    config: Config, path: str | Path, task: str, steps: int, settings: Sequence[str]
-) -> Config:
+def _config(run: Learnt, task: str, settings: Sequence[str]) -> Config:
     """Return the settings with which the task is learnt."""
-    tree = config.model_dump()
+    tree = run.config.model_dump()
     data = tree["data"] | {"task_mix": [[task]], "unseen_clients": 0}
     if data["partition"] == "one_task":
         data["partition"] = "iid"
-    tree["data"] = data
     for setting in settings:
         if not setting.startswith("data."):
             raise UserError(f"--set {setting}: a transfer takes settings of data alone")
-    tree = override(tree, settings)
-    model = ModelConfig.model_validate(tree["model"]).model_copy(
-        update={"initial": str(path), "heads": "private"}
-    )
-    made = check(tree | {"metrics": {n: m for n, m in tree["metrics"].items() if n == task}})
-    local = made.local.model_copy(
-        update={
-            "steps": steps,
-            "epochs": None,
-            "drop_last": False,
-            "lr_scales": [],
-            "method": None,
-            "options": {},
-        }
-    )
-    evaluate = made.evaluate.model_copy(update={"train": False})
-    return made.model_copy(
-        update={
-            "model": model,
-            "local": local,
-            "evaluate": evaluate,
-            "strategy": StrategyConfig(),
-            "balance": BalanceConfig(),
-        }
-    )
+    made = check(override(tree | {"data": data}, settings))
+    made = settings_to_adapt(run, of_task(made, task))
+    local = made.local.model_copy(update={"lr_scales": []})
+    return made.model_copy(update={"local": local, "balance": BalanceConfig()})
 
 
-def _owner(problem: Problem, task: str) -> Client:
+def _owner(problem: Problem, task: Task) -> Client:
     """Return everyone's examples with a label of ``task``."""
-    tasks = [known for known in problem.tasks if known.name == task]
-    client = pooled(OneTask(problem.data, task), tasks).client(0)
-    owner = Client(*(_labelled(part, task) for part in (client.train, client.valid, client.test)))
+    client = pooled(OneTask(problem.data, task.name), [task]).client(0)
+    parts = (client.train, client.valid, client.test)
+    owner = Client(*(_labelled(part, task.name) for part in parts))
     for name, part in (("training", owner.train), ("test", owner.test)):
         if not len(part):
-            raise UserError(f"task {task!r} has no {name} examples: give data that have some")
+            raise UserError(f"task {task.name!r} has no {name} examples: give data that have some")
     return owner
 
 

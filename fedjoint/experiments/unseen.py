@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from fedjoint.config.schema import Config
 from fedjoint.data.unseen import unseen
 from fedjoint.errors import UserError
-from fedjoint.experiments.adapt import HEAD, SCRATCH, TUNED, Adaptation, adapt
+from fedjoint.experiments.adapt import (
+    HEAD,
+    SCRATCH,
+    TUNED,
+    Adaptation,
+    adapt,
+    begin,
+    learnt,
+    problem_to_adapt,
+    settings_to_adapt,
+)
 from fedjoint.model.metric import Metric
-from fedjoint.model.tasks import Task
-from fedjoint.problem import Problem, build_problem, settled
-from fedjoint.runs.directory import RunDir
-from fedjoint.runs.initial import fit_initial
-from fedjoint.runs.whole import check_whole
+from fedjoint.model.tasks import Task, measures
+from fedjoint.problem import Problem
 from fedjoint.training.trainer import Trainer
 
 #: The ways in which a new client makes its model.
@@ -55,7 +60,7 @@ class Unseen:
         Paper: Yuan et al., "What Do We Mean by Generalization in Federated Learning?", ICLR 2022,
         https://arxiv.org/abs/2110.14216
         """
-        by_name = {n: m for task in self.tasks for n, m in task.measures.items()}
+        by_name = measures(self.tasks)
         return [
             {"task": name, "metric": by_name[name].name, "way": way, "steps": steps}
             | {"train": self.train.get(name), "test": self.test.get(name), "unseen": value}
@@ -84,67 +89,34 @@ def generalise(
     Raises:
         UserError: there is no such run, or it kept no client out.
     """
-    run = RunDir.open(Path(path))
-    run.described(problem)
-    config = run.config()
-    whole = check_whole(run, states=False)
-    if whole.newest is None:
-        raise UserError(f"{path}: the run has no checkpoint yet")
+    run = learnt(Path(path), problem)
+    config = run.config
     if not config.data.unseen_clients:
         raise UserError(f"{path}: the run kept no client out; set data.unseen_clients before it")
-    everyone = _everyone(config)
-    problem = settled(problem, everyone) if problem else build_problem(everyone)
+    data = config.data.model_copy(update={"unseen_clients": 0})
+    everyone = config.model_copy(update={"data": data})
+    problem = problem_to_adapt(everyone, problem)
     ids = unseen(problem.data, config)
-    evaluation = next((r.evaluation for r in reversed(whole.records) if r.evaluation), None) or {}
+    evaluation = next((r.evaluation for r in reversed(run.records) if r.evaluation), None) or {}
     adapted: dict[tuple[str, int, str], float] = {}
     for way in WAYS:
+        trainer, backbone = begin(run, problem, settings_to_adapt(run, everyone), way)
         for count in steps:
-            trainer, backbone = _start(path, config, problem, whole.newest.whole, way, count)
             adapted |= _tested(trainer, backbone, ids, way, count)
     train, test = evaluation.get("train", {}), evaluation.get("test", {})
     return Unseen(tuple(problem.tasks), len(ids), train, test, adapted)
-
-
-def _everyone(config: Config) -> Config:
-    return config.model_copy(update={"data": config.data.model_copy(update={"unseen_clients": 0})})
-
-
-def _start(
-    path: str | Path,
-    config: Config,
-    problem: Problem,
-    tensors: dict[str, Tensor],
-    way: Adaptation,
-    steps: int,
-) -> tuple[Trainer, Tensor]:
-    """Return a trainer of ``steps`` steps, and the backbone to start from."""
-    initial = str(path) if way.transferred else config.model.initial
-    update: dict[str, Any] = {
-        "model": config.model.model_copy(update={"initial": initial, "heads": "private"}),
-        "local": config.local.model_copy(
-            update={"steps": steps, "epochs": None, "drop_last": False}
-        ),
-        "evaluate": config.evaluate.model_copy(update={"train": False}),
-        "strategy": config.strategy.model_copy(
-            update={"compression": type(config.strategy.compression)()}
-        ),
-    }
-    trainer = Trainer(problem, config.model_copy(update=update), torch.device("cpu"))
-    if not way.transferred:
-        return trainer, trainer.layout.flat(trainer.model.state_dict())
-    return trainer, trainer.layout.flat(fit_initial(Path(path), tensors, trainer.layout))
 
 
 def _tested(
     trainer: Trainer, backbone: Tensor, ids: np.ndarray, way: Adaptation, steps: int
 ) -> dict[tuple[str, int, str], float]:
     sums: dict[str, Tensor] = {}
-    for part in adapt(trainer, backbone, ids, whole=way.whole):
+    for part in adapt(trainer, backbone, ids, steps=steps, whole=way.whole):
         for name, values in part.statistics.items():
             split, _, measure = name.partition("/")
             if split == "test":
                 sums[measure] = sums.get(measure, 0) + values.sum(0)
-    metrics = {n: m for task in trainer.problem.tasks for n, m in task.measures.items()}
+    metrics = measures(trainer.problem.tasks)
     return {(way.name, steps, name): metrics[name].value(total) for name, total in sums.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,6 +220,11 @@ class Task:
         if self.form.whole:
             return torch.full(shape, -1, dtype=torch.int64)
         return torch.full(shape, float("nan"))
+
+
+def measures(tasks: Iterable[Task]) -> dict[str, Metric]:
+    """Return what tables call the metrics of ``tasks`` -> these, see :attr:`Task.measures`."""
+    return {name: metric for task in tasks for name, metric in task.measures.items()}
 
 
 def _name_and_options(what: str, given: Named) -> tuple[str, Mapping[str, Any]]:

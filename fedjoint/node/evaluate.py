@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedjoint.data.base import SHARED
 from fedjoint.model.metric import Metric
+from fedjoint.model.tasks import measures
 from fedjoint.node.jobs import Jobs, Members, Start
 from fedjoint.node.turns import Turns
 from fedjoint.protocol.evaluation import EvaluateReply
@@ -51,8 +52,8 @@ class Evaluation:
         Raises:
             UserError: a client does not live here.
         """
-        began, measures = time.perf_counter(), self._measures()
-        values = np.full((len(request.asked.clients), len(measures)), np.nan, np.float32)
+        began, known = time.perf_counter(), measures(self._trainer.problem.tasks)
+        values = np.full((len(request.asked.clients), len(known)), np.nan, np.float32)
         failed: list[ClientFailure] = []
         sums: dict[str, dict[int, Tensor]] = {}
         work = self._jobs.divide(request.asked, request.rounds)
@@ -67,7 +68,7 @@ class Evaluation:
                 totals[block] = totals.get(block, 0) + own[good].sum(0)
         sums = self._enough(sums)
         return EvaluateReply(
-            measures=tuple(measures),
+            measures=tuple(known),
             failed=tuple(failed),
             seconds=time.perf_counter() - began,
             sums={name: torch.stack(list(totals.values())) for name, totals in sums.items()},
@@ -120,9 +121,6 @@ class Evaluation:
         undefined = torch.full((len(next(iter(each.values()))),), torch.nan)
         columns = [
             self._own(metric, each[key]) if (key := f"test/{name}") in each else undefined
-            for name, metric in self._measures().items()
+            for name, metric in measures(self._trainer.problem.tasks).items()
         ]
         return torch.stack([column.float() for column in columns], 1).numpy()
-
-    def _measures(self) -> dict[str, Metric]:
-        return {n: m for task in self._trainer.problem.tasks for n, m in task.measures.items()}

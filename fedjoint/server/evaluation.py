@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fedjoint.data.base import CENTRAL, SHARED, SPLITS
-from fedjoint.model.tasks import Task
+from fedjoint.model.tasks import Task, measures
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.runs.record import Metrics
 from fedjoint.server.shares import limited_together
@@ -60,8 +60,7 @@ def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, flo
         client at least). What no client has is left out.
     """
     found: dict[str, dict[str, float | int]] = {}
-    measures = [each for task in tasks for each in task.measures.items()]
-    for column, (name, metric) in zip(values.T, measures, strict=True):
+    for column, (name, metric) in zip(values.T, measures(tasks).items(), strict=True):
         known = np.sort(column[np.isfinite(column)])
         if not metric.higher_is_better:
             known = known[::-1]
@@ -86,7 +85,7 @@ def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
     shared = [SHARED + split for split in splits]
     for split in [*splits, *(shared if measured & set(shared) else [])]:
         found[split] = {}
-        for name, metric in (each for task in tasks for each in task.measures.items()):
+        for name, metric in measures(tasks).items():
             blocks = sums.get(f"{split}/{name}", {})
             # Always in the order of the blocks: the sum does not depend on arrival.
             parts = [torch.from_numpy(blocks[block].copy()) for block in sorted(blocks)]

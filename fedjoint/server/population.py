@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,8 +97,7 @@ def divide(
         alike: ``[clients]`` or ``[clients, k]``; a block's clients have the same: node and group.
         blocks: how many blocks; 0 chooses. There is at least one for each set of tasks.
     """
-    _, signature = np.unique(np.column_stack([alike, tasks]), axis=0, return_inverse=True)
-    signature = signature.reshape(-1)
+    signature = _numbered([*np.atleast_2d(alike.T), *np.packbits(tasks, axis=1).T])
     order = np.lexsort((ids, sizes, signature))
     count = len(ids)
     wanted = blocks or min(64, max(math.ceil(count / 64), min(4, count)))
@@ -111,6 +111,18 @@ def divide(
             block[members[start:stop]] = first + part
         first += parts
     return block
+
+
+def _numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Return ``[rows]`` each row's place among the rows that differ, in lexicographic order.
+
+    Column by column: to sort whole rows, NumPy copies all of them several times.
+    """
+    place = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values, own = np.unique(column, return_inverse=True)
+        place = np.unique(place * len(values) + own, return_inverse=True)[1]
+    return place
 
 
 def assign(costs: dict[int, float], nodes: list[int]) -> dict[int, int]:

@@ -358,7 +358,9 @@ class Roster:
             ids.append(about.ids)
             sizes.append(about.sizes)
             tasks.append(mask)
-            held.append(about.held if len(about.held) else np.zeros((len(about.ids), 3), np.int64))
+            if not movable:
+                none = np.zeros((len(about.ids), 3), np.int64)
+                held.append(about.held if len(about.held) else none)
             home.append(np.full(len(about.ids), -1 if movable else number))
             group.append(np.array([order_of[name] for name in about.groups])[about.member])
         everyone = np.concatenate(ids)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
+from fedjoint.model.tasks import measures
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.training import Terms
 from fedjoint.protocol.wire import NODE_DIED
@@ -225,7 +226,7 @@ def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
     snapshot = Snapshot(
         record.round,
         run.named,
-        tuple(name for task in run.roster.tasks for name in task.measures),
+        tuple(measures(run.roster.tasks)),
         evaluated.clients,
         evaluated.values,
     )

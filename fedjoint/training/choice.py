@@ -61,7 +61,7 @@ def choose_path(
         config: the run's.
         device: where clients train. On a GPU they are batched.
     """
-    if config.local.path != "auto" or config.local.sequential or device.type != "cpu":
+    if config.local.path != "auto" or device.type != "cpu":
         return None
     try:
         operations = _operations(model, problem.example) * config.local.batch_size

@@ -97,17 +97,30 @@ class _Mode(TorchDispatchMode):
 
 
 class Constants(TorchDispatchMode):
-    """Has random operations return constants, whatever the shape and the layout that they fill."""
+    """Has random operations return constants, whatever the shape and the layout that they fill.
+
+    PyTorch's kernels of attention count as random because they may leave out weights; here they
+    leave out none.
+    """
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        if (at := _dropout(func)) is not None:
+            args = (*args[:at], *[0.0 for _ in args[at : at + 1]], *args[at + 1 :])
         result = func(*args, **(kwargs or {}))
-        if not is_random(func):
+        if at is not None or not is_random(func):
             return result
         if isinstance(result, tuple):  # native_dropout: the output and its mask
             return args[0].clone(), torch.ones_like(result[1])
         return result.fill_(0.5 if result.is_floating_point() else 0)
+
+
+@cache
+def _dropout(operation: Any) -> int | None:
+    """Return where among its arguments attention, or its gradient, has its rate of dropout."""
+    names = [argument.name for argument in operation._schema.arguments]
+    return names.index("dropout_p") if "dropout_p" in names else None
 
 
 def is_random(operation: Any) -> bool:

@@ -38,5 +38,5 @@ def in_words(operations: list[str]) -> str:
     more = f" and {len(operations) - 1} more" if operations[1:] else ""
     return (
         f"clients train as one batched program, but PyTorch runs {operations[0]}{more} for one "
-        "after the other: where that is slow, set local.sequential = true"
+        "after the other: where that is slow, set local.path = 'sequential'"
     )

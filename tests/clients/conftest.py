@@ -40,7 +40,7 @@ class World:
     clients = np.arange(3)
     rounds = (1, 2)
 
-    def __init__(self, sequential, tasks=("digit", "ink"), backbone=None, **tables):
+    def __init__(self, path, tasks=("digit", "ink"), backbone=None, **tables):
         self.config = check(
             {
                 "seed": 5,
@@ -56,7 +56,7 @@ class World:
                     "batch_size": 12,
                     "optimiser": {"lr": RATE},
                     "lr_decay": DECAY,
-                    "sequential": sequential,
+                    "path": path,
                 },
                 **tables,
             }
@@ -164,7 +164,7 @@ def joined(parts):
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-@pytest.fixture(params=[False, True], ids=["batched", "sequential"])
+@pytest.fixture(params=["batched", "sequential"])
 def world(request):
     """Clients that train in one batched program, and one by one."""
     return World(request.param)

@@ -61,12 +61,12 @@ def federated_averaging(model, shared, rounds=3, epochs=2, rate=0.1):
     return clients, mean
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("path", ["batched", "sequential"])
 @pytest.mark.parametrize("what", CASES)
-def test_it_is_plain_federated_averaging(what, sequential, tmp_path):
+def test_it_is_plain_federated_averaging(what, path, tmp_path):
     backbone, share, head = CASES[what]
     problem = adapted.problem(backbone, head)
-    settings = adapted.settings(tmp_path, local={"sequential": sequential})
+    settings = adapted.settings(tmp_path, local={"path": path})
     result = fedjoint.simulate(settings | {"model": {"share": share}}, problem)
 
     model = problem.model(result.config)
@@ -110,13 +110,13 @@ EVERY_WAY = [
 
 @pytest.mark.parametrize("more", EVERY_WAY, ids=str)
 def test_batched_is_one_by_one(more, tmp_path):
-    def run(sequential):
-        local = more.get("local", {}) | {"sequential": sequential}
+    def run(path):
+        local = more.get("local", {}) | {"path": path}
         settings = adapted.settings(tmp_path, **{**more, "local": local})
         model = {"share": ["*", "!*.norm.*"]}
         return fedjoint.simulate(settings | {"model": model}, adapted.problem())
 
-    batched, alone = run(False), run(True)
+    batched, alone = run("batched"), run("sequential")
     assert batched.records[-1].fallback is None
     loose = (
         {"rtol": 0.1, "atol": 1e-2} if "precision" in str(more) else {"rtol": 1e-3, "atol": 1e-5}

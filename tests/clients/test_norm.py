@@ -25,7 +25,7 @@ def is_norm(name):
 @pytest.mark.parametrize("norm", ["shared", "local"])
 def test_a_client_s_normalisation(norm, make_world):
     """Li et al., 2021, algorithm 1: average all but the batch normalisation."""
-    world = make_world(False, tasks=["digit"], model={**MODEL, "norm": norm})
+    world = make_world("batched", tasks=["digit"], model={**MODEL, "norm": norm})
     everything = world.problem.model(world.config).state_dict()
     numbers = {name for name in everything if everything[name].is_floating_point()}
     backbone = {name for name in numbers if name.startswith("backbone.")}
@@ -61,7 +61,7 @@ def test_a_client_s_normalisation(norm, make_world):
 
 
 def test_tuning_to_evaluate_leaves_the_received_statistics_alone(make_world):
-    world = make_world(False, tasks=["digit"], model={**MODEL, "norm": "shared"})
+    world = make_world("batched", tasks=["digit"], model={**MODEL, "norm": "shared"})
     before = world.evaluated.clone()
     world.train(Babu())
     assert torch.equal(world.evaluated, before)
@@ -76,11 +76,11 @@ def without_statistics():
 
 
 @pytest.mark.parametrize("norm", ["shared", "local"])
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
-def test_normalisation_without_running_statistics(sequential, norm, make_world):
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_normalisation_without_running_statistics(path, norm, make_world):
     """Clients of different size: no padding enters the statistics of any batch."""
     world = make_world(
-        sequential,
+        path,
         tasks=["digit"],
         backbone=without_statistics,
         model={"norm": norm},

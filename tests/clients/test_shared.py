@@ -74,8 +74,8 @@ def test_scaffold_corrects_by_control_variates(world):
             own = new
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
-def test_scaffold_s_control_under_momentum_is_a_mean_of_gradients(make_world, sequential):
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_scaffold_s_control_under_momentum_is_a_mean_of_gradients(make_world, path):
     """Algorithm 1 again: c_i of option II is what the gradients on the way were, on average."""
     rate, m, twice = 0.05, 0.9, [1.0, 2.0]
     local = {
@@ -83,9 +83,9 @@ def test_scaffold_s_control_under_momentum_is_a_mean_of_gradients(make_world, se
         "batch_size": 12,
         "optimiser": {"lr": rate, "momentum": m},
         "lr_scales": twice,
-        "sequential": sequential,
+        "path": path,
     }
-    world = make_world(sequential, local=local)
+    world = make_world(path, local=local)
     random = torch.Generator().manual_seed(1)
     c = 0.3 * torch.randn(world.layout.size, generator=random)
     found = world.train(Scaffold(), lambda round: {"control": c})

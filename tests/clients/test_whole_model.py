@@ -30,15 +30,15 @@ def network():
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
-def test_it_is_plain_federated_averaging(sequential, tmp_path):
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_it_is_plain_federated_averaging(path, tmp_path):
     task = fedjoint.Task("side", "multiclass", 2, head=lambda features: nn.Identity())
     problem = fedjoint.Problem([task], network, Halves(), torch.zeros(1, 4))
     local = {
         "epochs": EPOCHS,
         "batch_size": 30,
         "optimiser": {"lr": RATE},
-        "sequential": sequential,
+        "path": path,
     }
     tree = {"rounds": ROUNDS, "engine": "inline", "output": {"dir": str(tmp_path)}, "local": local}
     result = fedjoint.simulate(tree, problem)
@@ -84,9 +84,9 @@ def body():
 LOSSES = {"side": F.cross_entropy, "height": F.mse_loss}
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("path", ["batched", "sequential"])
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
-def test_shared_heads_are_averaged_over_the_clients_of_their_task(sequential, engine, tmp_path):
+def test_shared_heads_are_averaged_over_the_clients_of_their_task(path, engine, tmp_path):
     tasks = [fedjoint.Task("side", "multiclass", 2), fedjoint.Task("height", "regression", 1)]
     problem = fedjoint.Problem(tasks, body, Sides(), torch.zeros(1, 4))
     tree = {
@@ -98,7 +98,7 @@ def test_shared_heads_are_averaged_over_the_clients_of_their_task(sequential, en
             "epochs": EPOCHS,
             "batch_size": 30,
             "optimiser": {"lr": RATE},
-            "sequential": sequential,
+            "path": path,
         },
     }
     result = fedjoint.simulate(tree, problem)

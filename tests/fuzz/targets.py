@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from unittest import mock
@@ -253,18 +253,16 @@ def read_reply(given: object, folder: Path) -> str:
     )
     terms = Terms(LAYOUT, ("a",), False, True, CompressionConfig())
     collector = Collector(terms, CLIENTS[:0])
-    for node, values in ((1, REPLY | dict(told)), (2, REPLY)):
-        content = wire.pack({}, **(records if node == 1 else arrays()))
-        content["config"]["json"] = json.dumps(values)
-        other = CLIENTS + 100 * (node - 1)
-        if node == 2:
-            asked = Asked(**{**vars(asked), "clients": other})
-            content = wire.pack(
-                values, **{**arrays(), "report": arrays()["report"] | {"clients": other}}
-            )
-        collector.add(node, asked, Message(content, 1, TRAIN))
+    content = wire.pack({}, **records)
+    content["config"]["json"] = json.dumps(REPLY | dict(told))
+    collector.add(1, asked, Message(content, 1, TRAIN))
+    others = CLIENTS + 100
+    honest = arrays()
+    honest["report"]["clients"] = others
+    content = wire.pack(REPLY, **honest)
+    collector.add(2, replace(asked, clients=others), Message(content, 1, TRAIN))
     collector.settle()
-    assert set(CLIENTS + 100) <= set(collector.trained.tolist()), "an honest node paid for it"
+    assert set(others) <= set(collector.trained.tolist()), "an honest node paid for it"
     updates = collector.updates(torch.zeros(4), 1)
     assert updates.matrix.isfinite().all()
     for failure in collector.failed:

@@ -54,6 +54,25 @@ def test_rules_say_how_many_clients_they_need(rule, needed, draw):
     rule.merge(draw(needed))
 
 
+@pytest.mark.parametrize("select", [1, 3, 5, 9])
+def test_krum_reckons_with_a_fifth_of_liars_as_far_as_the_round_allows(select, draw):
+    for rows in range(2, 24):
+        updates = draw(rows)
+        most = max(f for f in range(rows) if f == 0 or rows >= max(2 * f + 3, select + f, 5 * f))
+        assert torch.equal(
+            MultiKrum(None, select).merge(updates), MultiKrum(most, select).merge(updates)
+        )
+
+
+@pytest.mark.parametrize("rows", [5, 6])
+def test_bulyan_does_not_pass_for_robust_where_it_is_not(rows, draw):
+    said = f"bulyan needs 7 clients a round to bear one that lies, got {rows}: .* malicious = 0"
+    with pytest.raises(UserError, match=said):
+        Bulyan().merge(draw(rows))
+    assert torch.equal(Bulyan().merge(draw(7)), Bulyan(1).merge(draw(7)))
+    torch.testing.assert_close(Bulyan().merge(draw(4)), draw(4).matrix.mean(0))
+
+
 @pytest.mark.parametrize("rule", [MultiKrum(0, 5), Bulyan(0)])
 def test_without_liars_a_small_round_is_averaged(rule, draw):
     updates = replace(draw(4), weights=torch.full((4,), 0.25))

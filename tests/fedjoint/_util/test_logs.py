@@ -66,13 +66,8 @@ def test_a_full_log_gives_way_to_another_and_old_ones_go(tmp_path, own_logger, m
     monkeypatch.setattr(logs, "_MOST", 1000)
     path = tmp_path / "log.jsonl"
     logs.log_to(path, rotate=True)
-    writer = "import logging, pathlib, sys; from fedjoint._util.logs import log_to\n"
-    writer += "log_to(pathlib.Path(sys.argv[1]), watch=True)\n"
-    writer += (
-        "for line in sys.stdin: logging.getLogger('fedjoint.node').info(line.strip()); print()"
-    )
     other = subprocess.Popen(
-        [sys.executable, "-u", "-c", writer, path], stdin=-1, stdout=-1, text=True
+        [sys.executable, "-u", "-c", WRITER, path], stdin=-1, stdout=-1, text=True
     )
     for number in range(200):
         own_logger.info("%s", f"own {number}")

@@ -69,7 +69,8 @@ CASES = [
     ),
     (setting('data.clients="3"'), "data.clients: Input should be a valid integer (given: '3')"),
     (setting("rounds=1.0"), "rounds: Input should be a valid integer (given: 1.0)"),
-    (setting('local.sequential="yes"'), "local.sequential: Input should be a valid boolean"),
+    (setting('local.drop_last="yes"'), "local.drop_last: Input should be a valid boolean"),
+    (setting("local.sequential=true"), "unknown key 'local.sequential': allowed here are"),
     (setting('local.lr_scales=["1"]'), "local.lr_scales.0: Input should be a valid number"),
 ]
 

@@ -34,7 +34,7 @@ def row_of(rows, **where):
 def test_intervals_are_students_or_corrected(overlap):
     values = [0.8, 0.9, 0.85, 0.7]
     alone = final("alone", 0.5, 0.5, 0.5, 0.5)
-    rows = comparison(final("joint", *values), alone, overlap=overlap).rows()
+    rows = comparison(final("joint", *values), alone, overlap=overlap).rows
     row = row_of(rows, task="kind", arm="joint")
     half = stats.t.ppf(0.975, 3) * math.sqrt((1 / 4 + overlap) * np.var(values, ddof=1))
     assert (row["test"], row["test 95 %"]) == pytest.approx((np.mean(values), half))
@@ -48,11 +48,11 @@ def test_the_cost_to_reach_what_alone_reaches_by_hand():
     found = comparison(joint, alone)
     assert found.costs_to_target(joint, ACCURACY) == [(2, 14, 3.0, 1.0)]
     assert found.costs_to_target(alone, ACCURACY) == [(4, 40, 6.0, 2.0), (4, 0, 6.0, 2.0)]
-    row = row_of(found.rows(), task="kind", arm="joint")
+    row = row_of(found.rows, task="kind", arm="joint")
     assert (row["rounds to target"], row["reached"]) == (2, 1)
     assert [row[f"{what} to target"] for what in ("steps", "MB", "seconds")] == [14, 3.0, 1.0]
     never = comparison(final("joint", 0.1), final("alone", 0.5))
-    row = row_of(never.rows(), task="kind", arm="joint")
+    row = row_of(never.rows, task="kind", arm="joint")
     assert [row[f"{what} to target"] for what in ("rounds", "steps")] == ["", ""]
 
 
@@ -64,7 +64,7 @@ def test_an_error_should_fall():
     assert [cost.rounds for cost in found.costs_to_target(joint, ERROR)] == [4]
     gain = row_of(found.gains(), part="both", on="size")
     assert gain["gain"] == 0.5 and row_of(found.gains(), on="Delta-m %")["gain"] == 25.0
-    assert row_of(found.rows(), task="size", arm="alone")["train - test"] == 1.0  # fits better
+    assert row_of(found.rows, task="size", arm="alone")["train - test"] == 1.0  # fits better
 
 
 def test_the_gain_is_split_in_two():
@@ -107,7 +107,7 @@ def test_what_a_seed_of_each_arm_takes():
     spread = {"kind": {"clients": 4, "std": 0.25, "worst": 0.125, "worst_tenth": 0.2}}
     joint = arm("joint", curve(spread, 100, test_kind=[0.5], train_kind=[0.5]))
     alone = arm("alone", curve(test_kind=[0.5], train_kind=[0.5]))
-    rows = comparison(joint, alone).rows()
+    rows = comparison(joint, alone).rows
     row = row_of(rows, task="mean", arm="joint")
     assert (row["steps"], row["steps per client"], row["MB"], row["seconds"]) == (200, 100, 3, 1)
     assert row["learning rate"] == 0.1
@@ -275,7 +275,7 @@ def test_nothing_is_cut_at_80_columns():
 
 def test_rows_are_numbers_in_the_file(tmp_path):
     found = comparison(final("joint", 0.8, 0.9), final("alone", 0.7, 0.7))
-    write_csv(found.rows(), tmp_path / "a.csv")
+    write_csv(found.rows, tmp_path / "a.csv")
     with (tmp_path / "a.csv").open() as file:
         read = list(csv.DictReader(file))
     assert [(row["task"], row["arm"]) for row in read] == [

@@ -26,7 +26,7 @@ def config(folder, case):
 def test_every_arm_measures_every_metric(case, tmp_path):
     found = compare(config(tmp_path, case), 1)
     assert found.arms.keys() >= {"alone", "joint", "centralised"}
-    measured = {(row["metric"], row["arm"]) for row in found.rows() if math.isfinite(row["test"])}
+    measured = {(row["metric"], row["arm"]) for row in found.rows if math.isfinite(row["test"])}
     names = {metric.name for task in found.tasks for metric in task.metrics}
     assert measured >= {(name, arm) for name in names for arm in found.arms}
 

@@ -28,7 +28,7 @@ def test_the_further_metric_is_that_of_the_best_round_by_the_first():
         ),
     }
     found = Comparison(arms)
-    further = [row for row in found.rows() if row["metric"] == "cross-entropy"]
+    further = [row for row in found.rows if row["metric"] == "cross-entropy"]
     assert [row["arm"] for row in further] == ["alone", "joint"]
     assert [row["test"] for row in further] == pytest.approx([0.6, 0.7])
     assert [gain["on"] for gain in found.gains()].count("kind") == len(found.parts)

@@ -13,7 +13,7 @@ from fedjoint.data.base import Client, Examples
 from fedjoint.data.unseen import seen, unseen
 from fedjoint.errors import UserError
 from fedjoint.experiments.adapt import HEAD, TUNED, adapt
-from fedjoint.experiments.transfer import Subsets, transfer
+from fedjoint.experiments.transfer import WAYS, Subsets, transfer
 from fedjoint.experiments.unseen import Unseen, generalise
 from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
@@ -41,7 +41,7 @@ def test_adaptation_is_plain_sgd_on_the_head_or_on_all(tmp_path, way):
     problem = build_problem(made)
     trainer = Trainer(problem, made, torch.device("cpu"))
     backbone = trainer.layout.flat(trainer.model.state_dict())
-    (found,) = adapt(trainer, backbone, np.arange(3), whole=way.whole, factor=0.5)
+    (found,) = adapt(trainer, backbone, np.arange(3), steps=4, whole=way.whole, factor=0.5)
     for client in range(3):
         data, model = problem.data.client(client), problem.model(made)
         trained = model.parameters() if way.whole else model.heads.parameters()
@@ -119,9 +119,26 @@ def test_what_is_no_new_task_is_refused_in_one_line(tmp_path):
             load_command("transfer").main([str(run), *arguments], standalone_mode=False)
 
 
+def test_settings_of_the_run_s_own_tasks_are_not_the_new_one_s(tmp_path):
+    data = {"clients": 4, "task_mix": [["digit"], ["ink"]], "target_scale": {"ink": "none"}}
+    more = {"losses": {"digit": {"name": "focal"}}, "metrics": {"digit": ["macro_f1"]}}
+    weights = {"name": "fixed", "options": {"weights": {"ink": 0.5}}}
+    run = simulate(config(tmp_path, data=data, balance=weights, **more)).path
+    found = transfer(run, "loop", sizes=[20], repeats=1, steps=2)
+    assert {point.way.name for point in found.points} == {way.name for way in WAYS}
+
+
+def test_a_run_of_several_architectures_is_refused(tmp_path):
+    groups = {name: {"clients": clients} for name, clients in (("a", [0, 2]), ("b", [1, 3]))}
+    data = {"clients": 4, "task_mix": [["digit"]], "unseen_clients": 1}
+    run = simulate(config(tmp_path, data=data, model={"groups": groups})).path
+    for adapts in (lambda: transfer(run, "loop"), lambda: generalise(run)):
+        with pytest.raises(UserError, match=r"in groups .*: take a run without groups$"):
+            adapts()
+
+
 def test_clients_that_are_kept_out_neither_train_nor_count(tmp_path):
     made = config(tmp_path, data={"clients": 6, "task_mix": [["digit"]], "unseen_clients": 2})
-    out = unseen(build_problem(made.model_copy(update={"data": made.data})).data, made)
     everyone = build_problem(config(tmp_path, data={"clients": 6, "task_mix": [["digit"]]})).data
     out = unseen(everyone, made)
     assert len(out) == 2

@@ -120,7 +120,8 @@ def test_a_task_s_clients_keep_their_ids_examples_and_splits(tmp_path):
 def test_settings_of_all_tasks_are_those_of_one(tmp_path):
     config = digits(
         tmp_path,
-        data={"clients": 12},
+        data={"clients": 12, "target_scale": {"ink": "none"}},
+        losses={"digit": {"name": "focal"}},
         strategy={"name": "fedavgm", "min_clients": 10, "fraction": 0.5},
         balance={"options": {"weights": {"ink": 0.5, "digit": 2.0}}},
     )
@@ -128,6 +129,9 @@ def test_settings_of_all_tasks_are_those_of_one(tmp_path):
     assert list(found) == ["digit", "parity", "loop", "ink", "centroid"]
     weights = {task: made.balance.options["weights"] for task, made in found.items()}
     assert weights["ink"] == {"ink": 0.5} and not weights["loop"]
+    scales = {task: made.data.target_scale for task, made in found.items()}
+    assert scales["ink"] == {"ink": "none"} and not scales["loop"]
+    assert found["digit"].losses.keys() == {"digit"} and not found["loop"].losses
     # Two clients of twelve have ink, four have digit; half of them train in a round.
     assert found["ink"].strategy.min_clients == 1 and found["digit"].strategy.min_clients == 2
     assert found["digit"].strategy.name == "fedavgm" and found["digit"].seed == config.seed

@@ -49,13 +49,13 @@ def test_values_of_every_kind_arrive():
     given = {
         "rounds": 5,
         "local.optimiser.lr": 0.5,
-        "local.sequential": True,
+        "local.path": "sequential",
         "strategy.name": "fedprox",
         "strategy.options": "{mu = 0.5}",
         "data.task_mix": '[["digit"], ["ink"]]',
     }
     config = scenario_config("digits", settings(DEFAULTS | given))
-    assert (config.rounds, config.local.optimiser.lr, config.local.sequential) == (5, 0.5, True)
+    assert (config.rounds, config.local.optimiser.lr, config.local.path) == (5, 0.5, "sequential")
     assert (config.strategy.name, config.strategy.options) == ("fedprox", {"mu": 0.5})
     assert config.data.task_mix == [["digit"], ["ink"]]
 

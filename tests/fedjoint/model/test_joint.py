@@ -26,10 +26,10 @@ def problem(backbone, example=None, **task):
     return Problem([Task("a", "multiclass", 2, **task)], backbone, Toy(), example)
 
 
-def simulate(tmp_path, backbone, sequential=False):
+def simulate(tmp_path, backbone, path="auto"):
     config = {
         "rounds": 3,
-        "local": {"steps": 4, "batch_size": 32, "sequential": sequential},
+        "local": {"steps": 4, "batch_size": 32, "path": path},
         "engine": {"name": "inline"},
         "output": {"dir": str(tmp_path)},
     }
@@ -94,10 +94,10 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("path", ["batched", "sequential"])
 @pytest.mark.parametrize("what", GOOD)
-def test_it_trains(what, sequential, tmp_path):
-    result = simulate(tmp_path, GOOD[what], sequential)
+def test_it_trains(what, path, tmp_path):
+    result = simulate(tmp_path, GOOD[what], path)
     assert [record.clients.trained for record in result.records] == [4] * 3
     assert result.metrics["train"]["a"] > 0.6
     assert all(tensor.isfinite().all() for tensor in result.backbone.values())

@@ -303,11 +303,11 @@ def test_what_a_client_draws_does_not_depend_on_who_trains_beside_it(problem, co
 
 
 @pytest.mark.parametrize("method", ["joint", "independent", "ditto"])
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
-def test_a_client_that_diverges_in_private_fails_by_name_and_keeps_its_state(method, sequential):
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_a_client_that_diverges_in_private_fails_by_name_and_keeps_its_state(method, path):
     config = configure()
     scales = [1.0, 1.0, 1e30, 1.0]
-    local = config.local.model_copy(update={"lr_scales": scales, "sequential": sequential})
+    local = config.local.model_copy(update={"lr_scales": scales, "path": path})
     config = config.model_copy(update={"local": local})
     node = Node(build_problem(config), config, None)
     options = {"lam": 1.0} if method == "ditto" else {}

@@ -112,12 +112,12 @@ def test_what_a_strategy_is_shown_and_what_it_gives(tmp_path):
     assert [each["strategy"] for each in kept] == [record.strategy for record in result.records]
 
 
-@pytest.mark.parametrize("sequential", [False, True])
-def test_a_budget_is_what_those_clients_would_do_on_their_own(tmp_path, sequential):
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_a_budget_is_what_those_clients_would_do_on_their_own(tmp_path, path):
     """Each client moves as in a run in which all have its steps and its rate."""
 
     def moves(strategy, steps, rate):
-        local = {"steps": steps, "sequential": sequential, "optimiser": {"lr": rate}}
+        local = {"steps": steps, "path": path, "optimiser": {"lr": rate}}
         simulate(settings(tmp_path, strategy, rounds=1, local=local))
         return load_object(f"{__file__}:Budgeted").updates[-1]
 

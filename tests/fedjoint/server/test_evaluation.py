@@ -40,9 +40,9 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("sequential", [False, True])
-def test_a_record_tells_the_spread_of_the_clients(tmp_path, sequential):
-    tree = SETTINGS | {"output": {"dir": str(tmp_path)}, "local": {"sequential": sequential}}
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_a_record_tells_the_spread_of_the_clients(tmp_path, path):
+    tree = SETTINGS | {"output": {"dir": str(tmp_path)}, "local": {"path": path}}
     config = check(tree)
     result = simulate(config)
     problem = build_problem(config)

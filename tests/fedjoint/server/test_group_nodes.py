@@ -4,41 +4,37 @@ import logging
 
 import pytest
 import torch
-from flwr.app import Message
+from support.fleet import Fleet, answering
 from support.grouped import COMMON, config, stemmed
 
 from fedjoint import UserError, simulate
-from fedjoint.engines.local import LocalGrid
-from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.serve import serve
 
 
-class Fleet(LocalGrid):
-    """Nodes by number, the last of which may be late; notes what each was sent of the backbone."""
+class Watched(Fleet):
+    """Nodes, the last of which may be late; notes what each was sent of the backbone."""
 
     def __init__(self, nodes, late=0):
-        super().__init__()
-        self.nodes, self.late, self.sent = nodes, late, {}
+        super().__init__({number: answering(node) for number, node in nodes.items()})
+        self.late, self.sent = late, {}
 
     def get_node_ids(self):
-        here = list(self.nodes)
+        here = super().get_node_ids()
         if self.late:
             self.late -= 1
             here.pop()
         return here
 
-    def push_messages(self, messages):
-        return [""] * len(list(messages))  # told why they are left out
-
     def send_and_receive(self, messages, *, timeout=None):
-        for message in number(messages):
+        messages = list(messages)
+        for message in messages:
             node, arrays = message.metadata.dst_node_id, message.content.array_records
             names = list(arrays["backbone"]) if "backbone" in arrays else []
             shapes = {name: arrays["backbone"][name].numpy().shape for name in names}
             self.sent.setdefault(node, []).append(shapes)
-            yield Message(self.nodes[node].handle(message), reply_to=message)
+        return super().send_and_receive(messages, timeout=timeout)
 
 
 #: as a simulation weighs and measures clients
@@ -51,7 +47,7 @@ ALIKE = {
 def fleet(settings, homes, **more):
     """Return nodes, each with the clients of one entry of ``homes``."""
     problem = stemmed()
-    return Fleet(
+    return Watched(
         {
             place + 1: Node(problem, settings, None, {c: c for c in clients}, name=f"node{place}")
             for place, clients in enumerate(homes)
@@ -103,10 +99,8 @@ def test_a_group_that_comes_later_is_refused_by_name(tmp_path, caplog):
 
 def test_nodes_that_have_other_trunks_end_the_run_before_its_first_round(tmp_path):
     settings = config(tmp_path, model={"common": ["backbone.*"]})
-    nodes = Fleet({})
-    for place, clients in enumerate(([1, 3, 4], [0, 2])):
-        plain = config(tmp_path, engine={"name": "inline", "min_nodes": 2})
-        nodes.nodes[place + 1] = Node(stemmed(), plain, None, {c: c for c in clients})
+    plain = config(tmp_path, engine={"name": "inline", "min_nodes": 2})
+    nodes = fleet(plain, [[1, 3, 4], [0, 2]])
     run = RunDir.create(tmp_path, "run", settings)
     with pytest.raises(UserError, match=r"'backbone\.stem\.weight' is"):
         serve(nodes, settings, run, deployed=True)

@@ -98,10 +98,10 @@ def test_training_examples_need_not_be_evaluated(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("sequential", [False, True])
-def test_central_examples_measure_every_client(tmp_path, sequential):
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_central_examples_measure_every_client(tmp_path, path):
     central = make_examples(40, 99)
-    tree = {"local": {"epochs": 1, "sequential": sequential}, "evaluate": {"batch_size": 16}}
+    tree = {"local": {"epochs": 1, "path": path}, "evaluate": {"batch_size": 16}}
     result = run(tmp_path, tree, central=central)
     model, right = problem().model(result.config).eval(), []
     for head in result.heads().values():

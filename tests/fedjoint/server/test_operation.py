@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
-from support.hosts import SETTINGS, Fleet, away
+from support import fleet
+from support.fleet import Fleet, answering, gone
 
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
+from fedjoint.node.node import Node
 from fedjoint.node.store import StateStore
 from fedjoint.protocol import wire
 from fedjoint.protocol.requests import QUERY, TRAIN, Header
@@ -16,6 +18,11 @@ from fedjoint.server import patience
 from fedjoint.server.serve import serve
 from fedjoint.server.stopping import StoppedError
 
+SETTINGS = fleet.SETTINGS | {
+    "rounds": 4,
+    "strategy": {"name": "fedavgm"},  # which has a state of its own
+    "output": {"checkpoint_every": 1000},
+}
 NODES = {5: [0, 1], 9: [2, 3]}
 
 
@@ -28,9 +35,18 @@ class Deployment:
         self.paths = [folder / f"{node}.sqlite" for node in NODES]
 
     def serve(self, meddle=lambda message: None, **options):
-        stores = [StateStore(path, self.run.id) for path in self.paths]
-        fleet = Fleet(NODES, stores, meddle)
-        return serve(fleet, self.run.config(), self.run, wait=60.0, deployed=True, **options)
+        """Serve it; ``meddle`` may return replies in the place of a node's, or raise."""
+        nodes = {node: self._node(node, path) for node, path in zip(NODES, self.paths, strict=True)}
+        answers = {
+            n: lambda m, answer=answer: meddle(m) or answer(m) for n, answer in nodes.items()
+        }
+        config = self.run.config()
+        return serve(Fleet(answers), config, self.run, wait=60.0, deployed=True, **options)
+
+    def _node(self, number, path):
+        store, places = StateStore(path, self.run.id), {client: client for client in NODES[number]}
+        name = f"node {number}"
+        return answering(Node(fleet.problem(), check(SETTINGS), store, places, True, name))
 
     def told(self):
         return [record.round for record in self.run.records()]
@@ -90,16 +106,16 @@ def test_a_round_in_which_everybody_is_away_is_waited_for(tmp_path, whole, monke
     monkeypatch.setattr(patience, "_AGAIN", 0.0)
     left = {5: 3, 9: 3}
 
-    def gone(message):
+    def away(message):
         node = message.metadata.dst_node_id
         if asked(message, TRAIN, 2) and left[node]:
             left[node] -= 1
-            return away(message)
+            return gone(message)
         return None
 
     caplog.set_level("INFO", "fedjoint")
     waiting = Deployment(tmp_path / "waiting")
-    same(waiting.serve(gone), whole)
+    same(waiting.serve(away), whole)
     assert left == {5: 0, 9: 0}
     assert [record.clients.trained for record in waiting.run.records()] == [4] * 4
     said = [text for text in caplog.messages if "every node is away; the round waits" in text]
@@ -108,7 +124,7 @@ def test_a_round_in_which_everybody_is_away_is_waited_for(tmp_path, whole, monke
 
 def test_a_round_in_which_one_is_away_is_not_waited_for(tmp_path):
     waiting = Deployment(tmp_path / "waiting")
-    waiting.serve(lambda m: away(m) if asked(m, TRAIN, 2) and m.metadata.dst_node_id == 5 else None)
+    waiting.serve(lambda m: gone(m) if asked(m, TRAIN, 2) and m.metadata.dst_node_id == 5 else None)
     assert [record.clients.trained for record in waiting.run.records()] == [4, 2, 4, 4]
 
 

@@ -103,6 +103,14 @@ def test_clients_without_examples_never_train(fraction):
     assert len(people.sample(0, 1, fraction)) == 0
 
 
+def test_blocks_are_numbered_by_node_group_and_tasks():
+    alike = np.array([[1, 0], [-1, 1], [-1, 0], [-1, 0], [1, 0]])
+    tasks = np.zeros((5, 9), bool)
+    tasks[:, 8] = tasks[3, 0] = True
+    block = divide(tasks, np.ones(5), np.arange(5), alike, blocks=1)
+    assert block.tolist() == [3, 2, 0, 1, 3]
+
+
 @pytest.mark.parametrize(("clients", "wanted"), [(1, 0), (3, 0), (40, 0), (500, 0), (500, 40)])
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_blocks_hold_clients_alike_and_of_similar_size(tasks, clients, wanted):

@@ -158,7 +158,7 @@ def test_what_does_not_touch_training_alone_may_differ(tmp_path):
         strategy={"name": "fedavgm", "min_clients": 2},
         evaluate={"every": 4},
         diagnostics={"every": 0},
-        local={"method": "independent", "sequential": True},
+        local={"method": "independent", "path": "sequential"},
         name="another",
     )
     assert Reference(path, check({**TREE, "strategy": {"name": "fedprox"}})).test == SOUND

@@ -5,15 +5,13 @@ from functools import partial
 import pytest
 import safetensors.torch
 import torch
-from flwr.app import Message
 from support import adapted
+from support.fleet import Fleet, answering
 
 import fedjoint
 from fedjoint.config.load import check
-from fedjoint.engines.local import LocalGrid
 from fedjoint.errors import UserError
 from fedjoint.exports.export import export
-from fedjoint.flower.compat import number
 from fedjoint.node.node import Node
 from fedjoint.runs.directory import RunDir
 from fedjoint.server.serve import serve
@@ -31,33 +29,26 @@ def run(tmp_path, problem=None, callbacks=(), **more):
     return fedjoint.simulate(settings, problem or adapted.problem(), callbacks=callbacks)
 
 
-class Fleet(LocalGrid):
+class Watched(Fleet):
     """Nodes by number; keeps the names of all arrays that a message carries."""
 
-    def __init__(self, nodes):
-        super().__init__()
-        self.nodes, self.carried = nodes, []
-
-    def get_node_ids(self):
-        return list(self.nodes)
+    def __init__(self, hosts):
+        super().__init__({number: answering(node) for number, node in hosts.items()})
+        self.hosts, self.carried = hosts, []
 
     def look(self, message):
         kind, arrays = message.metadata.message_type, message.content.array_records
         self.carried += [(kind, name) for record in arrays.values() for name in record]
         return message
 
-    def push_messages(self, messages):
-        return []  # a node is told why it is left out, and nobody waits for the reply
-
     def send_and_receive(self, messages, *, timeout=None):
-        for message in number(messages):
-            node = self.nodes[message.metadata.dst_node_id]
-            yield self.look(Message(node.handle(self.look(message)), reply_to=message))
+        asked = [self.look(message) for message in messages]
+        return map(self.look, super().send_and_receive(asked, timeout=timeout))
 
 
 def fleet(config, *backbones):
     """Return a fleet of nodes named a, b, c, of one client each."""
-    return Fleet(
+    return Watched(
         {
             number: Node(
                 adapted.problem(backbone), config, None, {number: number}, name="abc"[number]
@@ -101,7 +92,7 @@ def test_a_node_with_other_frozen_weights_is_refused(place, tmp_path, caplog):
 def test_a_node_that_lies_about_its_frozen_weights_is_refused(tmp_path, caplog):
     config = check(adapted.settings(tmp_path))
     nodes = fleet(config, *[adapted.Adapted] * 3)
-    liar = nodes.nodes[1].rooms[""].trainer
+    liar = nodes.hosts[1].rooms[""].trainer
     liar.digest = liar.digest  # from now on as it was
     liar.model.backbone.base.weight.data += 1
     serve(nodes, config, RunDir.create(tmp_path, "run", config), deployed=True)

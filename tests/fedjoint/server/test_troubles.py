@@ -50,8 +50,8 @@ def test_a_reason_is_said_once_with_how_many_it_concerns():
 
 def test_what_was_asked_for_is_no_trouble():
     said = Kept()
-    said.on_run_begin(check({"local": {"sequential": True}}), Path())
-    said.after_round(record(1, fallback="local.sequential is set"))
+    said.on_run_begin(check({"local": {"path": "sequential"}}), Path())
+    said.after_round(record(1, fallback="local.path is sequential"))
     assert said.lines == []
 
 

@@ -92,7 +92,7 @@ AUGMENT = [f"{__file__}:Recorded", "flip", {"name": "crop", "options": {"padding
 def test_batched_and_one_by_one_agree(tmp_path):
     full = {"batch_size": 5, "steps": 4, "epochs": None}  # of dropout, too, all numbers are used
     batched, alone = (
-        simulate(tmp_path, AUGMENT, sequential=sequential, **full) for sequential in (False, True)
+        simulate(tmp_path, AUGMENT, path=path, **full) for path in ("batched", "sequential")
     )
     assert batched.records[-1].fallback is None and alone.records[-1].fallback
     for name, tensor in alone.backbone.items():
@@ -104,9 +104,9 @@ def test_short_batches_agree_and_padding_is_not_shown(tmp_path):
         return nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Tanh())
 
     results, shown, recorded = [], [], load_object(AUGMENT[0])
-    for sequential in (False, True):
+    for path in ("batched", "sequential"):
         recorded.given.clear()
-        results.append(simulate(tmp_path, AUGMENT, backbone=backbone, sequential=sequential))
+        results.append(simulate(tmp_path, AUGMENT, backbone=backbone, path=path))
         shown.append(list(recorded.given))
     for name, tensor in results[1].backbone.items():
         torch.testing.assert_close(results[0].backbone[name], tensor, rtol=1e-4, atol=1e-6)

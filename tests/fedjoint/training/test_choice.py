@@ -92,7 +92,7 @@ def test_a_small_model_is_not_tried():
 
 
 def test_one_by_one_is_not_tried_either(times):
-    assert choose(settings(sequential=True)) is None
+    assert choose(settings(path="sequential")) is None
 
 
 def test_a_trial_that_fails_is_no_end(monkeypatch):

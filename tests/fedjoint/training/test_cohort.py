@@ -47,14 +47,14 @@ def test_a_backbone_that_is_undefined_at_zero_trains_the_same_in_a_batch(tmp_pat
             check(
                 {
                     "rounds": 2,
-                    "local": {"epochs": 1, "batch_size": 4, "sequential": sequential},
+                    "local": {"epochs": 1, "batch_size": 4, "path": path},
                     "engine": {"name": "inline"},
                     "output": {"dir": str(tmp_path)},
                 }
             ),
             problem,
         )
-        for sequential in (False, True)
+        for path in ("batched", "sequential")
     ]
     assert [r.records[-1].clients.trained for r in results] == [3, 3]
     for name, tensor in results[1].backbone.items():

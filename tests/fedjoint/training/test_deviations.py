@@ -55,13 +55,13 @@ def own_rows(updates):
     return rows
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("path", ["batched", "sequential"])
 @pytest.mark.parametrize("size", [1024, 7], ids=["one pass", "several passes"])
-def test_after_one_full_step_they_are_the_steps_of_the_tasks(merged, sequential, size):
+def test_after_one_full_step_they_are_the_steps_of_the_tasks(merged, path, size):
     weights = {"a": 3.0, "b": 0.5}
     updates, _ = merged(
         bare,
-        local={**FULL, "sequential": sequential},
+        local={**FULL, "path": path},
         evaluate={"batch_size": size},
         balance={"name": "fixed", "options": {"weights": weights}},
     )

@@ -58,9 +58,9 @@ def problem(apart):
     return Problem(tasks, Both, Sides(apart), example, central)
 
 
-@pytest.mark.parametrize("sequential", [False, True])
-def test_two_inputs_are_as_one(tmp_path, sequential):
-    local = {"epochs": 2, "batch_size": 5, "sequential": sequential}
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_two_inputs_are_as_one(tmp_path, path):
+    local = {"epochs": 2, "batch_size": 5, "path": path}
     diagnostics = {"within_every": 1, "clients": 3}
     settings = config(tmp_path, local=local, diagnostics=diagnostics)
     apart, together = (fedjoint.simulate(settings, problem(each)) for each in (True, False))

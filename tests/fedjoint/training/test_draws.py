@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fedjoint.errors import UserError
-from fedjoint.training.draws import Drawing
+from fedjoint.training.draws import Constants, Drawing
 from fedjoint.training.replay import replayed
 
 CPU = torch.device("cpu")
@@ -77,3 +77,11 @@ def test_what_draws_nothing_runs_once():
 def test_numbers_that_are_no_client_s_are_refused(operation):
     with pytest.raises(UserError, match="no client's own"):
         Drawing(CPU).run(SEEDS, lambda: operation(torch.ones(3, 4)))
+
+
+def test_attention_that_drops_nothing_stays_what_it_is():
+    q, k, v = torch.randn(3, 2, 1, 5, 4)
+    attention = nn.functional.scaled_dot_product_attention
+    with Constants():
+        found = attention(q, k, v)
+    assert torch.equal(found, attention(q, k, v)) and not torch.equal(found, q)

@@ -101,11 +101,11 @@ def plain_loop(config, make_optimiser, client):
 
 
 @pytest.mark.parametrize("budget", [{"epochs": 2}, {"steps": 7}], ids=["epochs", "steps"])
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("path", ["batched", "sequential"])
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_training_equals_a_plain_loop(name, sequential, budget):
+def test_training_equals_a_plain_loop(name, path, budget):
     settings, kind, options = OPTIMISERS[name]
-    config = make({"optimiser": settings, "sequential": sequential, **budget})
+    config = make({"optimiser": settings, "path": path, **budget})
     backbones, state, _, trainer = train(config)
     assert len(set(trainer.problem.data.sizes.tolist())) > 1, "the sizes should be ragged"
     for client in range(4):
@@ -132,10 +132,8 @@ def test_a_clients_rate_scales_its_steps():
 @pytest.mark.parametrize("rule", ["fixed", "uncertainty", "gradnorm", "dwa"])
 def test_both_paths_agree_whatever_balances_the_tasks(rule):
     both = [
-        train(
-            make({"epochs": 2, "optimiser": {"lr": 0.05}, "sequential": s}, balance={"name": rule})
-        )
-        for s in (False, True)
+        train(make({"epochs": 2, "optimiser": {"lr": 0.05}, "path": path}, balance={"name": rule}))
+        for path in ("batched", "sequential")
     ]
     torch.testing.assert_close(both[0][0], both[1][0], rtol=1e-3, atol=5e-5)
     torch.testing.assert_close(both[0][2], both[1][2], rtol=1e-3, atol=5e-5)
@@ -165,9 +163,9 @@ def test_uncertainty_equals_a_plain_loop_with_trained_log_variances():
 
 
 @pytest.mark.parametrize("rule", ["fixed", "uncertainty", "gradnorm", "dwa"])
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
-def test_a_backbone_is_judged_by_what_training_minimises(rule, sequential):
-    config = make({"steps": 2, "sequential": sequential}, balance={"name": rule})
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_a_backbone_is_judged_by_what_training_minimises(rule, path):
+    config = make({"steps": 2, "path": path}, balance={"name": rule})
     trainer = Trainer(build_problem(config), config, torch.device("cpu"))
     received = trainer.layout.flat(trainer.model.state_dict())
     for part in trainer.chunks(np.arange(4)):

@@ -36,9 +36,9 @@ def flat_head(features):
     return head
 
 
-@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("path", ["batched", "sequential"])
 @pytest.mark.parametrize("balance", ["fixed", "gradnorm", "dwa"])
-def test_minibatches_without_a_label_do_not_count(tmp_path, sequential, balance):
+def test_minibatches_without_a_label_do_not_count(tmp_path, path, balance):
     tasks = [Task(name, "multiclass", 3, head=flat_head) for name in Sparse.task_names]
     problem = Problem(tasks, lambda: nn.Linear(4, 4), Sparse(), torch.zeros(1, 4))
     tree = {
@@ -46,7 +46,7 @@ def test_minibatches_without_a_label_do_not_count(tmp_path, sequential, balance)
         "local": {
             "epochs": 1,
             "batch_size": 8,
-            "sequential": sequential,
+            "path": path,
             "optimiser": {"lr": 1e-9},
         },
         "balance": {"name": balance},

@@ -16,7 +16,7 @@ from fedjoint.training.method import LocalMethod
 from fedjoint.training.minibatches import schedule
 from fedjoint.training.trainer import Trainer
 
-SEQUENTIAL = pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+PATHS = pytest.mark.parametrize("path", ["batched", "sequential"])
 BATCH, ROUNDS = 4, 8
 TASKS = [
     Task("kind", "multiclass", 3),
@@ -46,12 +46,12 @@ class Gaps:
         return Client(examples, examples.take(at[:0]), examples.take(at[:0]))
 
 
-def make(rule, sequential, budget, optimiser, **constants):
+def make(rule, path, budget, optimiser, **constants):
     config = check(
         {
             "local": {
                 "batch_size": BATCH,
-                "sequential": sequential,
+                "path": path,
                 "optimiser": optimiser,
                 **budget,
             },
@@ -247,11 +247,11 @@ RULES = {
 
 
 @pytest.mark.parametrize("budget", [{"epochs": 1}, {"steps": 2}], ids=["epochs", "steps"])
-@SEQUENTIAL
+@PATHS
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_equals_a_plain_loop_where_labels_are_missing(name, sequential, budget):
+def test_a_rule_equals_a_plain_loop_where_labels_are_missing(name, path, budget):
     rule, constants = RULES[name]
-    config, problem = make(name.replace("weighted", "fixed"), sequential, budget, SGD, **constants)
+    config, problem = make(name.replace("weighted", "fixed"), path, budget, SGD, **constants)
     rounds_without = 0
     for client, (found, losses) in enumerate(train(config, problem)):
         expected, told, gaps = plain_loop(
@@ -284,12 +284,12 @@ OPTIMISERS = {
 }
 
 
-@SEQUENTIAL
+@PATHS
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_a_head_without_labels_has_a_gradient_of_zero(name, sequential):
+def test_a_head_without_labels_has_a_gradient_of_zero(name, path):
     """As with a masked loss in PyTorch: momentum and decay go on."""
     settings, optimiser = OPTIMISERS[name]
-    config, problem = make("fixed", sequential, {"epochs": 1}, settings)
+    config, problem = make("fixed", path, {"epochs": 1}, settings)
     for client, (found, _) in enumerate(train(config, problem)):
         expected, _, _ = plain_loop(config, problem, client, optimiser, Plain(config))
         for key, tensor in expected.items():
@@ -329,8 +329,8 @@ class Nothing(nn.Module):
         return torch.zeros_like(x).expand(-1, 2)
 
 
-@SEQUENTIAL
-def test_uncertainty_finds_the_variance_of_the_labels_that_are_there(sequential):
+@PATHS
+def test_uncertainty_finds_the_variance_of_the_labels_that_are_there(path):
     """The squared error is one: at the optimum exp(-s) is one, however many labels there are."""
     config = check(
         {
@@ -338,7 +338,7 @@ def test_uncertainty_finds_the_variance_of_the_labels_that_are_there(sequential)
                 "batch_size": 1,
                 "epochs": 1000,
                 "optimiser": {"lr": 0.1},
-                "sequential": sequential,
+                "path": path,
             },
             "balance": {"name": "uncertainty"},
         }

@@ -18,7 +18,7 @@ from fedjoint.training.minibatches import schedule
 from fedjoint.training.trainer import Trainer
 
 CPU = torch.device("cpu")
-SEQUENTIAL = pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+PATHS = pytest.mark.parametrize("path", ["batched", "sequential"])
 
 
 class Centre(nn.Module):
@@ -135,11 +135,11 @@ def plain(config, problem, client, least):
 RAGGED = ((20, 9, 3), (41, 4, 12), (16, 6, 5))
 
 
-@SEQUENTIAL
+@PATHS
 @pytest.mark.parametrize("budget", [{"epochs": 2}, {"steps": 5}], ids=["epochs", "steps"])
 @pytest.mark.parametrize("layer", LAYERS)
-def test_clients_of_different_size_train_as_in_a_plain_loop(layer, budget, sequential):
-    config = settings(local={**budget, "sequential": sequential})
+def test_clients_of_different_size_train_as_in_a_plain_loop(layer, budget, path):
+    config = settings(local={**budget, "path": path})
     made = problem(layer, *RAGGED)
     _, found = trained(config, made)
     for client, (model, job, row) in enumerate(found):
@@ -157,10 +157,10 @@ def error(model, examples, parts):
     return float(((y - examples.y["sum"]) ** 2).sum())
 
 
-@SEQUENTIAL
+@PATHS
 @pytest.mark.parametrize("layer", LAYERS)
-def test_clients_of_different_size_are_evaluated_as_in_a_plain_loop(layer, sequential):
-    config = settings(local={"epochs": 1, "sequential": sequential}, evaluate={"batch_size": 16})
+def test_clients_of_different_size_are_evaluated_as_in_a_plain_loop(layer, path):
+    config = settings(local={"epochs": 1, "path": path}, evaluate={"batch_size": 16})
     made = problem(layer, (40, 33, 0), (22, 7, 16))
     trainer, found = trained(config, made)
     expected = {f"{split}/sum": np.zeros(2) for split in ("train", "valid", "test")}
@@ -180,10 +180,10 @@ def test_clients_of_different_size_are_evaluated_as_in_a_plain_loop(layer, seque
         np.testing.assert_allclose(sums[name], expected[name], rtol=1e-4)
 
 
-@SEQUENTIAL
+@PATHS
 @pytest.mark.parametrize("layer", LAYERS)
-def test_the_loss_of_a_backbone_is_that_of_a_plain_loop(layer, sequential):
-    config = settings(local={"epochs": 1, "sequential": sequential}, evaluate={"batch_size": 16})
+def test_the_loss_of_a_backbone_is_that_of_a_plain_loop(layer, path):
+    config = settings(local={"epochs": 1, "path": path}, evaluate={"batch_size": 16})
     made = problem(layer, (33, 3, 3), (20, 3, 3))
     trainer, found = trained(config, made)
     last = [16, 17] if trainer.traits.evaluate == 2 else [16, 16, 1]
@@ -193,15 +193,11 @@ def test_the_loss_of_a_backbone_is_that_of_a_plain_loop(layer, sequential):
         assert float(job.loss(job.shared)[row]) == pytest.approx(expected, rel=1e-4)
 
 
-@SEQUENTIAL
+@PATHS
 @pytest.mark.parametrize("layer", ["statistics", "no statistics"])
-def test_a_last_minibatch_of_one_is_left_out_where_the_model_takes_none(
-    layer, sequential, tmp_path
-):
+def test_a_last_minibatch_of_one_is_left_out_where_the_model_takes_none(layer, path, tmp_path):
     made = problem(layer, (33, 4, 4), (32, 4, 4), (17, 4, 4))
-    config = settings(
-        local={"epochs": 2, "sequential": sequential}, rounds=2, output={"dir": str(tmp_path)}
-    )
+    config = settings(local={"epochs": 2, "path": path}, rounds=2, output={"dir": str(tmp_path)})
     trainer, found = trained(config, made)
     assert trainer.fallback.endswith("; an epoch's last minibatch of one example is left out")
     for client, (model, job, row) in enumerate(found):
@@ -272,13 +268,13 @@ def test_statistics_that_are_kept_are_evaluated_one_by_one(tmp_path):
     assert result.records[0].clients.unevaluated == ()
 
 
-@SEQUENTIAL
+@PATHS
 @pytest.mark.parametrize("layer", ["statistics", "no statistics", "mean"])
 def test_a_client_without_training_data_is_evaluated_with_a_head_that_learnt_nothing(
-    layer, sequential, tmp_path
+    layer, path, tmp_path
 ):
     config = settings(
-        local={"epochs": 1, "sequential": sequential},
+        local={"epochs": 1, "path": path},
         strategy={"name": "fedbabu"},
         rounds=1,
         output={"dir": str(tmp_path)},

@@ -52,6 +52,13 @@ class Last(nn.Module):
         return x[:, -1, :4]
 
 
+class Fused(nn.Module):
+    """Attention by one kernel, which on the CPU has no batching rule."""
+
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
 def bag_of_words():
     class Words(nn.Module):
         def __init__(self):
@@ -73,6 +80,7 @@ APART = {
     "softmax": then(nn.Softmax(1)),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 4))),
     "attention": lambda: attending(),
+    "attention by one kernel": then(nn.Unflatten(1, (1, 2, 2)), Fused(), nn.Flatten()),
     "a slope that is learnt": then(nn.PReLU()),
     "undefined at zero": after(lambda self, x: x / x.norm(dim=1, keepdim=True)),
 }
@@ -189,6 +197,10 @@ def examined(backbone, x=None, task=None):
 def test_models_that_take_examples_one_by_one_are_batched(name):
     found = examined(APART[name])
     assert (found.sequential, found.train, found.evaluate) == (None, 1, 1)
+
+
+def test_attention_is_batched_without_a_loop_over_clients():
+    assert not examined(APART["attention by one kernel"]).slow
 
 
 def test_token_ids_are_taken_from_the_data():

@@ -63,10 +63,10 @@ def simulate(tmp_path, data, **local):
     return fedjoint.simulate(config(tmp_path, local=settings, evaluate=evaluate), problem(data))
 
 
-@pytest.mark.parametrize("sequential", [False, True])
-def test_the_numbers_are_those_of_inputs_in_memory(tmp_path, sequential):
-    inside = simulate(tmp_path, Points(), sequential=sequential)
-    streamed = simulate(tmp_path, Points(lambda x: Stream(x.numpy())), sequential=sequential)
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_the_numbers_are_those_of_inputs_in_memory(tmp_path, path):
+    inside = simulate(tmp_path, Points(), path=path)
+    streamed = simulate(tmp_path, Points(lambda x: Stream(x.numpy())), path=path)
     assert all(torch.equal(streamed.backbone[n], t) for n, t in inside.backbone.items())
     assert streamed.metrics == inside.metrics
     assert streamed.records[-1].fallback == inside.records[-1].fallback
@@ -80,7 +80,7 @@ def test_few_rows_are_read_at_once(tmp_path, monkeypatch):
         readers.append(Counted(x))
         return Stream(readers[-1])
 
-    result = simulate(tmp_path, Points(counted), sequential=True)
+    result = simulate(tmp_path, Points(counted), path="sequential")
     asked = [number for reader in readers for number in reader.asked]
     assert result.records[-1].clients.trained == 3
     assert max(asked) == MEASURED and sum(asked) > len(result.records) * SIZES.sum()

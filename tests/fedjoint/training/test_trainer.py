@@ -48,7 +48,7 @@ def test_a_job_is_smaller_where_a_client_takes_more_memory():
     assert wide.layout.size == parameters
     assert 1 < wide.chunk < small.chunk
     assert wide.chunk * 4 * parameters <= 64 << 20 < 2 * (wide.chunk + 1) * 4 * parameters
-    assert trainer(4, local={"sequential": True}).chunk == 1
+    assert trainer(4, local={"path": "sequential"}).chunk == 1
 
 
 @pytest.mark.slow

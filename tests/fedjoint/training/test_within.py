@@ -11,11 +11,11 @@ from fedjoint.simulation import simulate
 from fedjoint.training.trainer import Trainer
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "sequential"])
+@pytest.mark.parametrize("path", ["batched", "sequential"])
 @pytest.mark.parametrize("backbone", [plain, norm])
 @pytest.mark.parametrize("most", [1024, 7])
-def test_inner_products_are_those_of_autograd(sequential, backbone, most):
-    local, evaluate = {"sequential": sequential}, {"batch_size": most}
+def test_inner_products_are_those_of_autograd(path, backbone, most):
+    local, evaluate = {"path": path}, {"batch_size": most}
     trainer = Trainer(
         problem(backbone), check({"local": local, "evaluate": evaluate}), torch.device("cpu")
     )

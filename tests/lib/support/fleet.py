@@ -57,10 +57,13 @@ def problem():
     return build_problem(check(SETTINGS))
 
 
+def answering(node):
+    return lambda message: [Message(node.handle(message), reply_to=message)]
+
+
 def honest(config, clients, name):
     places = {client: client for client in clients}
-    node = Node(problem(), config, None, places, name=name)
-    return lambda message: [Message(node.handle(message), reply_to=message)]
+    return answering(Node(problem(), config, None, places, name=name))
 
 
 def forging(node, kind, change):

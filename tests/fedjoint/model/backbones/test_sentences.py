@@ -100,7 +100,7 @@ def test_clients_trained_at_once_and_one_by_one_agree(tmp_path, name, options):
     lines = [f"{i % 2} {'good' if i % 2 else 'bad'} w{i} v{i * 7 % 13}" for i in range(60)]
     (tmp_path / "a.txt").write_text("\n".join(lines))
 
-    def trained(sequential):
+    def trained(path):
         tree = {
             "rounds": 2,
             "data": {
@@ -109,12 +109,12 @@ def test_clients_trained_at_once_and_one_by_one_agree(tmp_path, name, options):
                 "source": {"name": "text", "options": {"path": str(tmp_path / "a.txt")}},
             },
             "model": {"backbone": {"name": name, "options": options}},
-            "local": {"steps": 10, "batch_size": 8, "sequential": sequential},
+            "local": {"steps": 10, "batch_size": 8, "path": path},
             "engine": "inline",
             "output": {"dir": str(tmp_path)},
         }
         result = simulate(check(tree))
-        assert sequential or result.records[0].fallback is None
+        assert path == "sequential" or result.records[0].fallback is None
         return result.backbone
 
-    torch.testing.assert_close(trained(False), trained(True), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(trained("batched"), trained("sequential"), rtol=1e-3, atol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.people import Unequal
 from support.plugins import plugin
-from support.pretrained import TARGETS, VOCABULARY, save, save_tokenizer, transformers
+from support.pretrained import CONFIGS, TARGETS, VOCABULARY, save, save_tokenizer, transformers
 from torch import nn
 
 from fedjoint import Examples, Inputs, Problem, Task, simulate
@@ -242,7 +242,7 @@ def test_what_is_no_folder_is_not_looked_for_in_the_hub(path):
 
 def test_a_checkpoint_with_the_head_of_another_task_is_quietly_taken(tmp_path, capfd, recwarn):
     torch.manual_seed(2)
-    whole = transformers.BertForMaskedLM(transformers.BertConfig.from_dict(_bert()))
+    whole = transformers.BertForMaskedLM(CONFIGS["bert"]())
     whole.save_pretrained(tmp_path)
     capfd.readouterr()
     model = hf(TEXT, str(tmp_path), lora=Lora(targets=["query"]))
@@ -251,12 +251,6 @@ def test_a_checkpoint_with_the_head_of_another_task_is_quietly_taken(tmp_path, c
     ]
     assert torch.equal(weight, whole.bert.encoder.layer[1].attention.self.key.weight)
     assert capfd.readouterr() == ("", "") and not recwarn.list
-
-
-def _bert():
-    from support.pretrained import CONFIGS
-
-    return CONFIGS["bert"]().to_dict()
 
 
 def test_half_precision_is_trained_in_float32(tmp_path):
@@ -304,8 +298,8 @@ def test_a_module_around_it_is_any_module(folders):
     assert "backbone.encoder.pooler.dense.weight" in model.frozen()
 
 
-@pytest.mark.parametrize("sequential", [False, True], ids=["batched", "one by one"])
-def test_frozen_weights_are_held_once(sequential, tmp_path):
+@pytest.mark.parametrize("way", ["batched", "sequential"])
+def test_frozen_weights_are_held_once(way, tmp_path):
     def build():
         backbone = hf(TEXT, path, lora=Lora(targets=["query"], rank=1))
         layer = backbone.body.base_model.model.encoder.layer[0].attention.self.key
@@ -325,7 +319,7 @@ def test_frozen_weights_are_held_once(sequential, tmp_path):
     tasks = [Task("t", "multiclass", 2)]
     example = torch.zeros(1, 9, dtype=torch.int64)
     problem = Problem(tasks, build, Unequal(tasks, examples, 1), example)
-    local = {"steps": 2, "sequential": sequential}
+    local = {"steps": 2, "path": way}
     settings = {"rounds": 1, "engine": "inline", "output": {"dir": str(tmp_path)}}
     simulate({**settings, "local": local}, problem)
     assert len(seen) > 2 and len(set(seen)) == 1
