@@ -23,7 +23,7 @@ _PARAMETERS = 2**34  # most in a backbone
 _NAME = 200  # characters of a tensor's name
 _LARGEST = 1e6  # most that a number of the first backbone can be: training begins near zero
 _TASKS, _OUTPUTS, _GROUPS, _COLUMNS = 10_000, 2**24, 1_000, 100_000
-_EXAMPLES = 2**32  # most of a client
+MOST_EXAMPLES = 2**32  # of a client
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Description:
             tasks=tasks,
             groups=groups,
             ids=ids,
-            sizes=counts(population, "sizes", len(ids), _EXAMPLES),
+            sizes=counts(population, "sizes", len(ids), MOST_EXAMPLES),
             held=_held(population, len(ids)),
             mask=shaped(population, "mask", (len(ids), len(tasks)), "b"),
             member=member,
@@ -232,7 +232,7 @@ def _tasks(said: tuple[_Task, ...]) -> list[Task]:
 def _held(population: Mapping[str, np.ndarray], clients: int) -> np.ndarray:
     rows = clients if population.get("held", np.zeros(0)).size else 0
     found = shaped(population, "held", (rows, 3), "iu")
-    return counts({"held": found.reshape(-1)}, "held", found.size, _EXAMPLES).reshape(rows, 3)
+    return counts({"held": found.reshape(-1)}, "held", found.size, MOST_EXAMPLES).reshape(rows, 3)
 
 
 def _backbone(layout: Layout, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
