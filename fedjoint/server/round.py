@@ -110,7 +110,6 @@ def run_round(run: Run, round: int) -> bool:
         diagnostics=diagnostics,
         strategy=run.merging.report(),
     )
-    run.exclusions.note((*record.clients.failed, *record.clients.unevaluated))
     last = _tell(run, record, evaluated) or round == run.config.rounds or run.stopping()
     best = run.best is not None and _is_best(run.best, run, evaluated)
     first = run.roster.deployed and not run.durable  # its server may be killed soon
@@ -220,7 +219,8 @@ def evaluate_initial(run: Run) -> None:
 
 
 def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
-    """Tell the callbacks of a round; return whether one wants it to be the last."""
+    """Tell all that follows the run of a round; return whether one wants it to be the last."""
+    run.exclusions.note(record)
     # Copied, as a callback may do to the record what it likes.
     run.evaluation = copy.deepcopy(evaluated.metrics or {}) or run.evaluation
     snapshot = Snapshot(

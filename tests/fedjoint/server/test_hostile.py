@@ -11,6 +11,7 @@ from fedjoint.flower.compat import be_server
 from fedjoint.model.metrics.accuracy import accuracy
 from fedjoint.protocol.requests import EVALUATE, QUERY, TRAIN
 from fedjoint.runs.directory import RunDir
+from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.serve import serve
 
 ROUNDS = 4
@@ -92,6 +93,14 @@ def test_a_resumed_run_remembers_the_faults(config, tmp_path):
     again = fleet(config, tell(seconds=-1.0), TRAIN)
     serve(again, done.config(), done, deployed=True)
     assert (TRAIN, 9) not in again.asked and (TRAIN, 2) in again.asked
+
+
+def test_a_fault_before_the_first_round_counts_as_it_does_after_a_resume(tmp_path):
+    config = check(SETTINGS | {"rounds": ROUNDS, "evaluate": {"initial": True}})
+    nodes = fleet(config, tell(seconds=-1.0), EVALUATE)
+    done = run(config, tmp_path, nodes)
+    assert nodes.asked.count((EVALUATE, 9)) == 3
+    assert Exclusions.of(done.records()).nodes["bad"] == 3
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, 1.5])
