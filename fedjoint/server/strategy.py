@@ -268,14 +268,12 @@ class MergeError(UserError):
 
 
 def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
-    """Return the ``[P]`` float32 step of ``strategy``; where it fails, its state stays as it was.
+    """Return the ``[P]`` float32 step of ``strategy``; where it fails, its state may be anything.
 
     Raises:
         UserError: the merge refuses the updates, or its step is not finite.
         MergeError: it fails, returns or leaves as state what it may not, or changes the updates.
     """
-    # Cloned, as a merge may change tensors in place.
-    before = {name: value.clone() for name, value in strategy.state.items()}
     versions = _versions(updates)
     try:
         step = strategy.merge(updates)
@@ -290,7 +288,6 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
             if version != versions[name]:
                 raise MergeError(f"merge changed updates.{name} in place; change a copy of it")
     except Exception as error:  # a plug-in may raise anything
-        strategy.state = before
         name = type(strategy).__name__
         if isinstance(error, UserError):
             raise type(error)(f"{name}: {error}") from error
