@@ -13,15 +13,15 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.parts import Part, Parts
-from fedjoint.server.heard import checked_hear, checked_tell
+from fedjoint.server.heard import checked_hear
 from fedjoint.server.part import Part as Reply
 from fedjoint.server.population import Population
 from fedjoint.server.stacking import about_parameters, stacked
 from fedjoint.server.strategy import (
     JointStrategy,
-    checked_broadcast,
     checked_merge,
     checked_report,
+    checked_sent,
     circumstances,
     make_strategy,
 )
@@ -138,9 +138,12 @@ class Merging:
         Raises:
             UserError: a broadcast fails, or the parts' do not go together.
         """
-        told = checked_tell(self._strategy, round)
+        told = checked_sent(self._strategy, round, "tell")
         sent = [
-            (part, checked_broadcast(self.of[part.name], self.parameters(part, whole), round))
+            (
+                part,
+                checked_sent(self.of[part.name], round, "broadcast", self.parameters(part, whole)),
+            )
             for part in self.parts.parts_of(group)
         ]
         if len(sent) == 1:
