@@ -156,6 +156,7 @@ class Node:
             member=member,
             columns=columns,
             classes=classes,
+            metrics={t.name: [each.name for each in t.metrics] for t in self.problem.tasks},
         ).pack()
 
     @cached_property

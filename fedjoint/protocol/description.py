@@ -64,6 +64,7 @@ class Description:
         member: ``[n]`` int64, the place of each client's group in ``groups``.
         columns: names of the inputs, where its data has any.
         classes: task -> digest of the names of its classes, where they are numbered by name.
+        metrics: task -> names of its metrics.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Description:
     held: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     columns: Sequence[str] = ()
     classes: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -89,6 +91,7 @@ class Description:
             "groups": [_said(name, group) for name, group in self.groups.items()],
             "columns": list(self.columns),
             "classes": dict(self.classes),
+            "metrics": dict(self.metrics),
         }
         population = {n: getattr(self, n) for n in ("ids", "sizes", "mask", "held", "member")}
         return wire.pack(
@@ -133,6 +136,7 @@ class Description:
             member=member,
             columns=[plain(name)[:_NAME] for name in said.columns[:_COLUMNS]],
             classes={t.name: said.classes[t.name] for t in tasks if t.name in said.classes},
+            metrics={t.name: said.metrics[t.name] for t in tasks if t.name in said.metrics},
         )
 
 
@@ -158,6 +162,7 @@ class _Said:
     groups: tuple[_Group, ...]
     columns: tuple[str, ...]
     classes: dict[Name, Name]
+    metrics: dict[Name, tuple[Name, ...]]
 
 
 def _said(name: str, group: Architecture) -> dict[str, Any]:

@@ -59,7 +59,10 @@ def problem():
 
 def honest(config, clients, name):
     places = {client: client for client in clients}
-    node = Node(problem(), config, None, places, name=name)
+    return answering(Node(problem(), config, None, places, name=name))
+
+
+def answering(node):
     return lambda message: [Message(node.handle(message), reply_to=message)]
 
 
