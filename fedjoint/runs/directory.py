@@ -428,7 +428,8 @@ class RunDir:
         """Write the files of a run that has not begun; run.json, which makes it one, comes last."""
         # A limit may be infinite: written as Infinity, which is Python's JSON, not everyone's.
         tree = config.model_dump()
-        tree["strategy"]["name"] = anchored(config.strategy.name)
+        for plugin in (tree["strategy"], *tree["callbacks"]):
+            plugin["name"] = anchored(plugin["name"])
         if reference := config.diagnostics.reference:
             tree["diagnostics"]["reference"] = str(Path(reference).resolve())
         if initial := config.model.initial:
