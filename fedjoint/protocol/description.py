@@ -17,7 +17,7 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
-from fedjoint.protocol.checks import Line, Name, Number, counts, shaped
+from fedjoint.protocol.checks import Name, Number, counts, shaped
 
 _PARAMETERS = 2**34  # most in a backbone
 _NAME = 200  # characters of a tensor's name
@@ -35,14 +35,12 @@ class Architecture:
         initial: the first backbone, by name; empty where it was not asked for.
         digest: of what does not train of the backbone, see :mod:`fedjoint.model.frozen`.
         frozen: that itself, by name; empty where the first backbone was not asked for.
-        fallback: why its clients are trained one by one, where they are.
     """
 
     layout: Layout
     initial: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     digest: str = ""
     frozen: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
-    fallback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,6 @@ class _Group:
     name: Name
     layout: dict[Name, tuple[Number, ...]]
     buffers: tuple[Name, ...]
-    fallback: Line | None
     digest: Name
 
 
@@ -170,7 +167,6 @@ def _said(name: str, group: Architecture) -> dict[str, Any]:
         "name": name,
         "layout": {tensor: list(shape) for tensor, shape in group.layout.shapes.items()},
         "buffers": group.layout.buffers,
-        "fallback": group.fallback,
         "digest": group.digest,
     }
 
@@ -211,7 +207,6 @@ def _groups(reply: Message, said: tuple[_Group, ...], *, initial: bool) -> dict[
             initial=_backbone(layout, _own(backbone, group.name)) if initial else {},
             digest=group.digest,
             frozen=_frozen(layout, _own(frozen, group.name), group.digest) if initial else {},
-            fallback=group.fallback,
         )
     return groups
 
