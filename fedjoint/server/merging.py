@@ -76,14 +76,19 @@ class Merging:
         own = any(strategy is self._strategy for strategy in self.of.values())
         return self.of if own else {**self.of, _ALL: self._strategy}
 
+    def members(self, part: Part, people: Population) -> np.ndarray:
+        """``[n]`` bool, which of all clients have a part."""
+        names = list(self.parts.groups)
+        return np.isin(people.group, [names.index(group) for group in part.groups])
+
     def know(self, people: Population) -> None:
         """Tell every strategy whose updates it may see."""
-        names = list(self.parts.groups)
-        for part in self.parts.parts:
-            known = circumstances(self.of[part.name])
+        able = people.sizes > 0
+        seen = {part.name: able & self.members(part, people) for part in self.parts.parts}
+        for name, strategy in self._every().items():
+            known = circumstances(strategy)
             assert known is not None, "made by make_strategy"
-            own = np.isin(people.group, [names.index(group) for group in part.groups])
-            known.clients = people.ids[own & (people.sizes > 0)]
+            known.clients = people.ids[seen.get(name, able)]
 
     @property
     def state(self) -> dict[str, Tensor]:
