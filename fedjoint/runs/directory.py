@@ -125,11 +125,13 @@ class RunDir:
     def info(self) -> dict[str, Any]:
         """The content of run.json.
 
-        ``run`` (its id), versions, seed, created, ``generation``, ``status``, ``saved`` (the round
-        of the newest checkpoint; 0: none) and ``own_problem``; ``path``, why clients train as
-        they do where that was tried; ``best``, the best round where it
-        is kept. Once the run has begun, also
-        ``method``, its local method, and ``deployed``, whether its clients' state is elsewhere.
+        From the start: ``run`` (its id), ``versions``, ``seed``, ``created``, ``generation``,
+        ``status``, ``saved`` (the round of the newest checkpoint; 0: none) and ``own_problem``.
+
+        Once they are known: ``clients``, how many there are; ``path``, why clients train as they
+        do, where that was tried; ``best``, the best round, where it is kept; ``method``, the local
+        method; ``deployed``, whether the clients' state is elsewhere; ``interrupted``, whether the
+        run was stopped amid a round.
 
         Raises:
             UserError: the file is damaged.

@@ -296,7 +296,7 @@ def _reweigh(run: Run, collectors: Sequence[Collector]) -> None:
     trained = np.sort(np.concatenate([collector.trained for collector in collectors]))
     weights = _weigh(run, trained)
     for collector in collectors:
-        collector.reweigh(lambda ids: weights[np.searchsorted(trained, ids)])
+        collector.reweigh(trained, weights)
 
 
 def _weigh(run: Run, ids: np.ndarray) -> np.ndarray:
