@@ -130,9 +130,9 @@ def make_node(
         raise OpenError("this SuperNode has no clients: start it with fedjoint client")
     own = _own(context)
     ids = own["clients"]
-    if own["data"] and not own.get("foreign_code"):
-        check_registered(settings, header.method, "source" in own["data"])
     config = with_own_data(settings, own["data"], ids)
+    if own["data"] and not own.get("foreign_code"):
+        check_registered(config, header.method, own["data"])
     if own["data"]:
         problem = problem or build_problem(config, ids)
         places = {client: place for place, client in enumerate(ids)}

@@ -15,7 +15,7 @@ from fedjoint._util import processes
 from fedjoint._util.net import free_port, wait_for
 from fedjoint.config.schema import Config
 from fedjoint.engines.base import Engine
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, UserError
 from fedjoint.flower.programs import Connection, follow, make_app_folder, program
 from fedjoint.problem import Problem
 from fedjoint.runs.directory import RunDir
@@ -45,10 +45,7 @@ class Flower(Engine):
                     if not status.endswith("completed"):
                         log = folder / "superlink.log"
                         raise UserError(f"Flower's simulation {status}; see {log}")
-        except KeyboardInterrupt:
-            run.mark_interrupted()
-            raise
-        except BaseException:
+        except ANYTHING:
             run.mark("failed")
             raise
         newest = check_whole(run, states=False).newest

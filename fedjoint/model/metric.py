@@ -14,7 +14,7 @@ from fedjoint.options import check_maker, construct
 from fedjoint.registry import find
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # what users bring need not be hashable
 class Metric:
     """A metric that a server can pool without seeing predictions.
 

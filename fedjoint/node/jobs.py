@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from fedjoint.errors import UserError, one_line
+from fedjoint.errors import ANYTHING, UserError, one_line
 from fedjoint.node.private import PrivateState
 from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import Asked
@@ -146,7 +146,7 @@ class Jobs:
         """
         try:
             result = act(members)
-        except (Exception, SystemExit) as error:  # a client's data or model may raise anything
+        except ANYTHING as error:  # a client's data or model may raise anything
             why, own = openly(error), isinstance(error, UserError)
             hidden = self._tell(error) != why
             if (hidden or not own) and why not in self._logged:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from fedjoint.config.schema import Config
-from fedjoint.errors import ANYTHING, OpenError
+from fedjoint.errors import OpenError
 from fedjoint.model.groups import naming
 from fedjoint.model.layout import Layout
+from fedjoint.node.held import count_held
 from fedjoint.node.jobs import Jobs, Start, openly
 from fedjoint.node.names import named
 from fedjoint.node.outward import outward
@@ -149,27 +151,21 @@ class Node:
             groups={n: room.describe(initial=request.initial) for n, room in self.rooms.items()},
             ids=ids,
             sizes=data.sizes[rows],
-            held=self._held(rows),
+            held=self._held,
             mask=data.tasks[rows],
             member=member,
             columns=columns,
             classes=classes,
+            metrics={t.name: [each.name for each in t.metrics] for t in self.problem.tasks},
         ).pack()
 
-    def _held(self, rows: np.ndarray) -> np.ndarray:
-        """Return ``[n, 3]`` int64, validation, test and central examples of the clients at home."""
+    @cached_property
+    def _held(self) -> np.ndarray:
+        """``[n, 3]`` int64, validation, test and central examples of the clients at home."""
         if self.places is None:
             return np.zeros((0, 3), np.int64)
-        central = 0 if self.problem.central is None else len(self.problem.central)
-        held = np.full((len(rows), 3), central, np.int64)
-        for row, place in enumerate(rows.tolist()):
-            try:
-                client = self.problem.data.client(place)
-            except ANYTHING:  # it fails by name where it is to train
-                held[row] = 0
-            else:
-                held[row, :2] = len(client.valid), len(client.test)
-        return held
+        timeout = self.config.strategy.timeout
+        return count_held(self.problem, self.places.values(), timeout)
 
     def persist(self, request: PersistRequest) -> RecordDict:
         """Write all private state that counts to the store, and delete there what does not."""

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fedjoint.config.load import check, load
+from fedjoint.config.plugins import plugins
 from fedjoint.config.schema import Config
 from fedjoint.errors import OpenError, UserError
+
+#: Settings whose plug-ins no node makes.
+_OF_THE_SERVER = {"strategy", "engine", "callbacks"}
 
 
 def own_data(data: Path | None, tasks: Sequence[str]) -> dict[str, Any]:
@@ -35,34 +39,33 @@ def own_data(data: Path | None, tasks: Sequence[str]) -> dict[str, Any]:
     return own
 
 
-def check_registered(settings: Mapping[str, Any], method: str, own_source: bool) -> None:
+def check_registered(config: Config, method: str, own: Mapping[str, Any]) -> None:
     """Refuse a run that names code beyond what is installed here as a plug-in.
 
     Args:
-        settings: the run's.
+        config: the run's, as it is on this node.
         method: its local method.
-        own_source: whether the node has a data source of its own, in place of the run's.
+        own: see :func:`own_data`.
 
     Raises:
         OpenError: it does.
     """
-    named = {
-        "problem": settings["problem"],
-        "local.method": method,
-        "model.backbone": settings["model"]["backbone"]["name"],
-        "balance": settings["balance"]["name"],
-        "strategy.compression": settings["strategy"]["compression"]["name"],
-        **{f"metrics.{task}": metric["name"] for task, metric in settings["metrics"].items()},
-    }
-    if not own_source:
-        named["data.source"] = settings["data"]["source"]["name"]
-    for setting, name in named.items():
-        if name is not None and ":" in name:
+    trusted = _OF_THE_SERVER | ({"data.source"} if _names_source(own) else set())
+    named = {"problem": config.problem, "local.method": method}
+    found = [(setting, plugin.name) for setting, plugin in plugins(config)]
+    for setting, name in [*named.items(), *found]:
+        if setting not in trusted and name is not None and ":" in name:
             raise OpenError(
                 f"{setting} names code by its place, which would run beside this node's own data: "
                 "its operator may allow that by fedjoint client --foreign-code, or install it "
                 "as a plug-in"
             )
+
+
+def _names_source(own: Mapping[str, Any]) -> bool:
+    """Return whether a node's own settings say which source reads its data."""
+    source = own.get("source")
+    return isinstance(source, str) or "name" in (source or ())
 
 
 def with_own_data(

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from fedjoint._util.limit import LateError, limited
 from fedjoint.data.base import Client
 from fedjoint.data.loading import load_client
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.metric import Metric
 from fedjoint.model.stream import loaded
@@ -261,6 +261,5 @@ def _named(what: str, act: Callable[[], T]) -> T:
         return act()
     except (UserError, _BroadcastError):
         raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        words = (str(error).strip() or "no message").splitlines()[0]
-        raise UserError(f"{what} fails: {type(error).__name__}: {words}") from error
+    except ANYTHING as error:  # the user's own code may raise anything
+        raise UserError(f"{what} fails: {said(error)}") from error

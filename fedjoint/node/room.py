@@ -33,7 +33,6 @@ class Room:
             initial={name: state[name].cpu().numpy() for name in trainer.layout.shapes if state},
             digest=trainer.digest,
             frozen={name: tensor.cpu().numpy() for name, tensor in frozen.items()},
-            fallback=trainer.fallback,
         )
 
 

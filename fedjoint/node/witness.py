@@ -17,7 +17,9 @@ from fedjoint.node.store import StateStore
 class WatchedFederation(Around):
     """A federation whose clients are compared with what the run has loaded before.
 
-    A client is looked at when it is first loaded here, so it costs what takes part and no more.
+    A client is looked at when it is first loaded here. In a simulation that costs what takes part
+    and no more; a node with clients of its own loads all of them, as it says how many examples
+    they hold.
 
     Args:
         data: the federation.
@@ -63,6 +65,11 @@ class WatchedFederation(Around):
             self._new = {}
 
     def _compare(self, id: int, now: str) -> None:
+        """Compare a fingerprint with that of the data that were loaded first, which it may be.
+
+        Raises:
+            UserError: it is another.
+        """
         before = self._store.fingerprint(id)
         if before is None:
             self._new[id] = now

@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from fedjoint._util.lengths import squared_lengths
 from fedjoint.errors import UserError
 
 #: Most that a node may say to have counted: sums over all clients stay whole 64-bit numbers.
@@ -78,7 +79,6 @@ def finite_rows(what: str, rows: np.ndarray, used: np.ndarray) -> np.ndarray:
     """
     if rows.dtype != np.float32:
         raise UserError(f"{what} is {rows.dtype}, not float32")
-    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-    if not np.isfinite(norms[used]).all():
+    if not np.isfinite(squared_lengths(rows)[used]).all():
         raise UserError(f"{what} is not finite")
     return rows

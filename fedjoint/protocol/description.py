@@ -17,13 +17,13 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
-from fedjoint.protocol.checks import Line, Name, Number, counts, shaped
+from fedjoint.protocol.checks import Name, Number, counts, shaped
 
 _PARAMETERS = 2**34  # most in a backbone
 _NAME = 200  # characters of a tensor's name
 _LARGEST = 1e6  # most that a number of the first backbone can be: training begins near zero
 _TASKS, _OUTPUTS, _GROUPS, _COLUMNS = 10_000, 2**24, 1_000, 100_000
-_EXAMPLES = 2**32  # most of a client
+MOST_EXAMPLES = 2**32  # of a client
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,12 @@ class Architecture:
         initial: the first backbone, by name; empty where it was not asked for.
         digest: of what does not train of the backbone, see :mod:`fedjoint.model.frozen`.
         frozen: that itself, by name; empty where the first backbone was not asked for.
-        fallback: why its clients are trained one by one, where they are.
     """
 
     layout: Layout
     initial: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     digest: str = ""
     frozen: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
-    fallback: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,7 @@ class Description:
         member: ``[n]`` int64, the place of each client's group in ``groups``.
         columns: names of the inputs, where its data has any.
         classes: task -> digest of the names of its classes, where they are numbered by name.
+        metrics: task -> names of its metrics.
     """
 
     name: str
@@ -78,6 +77,7 @@ class Description:
     held: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     columns: Sequence[str] = ()
     classes: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -89,6 +89,7 @@ class Description:
             "groups": [_said(name, group) for name, group in self.groups.items()],
             "columns": list(self.columns),
             "classes": dict(self.classes),
+            "metrics": dict(self.metrics),
         }
         population = {n: getattr(self, n) for n in ("ids", "sizes", "mask", "held", "member")}
         return wire.pack(
@@ -127,12 +128,13 @@ class Description:
             tasks=tasks,
             groups=groups,
             ids=ids,
-            sizes=counts(population, "sizes", len(ids), _EXAMPLES),
+            sizes=counts(population, "sizes", len(ids), MOST_EXAMPLES),
             held=_held(population, len(ids)),
             mask=shaped(population, "mask", (len(ids), len(tasks)), "b"),
             member=member,
             columns=[plain(name)[:_NAME] for name in said.columns[:_COLUMNS]],
             classes={t.name: said.classes[t.name] for t in tasks if t.name in said.classes},
+            metrics={t.name: said.metrics[t.name] for t in tasks if t.name in said.metrics},
         )
 
 
@@ -145,7 +147,6 @@ class _Group:
     name: Name
     layout: dict[Name, tuple[Number, ...]]
     buffers: tuple[Name, ...]
-    fallback: Line | None
     digest: Name
 
 
@@ -158,6 +159,7 @@ class _Said:
     groups: tuple[_Group, ...]
     columns: tuple[str, ...]
     classes: dict[Name, Name]
+    metrics: dict[Name, tuple[Name, ...]]
 
 
 def _said(name: str, group: Architecture) -> dict[str, Any]:
@@ -165,7 +167,6 @@ def _said(name: str, group: Architecture) -> dict[str, Any]:
         "name": name,
         "layout": {tensor: list(shape) for tensor, shape in group.layout.shapes.items()},
         "buffers": group.layout.buffers,
-        "fallback": group.fallback,
         "digest": group.digest,
     }
 
@@ -206,7 +207,6 @@ def _groups(reply: Message, said: tuple[_Group, ...], *, initial: bool) -> dict[
             initial=_backbone(layout, _own(backbone, group.name)) if initial else {},
             digest=group.digest,
             frozen=_frozen(layout, _own(frozen, group.name), group.digest) if initial else {},
-            fallback=group.fallback,
         )
     return groups
 
@@ -232,7 +232,7 @@ def _tasks(said: tuple[_Task, ...]) -> list[Task]:
 def _held(population: Mapping[str, np.ndarray], clients: int) -> np.ndarray:
     rows = clients if population.get("held", np.zeros(0)).size else 0
     found = shaped(population, "held", (rows, 3), "iu")
-    return counts({"held": found.reshape(-1)}, "held", found.size, _EXAMPLES).reshape(rows, 3)
+    return counts({"held": found.reshape(-1)}, "held", found.size, MOST_EXAMPLES).reshape(rows, 3)
 
 
 def _backbone(layout: Layout, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

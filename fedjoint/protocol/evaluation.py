@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from fedjoint._util.wording import plain
 from fedjoint.data.base import CENTRAL, SHARED, SPLITS
-from fedjoint.errors import UserError
+from fedjoint.errors import ANYTHING, UserError
+from fedjoint.model.metric import Metric
 from fedjoint.model.tasks import Task
 from fedjoint.protocol import wire
 from fedjoint.protocol.checks import Name, Seconds, shaped
@@ -79,16 +81,15 @@ class EvaluateReply:
         sums, blocks = wire.arrays(message, "sums"), wire.arrays(message, "blocks")
         splits = [*SPLITS, CENTRAL]
         splits += [SHARED + split for split in splits]
-        widths = {name: width for task in tasks for name, width in _widths(task).items()}
+        widths = {n: _width(m, task.bare) for task in tasks for n, m in task.measures.items()}
         owners = {name: n for n, task in enumerate(tasks) for name in task.measures}
         places = {f"{split}/{name}": (split, name) for name in widths for split in splits}
         for name, rows in sums.items():
             if name not in places:
                 raise UserError(f"it has sums of {plain(name)!r}, which nobody has")
             split, measure = places[name]
-            known = widths[measure]
             count = len(rows) if rows.ndim else 0
-            width = known or (rows.shape[-1] if rows.ndim == 2 else 0)
+            width = widths[measure] or max(1, rows.shape[-1] if rows.ndim else 0)
             shaped(sums, name, (count, width), "f")
             if not np.isfinite(rows).all():
                 raise UserError(f"its sums of {name!r} are not finite")
@@ -96,7 +97,7 @@ class EvaluateReply:
             if not np.isin(numbers, asked.blocks).all() or len(np.unique(numbers)) < count:
                 raise UserError(f"its sums of {name!r} are of other clients than were asked for")
             most = _most(asked, owners[measure], split.removeprefix(SHARED))
-            if known is not None and ((rows[:, 0] < 0).any() or rows[:, 0].sum() > most):
+            if (rows[:, 0] < 0).any() or rows[:, 0].sum() > most:
                 raise UserError(f"its sums of {name!r} count more examples than its clients have")
         names = list(widths)
         shape = len(asked.clients), len(said.measures)
@@ -120,11 +121,17 @@ def _most(asked: Asked, column: int, split: str) -> float:
     return math.inf if asked.held is None else float(asked.held[has, _HELD.index(split)].sum())
 
 
-def _widths(task: Task) -> dict[str, int | None]:
-    """Return measure -> how many statistics it has; None where that is code of the run's own."""
-    if task.metric or task.head:
-        return dict.fromkeys(task.measures)
+@lru_cache(maxsize=4096)
+def _width(metric: Metric, task: Task) -> int | None:
+    """Return how many statistics a metric has; None where only its own code knows.
+
+    Args:
+        metric: the metric.
+        task: one that it measures.
+    """
     output = torch.zeros(1, *(1 if length is None else length for length in task.output_shape))
-    with torch.no_grad():
-        found = task.metric_fn.statistics(output, task.missing(1))
-    return {task.name: found.shape[-1]}
+    try:
+        with torch.no_grad():
+            return int(metric.statistics(output, task.missing(1)).shape[-1])
+    except ANYTHING:  # a user's own may take no made-up example
+        return None

@@ -125,11 +125,13 @@ class RunDir:
     def info(self) -> dict[str, Any]:
         """The content of run.json.
 
-        ``run`` (its id), versions, seed, created, ``generation``, ``status``, ``saved`` (the round
-        of the newest checkpoint; 0: none) and ``own_problem``; ``path``, why clients train as
-        they do where that was tried; ``best``, the best round where it
-        is kept. Once the run has begun, also
-        ``method``, its local method, and ``deployed``, whether its clients' state is elsewhere.
+        From the start: ``run`` (its id), ``versions``, ``seed``, ``created``, ``generation``,
+        ``status``, ``saved`` (the round of the newest checkpoint; 0: none) and ``own_problem``.
+
+        Once they are known: ``clients``, how many there are; ``path``, why clients train as they
+        do, where that was tried; ``best``, the best round, where it is kept; ``method``, the local
+        method; ``deployed``, whether the clients' state is elsewhere; ``interrupted``, whether the
+        run was stopped amid a round.
 
         Raises:
             UserError: the file is damaged.
@@ -428,7 +430,8 @@ class RunDir:
         """Write the files of a run that has not begun; run.json, which makes it one, comes last."""
         # A limit may be infinite: written as Infinity, which is Python's JSON, not everyone's.
         tree = config.model_dump()
-        tree["strategy"]["name"] = anchored(config.strategy.name)
+        for plugin in (tree["strategy"], *tree["callbacks"]):
+            plugin["name"] = anchored(plugin["name"])
         if reference := config.diagnostics.reference:
             tree["diagnostics"]["reference"] = str(Path(reference).resolve())
         if initial := config.model.initial:

@@ -42,9 +42,11 @@ class Snapshot:
     Attributes:
         round: the round; 0: before the first.
         backbone: called without arguments, returns a copy of the shared tensors, by name.
-        tasks: names of the columns of ``values``: a task, for its first metric, or ``task/metric``.
-        clients: ``[n]`` int64 ids, ascending, of the clients evaluated in this round.
-        values: ``[n, tasks]`` their own test metrics; NaN where they have none.
+        tasks: what the ``m`` columns of ``values`` are: a task, for its first metric, or
+            ``task/metric``.
+        clients: ``[n]`` int64 ids, ascending, of the clients evaluated in this round; none where no
+            evaluation was due.
+        values: ``[n, m]`` their own test metrics; NaN where they have none.
     """
 
     round: int

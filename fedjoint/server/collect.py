@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -83,17 +83,16 @@ class Collector:
         if clip:
             self.parts, self.clipped = clipped(self.parts, clip)
 
-    def reweigh(self, weigh: Callable[[np.ndarray], np.ndarray]) -> None:
+    def reweigh(self, ids: np.ndarray, weights: np.ndarray) -> None:
         """Weigh those that trained anew: who did not may have had a part in the others' weights.
 
         Args:
-            weigh: ``[n]`` ids, ascending -> ``[n]`` float64 weights.
+            ids: ``[n]``, ascending, all that trained and maybe others.
+            weights: ``[n]`` float64.
         """
-        trained = self.trained
-        weights = weigh(trained)
         for place, part in enumerate(self.parts):
             own = part.asked.weights.copy()
-            own[part.good] = weights[np.searchsorted(trained, part.asked.clients[part.good])]
+            own[part.good] = weights[np.searchsorted(ids, part.asked.clients[part.good])]
             self.parts[place] = replace(part, asked=replace(part.asked, weights=own))
 
     def fail(self, node: int, reason: str, *, fault: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.model.tasks import Task, measures
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.runs.record import Metrics
+from fedjoint.server.roster import Seat
 from fedjoint.server.shares import limited_together
 
 Sums = dict[str, dict[int, np.ndarray]]
@@ -22,6 +24,21 @@ def by_block(reply: EvaluateReply) -> Sums:
     return {
         name: dict(zip(reply.blocks[name].tolist(), np.asarray(rows, float), strict=True))
         for name, rows in reply.sums.items()
+    }
+
+
+def odd_ones(replies: Mapping[Seat, EvaluateReply]) -> dict[Seat, str]:
+    """Return whose sums have another number of statistics than most replies', and why."""
+    widths: dict[str, Counter[int]] = {}
+    for reply in replies.values():
+        for name, rows in reply.sums.items():
+            widths.setdefault(name, Counter()).update([rows.shape[1]])
+    usual = {name: counted.most_common(1)[0][0] for name, counted in widths.items()}
+    return {
+        seat: f"its sums of {name!r} have {rows.shape[1]} statistics, elsewhere {usual[name]}"
+        for seat, reply in replies.items()
+        for name, rows in reply.sums.items()
+        if rows.shape[1] != usual[name]
     }
 
 

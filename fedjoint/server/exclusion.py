@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedjoint.runs.record import Failure, RoundRecord
+from fedjoint.runs.record import RoundRecord
 from fedjoint.server.population import Population
 
 FAULTS = 3  # rounds with a fault, after which nobody is asked
@@ -34,11 +34,12 @@ class Exclusions:
         """Return what the rounds of a run so far say."""
         found = cls()
         for record in records:
-            found.note((*record.clients.failed, *record.clients.unevaluated))
+            found.note(record)
         return found
 
-    def note(self, failures: Iterable[Failure]) -> None:
+    def note(self, record: RoundRecord) -> None:
         """Count the faults of a round."""
+        failures = (*record.clients.failed, *record.clients.unevaluated)
         faults = [failure for failure in failures if failure.fault]
         self.clients.update({f.client for f in faults if f.client is not None})
         self.nodes.update({f.name for f in faults if f.client is None})

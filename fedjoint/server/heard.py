@@ -73,22 +73,3 @@ def checked_hear(strategy: JointStrategy, parts: Sequence[Part]) -> None:
     except Exception as error:  # a plug-in may raise anything
         log.exception("hear failed")
         raise MergeError(f"{name}: hear fails: {said(error)}") from error
-
-
-def checked_tell(strategy: JointStrategy, round: int) -> dict[str, Tensor]:
-    """Return what ``strategy`` tells the clients of all groups.
-
-    Raises:
-        UserError: it fails, or returns no dict of finite tensors.
-    """
-    what = f"round {round}: {type(strategy).__name__}.tell"
-    try:
-        told = strategy.tell()
-        if not isinstance(told, dict):
-            raise UserError(f"it returned {type(told).__name__}, not a dict of tensors")
-        check_tensors("what it returned", told)
-    except Exception as error:  # a plug-in may raise anything
-        if not isinstance(error, UserError):
-            log.exception("tell failed")
-        raise UserError(f"{what}: {error}") from error
-    return told

@@ -13,15 +13,15 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.parts import Part, Parts
-from fedjoint.server.heard import checked_hear, checked_tell
+from fedjoint.server.heard import checked_hear
 from fedjoint.server.part import Part as Reply
 from fedjoint.server.population import Population
 from fedjoint.server.stacking import about_parameters, stacked
 from fedjoint.server.strategy import (
     JointStrategy,
-    checked_broadcast,
     checked_merge,
     checked_report,
+    checked_sent,
     circumstances,
     make_strategy,
 )
@@ -76,14 +76,19 @@ class Merging:
         own = any(strategy is self._strategy for strategy in self.of.values())
         return self.of if own else {**self.of, _ALL: self._strategy}
 
+    def members(self, part: Part, people: Population) -> np.ndarray:
+        """``[n]`` bool, which of all clients have a part."""
+        names = list(self.parts.groups)
+        return np.isin(people.group, [names.index(group) for group in part.groups])
+
     def know(self, people: Population) -> None:
         """Tell every strategy whose updates it may see."""
-        names = list(self.parts.groups)
-        for part in self.parts.parts:
-            known = circumstances(self.of[part.name])
+        able = people.sizes > 0
+        seen = {part.name: able & self.members(part, people) for part in self.parts.parts}
+        for name, strategy in self._every().items():
+            known = circumstances(strategy)
             assert known is not None, "made by make_strategy"
-            own = np.isin(people.group, [names.index(group) for group in part.groups])
-            known.clients = people.ids[own & (people.sizes > 0)]
+            known.clients = people.ids[seen.get(name, able)]
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -138,9 +143,12 @@ class Merging:
         Raises:
             UserError: a broadcast fails, or the parts' do not go together.
         """
-        told = checked_tell(self._strategy, round)
+        told = checked_sent(self._strategy, round, "tell")
         sent = [
-            (part, checked_broadcast(self.of[part.name], self.parameters(part, whole), round))
+            (
+                part,
+                checked_sent(self.of[part.name], round, "broadcast", self.parameters(part, whole)),
+            )
             for part in self.parts.parts_of(group)
         ]
         if len(sent) == 1:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fedjoint._util.lengths import squared_lengths
 from fedjoint.runs.record import Failure
 from fedjoint.server.part import Part
 
@@ -69,7 +70,7 @@ def _measured(parts: Sequence[Part]) -> Iterator[tuple[str, list[np.ndarray]]]:
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
     flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
-    return np.sqrt(np.einsum("ij,ij->i", flat, flat, dtype=np.float64))
+    return np.sqrt(squared_lengths(flat))
 
 
 def _usual(lengths: np.ndarray) -> float:

@@ -23,7 +23,6 @@ from fedjoint.model.groups import naming
 from fedjoint.model.layout import Layout
 from fedjoint.model.parts import Parts, own_key
 from fedjoint.model.tasks import Task
-from fedjoint.problem import with_metrics
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.description import Architecture, Description
 from fedjoint.protocol.requests import QUERY, TELL, Asked, Header, QueryRequest, TellRequest
@@ -31,6 +30,7 @@ from fedjoint.server.badges import Badges, check_badge
 from fedjoint.server.first import alike, first_backbone
 from fedjoint.server.plausible import check_plausible
 from fedjoint.server.population import Population, assign, makespan
+from fedjoint.server.tasks import KnownTasks
 
 log = logging.getLogger("fedjoint.server.roster")
 
@@ -57,6 +57,7 @@ class Roster:
         nodes: number -> what the node said of itself, of those here.
         people: their clients.
         tasks: all tasks of theirs.
+        known: what the server knows of tasks itself.
         groups: name -> what the clients of a group train; new ones come until the run begins.
         parts: the shared tensors of all groups, from then on.
         initial: the first backbone, by name; what groups have in common is that of the first.
@@ -76,7 +77,8 @@ class Roster:
         badges: Badges | None = None,
     ) -> None:
         self.badges = badges
-        self.config, self.given, self.wait = config, tasks or (), wait
+        self.config, self.wait = config, wait
+        self.known = KnownTasks(config, tasks or ())
         self.deployed, self.told = deployed, -1
         self.nodes: dict[int, Description] = {}
         self.left: dict[int, Description] = {}
@@ -267,6 +269,8 @@ class Roster:
                 raise UserError(
                     f"task {task.name!r} is {_form(task)} there, {_form(other)} elsewhere"
                 )
+            if task.name in about.metrics:
+                self.known.check(task, about.metrics[task.name])
         for node_here in self.nodes.values():
             self._check_classes(about, node_here)
         self._replace(node, about)
@@ -343,11 +347,7 @@ class Roster:
         for about in hosts:
             names += [task.name for task in about.tasks if task.name not in names]
         kinds = {task.name: task for about in hosts for task in about.tasks}
-        given = {task.name: task for task in self.given}
-        theirs = [kinds[name] for name in names if name not in given]
-        metrics = {n: m for n, m in self.config.metrics.items() if n in kinds.keys() - given.keys()}
-        known = given | {task.name: task for task in with_metrics(theirs, metrics)}
-        self.tasks = tuple(known[name] for name in names)
+        self.tasks = tuple(self.known.of(kinds[name]) for name in names)
         order_of = {name: place for place, name in enumerate(sorted(self.groups))}
         ids, sizes, tasks, home, held, group = [], [], [], [], [], []
         for number, about in enumerate(self.nodes.values()):

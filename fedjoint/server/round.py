@@ -18,6 +18,7 @@ from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import measures
 from fedjoint.protocol.evaluation import EvaluateReply
+from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Terms
 from fedjoint.protocol.wire import NODE_DIED
 from fedjoint.runs.checkpoints import Checkpoint
@@ -110,7 +111,6 @@ def run_round(run: Run, round: int) -> bool:
         diagnostics=diagnostics,
         strategy=run.merging.report(),
     )
-    run.exclusions.note((*record.clients.failed, *record.clients.unevaluated))
     last = _tell(run, record, evaluated) or round == run.config.rounds or run.stopping()
     best = run.best is not None and _is_best(run.best, run, evaluated)
     first = run.roster.deployed and not run.durable  # its server may be killed soon
@@ -220,7 +220,8 @@ def evaluate_initial(run: Run) -> None:
 
 
 def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
-    """Tell the callbacks of a round; return whether one wants it to be the last."""
+    """Tell all that follows the run of a round; return whether one wants it to be the last."""
+    run.exclusions.note(record)
     # Copied, as a callback may do to the record what it likes.
     run.evaluation = copy.deepcopy(evaluated.metrics or {}) or run.evaluation
     snapshot = Snapshot(
@@ -296,7 +297,7 @@ def _reweigh(run: Run, collectors: Sequence[Collector]) -> None:
     trained = np.sort(np.concatenate([collector.trained for collector in collectors]))
     weights = _weigh(run, trained)
     for collector in collectors:
-        collector.reweigh(lambda ids: weights[np.searchsorted(trained, ids)])
+        collector.reweigh(trained, weights)
 
 
 def _weigh(run: Run, ids: np.ndarray) -> np.ndarray:
@@ -384,37 +385,19 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
     asked, untrained = plan_evaluation(run.config, run.roster, round, run.ledger, run.exclusions)
     if not asked:
         return _Evaluated(untrained=untrained)
+    replies, failed = _measured(run, asked, run.evaluate(asked, round, run.broadcast(round)))
     sums: evaluation.Sums = {}
     owners: dict[int, int] = {}
-    values: list[np.ndarray] = []
-    clients: list[np.ndarray] = []
-    failed: list[Failure] = []
-    silent = dict(asked)
-    for message in _alive(run, run.evaluate(asked, round, run.broadcast(round))):
-        seat = node, _ = _seat(message)
-        if seat not in silent:
-            continue  # nobody asked, or it has replied already
-        share = silent.pop(seat)
-        if message.has_error():
-            failed.append(Failure(None, node, plain(message.error.reason or "evaluation failed")))
-            continue
-        try:
-            reply = EvaluateReply.unpack(message, share, run.roster.tasks)
-        except Exception as error:  # whatever a forged reply may provoke
-            failed.append(Failure(None, node, plain(error), fault=True))
-            continue
-        failed += [Failure(each.client, node, plain(each.reason)) for each in reply.failed]
-        values.append(reply.values)
-        clients.append(share.clients)
-        owners |= dict.fromkeys(share.blocks.tolist(), node)
+    for (node, group), reply in replies.items():
+        owners |= dict.fromkeys(asked[node, group].blocks.tolist(), node)
         for key, blocks in evaluation.by_block(reply).items():
             sums.setdefault(key, {}).update(blocks)
-    failed += [Failure(None, node, _LATE) for node, _ in silent]
     if not sums:
         return _Evaluated(failed=failed, untrained=untrained)
     if (most := most_of_a_node(run.roster)) < 1:
         sums = evaluation.limited_sums(sums, owners, most)
-    tasks, ids, each = run.roster.tasks, np.concatenate(clients), np.concatenate(values)
+    ids = np.concatenate([asked[seat].clients for seat in replies])
+    tasks, each = run.roster.tasks, np.concatenate([reply.values for reply in replies.values()])
     order = np.argsort(ids)
     return _Evaluated(
         evaluation.pooled(sums, tasks),
@@ -424,6 +407,38 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         each[order],
         untrained,
     )
+
+
+def _measured(
+    run: Run, asked: Mapping[Seat, Asked], messages: Iterable[Message]
+) -> tuple[dict[Seat, EvaluateReply], list[Failure]]:
+    """Check what was measured as it arrives; return it by node and group, and who failed.
+
+    Raises:
+        StateLostError: a node died.
+    """
+    replies: dict[Seat, EvaluateReply] = {}
+    failed: list[Failure] = []
+    silent = dict(asked)
+    for message in _alive(run, messages):
+        seat = node, _ = _seat(message)
+        if seat not in silent:
+            continue  # nobody asked, or it has replied already
+        share = silent.pop(seat)
+        if message.has_error():
+            failed.append(Failure(None, node, plain(message.error.reason or "evaluation failed")))
+            continue
+        try:
+            replies[seat] = EvaluateReply.unpack(message, share, run.roster.tasks)
+        except Exception as error:  # whatever a forged reply may provoke
+            failed.append(Failure(None, node, plain(error), fault=True))
+    for seat, why in evaluation.odd_ones(replies).items():
+        failed.append(Failure(None, seat[0], why, fault=True))
+        del replies[seat]
+    for (node, _), reply in replies.items():
+        failed += [Failure(each.client, node, plain(each.reason)) for each in reply.failed]
+    failed += [Failure(None, node, _LATE) for node, _ in silent]
+    return replies, failed
 
 
 def _checkpoint(run: Run, round: int, *, best: bool) -> None:

@@ -116,9 +116,7 @@ class Run:
         self.roster.discover(self.grid, self.header(0))
         if not self.merging.of:
             self.merging.divide(self.roster.parts)
-        people = self.roster.people
-        self.circumstances.clients = people.ids[people.sizes > 0]
-        self.merging.know(people)
+        self.merging.know(self.roster.people)
 
     def of_group(self, group: str) -> dict[str, Tensor]:
         """Return a group's shared tensors, as its clients call them."""

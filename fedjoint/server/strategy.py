@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -239,28 +239,31 @@ def checked_report(strategy: JointStrategy) -> dict[str, float]:
     return numbers
 
 
-def checked_broadcast(strategy: JointStrategy, backbone: Tensor, round: int) -> dict[str, Tensor]:
-    """Return what ``strategy`` broadcasts, which a round cannot do without.
+def checked_sent(
+    strategy: JointStrategy, round: int, hook: Literal["broadcast", "tell"], *given: Tensor
+) -> dict[str, Tensor]:
+    """Return what ``strategy`` sends to clients, which a round cannot do without.
 
     Args:
         strategy: the strategy.
-        backbone: ``[P]``, a copy, as a plug-in may change it.
         round: the round.
+        hook: the method that says what.
+        given: its arguments; copies, as a plug-in may change them.
 
     Raises:
         UserError: it fails, or what it returns or leaves as state is no dict of finite tensors.
     """
     try:
-        extra = strategy.broadcast(backbone)
-        if not isinstance(extra, dict):
-            raise UserError(f"it returned {type(extra).__name__}, not a dict of tensors")
-        check_tensors("what it returned", extra)
+        sent = getattr(strategy, hook)(*given)
+        if not isinstance(sent, dict):
+            raise UserError(f"it returned {type(sent).__name__}, not a dict of tensors")
+        check_tensors("what it returned", sent)
         check_tensors("state", strategy.state)
     except Exception as error:  # a plug-in may raise anything
         if not isinstance(error, UserError):
-            log.exception("broadcast failed")
-        raise UserError(f"round {round}: {type(strategy).__name__}.broadcast: {error}") from error
-    return extra
+            log.exception("%s failed", hook)
+        raise UserError(f"round {round}: {type(strategy).__name__}.{hook}: {error}") from error
+    return sent
 
 
 class MergeError(UserError):
@@ -268,14 +271,12 @@ class MergeError(UserError):
 
 
 def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
-    """Return the ``[P]`` float32 step of ``strategy``; where it fails, its state stays as it was.
+    """Return the ``[P]`` float32 step of ``strategy``; where it fails, its state may be anything.
 
     Raises:
         UserError: the merge refuses the updates, or its step is not finite.
         MergeError: it fails, returns or leaves as state what it may not, or changes the updates.
     """
-    # Cloned, as a merge may change tensors in place.
-    before = {name: value.clone() for name, value in strategy.state.items()}
     versions = _versions(updates)
     try:
         step = strategy.merge(updates)
@@ -290,7 +291,6 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
             if version != versions[name]:
                 raise MergeError(f"merge changed updates.{name} in place; change a copy of it")
     except Exception as error:  # a plug-in may raise anything
-        strategy.state = before
         name = type(strategy).__name__
         if isinstance(error, UserError):
             raise type(error)(f"{name}: {error}") from error

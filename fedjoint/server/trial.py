@@ -30,10 +30,10 @@ def try_merge(run: Run) -> None:
     """
     if ":" not in run.config.strategy.name:
         return
-    chosen = run.roster.people.sample(run.config.seed, 1, run.config.strategy.fraction)
+    people = run.roster.people
+    chosen = people.sample(run.config.seed, 1, run.config.strategy.fraction)
     for part in run.roster.parts.parts:
-        places = [list(run.roster.parts.groups).index(group) for group in part.groups]
-        own = chosen[np.isin(run.roster.people.group[chosen], places)]
+        own = chosen[run.merging.members(part, people)[chosen]]
         if len(own):
             _try_part(run, part, own)
 

@@ -6,7 +6,7 @@ from support.plugins import plugin
 from fedjoint.config.data import SourceConfig
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
-from fedjoint.node.own_data import own_data, with_own_data
+from fedjoint.node.own_data import check_registered, own_data, with_own_data
 
 
 def test_own_data_replace_settings_of_the_run(tmp_path):
@@ -39,3 +39,46 @@ def test_options_of_the_run_s_source_are_added_to_and_those_of_another_are_not()
     }
     assert on_the_node("digits") == SourceConfig(name="digits")
     assert on_the_node(plugin("text", path="x")).options == {"path": "x"}
+
+
+CODE = "their.code:Thing"
+OWN = {"source": {"options": {"path": "mine.csv"}}}
+
+
+def of_node(run, own):
+    return with_own_data(check(run).model_dump(mode="json"), own, [0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "run"),
+    [
+        ("problem", {"problem": CODE}),
+        ("metrics.digit", {"metrics": {"digit": ["accuracy", CODE]}}),
+        ("losses.digit", {"losses": {"digit": CODE}}),
+        ("local.augment", {"local": {"augment": ["noise", CODE]}}),
+        ("balance", {"balance": CODE}),
+        ("data.source", {"data": {"source": CODE}}),
+        ("model.backbone", {"model": {"backbone": CODE}}),
+        (
+            "model.groups.a.backbone",
+            {"model": {"groups": {"a": {"clients": [0], "backbone": CODE}}}},
+        ),
+        ("strategy.compression", {"strategy": {"compression": CODE}}),
+    ],
+)
+def test_code_that_a_run_names_by_its_place_is_refused_wherever_it_is_named(setting, run):
+    with pytest.raises(UserError, match=rf"^{setting} names code by its place"):
+        check_registered(of_node(run, OWN), "joint", OWN)
+
+
+def test_what_is_installed_the_server_s_own_code_and_the_node_s_own_source_may_be_named():
+    run = {
+        "metrics": {"digit": ["accuracy", "macro_f1"]},
+        "losses": {"digit": "focal"},
+        "strategy": CODE,
+        "engine": CODE,
+        "callbacks": [CODE],
+    }
+    for source in (CODE, {"name": CODE}):
+        own = {"source": source}
+        check_registered(of_node(run, own), "prox", own)

@@ -241,3 +241,12 @@ def test_the_end_of_a_run(saved):
         ["2", "0.25", "", "50", "2"],
     ]
     assert {row["run"] for row in rows} == {saved.id}
+
+
+def test_files_that_the_server_reads_are_named_by_their_whole_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = {"strategy": "mine.py:Rule", "callbacks": ["mine.py:told", "package.module:told"]}
+    config = RunDir.create(tmp_path, "run", check(own)).config()
+    assert config.strategy.name == f"{tmp_path / 'mine.py'}:Rule"
+    names = [callback.name for callback in config.callbacks]
+    assert names == [f"{tmp_path / 'mine.py'}:told", "package.module:told"]

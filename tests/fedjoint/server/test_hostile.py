@@ -1,13 +1,17 @@
 """One hostile node among four: the run is that of the other three, and it is named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.fleet import SETTINGS, Fleet, forging, gone, honest, send, tell
 
 from fedjoint.config.load import check
 from fedjoint.flower.compat import be_server
+from fedjoint.model.metrics.accuracy import accuracy
 from fedjoint.protocol.requests import EVALUATE, QUERY, TRAIN
 from fedjoint.runs.directory import RunDir
+from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.serve import serve
 
 ROUNDS = 4
@@ -91,6 +95,14 @@ def test_a_resumed_run_remembers_the_faults(config, tmp_path):
     assert (TRAIN, 9) not in again.asked and (TRAIN, 2) in again.asked
 
 
+def test_a_fault_before_the_first_round_counts_as_it_does_after_a_resume(tmp_path):
+    config = check(SETTINGS | {"rounds": ROUNDS, "evaluate": {"initial": True}})
+    nodes = fleet(config, tell(seconds=-1.0), EVALUATE)
+    done = run(config, tmp_path, nodes)
+    assert nodes.asked.count((EVALUATE, 9)) == 3
+    assert Exclusions.of(done.records()).nodes["bad"] == 3
+
+
 @pytest.mark.parametrize("factor", [0.0, -1.0, 1.5])
 def test_the_first_backbone_is_what_the_seed_gives_not_what_one_node_says(
     factor, config, tmp_path, expected
@@ -151,6 +163,35 @@ def test_metrics_hold_what_clients_can_have_counted(what, config, tmp_path):
     first = done.records()[0].clients.unevaluated
     assert [(f.name, said in f.reason) for f in first] == [("bad", True)]
     for mine, theirs in zip(done.records()[:3], expected, strict=False):
+        assert mine.evaluation == theirs.evaluation
+
+
+def without_examples(output, y):
+    """Statistics of a user's own, which are not told of an example without a label."""
+    if not (y >= 0).any():
+        raise ValueError("no label")
+    return accuracy.statistics(output, y)
+
+
+WITHOUT_EXAMPLES = replace(accuracy, statistics=without_examples)
+WIDTHS = {
+    "no statistics": lambda s: s[:, :0],
+    "no sums": lambda s: s[0],
+    "one statistic more": lambda s: np.pad(s, ((0, 0), (0, 1))),
+    "one example more": lambda s: s * 10,
+}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", f"{__name__}:WITHOUT_EXAMPLES"])
+@pytest.mark.parametrize("what", WIDTHS)
+def test_sums_of_a_metric_that_is_named_are_checked_as_those_by_default(what, metric, tmp_path):
+    config = check(SETTINGS | {"rounds": 2, "metrics": {"digit": metric}})
+    changed = run(
+        config, tmp_path / "a", fleet(config, send("sums", "train/digit", WIDTHS[what]), EVALUATE)
+    )
+    expected = run(config, tmp_path / "b", mute(config, EVALUATE)).records()
+    for mine, theirs in zip(changed.records(), expected, strict=True):
+        assert [(f.name, f.fault) for f in mine.clients.unevaluated] == [("bad", True)]
         assert mine.evaluation == theirs.evaluation
 
 
