@@ -5,23 +5,10 @@ import sys
 import time
 
 import pytest
+from support.busy import BUSY
 from support.machines import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-
-# No client trains while the file is there that its machine's environment names.
-BUSY = """
-import os, time
-from fedjoint.training.method import LocalMethod
-
-
-class Busy(LocalMethod):
-    def train(self, job):
-        while os.path.exists(os.environ.get("BUSY", "")):
-            time.sleep(0.1)
-        return super().train(job)
-"""
-
 
 LATE = "within strategy.timeout"
 
@@ -34,14 +21,13 @@ def enough():
 
 
 def test_a_slow_node_is_left_out_until_it_is_quick_again(tmp_path):
-    (tmp_path / "busy.py").write_text(BUSY, "utf-8")
     busy = tmp_path / "busy"
     settings = [
         "data.clients=4",
         "local.epochs=1",
         "evaluate.every=1000",
         "rounds=1000",
-        f"local.method={tmp_path / 'busy.py'}:Busy",
+        BUSY,
         f"strategy.timeout={enough():.1f}",
     ]
     with Site(tmp_path) as site:
