@@ -19,8 +19,8 @@ from fedjoint.experiments.report import metrics_table
 from fedjoint.experiments.tables import table
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.result import RunResult
 from fedjoint.runs.whole import check_whole
-from fedjoint.simulation import RunResult
 
 _QUIET = 60.0  # seconds without a sign of life, after which a run is taken for dead
 _EVERY = 2.0  # seconds between two looks at a run

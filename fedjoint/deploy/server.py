@@ -21,7 +21,6 @@ from fedjoint.deploy.registration import Registrar
 from fedjoint.errors import UserError
 from fedjoint.flower.badges import FOLDER
 from fedjoint.flower.control import Control
-from fedjoint.flower.launcher import Launcher
 from fedjoint.flower.programs import Connection
 
 log = logging.getLogger("fedjoint.deploy")
@@ -115,6 +114,10 @@ def run_server(
         os.environ[FOLDER] = str((keys / "nodes").resolve())
     os.umask(0o077)  # what it and its runs write is its own
 
+    # Not before they are needed: they take a second, and the command line uses this module.
+    from fedjoint.flower.launcher import Launcher
+    from fedjoint.flower.superlink import run_superlink
+
     launchers: list[Launcher] = []
 
     @contextmanager
@@ -132,9 +135,6 @@ def run_server(
             log.info("the server listens on %s; its log is %s", address, state / "log.jsonl")
             yield
         log.info("stopped by a signal")
-
-    # Not before it is needed: it takes a second, and the command line uses this module.
-    from fedjoint.flower.superlink import run_superlink
 
     def drain() -> None:
         for launcher in launchers:
