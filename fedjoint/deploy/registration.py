@@ -33,9 +33,9 @@ def register(control: Control, keys: Path) -> list[str]:
             log.error("%s", error)
             continue
         if key not in known:
-            control.register(name, key)
-            log.info("registered node %s", name)
-            new.append(name)
+            if control.register(name, key):  # else someone else just has
+                log.info("registered node %s", name)
+                new.append(name)
         elif known[key].state == "unregistered":
             log.error("%s: this key was revoked; make node %s another one", path, name)
     return new

@@ -81,14 +81,19 @@ class Control:
             for node in found
         ]
 
-    def register(self, name: str, key: bytes) -> None:
-        """Make the server know a node's key.
+    def register(self, name: str, key: bytes) -> bool:
+        """Make the server know a node's key; return False where it has known that already.
 
         Raises:
-            UserError: it refuses the key, as one that was revoked, or does not answer.
+            UserError: it refuses the key, or does not answer.
         """
-        request = RegisterNodeRequest(public_key=key, name=name)
-        self._ask(self._client.RegisterNode, request)
+        try:
+            self._ask(self._client.RegisterNode, RegisterNodeRequest(public_key=key, name=name))
+        except _RefusalError as error:
+            if error.code == ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
+                return False
+            raise
+        return True
 
     def revoke(self, number: int) -> None:
         """Make the server forget a node, for good: its key is never taken again.
