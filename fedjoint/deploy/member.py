@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 
+from fedjoint._util.often import Often
 from fedjoint.deploy.figures import NodeFigures
 from fedjoint.deploy.resident import Resident
 from fedjoint.deploy.stop import Stop
@@ -38,17 +38,14 @@ class Member:
         self._fleet, self._worker, self._stop, self._trouble = fleet, worker, stop, trouble
         self._reply: tuple[int, Parcel, float] | None = None
         self._sent: tuple[int, str] | None = None
-        self._ended = threading.Event()
 
     def run(self) -> None:
         """Serve until the stop; a message that is being answered then is finished first."""
-        threading.Thread(target=self._beat, daemon=True, name="beat").start()
-        try:
+        # A SuperLink takes a node for gone after two intervals; a beat may be lost.
+        with Often(self._beat, 0.4 * BEAT, "beat"):
             self._serve()
             with contextlib.suppress(AwayError, RefusedError):
                 self._see_it_arrive()
-        finally:
-            self._ended.set()
         with contextlib.suppress(AwayError, RefusedError):
             self._fleet.leave()
 
@@ -109,8 +106,6 @@ class Member:
         self._stop.nap(seconds)
 
     def _beat(self) -> None:
-        # A SuperLink takes a node for gone after two intervals; a beat may be lost.
-        while not self._ended.wait(0.4 * BEAT):
-            with contextlib.suppress(AwayError, RefusedError):
-                if self._fleet.node:
-                    self._fleet.beat()
+        with contextlib.suppress(AwayError, RefusedError):
+            if self._fleet.node:
+                self._fleet.beat()

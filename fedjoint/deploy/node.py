@@ -12,7 +12,7 @@ from typing import Any
 from fedjoint._util.logs import log_to
 from fedjoint._util.private import keep_to_owner
 from fedjoint.deploy.address import certificate, join, parse
-from fedjoint.deploy.expiry import Calendar
+from fedjoint.deploy.expiry import calendar
 from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import NodeFigures
 from fedjoint.deploy.member import Member
@@ -75,7 +75,7 @@ def run_node(
     figures = NodeFigures()
     with ExitStack() as stack:
         if authority:
-            stack.enter_context(Calendar([authority]))
+            stack.enter_context(calendar([authority]))
         if metrics:
             stack.enter_context(Exposition(metrics, figures))
         stop, worker = stack.enter_context(Stop()), stack.enter_context(Resident(own))

@@ -14,10 +14,10 @@ from fedjoint._util.logs import log_to
 from fedjoint._util.net import listener, listens
 from fedjoint._util.private import keep_to_owner
 from fedjoint.deploy.address import certificate, distrust, join, parse
-from fedjoint.deploy.expiry import Calendar, ending
+from fedjoint.deploy.expiry import calendar, ending
 from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import ServerFigures
-from fedjoint.deploy.registration import Registrar
+from fedjoint.deploy.registration import registrar
 from fedjoint.errors import UserError
 from fedjoint.flower.badges import FOLDER
 from fedjoint.flower.control import Control
@@ -129,9 +129,9 @@ def run_server(
             if metrics:
                 stack.enter_context(Exposition(metrics, ServerFigures(superlink)))
             if keys and secure:
-                stack.enter_context(Calendar([keys / file for file in _FILES[:2]]))
+                stack.enter_context(calendar([keys / file for file in _FILES[:2]]))
                 control = stack.enter_context(Control(join(local, port), trust))
-                stack.enter_context(Registrar(control, keys))
+                stack.enter_context(registrar(control, keys))
             log.info("the server listens on %s; its log is %s", address, state / "log.jsonl")
             yield
         log.info("stopped by a signal")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-import threading
 from typing import Any
 
 from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.superlink.servicer.runtime.runtime_handlers import acquire_task
+
+from fedjoint._util.often import Often
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -30,11 +31,10 @@ class Launcher:
     def __init__(self, state: Any, connection: list[str]) -> None:
         self._state, self._connection = state, connection
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._go, name="launcher")
+        self._often = Often(self._look, _LOOK, "launcher: no run can be started")
 
     def __enter__(self) -> Launcher:
-        self._thread.start()
+        self._often.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,8 +42,7 @@ class Launcher:
 
     def drain(self) -> None:
         """Start no more runs, and have those that go on stop after their newest round."""
-        self._ended.set()
-        self._thread.join()
+        self._often.join()
         for process in self._running.values():
             process.terminate()
         for task, process in self._running.items():
@@ -55,18 +54,9 @@ class Launcher:
             self._state.finish_task(task, SubStatus.STOPPED, "the server was stopped")
         self._running.clear()
 
-    @property
-    def running(self) -> int:
-        """How many runs there are."""
-        return len(self._running)
-
-    def _go(self) -> None:
-        while not self._ended.wait(_LOOK):
-            try:
-                self._start()
-                self._reap()
-            except Exception:
-                log.exception("no run can be started just now")
+    def _look(self) -> None:
+        self._start()
+        self._reap()
 
     def _start(self) -> None:
         request = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])

@@ -121,7 +121,7 @@ def test_a_superlink_uses_uvicorn_to_serve_alone():
         ),
         (
             "flwr.supercore.control:ControlHttpClient",
-            "ListNodes RegisterNode UnregisterNode ListRuns StopRun close",
+            "ListNodes RegisterNode UnregisterNode close",
         ),
     ],
 )
