@@ -13,7 +13,7 @@ from typing import Any
 from fedjoint._util.logs import log_to
 from fedjoint._util.net import listener, listens
 from fedjoint._util.private import keep_to_owner
-from fedjoint.deploy.address import certificate, distrust, join, parse
+from fedjoint.deploy.address import check_keys, distrust, join, parse
 from fedjoint.deploy.expiry import calendar, ending
 from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import ServerFigures
@@ -38,13 +38,12 @@ def connect(address: str, state: Path, keys: Path | None, insecure: bool) -> Con
         insecure: connect unencrypted, beyond the loopback too.
 
     Raises:
-        UserError: see :func:`fedjoint.deploy.address.certificate`.
+        UserError: see :func:`fedjoint.deploy.address.check_keys`.
     """
     host, port = parse(address)
-    secure = certificate(host, keys, insecure, _FILES[:1])
-    trust = keys / "server/ca.pem" if keys and secure else None
+    check_keys(host, keys, insecure, _FILES[:1])
     folder = state / f"{host.replace(':', '-')}-{port}"
-    return Connection.make(folder, join(host, port), trust)
+    return Connection.make(folder, join(host, port), keys / _FILES[0] if keys else None)
 
 
 def check_trust(address: str, keys: Path | None) -> None:
@@ -91,7 +90,7 @@ def run_server(
     """
     host, port = parse(address)
     keep_to_owner(state)
-    secure = certificate(host, keys, insecure, _FILES)
+    check_keys(host, keys, insecure, _FILES)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     if listens(local, port):
         who = listener(port) or "someone"
@@ -102,15 +101,15 @@ def run_server(
     options = ["--host", host, "--port", str(port)]
     options += ["--database", str((state / "superlink.db").resolve())]
     options += ["--disable-runtime-dependency-installation", "--isolation", "process"]
-    if keys and secure:
+    if keys:
         names = ("--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile")
         for option, file in zip(names, _FILES, strict=True):
             options += [option, str(keys / file)]
         options += ["--enable-supernode-auth"]
     else:
         options += ["--insecure"]
-    trust = keys / _FILES[0] if keys and secure else None
-    if keys and secure:
+    trust = keys / _FILES[0] if keys else None
+    if keys:
         os.environ[FOLDER] = str((keys / "nodes").resolve())
     os.umask(0o077)  # what it and its runs write is its own
 
@@ -128,7 +127,7 @@ def run_server(
             launchers.append(stack.enter_context(Launcher(superlink, run)))
             if metrics:
                 stack.enter_context(Exposition(metrics, ServerFigures(superlink)))
-            if keys and secure:
+            if keys:
                 stack.enter_context(calendar([keys / file for file in _FILES[:2]]))
                 control = stack.enter_context(Control(join(local, port), trust))
                 stack.enter_context(registrar(control, keys))
