@@ -19,7 +19,6 @@ from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import ServerFigures
 from fedjoint.deploy.registration import registrar
 from fedjoint.errors import UserError
-from fedjoint.flower.badges import FOLDER
 from fedjoint.flower.control import Control
 from fedjoint.flower.programs import Connection
 
@@ -109,8 +108,7 @@ def run_server(
     else:
         options += ["--insecure"]
     trust = keys / _FILES[0] if keys else None
-    if keys:
-        os.environ[FOLDER] = str((keys / "nodes").resolve())
+    nodes = (keys / "nodes").resolve() if keys else None
     os.umask(0o077)  # what it and its runs write is its own
 
     # Not before they are needed: they take a second, and the command line uses this module.
@@ -124,7 +122,7 @@ def run_server(
         run = ["--runtime-api-address", join(local, port), "--parent-pid", str(os.getpid())]
         run += ["--root-certificates", str(trust)] if trust else ["--insecure"]
         with ExitStack() as stack:
-            launchers.append(stack.enter_context(Launcher(superlink, run)))
+            launchers.append(stack.enter_context(Launcher(superlink, run, nodes)))
             if metrics:
                 stack.enter_context(Exposition(metrics, ServerFigures(superlink)))
             if keys:
@@ -139,4 +137,4 @@ def run_server(
         for launcher in launchers:
             launcher.drain()
 
-    run_superlink(options, beside, drain)
+    run_superlink(options, beside, drain, nodes)

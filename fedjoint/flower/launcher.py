@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from flwr.common.constant import SubStatus
@@ -13,6 +15,7 @@ from flwr.supercore.constant import TaskType
 from flwr.superlink.servicer.runtime.runtime_handlers import acquire_task
 
 from fedjoint._util.often import Often
+from fedjoint.flower.badges import FOLDER
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -26,10 +29,12 @@ class Launcher:
     Args:
         state: the SuperLink's.
         connection: options of ``flwr-serverapp`` that say how to reach the SuperLink.
+        nodes: folder of the nodes' keys; None: they have none.
     """
 
-    def __init__(self, state: Any, connection: list[str]) -> None:
+    def __init__(self, state: Any, connection: list[str], nodes: Path | None) -> None:
         self._state, self._connection = state, connection
+        self._environment = os.environ | ({FOLDER: str(nodes)} if nodes else {})
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._often = Often(self._look, _LOOK, "launcher: no run can be started")
 
@@ -65,7 +70,7 @@ class Launcher:
             return
         command = [sys.executable, "-P", "-m", "fedjoint.flower.serverapp"]
         command += [*self._connection, "--token", found.token]
-        self._running[found.task.task_id] = subprocess.Popen(command)
+        self._running[found.task.task_id] = subprocess.Popen(command, env=self._environment)
 
     def _reap(self) -> None:
         ended = {t: p for t, p in self._running.items() if p.poll() is not None}
