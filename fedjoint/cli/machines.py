@@ -89,7 +89,7 @@ def client_command(
     ] = False,
     _config: Config = None,
 ) -> None:
-    """Run a node: Flower's SuperNode, with its clients' data."""
+    """Run a node, with its clients' data."""
     choose_logging(log_level, log_format)
     ids, own = own_ids(clients), own_data(data, parts(tasks))
     node = OwnNode(name, str(state.resolve()), ids, own, foreign_code)
