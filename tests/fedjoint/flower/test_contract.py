@@ -139,6 +139,9 @@ def test_a_state_can_end_a_task():
         fail(place, why)
     for name in ("STOPPED", "FAILED"):
         look_up(f"flwr.common.constant:SubStatus.{name}")
+    look_up("flwr.server.superlink.linkstate:LinkState.acknowledge_task_heartbeat")
+    for name in ("HEARTBEAT_DEFAULT_INTERVAL", "HEARTBEAT_PATIENCE"):
+        look_up(f"flwr.common.constant:{name}")
 
 
 FIELDS = {
