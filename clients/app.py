@@ -127,7 +127,7 @@ def make_node(
         problem = problem or build_problem(config)
         return Node(problem, config, store, write_through=write_through, name=name)
     if "fedjoint" not in given:
-        raise OpenError("this SuperNode has no clients: start it with fedjoint client")
+        raise OpenError("this node has no clients: start it with fedjoint client")
     own = _own(context)
     ids = own["clients"]
     config = with_own_data(settings, own["data"], ids)

@@ -40,11 +40,12 @@ if TYPE_CHECKING:
     from fedjoint.problem import Problem
     from fedjoint.protocol.compression import Compression
     from fedjoint.runs.record import RoundRecord
+    from fedjoint.runs.result import RunResult
     from fedjoint.server.callbacks import Callback, Snapshot
     from fedjoint.server.candidates import Budget, Candidates
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
-    from fedjoint.simulation import RunResult, resume, simulate
+    from fedjoint.simulation import resume, simulate
     from fedjoint.training.augment import Augmentation
     from fedjoint.training.balance import Balance
     from fedjoint.training.job import Job
@@ -75,7 +76,7 @@ _MODULES = {
     "PositionLoss": "fedjoint.model.loss",
     "Problem": "fedjoint.problem",
     "RoundRecord": "fedjoint.runs.record",
-    "RunResult": "fedjoint.simulation",
+    "RunResult": "fedjoint.runs.result",
     "Snapshot": "fedjoint.server.callbacks",
     "Source": "fedjoint.data.source",
     "Stream": "fedjoint.model.stream",

@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from fedjoint._util.logs import event
 from fedjoint.config.load import check
@@ -22,10 +19,9 @@ from fedjoint.model.parts import Parts
 from fedjoint.node.node import best_device
 from fedjoint.problem import Problem, build_problem, own_groups, settled
 from fedjoint.registry import anchored
-from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.initial import fit_initial, read_initial
-from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.result import RunResult
 from fedjoint.runs.same_model import check_same_model
 from fedjoint.runs.whole import check_extendable, check_whole
 from fedjoint.server.callbacks import AnyCallback, Callback, as_callback
@@ -39,47 +35,6 @@ log = logging.getLogger("fedjoint")
 
 #: Options of sources and backbones that name files.
 _PATHS = ("path", "test_path", "tokenizer")
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run leaves.
-
-    Attributes:
-        path: the run directory.
-        config: the resolved configuration.
-        records: one per round.
-        backbone: the final backbone's tensors, by name: shared ones, and those that do not train.
-    """
-
-    path: Path
-    config: Config
-    records: list[RoundRecord]
-    backbone: dict[str, Tensor]
-
-    @property
-    def metrics(self) -> dict[str, dict[str, float | None]]:
-        """The last evaluation: split -> task -> value."""
-        done = [record.evaluation for record in self.records if record.evaluation]
-        return done[-1] if done else {}
-
-    @property
-    def best(self) -> Checkpoint | None:
-        """The best round by validation, its backbone and ledger (``output.keep_best``)."""
-        return RunDir(self.path).best()
-
-    def heads(self) -> dict[int, dict[str, Tensor]]:
-        """Return the private state of every client that trained, by id.
-
-        Raises:
-            UserError: the run directory is not as the run left it.
-        """
-        run = RunDir.open(self.path)
-        newest = check_whole(run).newest
-        if newest is None:
-            return {}
-        clients, rounds = newest.ledger.clients.tolist(), newest.ledger.rounds.tolist()
-        return run.states.read(clients, rounds)
 
 
 def simulate(

@@ -81,6 +81,7 @@ def workers():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("workers")
 @pytest.mark.parametrize("case", CASES)
 def test_ray_equals_inline(case, tmp_path):
@@ -91,6 +92,7 @@ def test_ray_equals_inline(case, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("case", FEW)
 def test_flower_equals_inline(case, tmp_path):
     here = simulate(config(tmp_path / "here", case))

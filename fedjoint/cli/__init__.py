@@ -68,7 +68,7 @@ COMMANDS = {
     ),
     "client": (
         "machines:client_command",
-        "Run a node: Flower's SuperNode, with its clients' data.",
+        "Run a node, with its clients' data.",
     ),
     "deploy": (
         "deploy:deploy_command",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -32,6 +33,23 @@ def client_ids(text: str) -> list[int]:
         return [int(part) for part in parts(text)]
     except ValueError:
         raise UserError(f"--clients {text}: write ids, as in 0,1,2") from None
+
+
+def own_ids(text: str) -> list[int]:
+    """Return the ids of the option ``--clients`` where a node has to have some.
+
+    Raises:
+        UserError: there is none, or one is wrong.
+    """
+    ids = client_ids(text)
+    if not ids or len(set(ids)) < len(ids) or min(ids) < 0:
+        raise UserError("--clients: give different ids from 0, comma-separated")
+    return ids
+
+
+def number(value: float | None) -> str:
+    """Return a number for a table; nothing where it is not known."""
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def say(text: str) -> None:

@@ -24,8 +24,8 @@ from fedjoint.deploy.server import check_trust, connect, control
 from fedjoint.errors import UserError
 from fedjoint.experiments.report import show_run
 from fedjoint.runs.directory import RunDir
+from fedjoint.runs.result import RunResult
 from fedjoint.runs.whole import check_whole
-from fedjoint.simulation import RunResult
 
 #: settings that a resumed run may change -> how a text becomes a value
 _OPERATIONAL = {

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from fedjoint.cli.common import client_ids, console, parts
+from fedjoint.cli.common import client_ids, console, number, parts
 from fedjoint.errors import UserError
 from fedjoint.experiments.tables import table
 from fedjoint.exports.export import export
@@ -114,7 +114,7 @@ def _export_together(
     found.exported.write(folder, formats)
     metric = found.task.metric_fn.name
     cells = [
-        [str(row["model"]), *(_number(row[key]) for key in ("weight", "valid", "test"))]
+        [str(row["model"]), *(number(row[key]) for key in ("weight", "valid", "test"))]
         for row in found.rows()
     ]
     title = f"{metric} of {task}: the members, and the ensemble"
@@ -125,10 +125,6 @@ def _export_together(
         markup=False,
     )
     console.print(f"{found.exported.card.origin.how}: {folder}", soft_wrap=True, markup=False)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or value != value else f"{value:.3f}"
 
 
 def predict_command(

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from fedjoint._util.logs import FORMATS, LEVELS, choose_logging
-from fedjoint.cli.common import client_ids, parts, say
+from fedjoint.cli.common import own_ids, parts, say
 from fedjoint.cli.settings_file import Config
 from fedjoint.deploy.keys import make_keys
-from fedjoint.deploy.node import own_node, run_node
+from fedjoint.deploy.node import run_node
+from fedjoint.deploy.resident import OwnNode
 from fedjoint.deploy.server import run_server
 from fedjoint.errors import UserError
 from fedjoint.node.own_data import own_data
@@ -41,7 +42,7 @@ def keys_command(
     """Make the keys of a deployment, or of more nodes."""
     if bool(node) != bool(clients):
         raise UserError("--node and --clients belong together: whose key, and the ids of its own")
-    own = {node: _own_ids(clients)} if node else {}
+    own = {node: own_ids(clients)} if node else {}
     names = [*parts(nodes), *own]
     hosts = [name for host in hosts for name in parts(host)]
     if not hosts and not (folder / "server/server.pem").exists():
@@ -50,13 +51,6 @@ def keys_command(
     say(f"server: copy {folder / 'server'} and each node's node.pub")
     for name in names:
         say(f"node {name}: copy {folder / 'nodes' / name}")
-
-
-def _own_ids(text: str) -> list[int]:
-    ids = client_ids(text)
-    if not ids or len(set(ids)) < len(ids) or min(ids) < 0:
-        raise UserError("--clients: give different ids from 0, comma-separated")
-    return ids
 
 
 def server_command(
@@ -95,7 +89,8 @@ def client_command(
     ] = False,
     _config: Config = None,
 ) -> None:
-    """Run a node: Flower's SuperNode, with its clients' data."""
+    """Run a node, with its clients' data."""
     choose_logging(log_level, log_format)
-    ids, own = client_ids(clients), own_data(data, parts(tasks))
-    run_node(own_node(name, state, ids, own, foreign_code), server, keys, insecure, metrics)
+    ids, own = own_ids(clients), own_data(data, parts(tasks))
+    node = OwnNode(name, str(state.resolve()), ids, own, foreign_code)
+    run_node(node, server, keys, insecure, metrics)

@@ -41,7 +41,7 @@ def nodes_command(server: Server = "127.0.0.1:8000", keys: Keys = None) -> None:
 def register_command(keys: Keys, server: Server = "127.0.0.1:8000") -> None:
     """Have a server on this machine take the keys in a folder now.
 
-    It looks into its own folder of keys every two seconds anyway.
+    The server looks into its own folder of keys every two seconds anyway.
     """
     if keys is None:
         raise UserError("--keys: name the folder with nodes/NAME/node.pub")

@@ -19,8 +19,8 @@ from fedjoint.experiments.report import metrics_table
 from fedjoint.experiments.tables import table
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.result import RunResult
 from fedjoint.runs.whole import check_whole
-from fedjoint.simulation import RunResult
 
 _QUIET = 60.0  # seconds without a sign of life, after which a run is taken for dead
 _EVERY = 2.0  # seconds between two looks at a run
@@ -63,7 +63,7 @@ def stop_command(
     found.ask_to_stop()
     end = time.monotonic() + seconds
     while found.status in ("created", "running"):
-        if not _look(found)["alive"]:
+        if not _alive(found):
             found.mark("failed")
             say(f"{run}: its server is gone; go on with fedjoint deploy --resume {run}")
             return
@@ -85,12 +85,11 @@ def _look(run: RunDir) -> dict[str, Any]:
     """Return how a run is doing; of a run that goes on, without its clients' state."""
     status, config, news = run.status, run.config(), run.last_news()
     records = check_whole(run, states=status not in ("created", "running")).records
-    quiet = status == "running" and news is not None and time.time() - news > _QUIET
     last = records[-1] if records else None
     return {
         "run": str(run.path),
         "status": status,
-        "alive": not quiet,
+        "alive": _alive(run),
         "last_news": news,
         "round": last.round if last else 0,
         "rounds": config.rounds,
@@ -100,6 +99,12 @@ def _look(run: RunDir) -> dict[str, Any]:
         "seconds": last.seconds.round if last else None,
         "nodes": run.nodes(),
     }
+
+
+def _alive(run: RunDir) -> bool:
+    """Return whether there is no reason to take a run for dead."""
+    news = run.last_news()
+    return run.status != "running" or news is None or time.time() - news <= _QUIET
 
 
 def _show(run: RunDir, seen: dict[str, Any]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedjoint.cli.common import Settings, console, parts
+from fedjoint.cli.common import Settings, console, number, parts
 from fedjoint.errors import UserError
 from fedjoint.experiments import plots
 from fedjoint.experiments.tables import table
@@ -81,17 +80,13 @@ def _show_transfer(found: Transfer) -> None:
 def _show_unseen(found: Unseen) -> None:
     keys = ("train", "test", "unseen", "out-of-sample gap", "participation gap")
     rows = [
-        [row["task"], row["way"], str(row["steps"]), *(_number(row[key]) for key in keys)]
+        [row["task"], row["way"], str(row["steps"]), *(number(row[key]) for key in keys)]
         for row in sorted(found.rows(), key=lambda row: str(row["task"]))
     ]
     headers = ["task", "way", "steps", "train", "test", "unseen", "out-of-\nsample gap"]
     headers.append("partici-\npation gap")
     title = f"clients that trained, and {found.clients} that were kept out"
     console.print(table(title, headers, rows, left=2, grouped=True))
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _write(folder: Path, found: Transfer | Unseen) -> None:

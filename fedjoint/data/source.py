@@ -120,21 +120,28 @@ class Source:
         kept = [task for task in tasks if task.kind == "multiclass"]
         return tuple(f"{t.name}: {name}" for t in kept for name in self.class_names(t) or ())
 
-    def scaling(
-        self, data: DataConfig, seed: int, places: Sequence[int], ids: Sequence[int] | None
-    ) -> Scaling | None:
-        """Return how a model scales what a user's file has; None: not at all.
+    def unscaled(self, data: DataConfig, seed: int, ids: Sequence[int] | None) -> Federation | None:
+        """Return the clients with what a user's file has; None: that is what they have anyway.
 
         Args:
             data: as for :meth:`build`.
             seed: as for :meth:`build`.
-            places: the clients whose model it is, by their places in the federation.
             ids: as for :meth:`build`.
         """
         if not self.standardise:
             return None
         raw = copy.copy(self)
         raw.standardise = False
-        clients = raw.build(data, seed, ids)[1]
+        return raw.build(data, seed, ids)[1]
+
+    def scaling(self, clients: Federation | None, places: Sequence[int]) -> Scaling | None:
+        """Return how a model scales what a user's file has; None: not at all.
+
+        Args:
+            clients: as :meth:`unscaled` returns them.
+            places: the clients whose model it is, by their places in the federation.
+        """
+        if clients is None:
+            return None
         x = cat([loaded(clients.client(place).train.x) for place in places])
         return Scaling(*moments(x), "mean and deviation of the clients' training examples, pooled")

@@ -1,1 +1,1 @@
-"""Real machines: keys, the SuperLink, SuperNodes and runs, on Flower's own programs."""
+"""Real machines: keys, the server, nodes and runs."""

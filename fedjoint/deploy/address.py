@@ -40,8 +40,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def certificate(host: str, keys: Path | None, insecure: bool, files: tuple[str, ...]) -> bool:
-    """Return whether to use the keys in ``keys``.
+def check_keys(host: str, keys: Path | None, insecure: bool, files: tuple[str, ...]) -> None:
+    """Make sure that a connection has keys, or may go without.
 
     Args:
         host: of the server.
@@ -59,13 +59,11 @@ def certificate(host: str, keys: Path | None, insecure: bool, files: tuple[str, 
         for name in files:
             if not (keys / name).is_file():
                 raise UserError(f"{keys / name}: no such file; make keys with fedjoint keys")
-        return True
-    if not insecure and not is_loopback(host):
+    elif not insecure and not is_loopback(host):
         raise UserError(
             f"{host} is not the loopback address: give --keys (see fedjoint keys), or --insecure "
             "to let anyone on the way read and change what travels"
         )
-    return False
 
 
 def distrust(host: str, port: int, authority: Path) -> str | None:

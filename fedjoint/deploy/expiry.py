@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import logging
-import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cryptography import x509
+
+from fedjoint._util.often import Often
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -35,32 +37,16 @@ def ending(path: Path, now: datetime.datetime) -> str | None:
     return f"{path}: this certificate {verb} on {end:%d %B %Y}; {cure}"
 
 
-class Calendar:
-    """Looks at certificates every day, as long as it is entered.
+def calendar(paths: Sequence[Path]) -> Often:
+    """Return what looks at certificates every day, as long as it is entered."""
+    return Often(partial(_warn, paths), _DAY, "calendar")
 
-    Args:
-        paths: the certificates.
-    """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths, self._ended = paths, threading.Event()
-        self._thread = threading.Thread(target=self._go, daemon=True, name="calendar")
-
-    def __enter__(self) -> Calendar:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def _go(self) -> None:
-        while True:
-            for path in self._paths:
-                try:
-                    text = ending(path, datetime.datetime.now(datetime.UTC))
-                except (OSError, ValueError) as error:
-                    text = f"{path}: cannot be read just now: {error}"
-                if text:
-                    log.warning("%s", text)
-            if self._ended.wait(_DAY):
-                return
+def _warn(paths: Sequence[Path]) -> None:
+    for path in paths:
+        try:
+            text = ending(path, datetime.datetime.now(datetime.UTC))
+        except (OSError, ValueError) as error:
+            text = f"{path}: cannot be read just now: {error}"
+        if text:
+            log.warning("%s", text)

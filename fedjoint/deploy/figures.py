@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fedjoint.deploy.tail import Tail
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -29,7 +30,7 @@ class RunFigures:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._read = path / "metrics.jsonl", 0
+        self._tail = Tail(path / "metrics.jsonl")
         self.name = path.name
         self._reset()
 
@@ -41,19 +42,10 @@ class RunFigures:
 
     def update(self) -> None:
         """Read what is new."""
-        try:
-            size = self._path.stat().st_size
-            if size < self._read:  # a resume has dropped rounds
-                self._reset()
-                self._read = 0
-            with self._path.open("rb") as file:
-                file.seek(self._read)
-                whole, newline, _ = file.read().rpartition(b"\n")
-        except OSError:
-            return
-        self._read += len(whole) + len(newline)
-        for line in whole.splitlines():
-            self._add(json.loads(line))
+        if self._tail.shrank():  # a resume has dropped rounds
+            self._reset()
+        for record in self._tail.entries():
+            self._add(record)
 
     def _add(self, record: dict[str, Any]) -> None:
         self.rounds += 1

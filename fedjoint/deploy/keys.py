@@ -145,7 +145,7 @@ def _node(folder: Path, authority: x509.Certificate, clients: Collection[int] | 
             write_files(folder, {"node.pub": _openssh(public) + b" " + said + b"\n"})
         return
     key = ec.generate_private_key(ec.SECP384R1())
-    # The formats that flower-supernode reads.
+    # The formats that a node reads, see fedjoint.flower.fleet.
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.OpenSSH,

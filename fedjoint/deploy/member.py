@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 
+from fedjoint._util.often import Often
 from fedjoint.deploy.figures import NodeFigures
 from fedjoint.deploy.resident import Resident
 from fedjoint.deploy.stop import Stop
@@ -17,6 +17,7 @@ from fedjoint.flower.parcels import Parcel
 log = logging.getLogger("fedjoint.deploy")
 
 _FIRST, _MOST = 0.1, 3.0  # seconds between two looks for a message
+_AGAIN, _LAST = 0.2, 20.0  # seconds between two looks for whether a reply arrived, and in all
 
 
 class Member:
@@ -36,10 +37,19 @@ class Member:
         self._figures = figures
         self._fleet, self._worker, self._stop, self._trouble = fleet, worker, stop, trouble
         self._reply: tuple[int, Parcel, float] | None = None
+        self._sent: tuple[int, str] | None = None
 
     def run(self) -> None:
         """Serve until the stop; a message that is being answered then is finished first."""
-        threading.Thread(target=self._beat, daemon=True, name="beat").start()
+        # A SuperLink takes a node for gone after two intervals; a beat may be lost.
+        with Often(self._beat, 0.4 * BEAT, "beat"):
+            self._serve()
+            with contextlib.suppress(AwayError, RefusedError):
+                self._see_it_arrive()
+        with contextlib.suppress(AwayError, RefusedError):
+            self._fleet.leave()
+
+    def _serve(self) -> None:
         pause = _FIRST
         while not self._stop.asked or self._reply:
             try:
@@ -57,8 +67,6 @@ class Member:
                 if not busy:
                     self._worker.rest()
                     self._stop.nap(pause)
-        with contextlib.suppress(AwayError, RefusedError):
-            self._fleet.leave()
 
     def _step(self) -> bool:
         """Do what is next, and say whether there was anything to do."""
@@ -78,8 +86,17 @@ class Member:
             self._figures.answer(kind, self._reply[2])
         with contextlib.suppress(GoneError):
             self._fleet.send(*self._reply)
+            self._sent = self._reply[0], self._reply[1].root
         self._reply = None
         return True
+
+    def _see_it_arrive(self) -> None:
+        """Wait until the run has the newest reply: a SuperLink drops those of a node that left."""
+        end = time.monotonic() + _LAST
+        while self._sent and not self._fleet.arrived(*self._sent):
+            if self._stop.asked > 1 or time.monotonic() > end:
+                return
+            time.sleep(_AGAIN)
 
     def _wait(self, error: AwayError | RefusedError) -> None:
         seconds = self._trouble.say(error)
@@ -89,9 +106,6 @@ class Member:
         self._stop.nap(seconds)
 
     def _beat(self) -> None:
-        # A SuperLink takes a node for gone after two intervals; a beat may be lost.
-        while not self._stop.asked:
-            time.sleep(0.4 * BEAT)
-            with contextlib.suppress(AwayError, RefusedError):
-                if self._fleet.node:
-                    self._fleet.beat()
+        with contextlib.suppress(AwayError, RefusedError):
+            if self._fleet.node:
+                self._fleet.beat()

@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from fedjoint._util.logs import log_to
 from fedjoint._util.private import keep_to_owner
-from fedjoint.deploy.address import certificate, join, parse
-from fedjoint.deploy.expiry import Calendar
+from fedjoint.deploy.address import check_keys, join, parse
+from fedjoint.deploy.expiry import calendar
 from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import NodeFigures
 from fedjoint.deploy.member import Member
 from fedjoint.deploy.resident import OwnNode, Resident
 from fedjoint.deploy.stop import Stop
 from fedjoint.deploy.trouble import Trouble
-from fedjoint.errors import UserError
 from fedjoint.flower.fleet import Fleet
 
 log = logging.getLogger("fedjoint.deploy")
-
-
-def own_node(
-    name: str,
-    state: Path,
-    clients: Sequence[int],
-    data: dict[str, Any],
-    foreign_code: bool = False,
-) -> OwnNode:
-    """Return what a node is told of itself.
-
-    Args:
-        name: what people call the node.
-        state: the node's folder, where heads and private state stay.
-        clients: ids of the clients that live here.
-        data: see :func:`fedjoint.node.own_data.own_data`.
-        foreign_code: let runs name code by file or module, beside this node's own data.
-
-    Raises:
-        UserError: an id is wrong.
-    """
-    if not clients or len(set(clients)) < len(clients) or min(clients) < 0:
-        raise UserError("--clients: give different ids from 0, comma-separated")
-    return OwnNode(name, str(state.resolve()), list(clients), data, foreign_code)
 
 
 def run_node(
@@ -65,9 +38,8 @@ def run_node(
         UserError: the connection is not to be made so, or the state folder is not writable.
     """
     host, port = parse(server)
-    secure = certificate(host, keys, insecure, ("ca.pem", "node.key"))
-    authority = keys / "ca.pem" if keys and secure else None
-    key = keys / "node.key" if keys and secure else None
+    check_keys(host, keys, insecure, ("ca.pem", "node.key"))
+    authority, key = (keys / "ca.pem", keys / "node.key") if keys else (None, None)
     keep_to_owner(Path(own.state))
     os.umask(0o077)  # what it and its worker write is its own
     log_to(Path(own.state) / "log.jsonl", rotate=True)
@@ -75,7 +47,7 @@ def run_node(
     figures = NodeFigures()
     with ExitStack() as stack:
         if authority:
-            stack.enter_context(Calendar([authority]))
+            stack.enter_context(calendar([authority]))
         if metrics:
             stack.enter_context(Exposition(metrics, figures))
         stop, worker = stack.enter_context(Stop()), stack.enter_context(Resident(own))

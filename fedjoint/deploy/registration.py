@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from pathlib import Path
 
+from fedjoint._util.often import Often
 from fedjoint.errors import UserError, choose
 from fedjoint.flower.badges import read_badge
 from fedjoint.flower.control import Control
@@ -33,47 +33,34 @@ def register(control: Control, keys: Path) -> list[str]:
             log.error("%s", error)
             continue
         if key not in known:
-            control.register(name, key)
-            log.info("registered node %s", name)
-            new.append(name)
+            if control.register(name, key):  # else someone else just has
+                log.info("registered node %s", name)
+                new.append(name)
         elif known[key].state == "unregistered":
             log.error("%s: this key was revoked; make node %s another one", path, name)
     return new
 
 
-class Registrar:
-    """Registers keys soon after they are put into a folder.
+def registrar(control: Control, keys: Path) -> Often:
+    """Return what registers keys soon after they are put into a folder, while it is entered."""
+    return Often(_Registrar(control, keys).look, _LOOK, "registrar")
 
-    Args:
-        control: reaches the server.
-        keys: folder of keys.
-    """
 
+class _Registrar:
     def __init__(self, control: Control, keys: Path) -> None:
         self._control, self._keys = control, keys
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._go, daemon=True, name="registrar")
+        self._before: object = None
 
-    def __enter__(self) -> Registrar:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def _go(self) -> None:
-        before: object = None
-        while not self._ended.is_set():
-            found = sorted(
+    def look(self) -> None:
+        try:
+            found = [
                 (path, path.stat().st_mtime_ns) for path in self._keys.glob("nodes/*/node.pub")
-            )
-            if found != before:
-                try:
-                    register(self._control, self._keys)
-                    before = found
-                except UserError as error:  # the server is just starting, or ending
-                    log.debug("%s", error)
-            self._ended.wait(_LOOK)
+            ]
+            if sorted(found) != self._before:
+                register(self._control, self._keys)
+                self._before = sorted(found)
+        except (UserError, OSError) as error:  # the server is just starting; a key just went
+            log.debug("%s", error)
 
 
 def revoke(control: Control, name: str, keys: Path | None) -> None:

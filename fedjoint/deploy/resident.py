@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -125,9 +124,7 @@ class Resident:
             self._kill()
         ours, theirs = Pipe()
         command = [sys.executable, "-P", "-m", "fedjoint.deploy.worker", str(theirs.fileno())]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], env=dict(os.environ)
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()])
         theirs.close()
         ours.send_bytes(self.own.text().encode())
         self._pipe = ours

@@ -13,15 +13,13 @@ from typing import Any
 from fedjoint._util.logs import log_to
 from fedjoint._util.net import listener, listens
 from fedjoint._util.private import keep_to_owner
-from fedjoint.deploy.address import certificate, distrust, join, parse
-from fedjoint.deploy.expiry import Calendar, ending
+from fedjoint.deploy.address import check_keys, distrust, join, parse
+from fedjoint.deploy.expiry import calendar, ending
 from fedjoint.deploy.exposition import Exposition
 from fedjoint.deploy.figures import ServerFigures
-from fedjoint.deploy.registration import Registrar
+from fedjoint.deploy.registration import registrar
 from fedjoint.errors import UserError
-from fedjoint.flower.badges import FOLDER
 from fedjoint.flower.control import Control
-from fedjoint.flower.launcher import Launcher
 from fedjoint.flower.programs import Connection
 
 log = logging.getLogger("fedjoint.deploy")
@@ -39,13 +37,12 @@ def connect(address: str, state: Path, keys: Path | None, insecure: bool) -> Con
         insecure: connect unencrypted, beyond the loopback too.
 
     Raises:
-        UserError: see :func:`fedjoint.deploy.address.certificate`.
+        UserError: see :func:`fedjoint.deploy.address.check_keys`.
     """
     host, port = parse(address)
-    secure = certificate(host, keys, insecure, _FILES[:1])
-    trust = keys / "server/ca.pem" if keys and secure else None
+    check_keys(host, keys, insecure, _FILES[:1])
     folder = state / f"{host.replace(':', '-')}-{port}"
-    return Connection.make(folder, join(host, port), trust)
+    return Connection.make(folder, join(host, port), keys / _FILES[0] if keys else None)
 
 
 def check_trust(address: str, keys: Path | None) -> None:
@@ -92,7 +89,7 @@ def run_server(
     """
     host, port = parse(address)
     keep_to_owner(state)
-    secure = certificate(host, keys, insecure, _FILES)
+    check_keys(host, keys, insecure, _FILES)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     if listens(local, port):
         who = listener(port) or "someone"
@@ -103,17 +100,20 @@ def run_server(
     options = ["--host", host, "--port", str(port)]
     options += ["--database", str((state / "superlink.db").resolve())]
     options += ["--disable-runtime-dependency-installation", "--isolation", "process"]
-    if keys and secure:
+    if keys:
         names = ("--ssl-ca-certfile", "--ssl-certfile", "--ssl-keyfile")
         for option, file in zip(names, _FILES, strict=True):
             options += [option, str(keys / file)]
         options += ["--enable-supernode-auth"]
     else:
         options += ["--insecure"]
-    trust = keys / _FILES[0] if keys and secure else None
-    if keys and secure:
-        os.environ[FOLDER] = str((keys / "nodes").resolve())
+    trust = keys / _FILES[0] if keys else None
+    nodes = (keys / "nodes").resolve() if keys else None
     os.umask(0o077)  # what it and its runs write is its own
+
+    # Not before they are needed: they take a second, and the command line uses this module.
+    from fedjoint.flower.launcher import Launcher
+    from fedjoint.flower.superlink import run_superlink
 
     launchers: list[Launcher] = []
 
@@ -122,22 +122,19 @@ def run_server(
         run = ["--runtime-api-address", join(local, port), "--parent-pid", str(os.getpid())]
         run += ["--root-certificates", str(trust)] if trust else ["--insecure"]
         with ExitStack() as stack:
-            launchers.append(stack.enter_context(Launcher(superlink, run)))
+            launchers.append(stack.enter_context(Launcher(superlink, run, nodes)))
             if metrics:
                 stack.enter_context(Exposition(metrics, ServerFigures(superlink)))
-            if keys and secure:
-                stack.enter_context(Calendar([keys / file for file in _FILES[:2]]))
+            if keys:
+                stack.enter_context(calendar([keys / file for file in _FILES[:2]]))
                 control = stack.enter_context(Control(join(local, port), trust))
-                stack.enter_context(Registrar(control, keys))
+                stack.enter_context(registrar(control, keys))
             log.info("the server listens on %s; its log is %s", address, state / "log.jsonl")
             yield
         log.info("stopped by a signal")
-
-    # Not before it is needed: it takes a second, and the command line uses this module.
-    from fedjoint.flower.superlink import run_superlink
 
     def drain() -> None:
         for launcher in launchers:
             launcher.drain()
 
-    run_superlink(options, beside, drain)
+    run_superlink(options, beside, drain, nodes)

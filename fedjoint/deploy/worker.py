@@ -27,15 +27,15 @@ def main() -> None:
     start_logging()
     pipe = Connection(int(sys.argv[1]))
     own, app = pipe.recv_bytes().decode(), import_module("fedjoint.clients.app").make_app()
-    contexts: dict[int, Context] = {}
+    context: Context | None = None
     try:
         while True:
             where = json.loads(pipe.recv_bytes())
             asked, run, node = Parcel.receive(pipe), where["run"], where["node"]
-            if run not in contexts:
-                contexts = {run: Context(run, node, {"fedjoint": own}, RecordDict(), {})}
+            if context is None or context.run_id != run:
+                context = Context(run, node, {"fedjoint": own}, RecordDict(), {})
             be_node(run, node)
-            Parcel.of(_answer(app, asked.message(), contexts[run])).send(pipe)
+            Parcel.of(_answer(app, asked.message(), context)).send(pipe)
     except (EOFError, OSError):
         return  # the node has ended
 

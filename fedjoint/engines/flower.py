@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -16,13 +17,11 @@ from fedjoint._util.net import free_port, wait_for
 from fedjoint.config.schema import Config
 from fedjoint.engines.base import Engine
 from fedjoint.errors import ANYTHING, UserError
-from fedjoint.flower.programs import Connection, follow, make_app_folder, program
+from fedjoint.flower.programs import Connection, follow, make_app_folder
 from fedjoint.problem import Problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import check_whole
 from fedjoint.server.callbacks import Callback, followed
-
-_START = 60.0  # seconds for the SuperLink to start
 
 
 class Flower(Engine):
@@ -58,7 +57,8 @@ def superlink(folder: Path) -> Iterator[Connection]:
     """Start a SuperLink for simulations on a free port of this machine, and stop it after."""
     port = free_port()
     connection = Connection.make(folder, f"127.0.0.1:{port}", None)
-    command = [program("flower-superlink"), "--insecure", "--simulation"]
+    command = [sys.executable, "-P", "-m", "fedjoint.flower.simulation_link"]
+    command += ["--insecure", "--simulation"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--disable-runtime-dependency-installation"]
     # Flower's simulation would join whatever Ray cluster was last started on this machine.
@@ -70,7 +70,7 @@ def superlink(folder: Path) -> Iterator[Connection]:
             command, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        if not wait_for("127.0.0.1", port, _START, lambda: process.poll() is None):
+        if not wait_for("127.0.0.1", port, math.inf, lambda: process.poll() is None):
             raise UserError(f"Flower's SuperLink does not start; see {log.name}")
         yield connection
     finally:

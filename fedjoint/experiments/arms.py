@@ -14,8 +14,9 @@ from fedjoint.config.schema import Config
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 from fedjoint.runs.record import RoundRecord
+from fedjoint.runs.result import RunResult
 from fedjoint.server.best import Best
-from fedjoint.simulation import RunResult, simulate
+from fedjoint.simulation import simulate
 
 OnRun = Callable[[str, int], None]
 

@@ -13,7 +13,7 @@ from fedjoint.experiments.tables import table
 from fedjoint.runs.record import Metrics
 
 if TYPE_CHECKING:
-    from fedjoint.simulation import RunResult
+    from fedjoint.runs.result import RunResult
 
 
 def metrics_table(title: str, result: RunResult) -> Table:

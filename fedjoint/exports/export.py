@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.config.schema import Config, ModelConfig
+from fedjoint.data.base import Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
@@ -113,9 +115,8 @@ class Opened:
         own = people.group(whose[0])
         joint, part = people.trainers[own].model, self.problem.of(own)
         joint.load_state_dict(weights)
-        source = make_source(config.data.source) if self.described else Source()
-        places = [people.places[id] for id in whose]
-        scaling = source.scaling(config.data, config.seed, places, self.ids)
+        source = self._source
+        scaling = source.scaling(self._unscaled, [people.places[id] for id in whose])
         backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[name])
         card = Card(
             inputs=source.describe(part.example),
@@ -127,6 +128,17 @@ class Opened:
         numbers = (scaling.mean, scaling.scale) if scaling else None
         model = TaskModel(backbone, head, numbers, units).eval()
         return Exported(model, card, part.example)
+
+    # Once for all models: a source may read large files.
+
+    @cached_property
+    def _source(self) -> Source:
+        return make_source(self.people.config.data.source) if self.described else Source()
+
+    @cached_property
+    def _unscaled(self) -> Federation | None:
+        config = self.people.config
+        return self._source.unscaled(config.data, config.seed, self.ids)
 
 
 def open_run(

@@ -118,7 +118,7 @@ def _weighed(
     first: Opened, members: Sequence[Exported], names: Sequence[str], how: str, task: Task
 ) -> Together:
     models = [cast(TaskModel, each.model) for each in members]
-    found = {split: _outputs(first, models, task, split) for split in ("valid", "test")}
+    found = _found(first, models, task)
     kind = members[0].card.target.kind
     weights, metric = fitted(*found["valid"], kind), task.metric_fn
 
@@ -143,14 +143,22 @@ def _weighed(
 
 
 @torch.inference_mode()
+def _found(
+    first: Opened, models: Sequence[TaskModel], task: Task
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return split -> the models' outputs ``[models, n, outputs]``, and the known labels."""
+    holders = [first.people.places[client] for client in first.people.holders(task.name)]
+    clients = [load_client(first.problem.data, place) for place in holders]
+    return {
+        split: _outputs([getattr(client, split) for client in clients], models, task)
+        for split in ("valid", "test")
+    }
+
+
 def _outputs(
-    first: Opened, models: Sequence[TaskModel], task: Task, split: str
+    examples: Sequence[Examples], models: Sequence[TaskModel], task: Task
 ) -> tuple[Tensor, Tensor]:
-    """Return the models' outputs ``[models, n, outputs]`` of a split, and its known labels."""
-    parts: list[Examples] = []
-    for client in first.people.holders(task.name):
-        examples = getattr(load_client(first.problem.data, first.people.places[client]), split)
-        parts.append(examples.take(is_known(examples.y[task.name]).nonzero().squeeze(1)))
+    parts = [each.take(is_known(each.y[task.name]).nonzero().squeeze(1)) for each in examples]
     y = torch.cat([part.y[task.name] for part in parts])
     # A client at a time, as the run evaluates them.
     outputs = [

@@ -25,7 +25,7 @@ from fedjoint.server.badges import Badge, Badges
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
-#: Names the folder of the nodes' keys, in the environment of a server that has any.
+#: Names the folder of the nodes' keys, in the environment of the runs of a server that has any.
 FOLDER = "FEDJOINT_NODE_KEYS"
 
 _CLIENTS = "clients="

@@ -10,9 +10,7 @@ from typing import Any, TypeVar
 import httpx
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
-    ListRunsRequest,
     RegisterNodeRequest,
-    StopRunRequest,
     UnregisterNodeRequest,
 )
 from flwr.supercore.control import ControlHttpClient
@@ -83,14 +81,19 @@ class Control:
             for node in found
         ]
 
-    def register(self, name: str, key: bytes) -> None:
-        """Make the server know a node's key.
+    def register(self, name: str, key: bytes) -> bool:
+        """Make the server know a node's key; return False where it has known that already.
 
         Raises:
-            UserError: it refuses the key, as one that was revoked, or does not answer.
+            UserError: it refuses the key, or does not answer.
         """
-        request = RegisterNodeRequest(public_key=key, name=name)
-        self._ask(self._client.RegisterNode, request)
+        try:
+            self._ask(self._client.RegisterNode, RegisterNodeRequest(public_key=key, name=name))
+        except _RefusalError as error:
+            if error.code == ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
+                return False
+            raise
+        return True
 
     def revoke(self, number: int) -> None:
         """Make the server forget a node, for good: its key is never taken again.
@@ -99,36 +102,6 @@ class Control:
             UserError: there is no such node, or the server does not answer.
         """
         self._ask(self._client.UnregisterNode, UnregisterNodeRequest(node_id=number))
-
-    def stop(self, run: int) -> bool:
-        """Stop a run; return whether there was anything to stop.
-
-        Raises:
-            UserError: the server does not answer.
-        """
-        try:
-            return bool(self._ask(self._client.StopRun, StopRunRequest(run_id=run)).success)
-        except _RefusalError as error:
-            if error.code in (ApiErrorCode.RUN_ALREADY_FINISHED, ApiErrorCode.RUN_ID_NOT_FOUND):
-                return False
-            raise
-
-    def status(self, run: int) -> str:
-        """Return a run's status: ``running``, ``finished:completed``, ``unknown`` or another.
-
-        Raises:
-            UserError: the server does not answer.
-        """
-        try:
-            runs = self._ask(self._client.ListRuns, ListRunsRequest(run_id=run)).run_dict
-        except _RefusalError as error:
-            if error.code == ApiErrorCode.RUN_ID_NOT_FOUND:
-                return "unknown"  # its database is another than when the run was started
-            raise
-        if run not in runs:
-            return "unknown"
-        status = runs[run].status
-        return f"{status.status}:{status.sub_status}" if status.sub_status else str(status.status)
 
     def _ask(self, call: Callable[[Any], Answer], request: Any) -> Answer:
         try:

@@ -175,6 +175,23 @@ class Fleet:
             )
             self._ask(self._client.PushObject, push)
 
+    def arrived(self, run: int, reply: str) -> bool:
+        """Return whether the run has a reply that was sent, or is over.
+
+        Args:
+            run: number of the run.
+            reply: id of the reply's root; the server forgets it with the arrival.
+
+        Raises:
+            AwayError: the server cannot be reached.
+            RefusedError: it knows this node no more.
+        """
+        request = PullObjectRequest(node=self._node, run_id=run, object_id=reply)
+        try:
+            return not self._ask(self._client.PullObject, request).object_found
+        except GoneError:
+            return True
+
     def leave(self) -> None:
         """Tell the server that this node goes, and close the connection.
 

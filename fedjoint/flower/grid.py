@@ -32,7 +32,7 @@ _SAID = {
 
 
 class FleetGrid:
-    """A grid of SuperNodes whose replies are fetched soon after they arrive, in few requests.
+    """A grid of nodes whose replies are fetched soon after they arrive, in few requests.
 
     Flower's own ``send_and_receive`` looks every three seconds, which is most of a short round.
 

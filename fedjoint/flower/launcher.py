@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
-import threading
+import time
+from pathlib import Path
 from typing import Any
 
 from flwr.common.constant import SubStatus
@@ -13,9 +15,13 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.superlink.servicer.runtime.runtime_handlers import acquire_task
 
+from fedjoint._util.often import Often
+from fedjoint.flower.badges import FOLDER
+
 log = logging.getLogger("fedjoint.deploy")
 
 _LOOK = 0.3  # seconds between two looks for a run
+_VOUCH = 10.0  # seconds between two signs of life of the runs: a SuperLink waits for thirty
 _LAST = 60.0  # seconds that a run has to end by itself once the server stops
 
 
@@ -25,16 +31,18 @@ class Launcher:
     Args:
         state: the SuperLink's.
         connection: options of ``flwr-serverapp`` that say how to reach the SuperLink.
+        nodes: folder of the nodes' keys; None: they have none.
     """
 
-    def __init__(self, state: Any, connection: list[str]) -> None:
+    def __init__(self, state: Any, connection: list[str], nodes: Path | None) -> None:
         self._state, self._connection = state, connection
+        self._environment = os.environ | ({FOLDER: str(nodes)} if nodes else {})
         self._running: dict[int, subprocess.Popen[bytes]] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._go, name="launcher")
+        self._vouched = -_VOUCH
+        self._often = Often(self._look, _LOOK, "launcher: no run can be started")
 
     def __enter__(self) -> Launcher:
-        self._thread.start()
+        self._often.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,8 +50,7 @@ class Launcher:
 
     def drain(self) -> None:
         """Start no more runs, and have those that go on stop after their newest round."""
-        self._ended.set()
-        self._thread.join()
+        self._often.join()
         for process in self._running.values():
             process.terminate()
         for task, process in self._running.items():
@@ -55,18 +62,11 @@ class Launcher:
             self._state.finish_task(task, SubStatus.STOPPED, "the server was stopped")
         self._running.clear()
 
-    @property
-    def running(self) -> int:
-        """How many runs there are."""
-        return len(self._running)
-
-    def _go(self) -> None:
-        while not self._ended.wait(_LOOK):
-            try:
-                self._start()
-                self._reap()
-            except Exception:
-                log.exception("no run can be started just now")
+    def _look(self) -> None:
+        self._start()
+        self._reap()
+        if time.monotonic() - self._vouched > _VOUCH:
+            self._vouch()
 
     def _start(self) -> None:
         request = AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
@@ -75,7 +75,13 @@ class Launcher:
             return
         command = [sys.executable, "-P", "-m", "fedjoint.flower.serverapp"]
         command += [*self._connection, "--token", found.token]
-        self._running[found.task.task_id] = subprocess.Popen(command)
+        self._running[found.task.task_id] = subprocess.Popen(command, env=self._environment)
+
+    def _vouch(self) -> None:
+        """Say that the processes are alive: on a busy machine, one that starts says so too late."""
+        for task in self._running:
+            self._state.acknowledge_task_heartbeat(task)
+        self._vouched = time.monotonic()
 
     def _reap(self) -> None:
         ended = {t: p for t, p in self._running.items() if p.poll() is not None}

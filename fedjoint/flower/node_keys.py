@@ -59,7 +59,7 @@ class NodeKeys:
             return True
         if key not in self._strangers and len(self._strangers) < _MOST_STRANGERS:
             self._strangers.add(key)
-            log.warning("No SuperNode found with the given public key: a stranger is refused")
+            log.warning("a node whose key is not in %s is refused", self._folder)
         return False
 
     def _keys(self) -> set[bytes]:

@@ -39,17 +39,21 @@ class Parcel:
         objects = {name: each.deflate() for name, each in get_all_nested_objects(message).items()}
         return cls(head, tree, objects)
 
+    @property
+    def root(self) -> str:
+        """The id of the object that is the message itself."""
+        return str(ObjectTree.FromString(self.tree).object_id)
+
     def message(self) -> Message:
         """Unpack the message.
 
         Raises:
             ValueError: it is damaged.
         """
-        root = ObjectTree.FromString(self.tree).object_id
-        message = inflate_object_from_contents(root, dict(self.objects))
+        message = inflate_object_from_contents(self.root, dict(self.objects))
         if not isinstance(message, Message):
             raise ValueError(f"{type(message).__name__} in place of a message")
-        message.metadata.__dict__["_message_id"] = root
+        message.metadata.__dict__["_message_id"] = self.root
         return message
 
     def send(self, to: Connection) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
@@ -19,7 +18,6 @@ from flwr.superlink import extensions
 from starlette.middleware import Middleware
 
 from fedjoint.errors import UserError
-from fedjoint.flower.badges import FOLDER
 from fedjoint.flower.gate import Gate
 from fedjoint.flower.logs import as_ours
 from fedjoint.flower.node_keys import NodeKeys
@@ -50,6 +48,7 @@ def run_superlink(
     options: Sequence[str],
     beside: Callable[[Any], AbstractContextManager[object]],
     drain: Callable[[], None],
+    nodes: Path | None,
 ) -> None:
     """Run a SuperLink until a signal comes.
 
@@ -57,6 +56,7 @@ def run_superlink(
         options: of ``flower-superlink``.
         beside: gets the SuperLink's state, and is entered as long as that runs.
         drain: ends what needs the SuperLink, before that ends.
+        nodes: folder of the nodes' keys; None: they have none.
     """
 
     @asynccontextmanager
@@ -74,8 +74,7 @@ def run_superlink(
 
     own = extensions.get_middleware
     # Flower offers these hooks to its own enterprise module alone. The first one is outermost.
-    folder = os.environ.get(FOLDER)
-    keys = NodeKeys(Path(folder)) if folder else None
+    keys = NodeKeys(nodes) if nodes else None
     extensions.get_middleware = lambda: (Middleware(Gate, keys=keys), *own())
     extensions.get_lifespan_contexts = lambda: (lifespan,)
     cli = import_module("flwr.superlink.cli.flower_superlink")  # the package hides it

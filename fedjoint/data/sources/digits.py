@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.config.data import DataConfig
-from fedjoint.data.base import Examples
+from fedjoint.data.base import Examples, Federation
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.source import Scaling, Source
 from fedjoint.model.inputs import Inputs
@@ -82,8 +82,6 @@ class Digits(Source):
         columns = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
         return super().inputs(example).model_copy(update={"columns": columns})
 
-    def scaling(
-        self, data: DataConfig, seed: int, places: Sequence[int], ids: Sequence[int] | None
-    ) -> Scaling:
+    def scaling(self, clients: Federation | None, places: Sequence[int]) -> Scaling:
         scale = torch.full((64,), float(GREY_LEVELS))
         return Scaling(torch.zeros(64), scale, f"grey levels from 0 to {GREY_LEVELS}")

@@ -140,6 +140,24 @@ def test_help_says_what_the_commands_say():
         assert cli.load_command(name).help.split("\n\n")[0].replace("\n", " ") == text
 
 
+@pytest.mark.parametrize(
+    ("commands", "heavy"),
+    [
+        (["status", "stop"], ["flwr"]),
+        (["keys", "client", "nodes", "register", "revoke"], ["torch", "sqlalchemy"]),
+        (["deploy"], ["sqlalchemy"]),
+    ],
+)
+def test_operators_do_not_wait_for_what_servers_and_runs_need(commands, heavy):
+    code = (
+        "import sys\nfrom fedjoint.cli import load_command\n"
+        f"for name in {commands}:\n    load_command(name)\n"
+        f"assert not {set(heavy)} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['fedjoint', '--help']\n"

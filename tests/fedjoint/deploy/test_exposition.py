@@ -85,6 +85,13 @@ def test_a_resume_that_drops_rounds_begins_anew(tmp_path):
     assert (figures.rounds, figures.sent["up"]) == (1, 10)
 
 
+def test_a_line_that_a_crash_cut_is_left_out(tmp_path):
+    figures = RunFigures(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text(record(1) + '\n{"round": 2, "sec\n' + record(2) + "\n")
+    figures.update()
+    assert figures.rounds == 2
+
+
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [

@@ -7,9 +7,9 @@ import stat
 import pytest
 from cryptography import x509
 
-from fedjoint.deploy.address import certificate, is_loopback, parse
+from fedjoint.cli.common import own_ids
+from fedjoint.deploy.address import check_keys, is_loopback, parse
 from fedjoint.deploy.keys import make_keys
-from fedjoint.deploy.node import own_node
 from fedjoint.errors import UserError
 
 
@@ -26,14 +26,14 @@ def test_addresses():
 
 
 def test_beyond_the_loopback_it_takes_keys_or_a_flag(tmp_path):
-    assert certificate("127.0.0.1", None, False, ("ca.pem",)) is False
-    assert certificate("joint.example", None, True, ("ca.pem",)) is False
+    check_keys("127.0.0.1", None, False, ("ca.pem",))
+    check_keys("joint.example", None, True, ("ca.pem",))
     with pytest.raises(UserError, match="--insecure"):
-        certificate("0.0.0.0", None, False, ("ca.pem",))
+        check_keys("0.0.0.0", None, False, ("ca.pem",))
     with pytest.raises(UserError, match="not both"):
-        certificate("0.0.0.0", tmp_path, True, ("ca.pem",))
+        check_keys("0.0.0.0", tmp_path, True, ("ca.pem",))
     with pytest.raises(UserError, match=r"ca\.pem.*fedjoint keys"):
-        certificate("127.0.0.1", tmp_path, False, ("ca.pem",))
+        check_keys("127.0.0.1", tmp_path, False, ("ca.pem",))
 
 
 def test_keys_fit_each_other_and_are_kept(tmp_path):
@@ -98,7 +98,8 @@ def test_a_node_name_is_no_path(tmp_path):
         make_keys(tmp_path, ["h"], ["../evil"])
 
 
-@pytest.mark.parametrize("clients", [[], [1, 1], [-1]])
-def test_client_ids(tmp_path, clients):
+@pytest.mark.parametrize("clients", ["", "1,1", "-1", "one"])
+def test_client_ids(clients):
     with pytest.raises(UserError, match="--clients"):
-        own_node("n", tmp_path, clients, {})
+        own_ids(clients)
+    assert own_ids("2, 0") == [2, 0]

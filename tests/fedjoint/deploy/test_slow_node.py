@@ -5,33 +5,10 @@ import sys
 import time
 
 import pytest
+from support.busy import BUSY
 from support.machines import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-
-# Digits, but a client's data cannot be read while the file is there that its machine's
-# environment names.
-BUSY = """
-import dataclasses, os, time
-from fedjoint.problem import build_problem
-
-
-def make(config):
-    problem = build_problem(config.model_copy(update={"problem": None}))
-    return dataclasses.replace(problem, data=BusyDisk(problem.data))
-
-
-class BusyDisk:
-    def __init__(self, data):
-        self.data, self.task_names = data, data.task_names
-        self.tasks, self.sizes = data.tasks, data.sizes
-
-    def client(self, index):
-        while os.path.exists(os.environ.get("BUSY", "")):
-            time.sleep(0.1)
-        return self.data.client(index)
-"""
-
 
 LATE = "within strategy.timeout"
 
@@ -44,20 +21,20 @@ def enough():
 
 
 def test_a_slow_node_is_left_out_until_it_is_quick_again(tmp_path):
-    (tmp_path / "busy.py").write_text(BUSY, "utf-8")
     busy = tmp_path / "busy"
     settings = [
         "data.clients=4",
         "local.epochs=1",
         "evaluate.every=1000",
         "rounds=1000",
-        f"problem={tmp_path / 'busy.py'}:make",
+        BUSY,
         f"strategy.timeout={enough():.1f}",
     ]
     with Site(tmp_path) as site:
         site.server()
         site.node("a", "0,1")
         site.node("b", "2,3", BUSY=str(busy))
+        site.until(lambda: all("connected to" in site.log(name) for name in "ab"))
         site.deploy("deploy", "digits", *(word for s in settings for word in ("--set", s)))
         site.until(lambda: site.trained(2, after=0))
         busy.touch()

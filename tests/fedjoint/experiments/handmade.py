@@ -11,7 +11,7 @@ from fedjoint.experiments.arms import Arm, Trained
 from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
 from fedjoint.runs.record import Seconds, Steps, Traffic
-from fedjoint.simulation import RunResult
+from fedjoint.runs.result import RunResult
 
 ACCURACY = Task("kind", "multiclass", 3)
 ERROR = Task("size", "regression", 1, metric="rmse")

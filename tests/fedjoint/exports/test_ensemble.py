@@ -10,6 +10,7 @@ from torch import nn
 
 from fedjoint.cli import load_command
 from fedjoint.config.load import check
+from fedjoint.data.sources import csv as csv_source
 from fedjoint.errors import UserError
 from fedjoint.exports.ensemble import EnsembleModel, fitted, mixed
 from fedjoint.exports.export import export
@@ -137,6 +138,25 @@ def test_an_ensemble_predicts_a_file(tmp_path, capsys):
         read = list(csv.DictReader(file))
     assert [int(row["digit"]) for row in read] == said.tolist()
     np.testing.assert_allclose([float(r["probability"]) for r in read], sure, rtol=1e-5)
+
+
+def test_more_members_read_a_file_no_more_often(tmp_path, monkeypatch):
+    rows = np.random.default_rng(0).integers(0, 3, (120, 3))
+    text = "\n".join(f"{a},{b},kind{k}" for a, b, k in rows.tolist())
+    (tmp_path / "t.csv").write_text(f"a,b,kind\n{text}\n")
+    options = {"path": str(tmp_path / "t.csv"), "targets": {"kind": "multiclass"}}
+    reads = []
+    own = csv_source.read_table
+    monkeypatch.setattr(csv_source, "read_table", lambda *a: reads.append(1) or own(*a))
+    out, counts = {"output": {"dir": str(tmp_path)}}, []
+    for clients in (2, 4):
+        data = {"source": {"name": "csv", "options": options}, "clients": clients}
+        run = simulate(check({"data": data, "rounds": 1, "engine": {"name": "inline"}, **out}))
+        reads.clear()
+        found = ensemble([run.path], "kind")
+        assert len(found.members) == clients
+        counts.append(len(reads))
+    assert counts[0] == counts[1]
 
 
 def test_backbones_of_several_strategies_are_one_model(tmp_path):

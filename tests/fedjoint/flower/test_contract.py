@@ -121,7 +121,7 @@ def test_a_superlink_uses_uvicorn_to_serve_alone():
         ),
         (
             "flwr.supercore.control:ControlHttpClient",
-            "ListNodes RegisterNode UnregisterNode ListRuns StopRun close",
+            "ListNodes RegisterNode UnregisterNode close",
         ),
     ],
 )
@@ -139,6 +139,9 @@ def test_a_state_can_end_a_task():
         fail(place, why)
     for name in ("STOPPED", "FAILED"):
         look_up(f"flwr.common.constant:SubStatus.{name}")
+    look_up("flwr.server.superlink.linkstate:LinkState.acknowledge_task_heartbeat")
+    for name in ("HEARTBEAT_DEFAULT_INTERVAL", "HEARTBEAT_PATIENCE"):
+        look_up(f"flwr.common.constant:{name}")
 
 
 FIELDS = {
@@ -152,7 +155,6 @@ FIELDS = {
     "flwr.proto.message_pb2:ConfirmMessageReceivedRequest": "node run_id message_object_id",
     "flwr.proto.node_pb2:NodeInfo": "node_id name status public_key unregistered_at "
     "last_activated_at last_deactivated_at",
-    "flwr.proto.control_pb2:ListRunsResponse": "run_dict",
     "flwr.proto.control_pb2:RegisterNodeRequest": "public_key name",
     "flwr.proto.runtime_pb2:AcquireTaskResponse": "task token",
 }
@@ -171,8 +173,7 @@ def test_the_errors_of_a_superlink_have_their_codes():
         "FLEET_RUN_STATUS_NOT_ALLOWED",
         "FLEET_NODE_ACTIVATION_FAILED",
         "FLEET_SUPERNODE_REGISTRATION_DISABLED",
-        "RUN_ALREADY_FINISHED",
-        "RUN_ID_NOT_FOUND",
+        "PUBLIC_KEY_ALREADY_IN_USE",
     ):
         look_up(f"flwr.supercore.error:ApiErrorCode.{name}")
     for name in ("MESSAGE_UNAVAILABLE", "REPLY_MESSAGE_UNAVAILABLE", "NODE_UNAVAILABLE"):
