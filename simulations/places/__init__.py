@@ -1,0 +1,1 @@
+"""Where conflict between tasks is resolved: a table of docs/evidence.md."""
