@@ -5,7 +5,10 @@ The server's half is :mod:`fedjoint.strategies.fedmd`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedjoint.errors import UserError
@@ -22,6 +25,8 @@ from fedjoint.training.terms import Compute, Term, computed, for_all, make_term,
 from ._backbones import OwnBackbones
 
 _ROWS = 1024  # examples in a pass
+
+Apart = Callable[[Tensor, Tensor], Tensor]
 
 
 class FedMD(OwnBackbones):
@@ -52,8 +57,8 @@ class FedMD(OwnBackbones):
     def train(self, job: Job) -> Tensors:
         if job.public is None:
             raise UserError(
-                "fedmd needs examples that all clients have, without labels: give the problem "
-                "some, public=x"
+                f"{self.half_of} needs examples that all clients have, without labels: give the "
+                "problem some, public=x"
             )
         tasks = [task for task in job.cohort.tasks if task.kind in ("multiclass", "multilabel")]
         self._digest(job, job.public, tasks)
@@ -68,8 +73,12 @@ class FedMD(OwnBackbones):
         weights = self.weights(job)
         trained = {n: t for n, t in weights.items() if n in job.trainable}
         rest, optimiser = rest_of(weights, trained), job.optimiser(trained)
-        outputs = {name: outputs_of(job.model, name) for name in consensus}
-        gradient = make_term(_difference(outputs), job.model, batched=job.batched)
+        student = {
+            task.name: (outputs_of(job.model, task.name), self.apart(task))
+            for task in tasks
+            if task.name in consensus
+        }
+        gradient = make_term(_difference(student), job.model, batched=job.batched)
         rng, count = generator(job.seed, Purpose.MINIBATCHES, "public", job.round), len(job.cohort)
         size = min(n := tree.count(public), job.budget["batch_size"])
         for _ in range(self.digest_steps):
@@ -78,6 +87,10 @@ class FedMD(OwnBackbones):
             further = for_all({name: logits[at] for name, logits in consensus.items()}, count)
             optimiser.step(gradient(trained, rest, batch, further), None)
             job.work += 1
+
+    def apart(self, task: Task) -> Apart:
+        """Return how far logits of a task are from the consensus, a mean over examples."""
+        return F.l1_loss
 
     def _told(self, job: Job, public: Input, tasks: list[Task]) -> Tensors:
         count, weights = len(job.cohort), self.weights(job)
@@ -103,10 +116,10 @@ def _for_all(x: Input, clients: int) -> Input:
     return found
 
 
-def _difference(outputs: dict[str, Compute]) -> Term:
+def _difference(student: dict[str, tuple[Compute, Apart]]) -> Term:
     def difference(weights: Tensors, x: Input, further: Tensors) -> Tensor:
         parts = [
-            (compute(weights, x) - further[name]).abs().mean() for name, compute in outputs.items()
+            apart(compute(weights, x), further[name]) for name, (compute, apart) in student.items()
         ]
         return torch.stack(parts).sum()
 

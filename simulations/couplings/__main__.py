@@ -19,6 +19,7 @@ VARIANTS = Variants(
         "common trunk": {"model": {"common": ["backbone.trunk.*"]}},
         "prototypes": {"strategy": {"name": "fedproto", "options": {"merge": True}}},
         "logits": {"strategy": {"name": "fedmd", "options": {"merge": True}}},
+        "ensemble": {"strategy": {"name": "feddf"}, "model": {"heads": "shared"}},
     },
 )
 

@@ -1,4 +1,4 @@
-"""FedProto's and FedMD's local methods against plain PyTorch."""
+"""The local methods of FedProto, FedMD and FedDF against plain PyTorch."""
 
 from dataclasses import replace
 
@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fedjoint.clients.feddf import FedDF
 from fedjoint.clients.fedmd import FedMD
 from fedjoint.clients.fedproto import FedProto
 from fedjoint.errors import UserError
+from fedjoint.model.tasks import Task
 from fedjoint.randomness import Purpose, generator
 from fedjoint.training.trainer import Trainer
 
@@ -103,6 +105,41 @@ def test_clients_approach_the_consensus_and_then_revisit_their_own_data(world):
             assert "heard.logits/ink" not in extras
 
 
+@pytest.mark.parametrize("path", ["batched", "sequential"])
+def test_whole_models_distil_the_ensemble_and_then_train(make_world, path):
+    model = {"backbone": {"options": {"hidden": [8]}}, "heads": "shared"}
+    world, steps = make_world(path, model=model), 3
+    x = with_public(world)
+    ensemble = torch.randn(len(x), CLASSES, generator=torch.Generator().manual_seed(1))
+    found = world.train(FedDF(digest_steps=steps), lambda round: {"consensus/digit": ensemble})
+    for client in world.clients:
+        model = world.model(client, world.received[1])
+        rng = generator(world.config.seed, Purpose.MINIBATCHES, "public", 1)
+        for _ in range(steps):
+            at = rng.choice(len(x), world.config.local.batch_size, replace=False)
+            # As the gradient goes, cross-entropy with the ensemble's probabilities is KL.
+            loss = F.cross_entropy(model(x[at])["digit"], ensemble[at].softmax(1))
+            world.step(loss, [p for n, p in model.named_parameters() if "ink" not in n], 1)
+        for own, y in world.minibatches(client, 1):
+            world.step(world.loss(model, own, y), model.parameters(), 1)
+        assert found[1].private == {}
+        world.same(model, found[1].shared[client], {}, client)
+        told = found[1].extras["heard.logits/digit"][client]
+        torch.testing.assert_close(told, model(x)["digit"].detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+def test_the_ensemble_is_matched_by_its_divergence(kind):
+    drawn = torch.Generator().manual_seed(0)
+    logits, ensemble = torch.randn(2, 5, 4, generator=drawn, dtype=torch.float64)
+    found = FedDF().apart(Task("a", kind, 4))(logits, ensemble)
+    multiclass = kind == "multiclass"
+    of = torch.distributions.Categorical if multiclass else torch.distributions.Bernoulli
+    divergence = torch.distributions.kl_divergence(of(logits=ensemble), of(logits=logits))
+    torch.testing.assert_close(found, divergence.mean())
+    assert FedDF().apart(Task("a", kind, 4))(ensemble, ensemble).abs() < 1e-12
+
+
 def test_other_public_examples_have_another_mark(world):
     marks = []
     for count in (20, 21):
@@ -112,6 +149,8 @@ def test_other_public_examples_have_another_mark(world):
     assert not torch.equal(*marks)
 
 
-def test_without_public_examples_it_is_refused(world):
-    with pytest.raises(UserError, match="fedmd needs examples that all clients have"):
-        world.train(FedMD())
+@pytest.mark.parametrize("method", [FedMD, FedDF])
+def test_without_public_examples_it_is_refused(world, method):
+    name = method.__name__.lower()
+    with pytest.raises(UserError, match=f"{name} needs examples that all clients have"):
+        world.train(method())

@@ -134,7 +134,7 @@ MANY = {"malicious", "select"}
 
 
 #: of images, of texts, of public examples, or of an optional package
-ELSEWHERE = {"cnn", "text", "kim", "transformer", "fedmd", "torchjd"}
+ELSEWHERE = {"cnn", "text", "kim", "transformer", "feddf", "fedmd", "torchjd"}
 
 
 def is_trained_here(kind, name, _option):

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from fedjoint.config.load import check
 from fedjoint.errors import UserError
+from fedjoint.server.strategy import make_strategy
 from fedjoint.strategies.fedmd import FedMD
 from fedjoint.strategies.fedproto import FedProto
 
@@ -54,3 +56,11 @@ def test_the_consensus_is_the_mean_over_the_clients_that_have_the_task():
 def test_clients_with_other_public_examples_are_refused():
     with pytest.raises(UserError, match="give every node the same"):
         FedMD().hear({"public": torch.tensor([7, 8])})
+
+
+def test_feddf_is_of_whole_models():
+    tree = {"strategy": {"name": "feddf"}}
+    with pytest.raises(UserError, match=r"set model\.heads = 'shared'"):
+        make_strategy(check(tree))
+    rule = make_strategy(check(tree | {"model": {"heads": "shared"}}))
+    assert rule.method_options == {"digest_steps": 10}

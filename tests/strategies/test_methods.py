@@ -19,16 +19,17 @@ OPTIONS = {"prox": {"mu": 0.1}, "rep": {"head_steps": 2}, "ditto": {"lam": 0.1}}
 OPTIONS |= {"apfl": {"alpha": 0.5}, "feddyn": {"alpha": 0.1}}
 OWN = [n for n in registered("strategies") if find("strategies", n).method != "joint"]
 HALVES = {"scaffold": "scaffold", "feddyn": "feddyn", "clustered": "ifca"}
-HALVES |= {"fedmd": "fedmd", "fedproto": "fedproto"}
+HALVES |= {"feddf": "feddf", "fedmd": "fedmd", "fedproto": "fedproto"}
 
 
 def configured(strategy, method=None, options=None):
     local = {"method": method, "options": options or OPTIONS.get(method, {})} if method else {}
-    return check({"strategy": {"name": strategy}, "local": {"steps": 2, **local}})
+    model = {"heads": "shared"} if strategy == "feddf" else {}
+    return check({"strategy": {"name": strategy}, "local": {"steps": 2, **local}, "model": model})
 
 
 def test_the_strategies_with_a_half_of_their_own_are_known():
-    own = "apfl cfl ditto fedbabu feddyn fedmd fedproto fedprox fedrep ifca scaffold"
+    own = "apfl cfl ditto fedbabu feddf feddyn fedmd fedproto fedprox fedrep ifca scaffold"
     assert " ".join(OWN) == own
 
 

@@ -14,7 +14,7 @@ from fedjoint.registry import KINDS, registered
 OURS = {"taskbalanced", "independent"}
 IN_PART = {
     *("bulyan", "cfl", "fedhca2", "fedmgda", "fedprox", "geometricmedian", "gradvac"),
-    *("ifca", "imtlg", "matu", "normclip", "prox", "fedmd", "fedproto", "config", "swa"),
+    *("ifca", "imtlg", "matu", "normclip", "prox", "feddf", "fedmd", "fedproto", "config", "swa"),
 }
 
 
