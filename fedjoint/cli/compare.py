@@ -45,6 +45,13 @@ def compare_command(
             "--whole", help="Also per task and jointly with shared heads (FedAvg of whole models)."
         ),
     ] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Also groups of tasks, each trained jointly by itself: digit+parity,loop+ink, or "
+            "auto: validation data choose, which takes two runs a task and seed."
+        ),
+    ] = None,
     tune: Tune = 0,
     tune_over: TuneOver = [],  # noqa: B006 (typer's way)
     plain_intervals: Plain = False,
@@ -60,6 +67,7 @@ def compare_command(
             seeds,
             full=full,
             whole=whole,
+            groups=groups,
             corrected=not plain_intervals,
             search=search,
             on_run=shown_in(status),
