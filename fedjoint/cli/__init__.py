@@ -32,6 +32,10 @@ COMMANDS = {
         "compare:compare_command",
         "Compare training alone, per task, jointly, and in one place.",
     ),
+    "affinity": (
+        "affinity:affinity_command",
+        "Tell which tasks help which: train jointly without each, and compare the updates.",
+    ),
     "bench-strategies": (
         "compare:bench_command",
         "Rank strategies on the same data, against training alone and per task.",

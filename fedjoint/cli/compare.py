@@ -2,54 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.status import Status
 
 from fedjoint.cli.common import Scenario, Settings, console
+from fedjoint.cli.comparing import (
+    Plain,
+    Seeds,
+    Tune,
+    TuneOver,
+    prepare,
+    shown_in,
+    tuned_by,
+    write_tuning,
+)
 from fedjoint.config.scenario import scenario_config
-from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.experiments import plots
-from fedjoint.experiments.arms import Arm, OnRun
+from fedjoint.experiments.arms import Arm
 from fedjoint.experiments.bench import bench_strategies
 from fedjoint.experiments.compare import compare
 from fedjoint.experiments.entries import split_entries
-from fedjoint.experiments.search import Search, read_search
 from fedjoint.experiments.show_bench import show_bench
 from fedjoint.experiments.show_compare import show_compare
-from fedjoint.experiments.tune import Tuning
-from fedjoint.runs.directory import RunDir, new_folder
+from fedjoint.runs.directory import RunDir
 from fedjoint.runs.files import drafted, write_csv
 from fedjoint.runs.whole import check_whole
-
-Seeds = Annotated[int, typer.Option(min=1, help="Seeds; an interval needs two or more.")]
-Tune = Annotated[
-    int,
-    typer.Option(
-        help="Trials for each arm, the scenario's own settings among them; the validation data "
-        "of a further seed choose. Default: nothing is tuned."
-    ),
-]
-TuneOver = Annotated[
-    list[str],
-    typer.Option(
-        help="Beside the learning rate, tune this: key.path=low..high or key.path=a,b,c. The "
-        "learning rate is local.optimiser.lr, by default a sixteenth to four times the scenario's."
-    ),
-]
-Plain = Annotated[
-    bool,
-    typer.Option(
-        "--plain-intervals",
-        help="Student's intervals, which take seeds as independent; default: corrected for what "
-        "re-splits of one data set share (Nadeau and Bengio).",
-    ),
-]
 
 
 def compare_command(
@@ -65,6 +45,13 @@ def compare_command(
             "--whole", help="Also per task and jointly with shared heads (FedAvg of whole models)."
         ),
     ] = False,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Also groups of tasks, each trained jointly by itself: digit+parity,loop+ink, or "
+            "auto: validation data choose, which takes two runs a task and seed."
+        ),
+    ] = None,
     tune: Tune = 0,
     tune_over: TuneOver = [],  # noqa: B006 (typer's way)
     plain_intervals: Plain = False,
@@ -72,23 +59,24 @@ def compare_command(
 ) -> None:
     """Compare training alone, per task, jointly, and in one place."""
     config = scenario_config(scenario, settings, strategy__name=strategy)
-    search = _search(config, tune, tune_over)
-    config, folder = _prepare(config, "compare")
+    search = tuned_by(config, tune, tune_over)
+    config, folder = prepare(config, "compare")
     with console.status("starting") as status:
         found = compare(
             config,
             seeds,
             full=full,
             whole=whole,
+            groups=groups,
             corrected=not plain_intervals,
             search=search,
-            on_run=_shown_in(status),
+            on_run=shown_in(status),
         )
     show_compare(found, config.local.optimiser.lr, console)
     with drafted(folder) as draft:
         write_csv(found.rows, draft / "compare.csv")
         write_csv(found.gains(), draft / "gains.csv")
-        _write_tuning(found.tuning.values(), draft)
+        write_tuning(found.tuning.values(), draft)
         _draw(list(found.arms.values()), found.arms["joint"], draft)
     console.print(f"table and plots: {folder}", soft_wrap=True)
 
@@ -114,8 +102,8 @@ def bench_command(
 ) -> None:
     """Rank strategies on the same data, against training alone and per task."""
     config = scenario_config(scenario, settings)
-    search = _search(config, tune, tune_over)
-    config, folder = _prepare(config, "bench")
+    search = tuned_by(config, tune, tune_over)
+    config, folder = prepare(config, "bench")
     with console.status("starting") as status:
         found = bench_strategies(
             config,
@@ -124,13 +112,13 @@ def bench_command(
             per_task=per_task,
             corrected=not plain_intervals,
             search=search,
-            on_run=_shown_in(status),
+            on_run=shown_in(status),
         )
     show_bench(found, config.local.optimiser.lr, console)
     arms = list(found.everyone.values())
     with drafted(folder) as draft:
         write_csv(found.rows(), draft / "ranking.csv")
-        _write_tuning(found.tuning.values(), draft)
+        write_tuning(found.tuning.values(), draft)
         _draw(arms, arms[0], draft)
     console.print(f"table and plots: {folder}", soft_wrap=True)
 
@@ -145,29 +133,6 @@ def plot_command(run: Annotated[Path, typer.Argument(help="A run directory.")]) 
     if why := plots.of_run(records, run):
         console.print(why)
     console.print(f"plots: {run}/*.png", soft_wrap=True)
-
-
-def _search(config: Config, trials: int, over: list[str]) -> Search | None:
-    if trials:
-        return read_search(config, trials, over)
-    if over:
-        raise UserError("--tune-over belongs to --tune N: say how many trials each arm has")
-    return None
-
-
-def _shown_in(status: Status) -> OnRun:
-    return lambda name, seed: status.update(escape(f"{name}, seed {seed}"))
-
-
-def _prepare(config: Config, what: str) -> tuple[Config, Path]:
-    folder = new_folder(Path(config.output.dir), f"{what}-{config.name}")
-    output = config.output.model_copy(update={"dir": str(folder / "runs")})
-    return config.model_copy(update={"output": output}), folder
-
-
-def _write_tuning(found: Iterable[Tuning], folder: Path) -> None:
-    if rows := [row for tuning in found for row in tuning.rows()]:
-        write_csv(rows, folder / "tuning.csv")
 
 
 def _draw(arms: list[Arm], main: Arm, folder: Path) -> None:

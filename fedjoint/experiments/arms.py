@@ -37,18 +37,32 @@ class Way:
     merges: bool = True
     alone: bool = False
 
+    def train(self, config: Config) -> tuple[tuple[Task, ...], Trained]:
+        """Train a seed: return its tasks, and what it left."""
+        plan = self.plan(config)
+        problems = [problem for _, problem in plan]
+        training = np.any([problem.data.sizes > 0 for problem in problems], axis=0)
+        tasks = tuple(task for problem in problems for task in problem.tasks)
+        return tasks, Trained(self.runs(plan), int(training.sum()))
+
+    def runs(self, plan: Sequence[tuple[Config, Problem]]) -> tuple[RunResult, ...]:
+        """Train what is planned."""
+        return tuple(simulate(_named(made, self.name), problem) for made, problem in plan)
+
 
 @dataclass(frozen=True)
 class Trained:
     """One seed of an arm.
 
     Attributes:
-        runs: one of all tasks, or one of each task.
+        runs: one of all tasks, or one of each task or group of tasks.
         clients: how many have training examples.
+        others: runs that were trained to choose these.
     """
 
     runs: tuple[RunResult, ...]
     clients: int
+    others: tuple[RunResult, ...] = ()
 
     def of(self, task: str) -> RunResult:
         """Return the run that has a task's metrics; any where none has."""
@@ -241,12 +255,9 @@ def run_arm(
     arm = Arm(way.name, (), rate=config.local.optimiser.lr, alone=way.alone)
     for seed in range(config.seed, config.seed + seeds):
         on_run(way.name, seed)
-        plan = way.plan(config.model_copy(update={"seed": seed, "diagnostics": diagnostics}))
-        problems = [problem for _, problem in plan]
-        arm.tasks = tuple(task for problem in problems for task in problem.tasks)
-        training = np.any([problem.data.sizes > 0 for problem in problems], axis=0)
-        runs = tuple(simulate(_named(made, way.name), problem) for made, problem in plan)
-        arm.seeds.append(Trained(runs, int(training.sum())))
+        made = config.model_copy(update={"seed": seed, "diagnostics": diagnostics})
+        arm.tasks, found = way.train(made)
+        arm.seeds.append(found)
     return arm
 
 

@@ -11,28 +11,35 @@ from typing import Any
 from fedjoint.config.schema import Config
 from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
-from fedjoint.experiments.arms import Arm, Cost, OnRun, mean, sign
+from fedjoint.experiments.arms import Arm, Cost, OnRun, Way, mean, sign
 from fedjoint.experiments.centralised import CENTRALISED, CENTRALISED_PER_TASK
+from fedjoint.experiments.grouping import CHOSEN_GROUPS
+from fedjoint.experiments.groups import GROUPS, in_groups, read_groups
 from fedjoint.experiments.intervals import columns, interval
 from fedjoint.experiments.paired import Paired, overall
 from fedjoint.experiments.per_task import PER_TASK, WHOLE_PER_TASK
 from fedjoint.experiments.search import Search
 from fedjoint.experiments.splits import overlap
 from fedjoint.experiments.trivial import by_seed, idle
-from fedjoint.experiments.tune import Tuner, Tuning, trained
+from fedjoint.experiments.tune import Tuner, Tuning, check_validation, trained
 from fedjoint.experiments.ways import ALONE, JOINT, WHOLE
 from fedjoint.model.tasks import Task
-from fedjoint.problem import build_problem
+from fedjoint.problem import Problem, build_problem
 
 #: Parts of the gain of joint training: from one arm to the other, and what is gained by it.
 PARTS = {
     "more data for the task": (ALONE.name, PER_TASK.name),
     "transfer across tasks": (PER_TASK.name, JOINT.name),
     "both": (ALONE.name, JOINT.name),
+    "sharing within groups": (PER_TASK.name, GROUPS),
+    "sharing across groups": (GROUPS, JOINT.name),
 }
 
 #: field of a :class:`fedjoint.experiments.arms.Cost` -> what it is called
 COSTS = {"rounds": "rounds", "steps": "steps", "megabytes": "MB", "seconds": "seconds"}
+
+#: What ``--groups`` says where validation data choose the groups.
+AUTO = "auto"
 
 #: What the trivial predictor is called.
 TRIVIAL = "trivial"
@@ -40,9 +47,10 @@ TRIVIAL = "trivial"
 _POOLED = (CENTRALISED.name, CENTRALISED_PER_TASK.name)
 
 _ONE_TASK = {
-    PER_TASK: "with one task, it is joint training",
-    WHOLE_PER_TASK: "with one task, it is joint training",
-    CENTRALISED_PER_TASK: "with one task, it is centralised training",
+    PER_TASK.name: "with one task, it is joint training",
+    GROUPS: "with one task, it is joint training",
+    WHOLE_PER_TASK.name: "with one task, it is joint training",
+    CENTRALISED_PER_TASK.name: "with one task, it is centralised training",
 }
 
 
@@ -52,7 +60,8 @@ class Comparison:
 
     Attributes:
         arms: by name: ``alone``, ``per task``, ``joint``, ``centralised`` and, where asked for,
-            ``per task, whole model``, ``joint, whole model`` and ``centralised per task``.
+            ``groups``, ``per task, whole model``, ``joint, whole model`` and ``centralised per
+            task``.
         overlap: of the seeds' splits, see :func:`fedjoint.experiments.intervals.interval`.
         left_out: arms that are not there, and why.
         tuning: what was tried for each arm; empty where nothing was tuned.
@@ -195,6 +204,7 @@ def compare(
     *,
     full: bool = False,
     whole: bool = False,
+    groups: str | None = None,
     corrected: bool = True,
     search: Search | None = None,
     on_run: OnRun = lambda name, seed: None,
@@ -211,6 +221,8 @@ def compare(
         full: also train a centralised model per task.
         whole: also train per task and jointly with heads that are shared among the clients of
             their task, as FedAvg of a whole model does.
+        groups: also train groups of tasks, each jointly by itself: which ones, see
+            :func:`fedjoint.experiments.groups.read_groups`, or ``auto``: validation data choose.
         corrected: widen intervals by what the splits of one data set have in common.
         search: what is tuned, alike for every arm; None: nothing.
         on_run: hears of each run as it starts.
@@ -220,13 +232,15 @@ def compare(
     """
     first = build_problem(config)
     common = overlap(config, first) if corrected else 0.0
-    federated = [ALONE, PER_TASK, JOINT, *([WHOLE_PER_TASK, WHOLE] if whole else [])]
+    grouped = [_grouped(groups, first)] if groups is not None else []
+    federated = [ALONE, PER_TASK, *grouped, JOINT, *([WHOLE_PER_TASK, WHOLE] if whole else [])]
     pooled = [CENTRALISED, CENTRALISED_PER_TASK] if full else [CENTRALISED]
     left_out = {}
     if len(first.tasks) == 1:
-        left_out = {way.name: _ONE_TASK[way] for way in federated + pooled if way in _ONE_TASK}
+        names = [way.name for way in federated + pooled]
+        left_out = {name: _ONE_TASK[name] for name in names if name in _ONE_TASK}
         federated, pooled = (
-            [way for way in ways if way not in _ONE_TASK] for ways in (federated, pooled)
+            [way for way in ways if way.name not in _ONE_TASK] for ways in (federated, pooled)
         )
     tuner = Tuner(search, first, config.seed + seeds, on_run)
     tuner.check([(way, config) for way in federated + pooled])
@@ -240,6 +254,14 @@ def compare(
                     raise UserError(f"{way.name}: {error}") from error
                 left_out[way.name] = str(error)
     return Comparison(arms, common, left_out, tuner.found, by_seed(config, seeds))
+
+
+def _grouped(text: str, problem: Problem) -> Way:
+    """Return the way of training groups of tasks."""
+    if text != AUTO:
+        return in_groups(read_groups(text, [task.name for task in problem.tasks]))
+    check_validation(problem, f"--groups {AUTO}")
+    return CHOSEN_GROUPS
 
 
 def _differences(first: list[float], second: list[float]) -> list[float]:

@@ -71,6 +71,15 @@ def interval(values: Sequence[float], overlap: float = 0.0) -> Interval:
     return Interval(mean, half, len(known), len(values))
 
 
+def of_all(values: Sequence[float], overlap: float = 0.0) -> Interval:
+    """Return the interval of :func:`interval`; NaN where a value is not finite.
+
+    A mean over the seeds that went well would flatter.
+    """
+    found = interval(values, overlap)
+    return found if found.known == found.of else found._replace(mean=math.nan, half=math.nan)
+
+
 def p_value(differences: Sequence[float], overlap: float = 0.0) -> float:
     """Return the two-sided p-value of the mean difference; below 0.05 where the interval lacks 0.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedjoint.experiments.arms import Arm, sign
-from fedjoint.experiments.intervals import Interval, holm, interval, p_value
+from fedjoint.experiments.intervals import Interval, holm, of_all, p_value
 from fedjoint.experiments.statistics import delta_m, won
 from fedjoint.model.tasks import Task
 
@@ -45,13 +45,8 @@ class Paired:
         return self._over_tasks(won)
 
     def interval(self, differences: Sequence[float]) -> Interval:
-        """Return the interval of differences by seed; NaN where a seed's is not known.
-
-        A mean over the seeds that went well would flatter.
-        """
-        found = interval(differences, self.overlap)
-        whole = found.known == found.of
-        return found if whole else found._replace(mean=math.nan, half=math.nan)
+        """Return the interval of differences by seed; NaN where a seed's is not known."""
+        return of_all(differences, self.overlap)
 
     def p_values(self) -> dict[str, float]:
         """Return the p-value of each task's gain, corrected for as many tasks."""

@@ -11,7 +11,9 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 
+from fedjoint.experiments.affinity import Affinity
 from fedjoint.experiments.arms import Arm, mean
 from fedjoint.experiments.transfer import Transfer
 from fedjoint.runs.files import drafted
@@ -86,14 +88,37 @@ def task_cosines(records: Sequence[RoundRecord], path: Path) -> str | None:
         return "no map of the cosines between tasks: no two tasks of different clients"
     figure, axes = plt.subplots(1, len(drawn), figsize=(4.2 * len(drawn), 3.5), squeeze=False)
     for axis, (what, (round, tasks)) in zip(axes[0], drawn.items(), strict=True):
-        cosine = [[float("nan") if v is None else v for v in row] for row in tasks["cosine"]]
-        image = axis.imshow(cosine, vmin=-1, vmax=1, cmap="RdBu")
-        axis.set_xticks(range(len(cosine)), tasks["ids"], rotation=45, ha="right")
-        axis.set_yticks(range(len(cosine)), tasks["ids"])
-        axis.set_title(f"cosine of {what}, round {round}", fontsize="small")
-        figure.colorbar(image)
+        title = f"cosine of {what}, round {round}"
+        _map(axis, np.array(tasks["cosine"], float), tasks["ids"], title, 1.0)
     _save(figure, path)
     return None
+
+
+def affinity(found: Affinity, path: Path) -> None:
+    """Draw which tasks help which: their effects on the left, the cosines of updates on the right.
+
+    A row is the task that helps or hurts, a column the task that is measured.
+    """
+    names = found.names
+    effects = np.full((len(names), len(names)), np.nan)
+    for (one, other), values in found.effects.items():
+        effects[names.index(one), names.index(other)] = np.mean(values)
+    cosines = np.array([[mean(values) for values in row] for row in found.cosines.T])
+    np.fill_diagonal(cosines, np.nan)
+    largest = np.abs(effects).max(where=np.isfinite(effects), initial=1e-9)
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.5))
+    _map(axes[0], effects, names, "effect of row on column, test metric", largest)
+    _map(axes[1], cosines, names, "cosine of task updates, mean over rounds", 1.0)
+    _save(figure, path)
+
+
+def _map(axis: Any, values: np.ndarray, names: Sequence[str], title: str, largest: float) -> None:
+    """Draw a square of numbers, red below zero and blue above."""
+    image = axis.imshow(values, vmin=-largest, vmax=largest, cmap="RdBu")
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axis.set_yticks(range(len(names)), names)
+    axis.set_title(title, fontsize="small")
+    axis.figure.colorbar(image)
 
 
 def _newest(records: Sequence[RoundRecord], kind: str) -> tuple[int, dict[str, Any]] | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 
 from fedjoint.experiments.compare import COSTS, Comparison
 from fedjoint.experiments.costs import budgets, spreads, tried
+from fedjoint.experiments.groups import GROUPS, shown
 from fedjoint.experiments.intervals import LEVEL, Interval, from_columns, how
 from fedjoint.experiments.tables import table
 from fedjoint.experiments.verdict import verdict
 from fedjoint.experiments.ways import ALONE
+
+#: Gains that stand side by side in a table.
+_ABREAST = 3
 
 
 def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
@@ -25,6 +30,8 @@ def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
     """
     arms = list(comparison.arms.values())
     _metrics(comparison, console)
+    for line in _groups(comparison):
+        console.print(line, markup=False)
     for name, why in comparison.left_out.items():
         console.print(f"{name} is left out: {why}", markup=False)
     console.print()
@@ -57,6 +64,27 @@ def _metrics(comparison: Comparison, console: Console) -> None:
     console.print("trivial: each client's most frequent class, or its mean")
 
 
+def _groups(comparison: Comparison) -> Iterator[str]:
+    """Yield lines that say which groups of tasks were trained, and what it took to choose them."""
+    if GROUPS not in comparison.arms:
+        return
+    arm = comparison.arms[GROUPS]
+    seeds: dict[str, int] = {}
+    for groups in shown(arm):
+        seeds[groups] = seeds.get(groups, 0) + 1
+    for groups, count in seeds.items():
+        yield f"groups: {groups} in {count} of {len(arm.seeds)} seeds"
+    others = [run for seed in arm.seeds for run in seed.others]
+    if others:
+        records = [record for run in others for record in run.records]
+        steps = sum(record.steps.total for record in records)
+        seconds = sum(record.seconds.round for record in records)
+        yield (
+            f"groups, by validation data: beside those chosen, {len(others)} runs of all seeds "
+            f"together took {steps:,} steps and {seconds:,.0f} s, which the costs below leave out"
+        )
+
+
 def _costs(comparison: Comparison, console: Console) -> None:
     """Print what it takes each arm to reach what training alone reaches."""
     seeds, cells = len(comparison.arms[ALONE.name].seeds), []
@@ -82,13 +110,15 @@ def _gains(comparison: Comparison, console: Console) -> None:
     found: dict[str, list[str]] = {}
     for row in comparison.gains():
         found.setdefault(row["on"], []).append(_gain(row))
-    cells = [[on, metrics.get(on, ""), *gained] for on, gained in found.items()]
     headers = [
         f"{pair.reference.name}\nto {pair.arm.name}:\n{part.replace(' ', chr(10), 1)}"
         for part, pair in comparison.parts.items()
     ]
     title = "gain on the test data, paired by seed"
-    console.print(table(title, ["on", "metric", *headers], cells, left=2))
+    for at in range(0, len(headers), _ABREAST):
+        side = slice(at, at + _ABREAST)
+        cells = [[on, metrics.get(on, ""), *gained[side]] for on, gained in found.items()]
+        console.print(table(title, ["on", "metric", *headers[side]], cells, left=2))
     console.print("Delta-m: average relative gain over tasks; tasks won: ties count half")
     console.print(
         f"*: not zero, p < {LEVEL:g}, corrected by Holm's method for the {len(comparison.parts)} "

@@ -33,7 +33,7 @@ from fedjoint.experiments.adapt import (
 )
 from fedjoint.experiments.arms import mean, sign
 from fedjoint.experiments.intervals import Interval, columns, interval
-from fedjoint.experiments.per_task import OneTask, of_task
+from fedjoint.experiments.subsets import SomeTasks, of_tasks
 from fedjoint.model.positions import is_known
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import cat
@@ -230,14 +230,14 @@ def _config(run: Learnt, task: str, settings: Sequence[str]) -> Config:
         if not setting.startswith("data."):
             raise UserError(f"--set {setting}: a transfer takes settings of data alone")
     made = check(override(tree | {"data": data}, settings))
-    made = settings_to_adapt(run, of_task(made, task))
+    made = settings_to_adapt(run, of_tasks(made, [task]))
     local = made.local.model_copy(update={"lr_scales": []})
     return made.model_copy(update={"local": local, "balance": BalanceConfig()})
 
 
 def _owner(problem: Problem, task: Task) -> Client:
     """Return everyone's examples with a label of ``task``."""
-    client = pooled(OneTask(problem.data, task.name), [task]).client(0)
+    client = pooled(SomeTasks(problem.data, [task.name]), [task]).client(0)
     parts = (client.train, client.valid, client.test)
     owner = Client(*(_labelled(part, task.name) for part in parts))
     for name, part in (("training", owner.train), ("test", owner.test)):

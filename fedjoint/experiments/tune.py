@@ -97,9 +97,7 @@ class Tuner:
                 raise UserError(f"--tune-over {key}: no arm has such a setting; leave it out")
         for way, config in arms:
             trials(way, config, self.search, self.seed)
-        clients = range(len(self.problem.data.sizes))
-        if not any(len(load_client(self.problem.data, index).valid) for index in clients):
-            raise UserError("--tune needs validation data: set data.valid_fraction")
+        check_validation(self.problem, "--tune")
 
     def settings(self, way: Way, config: Config) -> Config:
         """Return the settings of an arm, tuned where there is a search.
@@ -113,6 +111,21 @@ class Tuner:
         tuning = tune(way, config, points, self.problem.tasks, self.seed, self.on_run)
         self.found[way.name] = tuning
         return tuning.config
+
+
+def check_validation(problem: Problem, what: str) -> None:
+    """Refuse what validation data choose, where there are none.
+
+    Args:
+        problem: whose clients should have them.
+        what: the option that asks for it.
+
+    Raises:
+        UserError: no client has validation data.
+    """
+    clients = range(len(problem.data.sizes))
+    if not any(len(load_client(problem.data, index).valid) for index in clients):
+        raise UserError(f"{what} needs validation data: set data.valid_fraction")
 
 
 def trained(way: Way, config: Config, seeds: int, tuner: Tuner, on_run: OnRun) -> Arm:

@@ -79,6 +79,11 @@ def fails(tmp_path, monkeypatch, capsys):
         (["simulate", "typing:Any"], ["scenario 'typing:Any'", "TypeError"]),
         (["simulate", "builtins:list"], ["scenario 'builtins:list' returns list", "dict"]),
         (["compare", "digits", "--set", "output.dir=/proc/none"], ["/proc/none", "output.dir"]),
+        (["affinity", "conflict"], ["affinity needs three tasks or more, and there are 2"]),
+        (
+            ["affinity", "digits", "--set", "diagnostics.every=0"],
+            ["diagnostics.every = 0: no round tells", "set it from 1 to 60"],
+        ),
         (["resume", "nowhere"], ["nowhere", "run directory"]),
     ],
 )

@@ -13,7 +13,8 @@ from fedjoint.data.base import Client, Examples
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Way, run_arm
 from fedjoint.experiments.centralised import CENTRALISED, CENTRALISED_PER_TASK, centralised
-from fedjoint.experiments.per_task import PER_TASK, OneTask, by_task
+from fedjoint.experiments.per_task import PER_TASK, by_task
+from fedjoint.experiments.subsets import SomeTasks
 from fedjoint.experiments.ways import ALONE, JOINT, independent
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
@@ -81,7 +82,7 @@ def test_per_task_is_fedavg_among_the_clients_of_each_task(tmp_path):
     assert len(seed.runs) == len(problem.tasks) == 5 and seed.clients == 12
     for task, result in zip(problem.tasks, seed.runs, strict=True):
         one = build_problem(config)
-        one = type(one)([task], one.backbone, OneTask(one.data, task.name), one.example)
+        one = type(one)([task], one.backbone, SomeTasks(one.data, [task.name]), one.example)
         expected, backbone = fedavg_of(one, config, task)
         assert result.metrics["test"] == pytest.approx(expected, abs=1e-4)
         for name, tensor in backbone.items():
@@ -99,7 +100,7 @@ def test_with_one_task_per_task_is_joint_training(tmp_path):
 
 def test_a_task_s_clients_keep_their_ids_examples_and_splits(tmp_path):
     data = build_problem(digits(tmp_path, data={"clients": 12})).data
-    only = OneTask(data, "parity")
+    only = SomeTasks(data, ["parity"])
     holders = data.tasks[:, data.task_names.index("parity")]
     assert only.task_names == ("parity",) and only.tasks[:, 0].tolist() == holders.tolist()
     assert only.sizes.tolist() == np.where(holders, data.sizes, 0).tolist()
