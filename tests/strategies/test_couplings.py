@@ -54,3 +54,16 @@ def test_the_consensus_is_the_mean_over_the_clients_that_have_the_task():
 def test_clients_with_other_public_examples_are_refused():
     with pytest.raises(UserError, match="give every node the same"):
         FedMD().hear({"public": torch.tensor([7, 8])})
+
+
+def test_one_client_with_other_public_examples_has_no_part_in_the_consensus(caplog):
+    rule = FedMD()
+    rule.hear(
+        {
+            "logits/digit": torch.tensor([[[1.0, 2.0]], [[9.0, 9.0]], [[3.0, 6.0]]]),
+            "has/digit": torch.ones(3),
+            "public": torch.tensor([7, 8, 7]),
+        }
+    )
+    assert rule.tell()["consensus/digit"].tolist() == [[2, 4]]
+    assert "1 of 3 clients have other public examples than most" in caplog.text
