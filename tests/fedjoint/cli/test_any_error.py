@@ -65,6 +65,8 @@ CASES = [
     (setting("problem=p.py:fail"), "p.py:fail': KeyError"),
     (setting("problem=os:getcwd"), "problem = 'os:getcwd': TypeError"),
     (["simulate", "p.py:leave"], "scenario 'p.py:leave': it calls sys.exit(0)"),
+    (["deploy", "nowhere.toml"], "nowhere.toml: No such file"),
+    (["deploy", "tiny.toml", "--set", "rounds=x"], "rounds: Input should be a valid integer"),
     (["resume", "nowhere"], "nowhere: no such folder"),
     (["predict", "nowhere", "x.npy"], "nowhere"),
     (
