@@ -5,6 +5,7 @@ The clients' half is :mod:`fedjoint.clients.fedmd`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,8 @@ from fedjoint.errors import UserError
 from fedjoint.options import Count, Positive
 
 from .fedavg import FedAvg
+
+log = logging.getLogger("fedjoint.strategies")
 
 
 class FedMD(FedAvg):
@@ -42,17 +45,36 @@ class FedMD(FedAvg):
         self.method_options |= {"digest_steps": digest_steps, "merge": merge}
 
     def hear(self, told: Mapping[str, Tensor]) -> None:
-        if (told["public"] != told["public"][:1]).any():
-            raise UserError(
-                "clients have other public examples than one another: give every node the same"
-            )
+        alike = _alike(told["public"])
         for name, logits in told.items():
             kind, _, task = name.partition("/")
             if kind == "logits":
-                weights = told[f"has/{task}"].double()
+                weights = told[f"has/{task}"].double() * alike
                 total = torch.tensordot(weights, logits.double(), 1)
                 if weights.sum() > 0:
                     self.state[f"consensus/{task}"] = (total / weights.sum()).float()
 
     def tell(self) -> dict[str, Tensor]:
         return dict(self.state)
+
+
+def _alike(public: Tensor) -> Tensor:
+    """Return ``[clients]`` one for those that have the public examples that most have, else zero.
+
+    Raises:
+        UserError: no more than half have the same.
+    """
+    marks, count = public.unique(return_counts=True)
+    alike = public == marks[count.argmax()]
+    if 2 * alike.sum() <= len(public):
+        raise UserError(
+            "clients have other public examples than one another: give every node the same"
+        )
+    if not alike.all():
+        log.warning(
+            "%d of %d clients have other public examples than most, and have no part in the "
+            "consensus: give every node the same",
+            int((~alike).sum()),
+            len(public),
+        )
+    return alike

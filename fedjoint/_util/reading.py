@@ -7,7 +7,6 @@ import io
 import os
 import stat
 from pathlib import Path
-from typing import Protocol
 
 _PART = 1 << 20
 
@@ -31,22 +30,9 @@ def read_regular(path: Path, most: int) -> bytes:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return read_bounded(file, most, path)
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-def read_bounded(file: _Readable, most: int, path: Path) -> bytes:
-    """Return what is left of an open file, such as a gzip file that unpacks as it is read.
-
-    Raises:
-        OSError: it has more than ``most`` bytes.
-    """
-    whole = io.BytesIO()
-    while part := file.read(_PART):
-        if whole.tell() + len(part) > most:
-            raise OSError(errno.EFBIG, f"it holds more than {most / 1e9:.3g} GB", str(path))
-        whole.write(part)
-    return whole.getvalue()
+        whole = io.BytesIO()
+        while part := file.read(_PART):
+            if whole.tell() + len(part) > most:
+                raise OSError(errno.EFBIG, f"it holds more than {most / 1e9:.3g} GB", str(path))
+            whole.write(part)
+        return whole.getvalue()

@@ -72,6 +72,7 @@ def deploy_command(
     """Start a run on the nodes of a server on this machine, and follow it."""
     if (scenario is None) == (resume is None):
         raise UserError("give a scenario, or --resume RUN")
+    wanted = None if scenario is None else scenario_config(scenario, settings)
     parent = Path("runs") if resume is None else RunDir.open(resume).path.parent
     connection = connect(server, parent / ".flower", keys, insecure)
     if not wait_for(*parse(server), seconds=30.0):
@@ -80,10 +81,10 @@ def deploy_command(
     if keys:
         with control(server, keys) as reached:
             register(reached, keys)
-    if resume is None:
-        assert scenario is not None
-        run, number = start(scenario_config(scenario, settings), connection)
+    if wanted is not None:
+        run, number = start(wanted, connection)
     else:
+        assert resume is not None, "one of the two is given"
         run, number = restart(resume, connection, operational(settings))
     say(f"run directory: {run.path}")
     if detach:

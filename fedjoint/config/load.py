@@ -18,6 +18,7 @@ from fedjoint.config.section import Plugin
 from fedjoint.errors import UserError
 
 _TOML = 1 << 24  # bytes of a configuration
+_DEEPEST = 50  # tables and lists within one another
 
 
 def check(values: Mapping[str, Any], source: str = "config") -> Config:
@@ -27,6 +28,7 @@ def check(values: Mapping[str, Any], source: str = "config") -> Config:
         UserError: a key is unknown or a value is wrong; the line names the key, what is allowed
             and, for a misspelt key, the nearest one.
     """
+    _refuse_deep(values, source)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -37,11 +39,24 @@ def load(path: str | Path) -> dict[str, Any]:
     """Read a TOML configuration file into a tree for :func:`check`."""
     path = Path(path)
     try:
-        return tomllib.loads(read_regular(path, _TOML).decode("utf-8"))
+        values = tomllib.loads(read_regular(path, _TOML).decode("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give a scenario name or a TOML file") from None
     except (ValueError, RecursionError) as error:  # of TOML, of its text, of a giant number
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    _refuse_deep(values, str(path))
+    return values
+
+
+def _refuse_deep(values: Mapping[str, Any], source: str) -> None:
+    """Refuse what functions that call themselves for each inner table cannot read."""
+    level: list[Any] = [values]
+    for _ in range(_DEEPEST):
+        tables = [each.values() if isinstance(each, Mapping) else each for each in level]
+        level = [i for table in tables for i in table if isinstance(i, Mapping | list | tuple)]
+        if not level:
+            return
+    raise UserError(f"{source}: more than {_DEEPEST} tables within one another; write fewer")
 
 
 def override(values: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:

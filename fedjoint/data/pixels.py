@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -11,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint._util.memory import check_fits
 from fedjoint._util.wording import first_line
 from fedjoint.data.numbers import COARSE
 from fedjoint.errors import UserError
 
 #: of Pillow's kinds of image, those with one and with three channels of bytes
 _GREY, _COLOUR = ("1", "L"), ("P", "RGB", "CMYK", "YCbCr")
+
+_BYTES = 5  # of a pixel's channel: as it is read, and as float32
 
 
 def scaled(array: np.ndarray, where: str) -> np.ndarray:
@@ -83,7 +87,13 @@ def decode(images: Sequence[Any], where: str) -> Tensor:
     opened = [_open(pillow, image, f"{where}: row {row}") for row, image in enumerate(images)]
     kind = "RGB" if any(image.mode in _COLOUR for image in opened) else "L"
     first = opened[0].size
-    array = np.empty((len(opened), first[1], first[0], *([3] if kind == "RGB" else [])), np.uint8)
+    shape = (len(opened), first[1], first[0], *([3] if kind == "RGB" else []))
+    check_fits(
+        f"{where}: {shape[0]} images of {first[0]} x {first[1]}",
+        _BYTES * float(math.prod(shape)),
+        "make them smaller",
+    )
+    array = np.empty(shape, np.uint8)
     for row, image in enumerate(opened):
         if image.size != first:
             raise UserError(

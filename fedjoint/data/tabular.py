@@ -20,6 +20,7 @@ import pyarrow.parquet
 from fedjoint._util.wording import first_line
 from fedjoint.data.files import read_guessed
 from fedjoint.data.numbers import number
+from fedjoint.data.unpacked import check_unpacked
 from fedjoint.errors import UserError
 
 _LARGEST_BLOCK = 2**31 - 1
@@ -180,11 +181,13 @@ def read_parquet(path: Path) -> pyarrow.Table:
     """Read a Parquet file.
 
     Raises:
-        UserError: it cannot be read, or two columns have one name.
+        UserError: it cannot be read, holds more than there is memory for, or two columns have one
+            name.
     """
     try:
+        check_unpacked(path)
         table = pyarrow.parquet.ParquetFile(path).read()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, MemoryError) as error:
         raise UserError(
             f"{path}: not a Parquet file, or a broken one: {first_line(error)}"
         ) from None

@@ -12,11 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedjoint._util.memory import check_fits
 from fedjoint.model.inputs import Words
 from fedjoint.model.pretrained.tokenizer import tokens
 
 #: number of word ids, padding included
-Vocabulary = Annotated[int, Field(ge=2)]
+Vocabulary = Annotated[int, Field(ge=2, le=2**31 - 1)]
 
 
 def as_ids(sentences: Sequence[str], words: Words) -> Tensor:
@@ -46,6 +47,11 @@ def encode(sentences: Iterable[str], max_length: int, vocabulary: int) -> Tensor
         return 1 + zlib.crc32(word.encode("utf-8", "surrogatepass")) % (vocabulary - 1)
 
     rows = [[word_id(w) for w in s.lower().split()[:max_length]] for s in sentences]
+    check_fits(
+        f"{len(rows)} texts of max_length = {max_length}",
+        8 * float(len(rows)) * max_length,
+        "lower max_length",
+    )
     ids = np.zeros((len(rows), max_length), np.int64)
     for row, words in zip(ids, rows, strict=True):
         row[: len(words)] = words

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from fedjoint.data.files import read_text
 from fedjoint.data.idx import read_idx
+from fedjoint.data.numpy_files import read_npy, read_npz
 from fedjoint.data.tabular import read_table
 from fedjoint.data.text import as_ids
 from fedjoint.errors import UserError
@@ -35,7 +35,7 @@ def read_inputs(path: Path, inputs: Description) -> Input:
     if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
         return _table(path, inputs)
     if path.suffix == ".npy":
-        return _array(path, _load(path), inputs)
+        return _array(path, read_npy(path), inputs)
     if path.suffix == ".txt":
         return _sentences(path, inputs)
     if "idx" in path.name or path.suffix == ".gz":
@@ -80,23 +80,12 @@ def _sentences(path: Path, inputs: Inputs) -> Tensor:
     return as_ids(lines, words)
 
 
-def _load(path: Path) -> np.ndarray:
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        found = None
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "buif":
-        raise UserError(f"{path}: not an array of numbers in NumPy's format")
-    return found
-
-
 def _arrays(path: Path, inputs: dict[str, Inputs]) -> Input:
-    names = ", ".join(map(repr, inputs))
     try:
-        found = np.load(path, allow_pickle=False)
-        arrays = {name: found[name] for name in inputs}
-    except (OSError, ValueError, EOFError, KeyError, IndexError, BadZipFile):
-        raise UserError(f"{path}: the model reads .npz (numpy.savez) of arrays {names}") from None
+        arrays = read_npz(path, inputs)
+    except UserError as error:
+        names = ", ".join(map(repr, inputs))
+        raise UserError(f"{error}; the model reads .npz (numpy.savez) of arrays {names}") from None
     x = {name: _array(path, arrays[name], own) for name, own in inputs.items()}
     check_tree(x, f"{path}: its inputs")
     return x

@@ -16,7 +16,7 @@ _FEWEST = 3  # rows, of which one that differs stands out
 
 
 def left_out(parts: Sequence[Part]) -> tuple[list[Part], list[Failure]]:
-    """Return the parts without the clients whose rows are a million times the median, and these.
+    """Return the parts without the clients that sent a million times the median, and these.
 
     Args:
         parts: of a round, in which clients sent arrays of the same names and shapes.
@@ -28,7 +28,33 @@ def left_out(parts: Sequence[Part]) -> tuple[list[Part], list[Failure]]:
         those = part.clients(beyond).tolist()
         failed += [Failure(client, part.node, why, fault=True) for client in those]
         found[place] = part.without(beyond)
+    for name in sorted({name for part in found for name in part.heard}):
+        for place, liars in _told_nonsense(found, name):
+            part = found[place]
+            why = f"its {name!r} is more than {_BEYOND:g} times as long as the round's median"
+            failed += [Failure(c, part.node, why, fault=True) for c in part.named(liars)]
+            beyond = part.behind(liars)
+            others = part.clients(beyond)
+            why = "its block has a client that sent nonsense"
+            failed += [
+                Failure(c, part.node, why) for c in others.tolist() if c not in part.named(liars)
+            ]
+            found[place] = part.without(beyond)
     return found, failed
+
+
+def _told_nonsense(parts: Sequence[Part], name: str) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each part with clients whose ``name``, of what is heard, is far too long; and these."""
+    lengths = []
+    for part in parts:
+        own = np.zeros(len(part.good))
+        if name in part.heard:
+            own[part.good] = _lengths(part.heard[name][part.good])
+        lengths.append(own)
+    usual = _usual(np.concatenate(lengths))
+    for place, each in enumerate(lengths):
+        if (each > _BEYOND * usual).any():
+            yield place, each > _BEYOND * usual
 
 
 def clipped(parts: Sequence[Part], most: float) -> tuple[list[Part], list[Failure]]:
@@ -70,6 +96,7 @@ def _measured(parts: Sequence[Part]) -> Iterator[tuple[str, list[np.ndarray]]]:
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
     flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    flat = flat if flat.dtype.kind == "f" else flat.astype(np.float64)
     return np.sqrt(squared_lengths(flat))
 
 

@@ -59,6 +59,12 @@ class Part:
         return {n: e for n, e in self.reply.extras.items() if not n.startswith(HEARD)}
 
     @property
+    def heard(self) -> dict[str, np.ndarray]:
+        """What -> ``[n, ...]`` of it, that the strategy as a whole hears of each client."""
+        names = [name for name in self.reply.extras if name.startswith(HEARD)]
+        return {name.removeprefix(HEARD): self.reply.extras[name] for name in names}
+
+    @property
     def rows(self) -> dict[str, np.ndarray]:
         """What -> ``[rows, ...]`` of it, of all that has a length."""
         found = {_UPDATE: self.reply.rows, _BUFFERS: self.reply.buffers}
@@ -70,6 +76,15 @@ class Part:
     def clients(self, rows: np.ndarray) -> np.ndarray:
         """Return the ids of the clients that trained and are behind ``rows`` (bool)."""
         return self.asked.clients[self._of(rows) & self.good]
+
+    def named(self, clients: np.ndarray) -> list[int]:
+        """Return the ids of ``clients`` (``[n]`` bool)."""
+        found: list[int] = self.asked.clients[clients].tolist()
+        return found
+
+    def behind(self, clients: np.ndarray) -> np.ndarray:
+        """``[rows]`` bool, the rows that have a part of ``clients`` (``[n]`` bool)."""
+        return used(self.asked, clients, self.reduce)
 
     def without(self, rows: np.ndarray) -> Part:
         """Return the part as if the clients behind ``rows`` (bool) had not trained."""

@@ -64,3 +64,16 @@ def test_feddf_is_of_whole_models():
         make_strategy(check(tree))
     rule = make_strategy(check(tree | {"model": {"heads": "shared"}}))
     assert rule.method_options == {"digest_steps": 10}
+
+
+def test_one_client_with_other_public_examples_has_no_part_in_the_consensus(caplog):
+    rule = FedMD()
+    rule.hear(
+        {
+            "logits/digit": torch.tensor([[[1.0, 2.0]], [[9.0, 9.0]], [[3.0, 6.0]]]),
+            "has/digit": torch.ones(3),
+            "public": torch.tensor([7, 8, 7]),
+        }
+    )
+    assert rule.tell()["consensus/digit"].tolist() == [[2, 4]]
+    assert "1 of 3 clients have other public examples than most" in caplog.text

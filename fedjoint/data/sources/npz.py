@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from fedjoint.config.data import DataConfig
 from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.files import Paths, refuse_repeats
+from fedjoint.data.numpy_files import read_npz
 from fedjoint.data.official import find_split
 from fedjoint.data.pixels import scaled
 from fedjoint.data.reading import say
@@ -113,16 +113,7 @@ class Npz(Source):
     def _read(self, path: Path) -> dict[str, np.ndarray]:
         """Return the arrays that are used, each with as many rows as the inputs."""
         names = [self.input, *self.targets, *([self.client_column] if self.client_column else [])]
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                for name in names:
-                    if name not in file.files:
-                        raise choose(f"array in {path}", name, file.files)
-                found = {name: file[name] for name in names}
-        except UserError:
-            raise
-        except (OSError, ValueError, EOFError, BadZipFile, AttributeError):
-            raise UserError(f"{path}: not arrays of numbers in NumPy's .npz format") from None
+        found = read_npz(path, names, texts=[self.client_column])
         rows = {name: len(array) if array.ndim else None for name, array in found.items()}
         for name, count in rows.items():
             if count is None or count != rows[self.input]:
@@ -130,7 +121,7 @@ class Npz(Source):
                     f"{path}: {name!r} has {count or 'no'} rows, and {self.input!r} has "
                     f"{rows[self.input]}: give one for each example"
                 )
-        if not rows[self.input]:
+        if not found[self.input].size:
             raise UserError(f"{path}: the file has no examples; check data.source.options.path")
         return found
 

@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedjoint._util.memory import check_fits
 from fedjoint.config.data import DataConfig
 from fedjoint.data.assign import task_matrix
 from fedjoint.data.base import Client, Examples
@@ -69,10 +70,16 @@ class Synthetic(Source):
         own = tasks(self)
         check_tasks(own, data)
         names = [task.name for task in own]
+        examples = data.examples_per_client or _EXAMPLES
+        check_fits(
+            f"data.source.options.inputs = {self.features} of {examples} examples",
+            8 * float(self.features) * examples,
+            "ask for fewer",
+        )
         federation = SyntheticFederation(
             self,
             task_matrix(task_mix(data, names, self.mix), names, data.clients),
-            examples=data.examples_per_client or _EXAMPLES,
+            examples=examples,
             seed=seed,
             valid_fraction=data.valid_fraction,
             test_fraction=data.test_fraction,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from fedjoint.errors import UserError
@@ -15,7 +18,7 @@ from fedjoint.options import BelowOne, Count
 def transformer(
     inputs: Description,
     width: Count = 128,
-    layers: Count = 2,
+    layers: Annotated[int, Field(ge=1, le=1000)] = 2,
     attention_heads: Count = 4,
     hidden: Count = 256,
     dropout: BelowOne = 0.1,

@@ -11,9 +11,12 @@ from torch import nn
 
 from fedjoint._util.memory import allowed_bytes, check_fits
 from fedjoint._util.reading import read_regular
+from fedjoint.config.data import DataConfig
 from fedjoint.config.load import check
 from fedjoint.config.sizes import check_sizes
 from fedjoint.data.idx import read_idx
+from fedjoint.data.sources.synthetic import Synthetic
+from fedjoint.data.text import encode
 from fedjoint.errors import UserError
 from fedjoint.model.joint import build_model
 from fedjoint.model.tasks import Task
@@ -64,6 +67,26 @@ def test_numbers_that_no_memory_holds_are_refused(settings, named):
     check_sizes(check({}))
 
 
+@pytest.mark.parametrize(
+    ("take", "named"),
+    [
+        (
+            lambda: Synthetic(inputs=10**12).build(DataConfig(clients=2), 0),
+            "inputs = 1000000000000 of 46 examples",
+        ),
+        (
+            lambda: encode(["a b"] * 10**5, max_length=10**6, vocabulary=9),
+            "100000 texts of max_length = 1000000",
+        ),
+    ],
+)
+def test_data_that_no_memory_holds_are_refused(take, named):
+    before = peak()
+    with pytest.raises(UserError, match=f"{named}.*this machine has"):
+        take()
+    assert peak() - before < 200_000  # kB
+
+
 @pytest.mark.parametrize("where", ["backbone", "head"])
 def test_a_model_beyond_the_memory_is_refused_before_it_is_taken(where):
     width, outputs = (10**12, 2) if where == "backbone" else (8, 10**12)
@@ -96,11 +119,18 @@ def test_a_file_has_a_bound(tmp_path):
         read_regular(tmp_path / "it", 99)
 
 
-def test_a_small_gzip_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedjoint.data.files.allowed_bytes", lambda: 4_000_000)
+def test_a_small_gzip_file_that_unpacks_to_much_is_refused(tmp_path):
     path = tmp_path / "bomb.gz"
-    path.write_bytes(gzip.compress(bytes(50_000_000)))
+    header = b"\0\0\x08\x01\0\0\0\x03"
+    path.write_bytes(gzip.compress(header + bytes(50_000_000)))
     before = peak()
-    with pytest.raises(UserError, match=r"bomb\.gz: it holds more than 0\.001 GB"):
+    with pytest.raises(UserError, match=r"bomb\.gz: too long: 12 bytes or more, its"):
         read_idx(path)
     assert peak() - before < 30_000  # kB
+
+
+def test_a_gzip_file_whose_header_claims_too_much_is_refused(tmp_path):
+    path = tmp_path / "bomb.gz"
+    path.write_bytes(gzip.compress(b"\0\0\x08\x02" + b"\xff" * 8 + bytes(100)))
+    with pytest.raises(UserError, match=r"bomb\.gz, images of shape .* this machine has"):
+        read_idx(path)

@@ -12,6 +12,7 @@ from fedjoint import cli
 from fedjoint.errors import UserError, one_line
 
 DEEP = "[" * 20_000
+DOTTED = ".".join("a" * 3000)
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def here(tmp_path, monkeypatch):
         "examples_per_client = 20\n[model.backbone.options]\nhidden = [4]\n"
     )
     (tmp_path / "deep.toml").write_text(f"a = {DEEP}")
+    (tmp_path / "dotted.toml").write_text(f"{DOTTED} = 1")
     (tmp_path / "giant.toml").write_text(f"rounds = {'9' * 5000}")
     (tmp_path / "latin.toml").write_bytes(b"name = '\xff'")
     (tmp_path / "p.py").write_text(
@@ -39,6 +41,8 @@ def setting(text):
 #: what is asked, what is said
 CASES = [
     (["simulate", "deep.toml"], "deep.toml: not valid TOML"),
+    (["simulate", "dotted.toml"], "dotted.toml: more than 50 tables within one another"),
+    (setting(f"data.source.options.{DOTTED}=1"), "more than 50 tables within one another"),
     (["simulate", "giant.toml"], "giant.toml: not valid TOML"),
     (["simulate", "latin.toml"], "latin.toml: not valid TOML"),
     (["simulate", "x" * 5000], "File name too long"),
@@ -61,6 +65,8 @@ CASES = [
     (setting("problem=p.py:fail"), "p.py:fail': KeyError"),
     (setting("problem=os:getcwd"), "problem = 'os:getcwd': TypeError"),
     (["simulate", "p.py:leave"], "scenario 'p.py:leave': it calls sys.exit(0)"),
+    (["deploy", "nowhere.toml"], "nowhere.toml: No such file"),
+    (["deploy", "tiny.toml", "--set", "rounds=x"], "rounds: Input should be a valid integer"),
     (["resume", "nowhere"], "nowhere: no such folder"),
     (["predict", "nowhere", "x.npy"], "nowhere"),
     (

@@ -19,6 +19,7 @@ from fedjoint.protocol.training import Terms
 from fedjoint.runs.record import Failure
 from fedjoint.server.by_part import moved_buffers
 from fedjoint.server.collect import Collector
+from fedjoint.server.heard import heard
 
 TASKS = ("a", "b")
 LAYOUT = Layout({"w": (2, 2)})
@@ -629,3 +630,39 @@ def test_weights_are_made_anew_of_those_that_trained():
     collector.reweigh(np.array([2, 4, 7, 9, 11]), np.array([1.0, 2.0, 9.0, 3.0, 4.0]))
     found = collector.updates(BACKBONE, 1)
     np.testing.assert_allclose(found.weights, [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+
+
+HEARD = {"heard.sums/a": 1e30, "heard.counts/a": 2**40, "heard.logits/a": 1e30}
+
+
+def told_of(node, reduce, name, liar=None):
+    """Return a reply whose clients tell the strategy as a whole something of a usual size."""
+    reply = parts(node, reduce)
+    clients = reply["report"]["clients"]
+    kind = np.int64 if "counts" in name else np.float32
+    rows = np.stack([1 + clients % 3, 2 + clients % 3], 1).astype(kind)
+    rows[clients == liar] = HEARD[name]
+    reply["extras"] = reply["extras"] | {name: rows}
+    return reply
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)])
+@pytest.mark.parametrize("reduce", [False, True])
+@pytest.mark.parametrize("name", HEARD)
+def test_nonsense_that_a_strategy_would_hear_is_left_out_and_named(name, reduce, order):
+    replies = [(n, told_of(n, reduce, name, liar=5 if n == 2 else None)) for n in order]
+    collector = collect(replies, reduce)
+    culprit, *others = collector.failed
+    assert (culprit.client, culprit.node, culprit.fault) == (5, 2, True)
+    assert "as long as the round's median" in culprit.reason
+    # Of the mean of a block nobody can take a client away.
+    assert [(f.client, f.fault) for f in others] == ([(6, False)] if reduce else [])
+    assert collector.trained.tolist() == [0, 2, 4, *([] if reduce else [6]), 9, 11]
+    sums = heard(collector.parts)[name.removeprefix("heard.")]
+    assert len(sums) == len(collector.trained) and sums.max() <= 4
+
+
+def test_one_of_two_is_not_told_from_the_other():
+    name = "heard.sums/a"
+    collector = collect([(3, told_of(3, False, name, liar=4))])
+    assert collector.trained.tolist() == [4] and not collector.failed

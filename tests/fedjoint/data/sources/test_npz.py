@@ -134,11 +134,14 @@ REFUSED = {
         {"depth": "segmentation"},
         "float32: labels of segmentation are whole numb",
     ),
-    "words": (
-        {"kind": np.array(["a"] * N)},
+    "text": ({"kind": np.array(["a"] * N)}, {"kind": "multiclass"}, "not arrays of numbers"),
+    "dates": ({"x": np.zeros(N, "M8[s]")}, {"kind": "multiclass"}, "not arrays of numbers"),
+    "records": (
+        {"x": np.zeros((N, 4), [("a", "f4")])},
         {"kind": "multiclass"},
-        "labels of multiclass are whole",
+        "not arrays of numbers",
     ),
+    "no numbers": ({"x": np.zeros((N, 0, 4))}, {"kind": "multiclass"}, "the file has no examples"),
     "boxes of four": ({"box": np.zeros((N, 2, 4))}, {"box": "detection"}, r"\[n, boxes, 5\]"),
     "NaN inputs": ({"x": np.full((N, 3), np.nan)}, {"kind": "multiclass"}, "all.npz"),
 }

@@ -1,6 +1,8 @@
 import io
 import json
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,12 @@ def png(array, kind="PNG", **settings):
     file = io.BytesIO()
     Image.fromarray(array).save(file, kind, **settings)
     return {"bytes": file.getvalue(), "path": None}
+
+
+def resized(data, side):
+    """Return a PNG whose header claims another size."""
+    head = b"IHDR" + struct.pack(">2I", side, side) + data[24:29]
+    return data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:]
 
 
 def rows(images, labels=LABELS, names=None, **more):
@@ -104,6 +112,7 @@ def test_the_hub_s_own_names_of_classes(tmp_path):
 
 OTHER = np.zeros((3, 3, 3), np.uint8)
 BROKEN = {"bytes": png(COLOURS[0])["bytes"][:60], "path": None}
+VAST = {"bytes": resized(png(COLOURS[0])["bytes"], 12_000), "path": None}
 CLEAR = np.zeros((5, 4, 4), np.uint8)
 
 
@@ -111,6 +120,7 @@ CLEAR = np.zeros((5, 4, 4), np.uint8)
     ("tables", "options", "message"),
     [
         ({"a": rows([png(COLOURS[0]), png(OTHER)])}, {}, "row 1 is an image of 3 x 3, the first"),
+        ({"a": rows([VAST] * 6)}, {}, r"6 images of 12000 x 12000: about 13 GB, and .* has 10"),
         ({"a": rows([png(COLOURS[0]), BROKEN])}, {}, "row 1: not an image, or a broken one"),
         ({"a": rows([png(COLOURS[0]), None])}, {}, "row 1 has no image"),
         ({"a": rows([png(CLEAR), png(OTHER)])}, {}, "row 0 is an image of Pillow's mode RGBA"),
@@ -143,7 +153,9 @@ CLEAR = np.zeros((5, 4, 4), np.uint8)
         ),
     ],
 )
-def test_what_is_refused(tmp_path, tables, options, message):
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_what_is_refused(tmp_path, tables, options, message, monkeypatch):
+    monkeypatch.setattr("fedjoint._util.memory.allowed_bytes", lambda: 10**10)
     write(tmp_path, **tables)
     with pytest.raises(UserError, match=message):
         load(str(tmp_path), **options)
