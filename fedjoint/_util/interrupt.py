@@ -1,4 +1,4 @@
-"""Ctrl-C: at any instant a program ends with status 130, and leaves nothing behind."""
+"""Ctrl-C and SIGTERM: at any instant a program ends with their status, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: The exit status of a program that was interrupted.
-STATUS = 128 + signal.SIGINT
+_KINDS = (signal.SIGINT, signal.SIGTERM)
 
-_came = threading.Event()
+_came: list[int] = []  # numbers of signals
 
 
 def leave_at_once() -> None:
@@ -30,38 +29,48 @@ def raise_from_now_on() -> None:
         signal.signal(signal.SIGINT, _raise)
 
 
+def raise_at_sigterm() -> None:
+    """Have SIGTERM raise a KeyboardInterrupt, which no code takes for an error of its own."""
+    signal.signal(signal.SIGTERM, _raise)
+
+
 def came() -> bool:
-    """Return whether Ctrl-C came: what else goes wrong is a consequence."""
-    return _came.is_set()
+    """Return whether one of them came: what else goes wrong is a consequence."""
+    return bool(_came)
+
+
+def status() -> int:
+    """Return the exit status of a program that was interrupted."""
+    return 128 + (_came[0] if _came else signal.SIGINT)
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Put Ctrl-C off until what is done inside is done, so that it is done in full.
+    """Put both off until what is done inside is done, so that it is done in full.
 
     Outside the main thread nothing is interrupted anyway.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN or before is None:
-        yield
-        return
+    before = {kind: signal.getsignal(kind) for kind in _KINDS}
+    before = {k: handler for k, handler in before.items() if handler not in (signal.SIG_IGN, None)}
     late: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: late.append(number))
+    for kind in before:
+        signal.signal(kind, lambda number, _: late.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
         if late:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(late[0])
 
 
 def _leave(*_: object) -> None:
-    os._exit(STATUS)
+    os._exit(status())
 
 
-def _raise(*_: object) -> None:
-    _came.set()
+def _raise(number: int, _frame: object) -> None:
+    _came.append(number)
     raise KeyboardInterrupt

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -15,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from fedjoint._util.interrupt import STATUS, came, raise_from_now_on
+from fedjoint._util.interrupt import came, raise_at_sigterm, raise_from_now_on, status
 from fedjoint.errors import UserError, one_line, said
 
 #: name -> where its function is, and what it does, as the function's docstring begins
@@ -152,10 +151,10 @@ def main() -> None:
     """Run the program; whatever happens is one line.
 
     Exit status 2: a user's mistake, or what the machine refuses; 1: a fault of ours, or of a
-    plug-in; 130: an interrupt. With ``FEDJOINT_TRACEBACK`` set, a fault shows where it happened.
+    plug-in; 130 and 143: an interrupt, and SIGTERM. With ``FEDJOINT_TRACEBACK`` set, a fault shows
+    where it happened.
     """
-    # What the run started is stopped, and the run marked as failed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    raise_at_sigterm()  # what the run started is stopped, and the run marked as that
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("fedjoint.data").setLevel(logging.INFO)  # one line of what was read
     if not os.environ.get("COLUMNS", "1").strip("0"):
@@ -168,16 +167,16 @@ def main() -> None:
     except BrokenPipeError:  # whoever read the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(STATUS)
+    except (KeyboardInterrupt, SystemExit) as error:  # Typer makes the one of the other
+        sys.exit(error.code if isinstance(error, SystemExit) and not came() else status())
     except Exception as error:
         if came():
-            sys.exit(STATUS)
+            sys.exit(status())
         if not isinstance(error, UserError) and os.environ.get("FEDJOINT_TRACEBACK"):
             raise
-        text, status = _line(error)
+        text, code = _line(error)
         Console(stderr=True, soft_wrap=True).print(f"error: {text}", style="red", markup=False)
-        sys.exit(status)
+        sys.exit(code)
 
 
 def _line(error: Exception) -> tuple[str, int]:

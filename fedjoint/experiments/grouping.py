@@ -23,7 +23,7 @@ from fedjoint.experiments.statistics import mean_ranks
 from fedjoint.experiments.ways import as_it_is
 from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
-from fedjoint.simulation import RunResult
+from fedjoint.runs.result import RunResult
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C at any instant: status 130, no traceback, nothing left, and the run is "stopped"."""
+"""Ctrl-C and SIGTERM at any instant: their status, no traceback, a run that is "stopped"."""
 
 import json
 import signal
@@ -24,11 +24,12 @@ HARNESS = """
 import builtins, importlib.abc, os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 kind, name = sys.argv.pop(1).split("=")
+number = int(sys.argv.pop(1))
 
 class Watch(importlib.abc.MetaPathFinder):
     def find_spec(self, found, path, target=None):
         if kind == "import" and found == name:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         if kind == "call" and found == "fedjoint.engines.local":
             sys.meta_path.remove(self)
             module, _, function = name.rpartition(".")
@@ -36,7 +37,7 @@ class Watch(importlib.abc.MetaPathFinder):
             there = importlib.import_module(module)
             own = getattr(there, function)
             def call(*arguments, **options):
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
                 return own(*arguments, **options)
             setattr(there, function, call)
 
@@ -46,9 +47,10 @@ main()
 """
 
 
-def interrupted(tmp_path, what, engine="inline"):
+def interrupted(tmp_path, what, engine="inline", number=signal.SIGINT):
     words = [word for setting in SETTINGS for word in ("--set", setting)]
-    command = [sys.executable, "-c", HARNESS, what, "simulate", "digits", "--engine", engine]
+    command = [sys.executable, "-c", HARNESS, what, str(int(number))]
+    command += ["simulate", "digits", "--engine", engine]
     with (tmp_path / "log").open("wb") as log:
         run = subprocess.Popen(
             [*command, *words], cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
@@ -103,6 +105,13 @@ def test_a_run_is_stopped_and_leaves_no_process(what, engine, tmp_path):
     assert not left
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_client_s_training_is_no_failure_of_the_client(number, tmp_path):
+    run, said = interrupted(tmp_path, "call=fedjoint.training.job.schedule", number=number)
+    assert run.returncode == 128 + number and "Traceback" not in said, said
+    assert statuses(tmp_path) == ["stopped"]
+
+
 def output(folder):
     return {"output": {"dir": str(folder), "checkpoint_every": 1}}
 
@@ -129,15 +138,16 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
     assert all(t.equal(whole.backbone[n]) for n, t in rest.backbone.items())
 
 
-def test_what_is_held_is_done_in_full():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_held_is_done_in_full(number):
+    before = signal.signal(number, signal.default_int_handler)
     done = []
     try:
         with pytest.raises(KeyboardInterrupt):
             with held():
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
                 done.append(1)
             done.append(2)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     assert done == [1]

@@ -76,6 +76,6 @@ def test_a_run_that_is_stopped_leaves_no_process(tmp_path):
     run.terminate()
     assert run.wait() == 128 + signal.SIGTERM
     (folder,) = (tmp_path / "runs").iterdir()
-    assert RunDir.open(folder).info["status"] == "failed"
+    assert RunDir.open(folder).info["status"] == "stopped"
     while not math.isnan(processes.megabytes(started)):  # what was killed is gone in no time
         time.sleep(0.1)
