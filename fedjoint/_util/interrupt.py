@@ -39,7 +39,7 @@ def came() -> bool:
     return bool(_came)
 
 
-def status() -> int:
+def exit_status() -> int:
     """Return the exit status of a program that was interrupted."""
     return 128 + (_came[0] if _came else signal.SIGINT)
 
@@ -68,7 +68,7 @@ def held() -> Iterator[None]:
 
 
 def _leave(*_: object) -> None:
-    os._exit(status())
+    os._exit(exit_status())
 
 
 def _raise(number: int, _frame: object) -> None:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from fedjoint._util.interrupt import came, raise_at_sigterm, raise_from_now_on, status
+from fedjoint._util.interrupt import came, exit_status, raise_at_sigterm, raise_from_now_on
 from fedjoint.errors import UserError, one_line, said
 
 #: name -> where its function is, and what it does, as the function's docstring begins
@@ -168,10 +168,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as error:  # Typer makes the one of the other
-        sys.exit(error.code if isinstance(error, SystemExit) and not came() else status())
+        sys.exit(error.code if isinstance(error, SystemExit) and not came() else exit_status())
     except Exception as error:
         if came():
-            sys.exit(status())
+            sys.exit(exit_status())
         if not isinstance(error, UserError) and os.environ.get("FEDJOINT_TRACEBACK"):
             raise
         text, code = _line(error)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fedjoint._util.interrupt import status
+from fedjoint._util.interrupt import exit_status
 from fedjoint._util.net import listens, wait_for
 from fedjoint.cli.common import Settings, console, say
 from fedjoint.cli.live import Live
@@ -101,7 +101,7 @@ def deploy_command(
             f"stop it with fedjoint stop {run.path}, and go on with fedjoint deploy --resume "
             f"{run.path}"
         )
-        sys.exit(status())
+        sys.exit(exit_status())
     whole = check_whole(run, states=False)
     backbone = whole.newest.whole if whole.newest else {}
     result = RunResult(run.path, config, whole.records, backbone)
