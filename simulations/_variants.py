@@ -12,7 +12,7 @@ from fedjoint.config.schema import Config
 from fedjoint.experiments.arms import Arm, Way
 from fedjoint.experiments.intervals import interval
 from fedjoint.experiments.paired import Paired
-from fedjoint.experiments.search import Search, read_search
+from fedjoint.experiments.search import read_search
 from fedjoint.experiments.splits import overlap
 from fedjoint.experiments.tune import Tuner, trained
 from fedjoint.experiments.ways import ALONE, as_it_is
@@ -52,13 +52,13 @@ class Variants:
         """
         first = self.config(self._first, more)
         problem = build_problem(first)
-        search: Search | None = read_search(first, trials, ()) if trials > 1 else None
-        tuner = Tuner(search, problem, first.seed + seeds, lambda name, seed: None)
+        search = read_search(first, trials, ()) if trials > 1 else None
+        tuner = Tuner(search, problem, first.seed + seeds, _quietly)
         ways = {CLIENTS: (ALONE, first)}
         ways |= {name: (Way(name, as_it_is), self.config(name, more)) for name in self.arms}
         tuner.check(list(ways.values()))
         found = {
-            name: trained(way, config, seeds, tuner, lambda name, seed: None)
+            name: trained(way, config, seeds, tuner, _quietly)
             for name, (way, config) in ways.items()
         }
         return found, overlap(first, problem)
@@ -86,6 +86,10 @@ class Variants:
     @property
     def _first(self) -> str:
         return next(iter(self.arms))
+
+
+def _quietly(_name: str, _seed: int) -> None:
+    pass
 
 
 def main(program: str, variants: Variants, title: str) -> None:

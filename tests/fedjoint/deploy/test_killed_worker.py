@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from support.busy import BUSY
+from support.busy import wait_within_a_round
 from support.machines import Site
 
 from fedjoint._util import processes
@@ -15,22 +15,8 @@ ENDED = "ended (killed, as where memory runs out)"
 
 
 def test_a_killed_worker_costs_its_clients_a_round_and_another_one_starts(tmp_path):
-    busy = tmp_path / "busy"
-    settings = [
-        "data.clients=2",
-        "local.epochs=1",
-        "evaluate.every=1000",
-        "rounds=1000",
-        BUSY,
-    ]
     with Site(tmp_path) as site:
-        site.server()
-        site.node("a", "0", BUSY=str(busy))
-        site.node("b", "1")
-        site.deploy("deploy", "digits", *(word for s in settings for word in ("--set", s)))
-        site.until(lambda: site.trained(0, after=0))
-        busy.touch()
-        site.until(busy.with_suffix(".seen").exists)
+        busy = wait_within_a_round(site)
         killed = site.last()
         _, worker = processes.tree(site.processes["a"].pid)
         os.kill(worker, signal.SIGKILL)
