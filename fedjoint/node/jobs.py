@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fedjoint.errors import ANYTHING, UserError, one_line
@@ -136,6 +137,8 @@ class Jobs:
     ) -> Iterator[tuple[Members, T]]:
         """Do something for clients at once; where that fails, one by one: only the bad fail.
 
+        Clients that exceed the device's memory at once are halved.
+
         Args:
             act: does it.
             members: the clients.
@@ -147,16 +150,29 @@ class Jobs:
         try:
             result = act(members)
         except ANYTHING as error:  # a client's data or model may raise anything
-            why, own = openly(error), isinstance(error, UserError)
-            hidden = self._tell(error) != why
-            if (hidden or not own) and why not in self._logged:
-                self._logged.add(why)
-                ids = members.ids.tolist()
-                log.error("clients %s failed: %s", ids, why, exc_info=None if own else error)
-            if len(members.ids) > 1:
-                for row in range(len(members.ids)):
-                    yield from self.attempt(act, members.at(slice(row, row + 1)), failed)
-                return
-            failed.append(ClientFailure(int(members.ids[0]), self._tell(error)))
+            parts = self._parts(members, error, failed)
         else:
             yield members, result
+            return
+        # The error is gone by now, and with it the memory of what it interrupted.
+        count = len(members.ids)
+        for part in range(parts):
+            at = slice(count * part // parts, count * (part + 1) // parts)
+            yield from self.attempt(act, members.at(at), failed)
+
+    def _parts(self, members: Members, error: BaseException, failed: list[ClientFailure]) -> int:
+        """Return into how many parts to divide clients after an error; none: the one has failed."""
+        count = len(members.ids)
+        if isinstance(error, torch.OutOfMemoryError) and count > 1:
+            self.trainer.squeeze(count)
+            return 2
+        why, own = openly(error), isinstance(error, UserError)
+        hidden = self._tell(error) != why
+        if (hidden or not own) and why not in self._logged:
+            self._logged.add(why)
+            ids = members.ids.tolist()
+            log.error("clients %s failed: %s", ids, why, exc_info=None if own else error)
+        if count == 1:
+            failed.append(ClientFailure(int(members.ids[0]), self._tell(error)))
+            return 0
+        return count

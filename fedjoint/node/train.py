@@ -78,7 +78,7 @@ class Training:
             failed=tuple(failed),
             seconds=time.perf_counter() - began,
             bytes_per_client=sent,
-            fallback=self._trainer.fallback,
+            fallback=self._trainer.fallback or self._trainer.squeezed,
             reports=reports,
             block_seconds=seconds,
             rows=sink.rows,

@@ -64,7 +64,7 @@ class TrainReply:
         failed: the clients that did not train, with reasons.
         seconds: how long it took.
         bytes_per_client: what one client sends, without deviations.
-        fallback: why clients were trained one by one, where they were.
+        fallback: why clients were not batched, or fewer at once, where they were not.
         reports: a row for each client asked for.
         block_seconds: ``[b]`` float64, how long each block took.
         rows: ``[n, P]`` float32 updates, or ``[b, P]`` means of blocks; None where clients share

@@ -106,7 +106,8 @@ class RoundRecord:
         clients: who took part.
         steps: gradients computed.
         kept: why the backbone stayed as it was; None where it was merged.
-        fallback: why clients were trained one by one; None where they were not.
+        fallback: why clients were trained one by one, or fewer at once than intended; None where
+            they were not.
         bytes: what was sent.
         seconds: where the time went.
         diagnostics: how much the updates agree, see :func:`fedjoint.server.agreement.diagnose`,

@@ -31,7 +31,7 @@ class Collector:
         sample: ``[n]`` int64, ids of the clients that are compared with one another.
         failed: who failed and why.
         block_seconds: block -> seconds of training.
-        fallback: why clients were trained one by one, where they were.
+        fallback: why clients were not batched, or fewer at once, where they were not.
         parts: the replies that were in order.
         clipped: whose rows were scaled down.
     """

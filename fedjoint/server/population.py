@@ -19,7 +19,8 @@ class Population:
     """The clients that the server knows.
 
     Clients are divided once into blocks of one group with the same tasks and similar sizes. A block
-    is what a node trains as a whole, and its members never depend on the number of nodes.
+    is what a node trains as a whole, and its members never depend on the number of nodes, but where
+    all train on GPUs.
 
     Attributes:
         ids: ``[clients]`` int64, ascending.
@@ -111,6 +112,15 @@ def divide(
             block[members[start:stop]] = first + part
         first += parts
     return block
+
+
+def blocks_on_gpus(clients: int, gpus: int) -> int:
+    """Return how many blocks to divide clients into that train on ``gpus`` workers.
+
+    On a GPU a job of a thousand small clients takes little longer than one of ten; so blocks are
+    few, and follow the number of workers.
+    """
+    return min(64, max(math.ceil(clients / 1024), min(gpus, clients)))
 
 
 def _numbered(columns: Sequence[np.ndarray]) -> np.ndarray:

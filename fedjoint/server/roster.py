@@ -29,7 +29,7 @@ from fedjoint.protocol.requests import QUERY, TELL, Asked, Header, QueryRequest,
 from fedjoint.server.badges import Badges, check_badge
 from fedjoint.server.first import alike, first_backbone
 from fedjoint.server.plausible import check_plausible
-from fedjoint.server.population import Population, assign, makespan
+from fedjoint.server.population import Population, assign, blocks_on_gpus, makespan
 from fedjoint.server.tasks import KnownTasks
 
 log = logging.getLogger("fedjoint.server.roster")
@@ -370,12 +370,19 @@ class Roster:
             np.concatenate(sizes)[order],
             np.concatenate(tasks)[order],
             np.concatenate(home)[order],
-            self.config.engine.blocks,
+            self.config.engine.blocks or self._blocks(len(everyone), movable),
             None if movable else np.concatenate(held)[order],
             np.concatenate(group)[order],
         )
         self.costs = {}  # the blocks are others now
         self.place()
+
+    def _blocks(self, clients: int, movable: bool) -> int:
+        """Return how many blocks of clients there are to be; 0: as many as suit CPUs."""
+        nodes = self.nodes.values()
+        if movable and all(node.device.startswith("cuda") for node in nodes):
+            return blocks_on_gpus(clients, len(nodes))
+        return 0
 
     def place(self) -> None:
         """Give every block a node, by measured costs where any node can train any block."""

@@ -15,7 +15,7 @@ log = logging.getLogger("fedjoint")
 
 
 class Troubles(Callback):
-    """Says who failed and why, why a merge was left out, why clients train one by one: once each.
+    """Says who failed and why, why a merge was left out, why clients are not batched: once each.
 
     A reason that was said is not said again for others, or in later rounds; a run's records have
     all of it.
@@ -42,7 +42,7 @@ class Troubles(Callback):
 def _reasons(record: RoundRecord) -> Iterator[tuple[str, str]]:
     at, clients = f"round {record.round}", record.clients
     if record.fallback:
-        yield record.fallback, f"clients train one by one: {record.fallback}"
+        yield record.fallback, f"clients are not batched as usual: {record.fallback}"
     for reason, whom in by_reason(clients.failed):
         yield reason, f"{at}: {whom}: {reason}"
     for reason, whom in by_reason(clients.unevaluated):

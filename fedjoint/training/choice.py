@@ -23,18 +23,21 @@ from fedjoint.training.method import LocalMethod
 from fedjoint.training.trainer import Trainer
 
 #: Operations of a client's step below which starting them takes longer than running them, so that
-#: batching clients always pays. A million take some 20 microseconds.
-_SMALL = 50e6
+#: batching clients always pays: a CPU's core takes some 20 microseconds for a million, a GPU a
+#: hundredth of that.
+_SMALL = {"cpu": 50e6, "cuda": 5e9}
 
 #: A way must be so much faster than those before it.
 _MARGIN = 0.95
 
-#: Of clients, of steps that each takes, and of times that each way is tried.
-_CLIENTS, _STEPS, _REPEATS = 8, 8, 3
+#: Clients, on a CPU and on a GPU, where many at once are the gain; steps that each takes, and times
+#: that each way is tried.
+_CLIENTS = {"cpu": 8, "cuda": 64}
+_STEPS, _REPEATS = 8, 3
 
 #: Operations of a try, about a second's: a larger model's clients take fewer steps, and of the
 #: largest there are fewer clients. What one step takes tells enough there.
-_MOST = 80e9
+_MOST = {"cpu": 80e9, "cuda": 8e12}
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,19 @@ def choose_path(
         problem: tasks, backbone and data.
         model: the problem's.
         config: the run's.
-        device: where clients train. On a GPU they are batched.
+        device: where clients train.
     """
-    if config.local.path != "auto" or device.type != "cpu":
+    if config.local.path != "auto":
         return None
     try:
         operations = _operations(model, problem.example) * config.local.batch_size
-        if operations < _SMALL:
+        if operations < _SMALL[device.type]:
             return None
         before = torch.get_num_threads()
         torch.set_num_threads(config.engine.threads)
         try:
             with limited(config.strategy.timeout / 4), seeded(device, 0), seeded_elsewhere(0):
-                ways = _ways(problem, model, config, device, round(_MOST / operations))
+                ways = _ways(problem, model, config, device, round(_MOST[device.type] / operations))
                 return _fastest(_measured(ways)) if len(ways) > 1 else None
         finally:
             torch.set_num_threads(before)
@@ -151,13 +154,14 @@ class _Way:
         data = problem.data
         largest = int(np.argmax(data.sizes))
         alike = (data.tasks == data.tasks[largest]).all(1) & (data.sizes > 0)
-        self._clients = np.flatnonzero(alike)[: min(_CLIENTS, max(2, most))]
+        self._clients = np.flatnonzero(alike)[: min(_CLIENTS[device.type], max(2, most))]
         # What a client costs beside its steps counts as it does in a round.
         epoch = math.ceil(np.mean(data.sizes[self._clients]) / local.batch_size)
         steps = min(_STEPS, local.steps or epoch * (local.epochs or 1))
         self._steps = max(1, min(steps, most // len(self._clients)))
-        # On one thread, what else the machine does is not counted.
-        self._clock = time.thread_time if config.engine.threads == 1 else time.perf_counter
+        # On one thread of a CPU, what else the machine does is not counted.
+        alone = config.engine.threads == 1 and device.type == "cpu"
+        self._clock = time.thread_time if alone else time.perf_counter
 
     def run(self) -> float:
         """Return the seconds of a client's step."""
@@ -173,4 +177,6 @@ class _Way:
             job = trainer.job(cohort, 1, received, {}, shared, private)
             job.descend(steps=self._steps)
             steps += int(job.steps.sum())
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize(trainer.device)
         return (self._clock() - began) / steps

@@ -29,6 +29,7 @@ from fedjoint.training.accumulation import scales
 from fedjoint.training.alone import Alone, laid_out
 from fedjoint.training.augment import make_augmentations
 from fedjoint.training.balance import Balance, make_balance
+from fedjoint.training.chunk import Need, gpu_memory, most_on_cpu, most_on_gpu
 from fedjoint.training.cohort import Cohort, Stack, everyones, gather
 from fedjoint.training.descent import Descent
 from fedjoint.training.deviations import deviations, pulls
@@ -56,15 +57,6 @@ from fedjoint.training.within import (
 )
 
 log = logging.getLogger("fedjoint.training")
-
-#: Most clients in one batched program on a GPU and on the CPU.
-_MOST_GPU, _MOST_CPU = 64, 256
-
-#: Bytes that their weights and examples may take on the CPU; gradients take as much again.
-_BYTES = 64 << 20
-
-#: Bytes that stay in the processor's cache, and clients that pay for starting the operations.
-_CACHED, _STARTED = 8 << 20, 32
 
 #: Examples of which the model is tried on those that differ.
 _TRIED = 64
@@ -103,6 +95,7 @@ class Trainer:
         self._kernels: dict[tuple[str, ...], _Programs] = {}
         self._differentiate: dict[tuple[str, ...], Differentiate] = {}
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
+        self.squeezed: str | None = None  # why jobs are smaller than intended
 
     @cached_property
     def fallback(self) -> str | None:
@@ -180,20 +173,30 @@ class Trainer:
         """Most clients in one job."""
         if self.fallback:
             return 1
-        if self.device.type != "cpu":
-            return _MOST_GPU
-        local, evaluate = self.config.local, self.config.evaluate
+        if self.device.type == "cuda":
+            engine = self.config.engine
+            memory = gpu_memory(self.device, engine.workers_per_gpu, engine.data_mb << 20)
+            return most_on_gpu(self._need(computed=True), memory)
+        adapted = any(not parameter.requires_grad for parameter in self.model.parameters())
+        return most_on_cpu(self._need(computed=adapted), adapted=adapted)
+
+    def _need(self, *, computed: bool) -> Need:
+        """Return the bytes that a client takes; of what the model computes, where asked."""
+        local, evaluate, example = self.config.local, self.config.evaluate, self.problem.example
         largest = int(self.problem.data.sizes.max())
         rows = min(largest, max(local.batch_size, evaluate.batch_size))
         kept = sum(tensor.numel() for tensor in self.model.private(()).values())
-        example = self.problem.example
-        one = 4 * (self.layout.size + kept) + rows * nbytes(example)
-        most = min(_MOST_CPU, max(_STARTED, _CACHED // one))
-        if any(not parameter.requires_grad for parameter in self.model.parameters()):
-            # What trains may be small beside what the rest of the model computes.
-            there = each(lambda tensor: tensor.to(self.device), example)
-            one += rows * computed_bytes(self.model, there)
-        return max(1, min(most, _BYTES // one))
+        there = each(lambda tensor: tensor.to(self.device), example)
+        return Need(
+            weights=4 * (self.layout.size + kept),
+            examples=rows * nbytes(example),
+            computed=rows * computed_bytes(self.model, there) if computed else 0,
+        )
+
+    def squeeze(self, clients: int) -> None:
+        """Learn that a job of ``clients`` does not fit in the device's memory: halve jobs."""
+        self.chunk = max(1, clients // 2)
+        self.squeezed = f"jobs of more than {self.chunk} clients exceed the memory of {self.device}"
 
     def tasks(self, client: int) -> tuple[Task, ...]:
         """Return the tasks of ``client``, in the problem's order."""

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
@@ -32,6 +33,10 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds after a warm-up.")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="Fresh processes, interleaved.")] = 3,
     seconds: Annotated[float, typer.Option(help="Time limit of each process.")] = 300.0,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for all on one GPU.")] = "cpu",
+    threads: Annotated[
+        int, typer.Option(min=0, help="Most threads, or processes on a GPU; 0: all cores.")
+    ] = 0,
     out: Annotated[Path, typer.Option(help="Folder of table and plot.")] = Path("benchmarks"),
     merge: Annotated[bool, typer.Option("--merge", help="Only measure merging.")] = False,
     population: Annotated[
@@ -45,7 +50,13 @@ def main(
     if population:
         populations.compare([10_000, 100_000, 1_000_000], console)
         return
-    cells = lineup(_names(workloads, "workload", WORKLOADS), _counts(clients), contestants)
+    cells = lineup(
+        _names(workloads, "workload", WORKLOADS),
+        _counts(clients),
+        _names(contestants, "contestant", CONTESTANTS),
+        threads or len(os.sched_getaffinity(0)),
+        choose_device(device),
+    )
     out.mkdir(parents=True, exist_ok=True)
     results = Results()
     for repeat in range(repeats):
@@ -71,20 +82,30 @@ def main(
     console.print(f"table and plot: {out}", soft_wrap=True)
 
 
-def lineup(workloads: list[str], clients: list[int], contestants: str) -> list[Cell]:
-    """Return the cells, those to be compared next to one another.
-
-    Raises:
-        UserError: there is no such contestant.
-    """
-    threads = {"one": 1, "all": len(os.sched_getaffinity(0))}
+def lineup(
+    workloads: list[str], clients: list[int], contestants: list[str], most: int, device: str
+) -> list[Cell]:
+    """Return the cells, on up to ``most`` threads; those to be compared next to one another."""
+    threads = {"one": 1, "all": most}
     return [
-        Cell(workload, count, contestant, number)
+        Cell(workload, count, contestant, number, device)
         for workload in workloads
         for count in clients
-        for contestant in _names(contestants, "contestant", CONTESTANTS)
+        for contestant in contestants
         for number in sorted({threads[name] for name in CONTESTANTS[contestant]})
     ]
+
+
+def choose_device(name: str) -> str:
+    """Return ``name``.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    known = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if name not in known:
+        raise choose("device", name, known)
+    return name
 
 
 def _names(text: str, what: str, known: Collection[str]) -> list[str]:

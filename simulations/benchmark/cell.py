@@ -19,14 +19,15 @@ from fedjoint._util import processes
 from . import workloads
 from .contestants import find
 
-#: One CPU thread unless the contestant says otherwise, no GPU, no telemetry.
+#: One CPU thread unless the contestant says otherwise, no telemetry.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+#: What hides GPUs from whoever is to train on the CPU.
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 #: First rounds, which are not counted: caches fill, and programs are traced.
 WARM_UP = 2
 
@@ -41,13 +42,15 @@ class Cell:
         workload: name of the workload.
         clients: how many are trained in every round.
         contestant: who trains them.
-        threads: on how many threads.
+        threads: on how many threads, or in how many processes on a GPU.
+        device: cpu or cuda.
     """
 
     workload: str
     clients: int
     contestant: str
     threads: int
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def run(cell: Cell, rounds: int, limit: float) -> Outcome:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | ENVIRONMENT,
+                env=os.environ | ENVIRONMENT | (_NO_GPU if cell.device == "cpu" else {}),
             )
             end = time.monotonic() + limit
             try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import asdict
+from typing import Any
+
+import torch
 
 from fedjoint import simulate
 from fedjoint.config.load import check
@@ -55,7 +58,12 @@ def settings(rounds: int, threads: int, folder: str, compiled: bool) -> Config:
             },
             "evaluate": {"every": _NEVER},
             "diagnostics": {"every": 0},
-            "engine": {"name": "inline"} if threads == 1 else {"name": "ray", "workers": threads},
+            "engine": {"name": "inline"} if threads == 1 else _ray(threads),
             "output": {"dir": folder, "checkpoint_every": _NEVER},
         }
     )
+
+
+def _ray(workers: int) -> dict[str, Any]:
+    sharing = {"workers_per_gpu": workers} if torch.cuda.is_available() else {}
+    return {"name": "ray", "workers": workers, **sharing}

@@ -19,6 +19,8 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 from torch import Tensor, nn
 
+from fedjoint.node.node import best_device
+
 from .. import workloads
 from ..workloads import EXAMPLES, Workload
 from . import OnRound
@@ -36,7 +38,8 @@ def train_client(message: Message, context: Context) -> Message:
     workload = workloads.workload(str(config["workload"]))
     index = draws[int(str(own["partition-id"]))]
     model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
-    train(model, workload.x[index], workload.y[index])
+    device = next(model.parameters()).device
+    train(model, workload.x[index].to(device), workload.y[index].to(device))
     content = RecordDict(
         {
             "arrays": ArrayRecord(model.state_dict()),
@@ -50,7 +53,7 @@ def train_client(message: Message, context: Context) -> Message:
 def _resident(workload: str, clients: int) -> tuple[nn.Module, Tensor]:
     torch.set_num_threads(1)
     made = workloads.workload(workload)
-    return made.model(), made.draws(clients)
+    return made.model().to(best_device()), made.draws(clients)
 
 
 def measure(workload: Workload, clients: int, rounds: int, threads: int, on_round: OnRound) -> None:
@@ -92,6 +95,6 @@ def measure(workload: Workload, clients: int, rounds: int, threads: int, on_roun
         num_supernodes=clients,
         backend_config={
             "init_args": {"address": "local", "num_cpus": threads, "log_to_driver": False},
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "client_resources": {"num_cpus": 1, "num_gpus": torch.cuda.device_count() / threads},
         },
     )

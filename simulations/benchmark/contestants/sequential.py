@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedjoint.node.node import best_device
 from fedjoint.training.memory import keep_freed_memory
 
 from ..workloads import BATCH, EXAMPLES, RATE, Workload
@@ -18,13 +19,21 @@ def measure(workload: Workload, clients: int, rounds: int, threads: int, on_roun
     """Loop over the clients in this process; ``threads`` are PyTorch's."""
     keep_freed_memory()  # as our engine does, which is no merit of its own
     torch.set_num_threads(threads)
-    model, draws = workload.model(), workload.draws(clients)
-    x, y = workload.x[draws], workload.y[draws]
+    device = best_device()
+    model, draws = workload.model().to(device), workload.draws(clients)
+    x, y = workload.x[draws].to(device), workload.y[draws].to(device)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for _ in range(rounds):
         began = time.perf_counter()
         start = average(model, start, x, y)
+        wait(device)
         on_round(time.perf_counter() - began, {})
+
+
+def wait(device: torch.device) -> None:
+    """Wait until ``device`` has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def average(model: nn.Module, start: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -41,7 +50,7 @@ def average(model: nn.Module, start: dict[str, Tensor], x: Tensor, y: Tensor) ->
 def train(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Train on one client's examples, once over in random order."""
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
-    for index in torch.randperm(EXAMPLES).split(BATCH):
+    for index in torch.randperm(EXAMPLES, device=x.device).split(BATCH):
         optimiser.zero_grad()
         F.cross_entropy(model(x[index]), y[index]).backward()
         optimiser.step()

@@ -39,7 +39,7 @@ def test_a_reason_is_said_once_with_how_many_it_concerns():
     said.after_round(record(3, unevaluated=[(1, "dim")], kept="no merge"))
     said.after_round(record(4, unevaluated=[(2, "dim")]))
     assert said.lines == [
-        "clients train one by one: mixes",
+        "clients are not batched as usual: mixes",
         "round 1: client 3 (node west) and 1 more: hot",
         "round 1: client 5 (node west): cold",
         "round 2: client 7 (node west): wet",
