@@ -37,8 +37,8 @@ class Clustered(LocalMethod):
     def cluster(self, job: Job) -> Tensor:
         """Return ``[clients]`` int64, the cluster of each."""
         backbones = self.backbones(job)
-        assigned = job.broadcast.get("assignment", torch.zeros(0, dtype=torch.int64))
-        ids = torch.from_numpy(job.cohort.clients).to(assigned.device)
+        ids = torch.from_numpy(job.cohort.clients).to(job.shared.device)
+        assigned = job.broadcast.get("assignment", ids[:0])
         inside = ids < len(assigned)
         found = torch.full_like(ids, -1 if len(backbones) > 1 else 0)
         found[inside] = assigned[ids[inside]]

@@ -18,6 +18,7 @@ from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.metric import Metric
 from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input, each
 from fedjoint.protocol.compression import try_compression
 from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.cohort import Cohort, gather
@@ -197,10 +198,9 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     train, names = cohort.client(0).train, [task.name for task in cohort.tasks]
     tensors = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
     once = trainer.model.held_once
+    x: Input = each(lambda tensor: tensor.to(trainer.device), loaded(train.x))
     state = {name: tensor.detach().clone() for name, tensor in tensors if name not in once}
-    outputs = _named(
-        "the model", lambda: functional_call(trainer.model, state, (loaded(train.x), names))
-    )
+    outputs = _named("the model", lambda: functional_call(trainer.model, state, (x, names)))
     for task in cohort.tasks:
         labels = train.y[task.name]
         _check_output(task, outputs[task.name], len(labels))

@@ -370,14 +370,14 @@ class Roster:
             np.concatenate(sizes)[order],
             np.concatenate(tasks)[order],
             np.concatenate(home)[order],
-            self.config.engine.blocks or self._blocks(len(everyone), movable),
+            self.config.engine.blocks or self._blocks(len(everyone), movable=bool(movable)),
             None if movable else np.concatenate(held)[order],
             np.concatenate(group)[order],
         )
         self.costs = {}  # the blocks are others now
         self.place()
 
-    def _blocks(self, clients: int, movable: bool) -> int:
+    def _blocks(self, clients: int, *, movable: bool) -> int:
         """Return how many blocks of clients there are to be; 0: as many as suit CPUs."""
         nodes = self.nodes.values()
         if movable and all(node.device.startswith("cuda") for node in nodes):

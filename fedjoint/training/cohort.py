@@ -278,5 +278,7 @@ def _streams(parts: Sequence[Examples]) -> list[Stream]:
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type != "cuda" or tensor.device.type == "cuda":
+        return tensor.to(device)
     # Pinned memory lets the copy overlap with the kernels of the previous cohort.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -13,6 +13,7 @@ from fedjoint.config.schema import OptimiserConfig
 from fedjoint.model.tree import Input
 from fedjoint.training.fused import descending
 from fedjoint.training.generic import few
+from fedjoint.training.graphs import Graphs
 from fedjoint.training.quick import quicken
 from fedjoint.training.replay import flat, notes, shapes
 
@@ -50,6 +51,7 @@ class Descent:
     def __init__(self, program: Callable[..., Any], rule: OptimiserConfig) -> None:
         self._program, self._rule = program, rule
         self._traced: dict[Hashable, fx.GraphModule | None] = {}
+        self._graphs = Graphs()
 
     @torch.no_grad()
     def run(
@@ -88,7 +90,8 @@ class Descent:
                 step, shaped = self._step(inputs), shapes_now
             if step is None:
                 return None
-            (losses,) = step(*flat(inputs), rate, *buffers)
+            values = [*flat(inputs), rate, *buffers]
+            (losses,) = self._graphs.of(step, len(parameters), values)(*values)
             if labelled is not None:
                 losses = torch.where(labelled, losses, 0)
             total[:clients] += losses

@@ -173,7 +173,9 @@ def test_statistics_of_batch_norm_are_averaged_whatever_the_rule(tmp_path):
     ]
     means, slow = (run.backbone for run in runs)
     statistics = [name for name in means if "running" in name]
-    assert statistics and all(torch.equal(means[name], slow[name]) for name in statistics)
+    for name in statistics:  # on a GPU to rounding, on a CPU to the bit
+        torch.testing.assert_close(slow[name], means[name])
+    assert statistics
     assert any(not torch.equal(means[name], slow[name]) for name in means)
 
 

@@ -34,7 +34,7 @@ def choose(config):
 @pytest.fixture
 def times(monkeypatch):
     """What a client's step takes, by path; the trial itself is left out."""
-    monkeypatch.setitem(choice._SMALL, "cpu", 0)
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
     found = {}
 
     def run(way):
@@ -61,7 +61,7 @@ def test_the_fastest_is_chosen_and_the_first_of_those_that_tie(times, seconds, p
 
 
 def test_it_is_tried_in_earnest(monkeypatch):
-    monkeypatch.setitem(choice._SMALL, "cpu", 0)
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
     before = torch.get_rng_state()
     found = choose(settings())
     assert found.path in ("batched", "sequential", "channels_last")
@@ -73,9 +73,9 @@ def test_it_is_tried_in_earnest(monkeypatch):
     ("most", "clients", "steps"), [(100, 3, 6), (7, 3, 2), (3, 3, 1), (0.1, 2, 1)]
 )
 def test_of_a_large_model_fewer_clients_take_fewer_steps(monkeypatch, most, clients, steps):
-    monkeypatch.setitem(choice._SMALL, "cpu", 0)
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
     monkeypatch.setattr(choice, "_operations", lambda *_: 1.0)
-    monkeypatch.setitem(choice._MOST, "cpu", most * settings().local.batch_size)
+    monkeypatch.setattr(choice, "_MOST", {"cpu": most * settings().local.batch_size})
     tried, descend = set(), Job.descend
 
     def count(job, **options):
@@ -96,7 +96,7 @@ def test_one_by_one_is_not_tried_either(times):
 
 
 def test_a_trial_that_fails_is_no_end(monkeypatch):
-    monkeypatch.setitem(choice._SMALL, "cpu", 0)
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
 
     def fail(way):
         raise RuntimeError("no such thing")
