@@ -1,5 +1,6 @@
 """What is of GPUs alone; all other tests train on the GPU, too, where there is one."""
 
+import gc
 from unittest.mock import Mock
 
 import pytest
@@ -37,6 +38,7 @@ def test_a_gpu_learns_what_a_cpu_learns(tmp_path, monkeypatch):
 def test_clients_that_exceed_the_memory_are_divided_and_all_train(tmp_path):
     whole = run(tmp_path / "whole", clients=64, hidden=(1024, 1024))
     total = torch.cuda.get_device_properties(0).total_memory
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_allocated() / total + 4e8 / total)
     try:
@@ -53,7 +55,7 @@ def test_a_graph_takes_the_steps_that_the_operations_take(tmp_path, monkeypatch)
     monkeypatch.setattr(graphs._Graph, "__call__", lambda self, *values: replays(self, *values))
     rule = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
     graph = run(tmp_path / "graph", local={"optimiser": rule})
-    assert replays.call_count > 10
+    assert replays.call_count > 2
     monkeypatch.setattr(graphs, "_SMALL", 0)
     replays.reset_mock()
     assert_alike(run(tmp_path / "steps", local={"optimiser": rule}), graph, rtol=1e-5, atol=1e-6)

@@ -233,7 +233,7 @@ class PrivateState:
         index = torch.from_numpy(order).to(self._device)
         return {
             name: torch.cat([part[name].to(self._device) for _, part in parts])[index]
-            for name in shapes
+            for name in sorted(shapes)  # as each store reads them, their order is another
         }
 
     def _compact(self, group: _Group) -> None:

@@ -128,6 +128,17 @@ def is_random(operation: Any) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
 
 
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """Leave the clients' numbers as they are, whatever is drawn inside."""
+    before = [*_current]
+    _current.clear()
+    try:
+        yield
+    finally:
+        _current[:] = before
+
+
 @cache
 def as_clients_draw(operation: Any) -> Callable[..., Any]:
     """Return ``operation``, a random one of a trace, such that each client draws its own."""

@@ -9,13 +9,15 @@ same operations on the same operands, so the results are the same, bit for bit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 
+from fedjoint.training.draws import set_aside
 from fedjoint.training.generic import few, trace_for_any
 from fedjoint.training.quick import quicken
 
@@ -83,7 +85,7 @@ def _trace(
 ) -> tuple[fx.GraphModule, Form] | None:
     try:
         graph, form = notes(program, arguments, tensors)
-        with torch.random.fork_rng(_devices(tensors)), _disable_current_modes():
+        with _nothing_drawn(tensors), _disable_current_modes():
             return quicken(graph, [few(tensor) for tensor in tensors]), form
     except Exception as error:  # whatever a model may do that cannot be written down
         log.info("a batched program is not traced: %s", error)
@@ -105,9 +107,13 @@ def notes(
         forms.append(_form(results))
         return flat(results)
 
-    with torch.random.fork_rng(_devices(tensors)), _disable_current_modes():
+    with _nothing_drawn(tensors), _disable_current_modes():
         return trace_for_any(flatly, tensors), forms[-1]
 
 
-def _devices(tensors: Sequence[Tensor]) -> list[torch.device]:
-    return [tensor.device for tensor in tensors if tensor.device.type == "cuda"][:1]
+@contextmanager
+def _nothing_drawn(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Use up random numbers neither of PyTorch's generators nor of the clients."""
+    devices = [tensor.device for tensor in tensors if tensor.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices), set_aside():
+        yield

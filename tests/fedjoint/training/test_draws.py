@@ -28,7 +28,7 @@ def alone(operation, x):
     """Return what each client gets that draws from PyTorch seeded by its seed."""
     rows = []
     with torch.random.fork_rng():
-        for seed, own in zip(SEEDS, x, strict=True):
+        for seed, own in zip(SEEDS[: len(x)], x, strict=True):
             torch.manual_seed(seed)
             rows.append(operation(own))
     return torch.stack(rows)
@@ -51,6 +51,18 @@ def test_a_replayed_program_draws_the_same(name):
     drawing = Drawing(CPU)
     for _ in range(4):
         (drawn,) = drawing.run(SEEDS, lambda: many(x))
+        assert torch.equal(drawn, alone(OPERATIONS[name], x))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_program_that_is_traced_among_draws_uses_up_none(name):
+    x = torch.linspace(-1, 1, 2 * 4 * 6).view(2, 4, 6)  # as many as a trace has
+    many = torch.vmap(OPERATIONS[name], randomness="different")
+    drawing = Drawing(CPU)
+    drawing.run(SEEDS[:2], lambda: many(x))  # from here on it knows that clients draw
+    traced = replayed(lambda x: (many(x),))
+    for _ in range(2):
+        (drawn,) = drawing.run(SEEDS[:2], lambda: traced(x))
         assert torch.equal(drawn, alone(OPERATIONS[name], x))
 
 
