@@ -95,7 +95,8 @@ class FedMD(OwnBackbones):
     def _told(self, job: Job, public: Input, tasks: list[Task]) -> Tensors:
         count, weights = len(job.cohort), self.weights(job)
         mark = int(digest(tree.named(public))[:15], 16)
-        told = {"heard.public": torch.full((count,), mark)}
+        device = job.shared.device
+        told = {"heard.public": torch.full((count,), mark, device=device)}
         for task in tasks:
             told[f"heard.logits/{task.name}"] = computed(
                 outputs_of(job.model, task.name),
@@ -106,7 +107,7 @@ class FedMD(OwnBackbones):
                 rows=_ROWS,
                 least=job.least,
             )
-            told[f"heard.has/{task.name}"] = torch.ones(count)
+            told[f"heard.has/{task.name}"] = torch.ones(count, device=device)
         return told
 
 

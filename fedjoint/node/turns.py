@@ -16,6 +16,8 @@ from fedjoint.protocol.reports import ClientFailure
 
 T = TypeVar("T")
 
+_SOONEST = 1e-6  # seconds
+
 
 @dataclass(frozen=True)
 class Turn(Generic[T]):
@@ -67,28 +69,29 @@ class Turns:
         waiting = deque(self._in_order(work))
         while waiting:
             place, members = waiting.popleft()
-            began = time.monotonic()
-            left = end - began
+            left = end - time.monotonic()
             if left <= 0:
                 failed += self._failures(members, "its turn did not come within")
                 continue
-            own: list[ClientFailure] = []
+            before, done = len(failed), set[int]()
+            parts = self._jobs.attempt(act, members, failed)
             try:
-                with limited(left / 2 if waiting else left):
-                    results = list(self._jobs.attempt(act, members, own))
+                # One by one: what one holds is gone before the next takes memory.
+                for part, result, seconds in _timed(parts, left / 2 if waiting else left):
+                    done.update(part.ids.tolist())
+                    yield Turn(place, part, result, seconds)
             except LateError:
-                self._late.update(members.ids.tolist())
-                if waiting and len(members.ids) > 1:
-                    waiting.extend((place, one) for one in _each(members))
+                done.update(failure.client for failure in failed[before:])
+                late = members.at(np.flatnonzero([i not in done for i in members.ids.tolist()]))
+                self._late.update(late.ids.tolist())
+                if waiting and len(late.ids) > 1:
+                    waiting.extend((place, one) for one in _each(late))
                 else:
-                    failed += self._failures(members, "it did not finish within")
-                continue
-            failed += own
-            seconds = (time.monotonic() - began) / max(1, len(results))
-            for client in members.ids.tolist() if self._late else ():
+                    failed += self._failures(late, "it did not finish within")
+            else:
+                done.update(members.ids.tolist())
+            for client in done if self._late else ():
                 self._late.pop(client, None)
-            for part, result in results:
-                yield Turn(place, part, result, seconds)
 
     def _in_order(self, work: Iterable[tuple[int, Members]]) -> Iterator[tuple[int, Members]]:
         """Yield the jobs, without the clients that were late; these come last, one by one."""
@@ -106,6 +109,24 @@ class Turns:
     def _failures(self, members: Members, what: str) -> list[ClientFailure]:
         why = f"{what} strategy.timeout = {self._seconds:g} s"
         return [ClientFailure(client, why) for client in members.ids.tolist()]
+
+
+def _timed(
+    parts: Iterator[tuple[Members, T]], seconds: float
+) -> Iterator[tuple[Members, T, float]]:
+    """Yield what ``parts`` yields, and how long each took; all of them may take ``seconds``.
+
+    Raises:
+        LateError: they take longer.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        began = time.monotonic()
+        with limited(max(_SOONEST, end - began)):
+            found = next(parts, None)
+        if found is None:
+            return
+        yield *found, time.monotonic() - began
 
 
 def _each(members: Members) -> Iterator[Members]:

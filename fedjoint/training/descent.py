@@ -7,13 +7,13 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from fedjoint.config.schema import OptimiserConfig
 from fedjoint.model.tree import Input
 from fedjoint.training.fused import descending
 from fedjoint.training.generic import few
-from fedjoint.training.graphs import Graphs
+from fedjoint.training.graphs import Graphs, Step
 from fedjoint.training.quick import quicken
 from fedjoint.training.replay import flat, notes, shapes
 
@@ -50,7 +50,7 @@ class Descent:
 
     def __init__(self, program: Callable[..., Any], rule: OptimiserConfig) -> None:
         self._program, self._rule = program, rule
-        self._traced: dict[Hashable, fx.GraphModule | None] = {}
+        self._traced: dict[Hashable, Step | None] = {}
         self._graphs = Graphs()
 
     @torch.no_grad()
@@ -98,21 +98,21 @@ class Descent:
             counted[:clients] += 1 if labelled is None else labelled
         return total, counted
 
-    def _step(self, inputs: Any) -> fx.GraphModule | None:
+    def _step(self, inputs: Any) -> Step | None:
         tensors = flat(inputs)
         key = shapes(inputs, tensors)
         if key not in self._traced:
             self._traced[key] = self._trace(inputs, tensors)
         return self._traced[key]
 
-    def _trace(self, inputs: Any, tensors: list[Tensor]) -> fx.GraphModule | None:
+    def _trace(self, inputs: Any, tensors: list[Tensor]) -> Step | None:
         rule, trained = self._rule, len(inputs[0])
         try:
             graph, _ = notes(self._program, inputs, tensors)
             step = descending(graph, trained, rule.momentum, rule.weight_decay)
             tried = [few(tensor) for tensor in tensors]
             buffers = [torch.zeros_like(p) for p in tried[:trained]] if rule.momentum else []
-            return quicken(step, [*tried, rule.lr, *buffers])
+            return quicken(step, [*tried, rule.lr, *buffers]).forward
         except Exception as error:  # whatever a model may do that cannot be written down
             log.info("a step of descent is not traced: %s", error)
             return None

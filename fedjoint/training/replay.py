@@ -37,7 +37,7 @@ def replayed(program: Program) -> Program:
             such. Its course depends on their shapes alone; random numbers are drawn anew at every
             call. Where it cannot be traced, it runs as it is.
     """
-    traced: dict[Hashable, tuple[fx.GraphModule, Form] | None] = {}
+    traced: dict[Hashable, tuple[Program, Form] | None] = {}
 
     def run(*arguments: Tensor | Tensors) -> Values:
         tensors = flat(arguments)
@@ -82,11 +82,12 @@ def _formed(tensors: Iterable[Tensor], form: Form) -> Values:
 
 def _trace(
     program: Program, arguments: Values, tensors: Sequence[Tensor]
-) -> tuple[fx.GraphModule, Form] | None:
+) -> tuple[Program, Form] | None:
     try:
         graph, form = notes(program, arguments, tensors)
         with _nothing_drawn(tensors), _disable_current_modes():
-            return quicken(graph, [few(tensor) for tensor in tensors]), form
+            # Not the module itself: it writes a traceback of its own where memory runs out.
+            return quicken(graph, [few(tensor) for tensor in tensors]).forward, form
     except Exception as error:  # whatever a model may do that cannot be written down
         log.info("a batched program is not traced: %s", error)
         return None

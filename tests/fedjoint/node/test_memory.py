@@ -1,5 +1,7 @@
 """A job that exceeds the device's memory is divided; a client that exceeds it alone fails."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -49,6 +51,21 @@ def test_jobs_are_halved_and_stay_so(tmp_path, bounded, caplog):
     assert sum(said in each.getMessage() for each in caplog.records) == 1
     for name, values in whole.backbone.items():
         torch.testing.assert_close(divided.backbone[name], values)
+
+
+def test_what_a_divided_job_holds_is_gone_before_the_next_part(tmp_path, monkeypatch):
+    alive, most, job = weakref.WeakSet(), [], Trainer.job
+
+    def made(self, cohort, round, received, broadcast, shared, *rest):
+        if len(cohort) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        alive.add(shared)
+        most.append(len(alive))
+        return job(self, cohort, round, received, broadcast, shared, *rest)
+
+    monkeypatch.setattr(Trainer, "job", made)
+    run(tmp_path)
+    assert len(most) > CLIENTS and max(most) <= 3
 
 
 def test_who_does_not_fit_alone_fails_by_name(tmp_path, bounded):

@@ -55,8 +55,9 @@ def test_of_two_stuck_clients_both_fail_by_name_and_nobody_else(tmp_path, engine
 
 
 def test_who_is_in_time_trains_as_if_nobody_were_late(tmp_path):
-    plain = run(tmp_path, set(), rounds=1).heads()
-    late = run(tmp_path, {3}, rounds=1).heads()
+    patient = {"rounds": 1, "strategy": {"timeout": 8}}  # with a loaded machine
+    plain = run(tmp_path, set(), **patient).heads()
+    late = run(tmp_path, {3}, **patient).heads()
     assert sorted(plain) == list(range(10)) and sorted(late) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     for client, head in late.items():
         for name, tensor in head.items():
