@@ -143,7 +143,7 @@ class Arm:
         all tasks of the run that the task is in, as these share what is trained; or over the task
         alone where every client trains alone. Without validation data it is the last round.
         """
-        return [_of(self._chosen(seed, task), split, measure or task) for seed in self.seeds]
+        return [_of(self.chosen(seed, task), split, measure or task) for seed in self.seeds]
 
     def last(self, task: str, split: str = "test") -> list[float]:
         """Return a task's last metric, by seed (NaN where it is undefined)."""
@@ -151,11 +151,11 @@ class Arm:
 
     def rounds(self, task: str) -> list[float]:
         """Return a task's best round, see :meth:`best`, by seed; NaN without any evaluation."""
-        chosen = [self._chosen(seed, task) for seed in self.seeds]
+        chosen = [self.chosen(seed, task) for seed in self.seeds]
         return [float(records[0].round) if records else math.nan for records in chosen]
 
-    def _chosen(self, seed: Trained, task: str) -> list[RoundRecord]:
-        """Return the record of the best round, if there is one."""
+    def chosen(self, seed: Trained, task: str) -> list[RoundRecord]:
+        """Return the record of a task's best round, see :meth:`best`, if there is one."""
         records = _evaluated(seed, task)
         valid = (records[-1].evaluation or {}).get("valid", {}) if records else {}
         together = [t for t in self.tasks if t.name in valid and (t.name == task or not self.alone)]
@@ -176,7 +176,7 @@ class Arm:
         """
         found = []
         for seed in self.seeds:
-            told = [record.spread or {} for record in self._chosen(seed, task)]
+            told = [record.spread or {} for record in self.chosen(seed, task)]
             values = told[0].get(task, {}) if told else {}
             several = values.get("clients", 0) > 1
             found.append(_number(values.get(what) if several else None))

@@ -8,10 +8,13 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from fedjoint.config.schema import Config
 from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, Cost, OnRun, Way, mean, sign
+from fedjoint.experiments.auto import AUTO, auto
 from fedjoint.experiments.centralised import CENTRALISED, CENTRALISED_PER_TASK
 from fedjoint.experiments.grouping import CHOSEN_GROUPS
 from fedjoint.experiments.groups import GROUPS, in_groups, read_groups
@@ -33,13 +36,14 @@ PARTS = {
     "both": (ALONE.name, JOINT.name),
     "sharing within groups": (PER_TASK.name, GROUPS),
     "sharing across groups": (GROUPS, JOINT.name),
+    "choice by validation": (ALONE.name, AUTO),
 }
 
 #: field of a :class:`fedjoint.experiments.arms.Cost` -> what it is called
 COSTS = {"rounds": "rounds", "steps": "steps", "megabytes": "MB", "seconds": "seconds"}
 
 #: What ``--groups`` says where validation data choose the groups.
-AUTO = "auto"
+CHOOSE = "auto"
 
 #: What the trivial predictor is called.
 TRIVIAL = "trivial"
@@ -59,9 +63,9 @@ class Comparison:
     """Ways of training on the same data, over the same seeds.
 
     Attributes:
-        arms: by name: ``alone``, ``per task``, ``joint``, ``centralised`` and, where asked for,
-            ``groups``, ``per task, whole model``, ``joint, whole model`` and ``centralised per
-            task``.
+        arms: by name: ``alone``, ``per task``, ``joint``, ``auto``, ``centralised`` and, where
+            asked for, ``groups``, ``per task, whole model``, ``joint, whole model`` and
+            ``centralised per task``.
         overlap: of the seeds' splits, see :func:`fedjoint.experiments.intervals.interval`.
         left_out: arms that are not there, and why.
         tuning: what was tried for each arm; empty where nothing was tuned.
@@ -96,7 +100,7 @@ class Comparison:
         found = {}
         for task in self.tasks:
             score = {n: sign(task) * mean(a.best(task.name)) for n, a in self.arms.items()}
-            top = max((n for n in score if n not in _POOLED), key=lambda n: score[n])
+            top = max((n for n in score if n not in (*_POOLED, AUTO)), key=lambda n: score[n])
             if score[top] > score[CENTRALISED.name]:
                 found[task.name] = top
         return found
@@ -109,6 +113,16 @@ class Comparison:
             for part, (first, second) in PARTS.items()
             if first in self.arms and second in self.arms
         }
+
+    @cached_property
+    def regrets(self) -> dict[Task, Paired]:
+        """Task -> ``auto`` against the arm with the best mean on the test data, both not pooled."""
+        found = {}
+        others = [arm for name, arm in self.arms.items() if name not in (*_POOLED, AUTO)]
+        for task in self.tasks:
+            best = max(others, key=lambda arm: sign(task) * mean(arm.best(task.name)))
+            found[task] = Paired(best, self.arms[AUTO], self.overlap, self.idle)
+        return found
 
     def costs_to_target(self, arm: Arm, task: Task) -> list[Cost]:
         """Return what it takes ``arm`` to be as good as training alone at best.
@@ -253,14 +267,26 @@ def compare(
                 if way in (ALONE, JOINT):
                     raise UserError(f"{way.name}: {error}") from error
                 left_out[way.name] = str(error)
+    arms = _with_auto(arms, left_out)
     return Comparison(arms, common, left_out, tuner.found, by_seed(config, seeds))
+
+
+def _with_auto(arms: dict[str, Arm], left_out: dict[str, str]) -> dict[str, Arm]:
+    """Return the arms, and before those in one place what validation data pick among the others."""
+    pooled = [arm for arm in arms.values() if arm.name in _POOLED]
+    apart = [arm for arm in arms.values() if arm.name not in _POOLED]
+    valid = [arm.best(task.name, "valid") for arm in apart for task in arm.tasks]
+    if np.isnan(valid).all():
+        left_out[AUTO] = "no client has validation data: set data.valid_fraction"
+        return arms
+    return {arm.name: arm for arm in [*apart, auto(apart), *pooled]}
 
 
 def _grouped(text: str, problem: Problem) -> Way:
     """Return the way of training groups of tasks."""
-    if text != AUTO:
+    if text != CHOOSE:
         return in_groups(read_groups(text, [task.name for task in problem.tasks]))
-    check_validation(problem, f"--groups {AUTO}")
+    check_validation(problem, f"--groups {CHOOSE}")
     return CHOSEN_GROUPS
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fedjoint.experiments.auto import AUTO, Auto, in_words
 from fedjoint.experiments.compare import COSTS, Comparison
 from fedjoint.experiments.costs import budgets, spreads, tried
 from fedjoint.experiments.groups import GROUPS, shown
@@ -30,7 +31,7 @@ def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
     """
     arms = list(comparison.arms.values())
     _metrics(comparison, console)
-    for line in _groups(comparison):
+    for line in [*_groups(comparison), *_auto(comparison)]:
         console.print(line, markup=False)
     for name, why in comparison.left_out.items():
         console.print(f"{name} is left out: {why}", markup=False)
@@ -83,6 +84,14 @@ def _groups(comparison: Comparison) -> Iterator[str]:
             f"groups, by validation data: beside those chosen, {len(others)} runs of all seeds "
             f"together took {steps:,} steps and {seconds:,.0f} s, which the costs below leave out"
         )
+
+
+def _auto(comparison: Comparison) -> Iterator[str]:
+    """Yield lines that say which arm each task has by validation data."""
+    arm = comparison.arms.get(AUTO)
+    if isinstance(arm, Auto):
+        yield from in_words(arm)
+        yield "auto takes all these arms; the costs below are of those that it picks"
 
 
 def _costs(comparison: Comparison, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from fedjoint.experiments.auto import AUTO
 from fedjoint.experiments.compare import Comparison
 from fedjoint.experiments.intervals import LEVEL, p_value
 from fedjoint.experiments.paired import Paired, overall
@@ -21,8 +22,21 @@ def verdict(comparison: Comparison) -> list[str]:
             f"Nobody has learnt {', '.join(comparison.idle)}: no arm is better than the trivial "
             "predictor there, so no gain is counted."
         )
+    lines += [_regretted(comparison)] if AUTO in comparison.arms else []
     lines += [_passed(comparison)] if comparison.passed else []
     return lines
+
+
+def _regretted(comparison: Comparison) -> str:
+    """Say where what validation data pick is worse than the arm that is best on the test data."""
+    found = []
+    for task, pair in comparison.regrets.items():
+        gain = pair.interval(pair.gain(task))
+        if gain.mean < 0 and p_value(pair.gain(task), pair.overlap) < LEVEL:
+            found.append(f"{task.name} ({pair.reference.name} is better, {gain:+.3f})")
+    if not found:
+        return "Auto is on no task worse than the best other arm by more than the interval."
+    return f"Auto is worse than the best other arm on {', '.join(found)}."
 
 
 def _passed(comparison: Comparison) -> str:

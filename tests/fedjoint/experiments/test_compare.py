@@ -195,7 +195,7 @@ def test_opposed_tasks_hurt_one_another_and_equal_ones_do_not(tmp_path, degrees)
     settings += [f"data.source.options.conflict_degrees={degrees}"]
     config = scenario_config("conflict", settings)
     found = compare(config, 4)
-    assert list(found.arms) == ["alone", "per task", "joint", "centralised"]
+    assert list(found.arms) == ["alone", "per task", "joint", "auto", "centralised"]
     assert found.overlap == 0.0  # every seed draws its own data
     data, transfer, whole, *rest = verdict(found)
     assert any("no upper reference" in line for line in rest) == (degrees == 180)
@@ -226,8 +226,9 @@ def test_bytes_are_backbones_down_and_up(tmp_path):
 def test_with_one_task_the_arm_is_left_out_in_words(tmp_path):
     config = digits(tmp_path, data={"clients": 4, "task_mix": [["digit"]]}, rounds=1)
     found = compare(config, 2, full=True)
-    assert list(found.arms) == ["alone", "joint", "centralised"]
-    assert list(found.parts) == ["both"] and len(verdict(found)) == 1
+    assert list(found.arms) == ["alone", "joint", "auto", "centralised"]
+    assert list(found.parts) == ["both", "choice by validation"]
+    assert len(verdict(found)) == 3
     text = printed(lambda console: show_compare(found, 0.05, console))
     assert "per task is left out: with one task, it is joint training" in text
     assert "centralised per task is left out: with one task" in text
@@ -251,7 +252,7 @@ def test_a_rule_that_a_task_has_too_few_clients_for_leaves_the_arm_out(tmp_path)
     name = f"{tmp_path / 'picky.py'}:Picky"
     config = two_tasks(tmp_path, strategy={"name": name}, rounds=1)
     found = compare(config, 1)
-    assert list(found.arms) == ["alone", "joint", "centralised"]
+    assert list(found.arms) == ["alone", "joint", "auto", "centralised"]
     assert found.left_out["per task"].endswith("Picky: too few")
     config = two_tasks(tmp_path, strategy={"name": name, "options": {"least": 9}}, rounds=1)
     with pytest.raises(UserError, match="no round has merged; the last one: Picky: too few"):

@@ -133,7 +133,7 @@ def test_with_one_task_there_are_no_groups(tmp_path):
 @pytest.mark.slow
 def test_groups_gain_what_sharing_across_them_loses(tmp_path, monkeypatch):
     found = compare(camps(tmp_path, monkeypatch, 4), 3, groups="auto")
-    assert list(found.arms) == ["alone", "per task", "groups", "joint", "centralised"]
+    assert list(found.arms) == ["alone", "per task", "groups", "joint", "auto", "centralised"]
     *_, within, across = (line for line in verdict(found) if line.startswith("Sharing"))
     assert " help" in within and ": hurts," in across, (within, across)
     assert all("task0+task1" in groups for groups in shown(found.arms["groups"]))
