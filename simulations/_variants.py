@@ -104,7 +104,6 @@ def main(program: str, variants: Variants, title: str) -> None:
         "rounds": asked.rounds,
         "output": {"dir": asked.output},
         "engine": {"name": "inline"},  # too small for workers
-        "evaluate": {"train": False},
         "diagnostics": {"every": 0, "within_every": 0},
     }
     found = variants.measure(asked.seeds, asked.tune, more)

@@ -50,7 +50,7 @@ def config() -> dict[str, Any]:
         },
         "local": {"epochs": 1, "batch_size": 16, "optimiser": {"name": "adam", "lr": 0.003}},
         "strategy": {"name": "fedavg", "weight_by": "task"},
-        "evaluate": {"every": 4, "train": False},
+        "evaluate": {"every": 4},
     }
 
 

@@ -237,7 +237,10 @@ class EvaluateConfig(Section):
     every: int = Field(1, ge=1, description="rounds between evaluations; the last is evaluated")
     fraction: float = Field(1.0, gt=0, le=1, description="share of clients evaluated")
     initial: bool = Field(False, description="evaluate before the first round, too, as round 0")
-    train: bool = Field(True, description="evaluate on training examples, too")
+    train: bool = Field(
+        False,
+        description="evaluate on training examples in every evaluation; else in the last round",
+    )
     batch_size: int = Field(1024, ge=1, description="examples per forward pass and client")
     min_examples: int | None = Field(
         None,

@@ -149,7 +149,6 @@ def settings_to_adapt(run: Learnt, config: Config) -> Config:
         update={
             "model": config.model.model_copy(update={"initial": str(run.path), "heads": "private"}),
             "local": config.local.model_copy(update={"drop_last": False}),
-            "evaluate": config.evaluate.model_copy(update={"train": False}),
             "strategy": strategy,
         }
     )
@@ -231,7 +230,7 @@ def adapt(
             return job.shared, job.private
 
         seeds = derive(trainer.config.seed, Purpose.TRAINING, 1, ids).tolist()
-        statistics, finite = trainer.evaluate(cohort, *drawing.run(seeds, trained))
+        statistics, finite = trainer.evaluate(cohort, *drawing.run(seeds, trained), train=False)
         for values in statistics.values():
             values[~finite] = torch.nan
         yield Adapted(ids, statistics)

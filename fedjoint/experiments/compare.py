@@ -244,6 +244,8 @@ def compare(
     Raises:
         UserError: a setting is wrong, or nobody can be trained alone or jointly.
     """
+    evaluate = config.evaluate.model_copy(update={"train": True})  # in the best round, too
+    config = config.model_copy(update={"evaluate": evaluate})
     first = build_problem(config)
     common = overlap(config, first) if corrected else 0.0
     grouped = [_grouped(groups, first)] if groups is not None else []

@@ -57,7 +57,7 @@ class Evaluation:
         failed: list[ClientFailure] = []
         sums: dict[str, dict[int, Tensor]] = {}
         work = self._jobs.divide(request.asked, request.rounds)
-        for turn in self._turns.run(work, partial(self._evaluate, start), failed):
+        for turn in self._turns.run(work, partial(self._evaluate, request, start), failed):
             (each, good), members = turn.result, turn.members
             place = 0 if self._together else turn.place
             rows, block = good.numpy(), int(request.asked.blocks[place])
@@ -86,19 +86,23 @@ class Evaluation:
         }
         return {name: totals for name, totals in kept.items() if totals}
 
-    def _evaluate(self, start: Start, members: Members) -> tuple[dict[str, Tensor], Tensor]:
+    def _evaluate(
+        self, request: EvaluateRequest, start: Start, members: Members
+    ) -> tuple[dict[str, Tensor], Tensor]:
         def evaluate() -> tuple[dict[str, Tensor], Tensor]:
             job = self._jobs.job(members, start, start.received.expand(len(members.ids), -1))
-            shared = self._shared(job, start.method)
+            shared = self._shared(job, start.method, train=request.train)
             # A method may train to evaluate, and draw random numbers as it does.
-            own, finite = self._trainer.evaluate(job.cohort, *start.method.personal(job))
+            own, finite = self._trainer.evaluate(
+                job.cohort, *start.method.personal(job), train=request.train
+            )
             return own | shared, finite
 
         seed = self._trainer.config.seed
         seeds = derive(seed, Purpose.PERSONALISATION, start.round, members.ids).tolist()
         return self._drawing.run(seeds, evaluate)
 
-    def _shared(self, job: Job, method: LocalMethod) -> dict[str, Tensor]:
+    def _shared(self, job: Job, method: LocalMethod, *, train: bool) -> dict[str, Tensor]:
         """Return the statistics of the shared backbone, where that is asked for and another one.
 
         It may be bad where the client's own is not, so its outputs need not be finite.
@@ -106,7 +110,7 @@ class Evaluation:
         personalises = type(method).personal is not LocalMethod.personal
         if not (self._trainer.config.evaluate.shared and method.shares and personalises):
             return {}
-        found, _ = self._trainer.evaluate(job.cohort, job.shared, job.private)
+        found, _ = self._trainer.evaluate(job.cohort, job.shared, job.private, train=train)
         return {SHARED + name: statistics for name, statistics in found.items()}
 
     def _own(self, metric: Metric, statistics: Tensor) -> Tensor:

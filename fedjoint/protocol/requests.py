@@ -148,6 +148,7 @@ class QueryRequest:
 @dataclass(frozen=True)
 class _Evaluate(Header):
     group: str
+    train: bool
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,11 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Asks a node to evaluate clients; see :class:`TrainRequest` for what it holds."""
+    """Asks a node to evaluate clients; see :class:`TrainRequest` for what else it holds.
+
+    Attributes:
+        train: whether on their training examples, too.
+    """
 
     header: Header
     group: str
@@ -232,11 +237,12 @@ class EvaluateRequest:
     broadcast: Mapping[str, Any]
     asked: Asked
     rounds: np.ndarray
+    train: bool = False
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
         return wire.pack(
-            {**vars(self.header), "group": self.group},
+            {**vars(self.header), "group": self.group, "train": self.train},
             backbone=self.backbone,
             broadcast=self.broadcast,
             plan={**self.asked.arrays(), "rounds": self.rounds},
@@ -258,6 +264,7 @@ class EvaluateRequest:
             wire.arrays(message, "broadcast"),
             asked,
             counts(plan, "rounds", len(asked.clients)),
+            found.train,
         )
 
 

@@ -186,6 +186,7 @@ class Run:
     ) -> Iterable[Message]:
         """Ask every node to evaluate its share; return the replies as they arrive."""
         header = self.header(round)
+        train = self.config.evaluate.train or round >= self.config.rounds
         return self._send(
             EVALUATE,
             {
@@ -196,6 +197,7 @@ class Run:
                     broadcast=sent[group].extra,
                     asked=share,
                     rounds=self.ledger.of(share.clients),
+                    train=train,
                 ).pack()
                 for (node, group), share in asked.items()
             },

@@ -391,7 +391,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(
-        self, cohort: Cohort, shared: Tensor, private: Tensors
+        self, cohort: Cohort, shared: Tensor, private: Tensors, *, train: bool = True
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the metrics' statistics of every client, and which of them have any.
 
@@ -399,6 +399,7 @@ class Trainer:
             cohort: the clients.
             shared: ``[clients, P]`` backbones.
             private: name -> ``[clients, ...]`` private state.
+            train: whether on the training examples, too.
 
         Returns:
             ``<split>/<task>`` -> ``[clients, k]`` float64 on the CPU, for the splits train, valid,
@@ -413,14 +414,16 @@ class Trainer:
         result: dict[str, Tensor] = {}
         finite = torch.ones(len(cohort), dtype=torch.bool, device=self.device)
         with evaluating(self.model):
-            for split, stack in self._measured(cohort, names):
+            for split, stack in self._measured(cohort, names, train):
                 sums = self._statistics(cohort, names, stack, weights, finite)
                 result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
         self.check_held()
         return result, finite.cpu()
 
-    def _measured(self, cohort: Cohort, names: Sequence[str]) -> Iterator[tuple[str, Stack]]:
-        for split in SPLITS if self.config.evaluate.train else SPLITS[1:]:
+    def _measured(
+        self, cohort: Cohort, names: Sequence[str], train: bool
+    ) -> Iterator[tuple[str, Stack]]:
+        for split in SPLITS if train else SPLITS[1:]:
             yield split, getattr(cohort, split)
         if self.central is not None:
             yield CENTRAL, self.central.shared(len(cohort), names)

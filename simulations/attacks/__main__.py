@@ -54,7 +54,7 @@ def _accuracy(rule: str, attack: str, seed: int, rounds: int) -> float:
                 "options": {"attack": attack},
             },
             "strategy": {"name": rule},
-            "evaluate": {"every": rounds, "train": False},
+            "evaluate": {"every": rounds},
             "diagnostics": {"every": 0},
             "engine": {"name": "inline"},
             "output": {"dir": folder, "checkpoint_every": rounds},
