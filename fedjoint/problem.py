@@ -24,15 +24,17 @@ from fedjoint.data.public import WithoutPublic
 from fedjoint.data.unseen import seen, unseen
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.groups import Group, membership, naming
+from fedjoint.model.ids import Known
 from fedjoint.model.inputs import Description
 from fedjoint.model.joint import JointModel, build_model
+from fedjoint.model.likeness import Likeness
 from fedjoint.model.loss import make_loss
 from fedjoint.model.metric import make_metric
 from fedjoint.model.parts import Parts
-from fedjoint.model.ragged import checked_pad, padded
+from fedjoint.model.ragged import checked_pad
 from fedjoint.model.stream import Stream
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, check_tree, count, fitted
+from fedjoint.model.tree import Input, check_tree, count
 from fedjoint.options import check_maker, construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
@@ -224,20 +226,19 @@ class Problem:
                     "sizes, tasks and client(index)"
                 )
 
-    def fitted(self, x: Input | Stream, who: str) -> Input | Stream:
+    def fitted(self, x: Input | Stream, who: str, ids: Known | None = None) -> Input | Stream:
         """Return inputs as the model takes them: of the example's kind, names and length.
 
         Args:
             x: ``[n, ...]``.
             who: whose they are, for the message.
+            ids: which ids the model knows; None: that is not known.
 
         Raises:
             UserError: they are not what the model takes, or not finite.
         """
-        pad = checked_pad(self.pad, self.example)
-        if isinstance(x, Stream):
-            return x.like(self.example, pad, who)
-        return fitted(padded(x, self.example, pad, who), self.example, who)
+        likeness = Likeness(self.example, checked_pad(self.pad, self.example), ids or {})
+        return x.like(likeness, who) if isinstance(x, Stream) else likeness.fitted(x, who)
 
     def _check_arrays(self, tasks: int) -> None:
         """Refuse arrays of the data that do not fit one another, and data of nobody."""

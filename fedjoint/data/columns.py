@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint.data.cells import stacked
 from fedjoint.data.pixels import channels_first, decode, scaled
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
@@ -41,31 +41,8 @@ def column_inputs(values: Sequence[Any], where: str, max_length: int, vocabulary
 
 
 def _arrays(values: Sequence[Any], where: str) -> Tensor:
-    first = _array(values[0], where, 0)
-    arrays = [first] + [_array(value, where, row) for row, value in enumerate(values[1:], 1)]
-    for row, array in enumerate(arrays):
-        if array.shape != first.shape or (array.dtype == np.uint8) != (first.dtype == np.uint8):
-            raise UserError(
-                f"{where} of row {row} is no array of numbers of shape {first.shape}, as in row 0; "
-                "choose another data.source.options.input"
-            )
-    if not first.size:
-        raise UserError(
-            f"{where} has lists without numbers; choose another data.source.options.input"
-        )
-    x = torch.from_numpy(scaled(np.stack(arrays), where))
+    array = stacked(values, where, hint="choose another data.source.options.input")
+    x = torch.from_numpy(scaled(array, where))
     if x.ndim in (3, 4):
         return channels_first(x)
     return x[:, None] if x.ndim == 1 else x
-
-
-def _array(value: Any, where: str, row: int) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except ValueError:  # a ragged list
-        array = np.zeros(0, object)
-    if array.dtype.kind not in "buif":
-        raise UserError(
-            f"{where} of row {row} is no array of numbers; choose another data.source.options.input"
-        )
-    return array

@@ -21,7 +21,7 @@ from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.mode import evaluating
-from fedjoint.model.stream import loaded
+from fedjoint.model.stream import Stream, loaded
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
@@ -171,7 +171,7 @@ class Trainer:
             ):  # of a round, on a node that starts anew
                 train = load_client(data, int((data.sizes > 1).argmax())).train
             own = train.take(torch.arange(min(_TRIED, len(train)))).x
-            return cat([loaded(self.problem.fitted(own, "the inputs")), example])
+            return cat([loaded(self._fit(own, "the inputs")), example])
         except (Exception, LateError):  # of a client's data, said when it is trained
             return example
 
@@ -242,8 +242,11 @@ class Trainer:
     ) -> Cohort:
         problem, tasks = self.problem, self.tasks(int(places[0]))
         return gather(
-            problem.data, tasks, problem.fitted, places, clients, known, self.device, self.rules
+            problem.data, tasks, self._fit, places, clients, known, self.device, self.rules
         )
+
+    def _fit(self, x: Input | Stream, who: str) -> Input | Stream:
+        return self.problem.fitted(x, who, self.model.ids)
 
     def job(
         self,
@@ -432,7 +435,7 @@ class Trainer:
         problem = self.problem
         if problem.central is None:
             return None
-        return everyones(problem.central, problem.tasks, problem.fitted, self.device)
+        return everyones(problem.central, problem.tasks, self._fit, self.device)
 
     @cached_property
     def public(self) -> Input | None:
@@ -443,7 +446,7 @@ class Trainer:
         """
         if self.problem.public is None:
             return None
-        x = loaded(self.problem.fitted(self.problem.public, "the public inputs"))
+        x = loaded(self._fit(self.problem.public, "the public inputs"))
         there: Input = each(lambda tensor: tensor.to(self.device), x)
         return there
 

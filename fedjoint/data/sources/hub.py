@@ -106,7 +106,7 @@ class Hub(Source):
         )
 
     def inputs(self, example: Tensor) -> Inputs:
-        read = super().inputs(example)
+        read = super().inputs(example).model_copy(update={"name": self.input})
         if read.dtype == "int64":
             words = Words(max_length=self.max_length, vocabulary=self.vocabulary)
             return read.model_copy(update={"words": words})

@@ -85,7 +85,7 @@ class Npz(Source):
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        return super().inputs(example).model_copy(update={"pixels": True})
+        return super().inputs(example).model_copy(update={"pixels": True, "name": self.input})
 
     def _labels(
         self, where: str, name: str, kind: str, array: np.ndarray, data: DataConfig
