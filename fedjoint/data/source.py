@@ -107,7 +107,7 @@ class Source:
         return Inputs(shape=shape, dtype=name, columns=columns)
 
     def class_names(self, task: Task) -> list[str] | None:
-        """Return the names of a multiclass task's classes by number; None: they have none.
+        """Return the names of the classes of examples, or of tokens, by number; None: none.
 
         Raises:
             UserError: a file of the source is gone or changed.
@@ -116,7 +116,7 @@ class Source:
 
     def legend(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         """Return what the classes of ``tasks`` are called, for :attr:`Dataset.legend`."""
-        kept = [task for task in tasks if task.kind == "multiclass"]
+        kept = [task for task in tasks if task.kind in ("multiclass", "tokens")]
         return tuple(f"{t.name}: {name}" for t in kept for name in self.class_names(t) or ())
 
     def unscaled(self, data: DataConfig, seed: int, ids: Sequence[int] | None) -> Federation | None:

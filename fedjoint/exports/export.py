@@ -198,7 +198,7 @@ def _target(task: Task, source: Source) -> Target:
         kind=task.kind,
         outputs=task.outputs,
         size=list(task.size),
-        classes=source.class_names(task) if task.kind == "multiclass" else None,
+        classes=source.class_names(task) if task.kind in ("multiclass", "tokens") else None,
     )
 
 

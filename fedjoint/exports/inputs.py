@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.data.cells import stacked
+from fedjoint.data.columns import is_text
 from fedjoint.data.files import read_text
 from fedjoint.data.idx import read_idx
 from fedjoint.data.numpy_files import array_names, read_npy, read_npz
@@ -162,15 +163,29 @@ def _column(where: str, values: list[Any], inputs: Inputs) -> Tensor:
         if value is None:
             raise UserError(f"{where}: row {row} (from 0) is empty; leave the row out")
     first = values[0]
-    if isinstance(first, str):
-        if inputs.words is None:
-            raise UserError(f"{where}: the model reads no text, but {_wanted(inputs)}")
-        return as_ids(values, inputs.words)
+    if is_text(first):
+        return _texts(where, values, inputs)
+    if inputs.name is not None and inputs.pad is not None:  # cut, as the run's own were
+        most = inputs.shape[0]
+        values = [value[:most] if isinstance(value, list) else value for value in values]
     if isinstance(first, bytes | dict):
         return _array(where, _images(where, values, inputs), inputs)
     fill = 0.0 if inputs.pad is None else inputs.pad
     array = stacked(values, where, fill if inputs.pad is not None else None, _must(inputs))
     return _array(where, array, inputs)
+
+
+def _texts(where: str, values: list[Any], inputs: Inputs) -> Tensor:
+    """Return the ids of texts, of lists of words or, where one is preferred, of lists of texts."""
+    if inputs.words is None:
+        raise UserError(f"{where}: the model reads no text, but {_wanted(inputs)}")
+    for row, value in enumerate(values):
+        wrong = not is_text(value) or (inputs.items and len(value) != inputs.shape[0])
+        if wrong or (isinstance(value, str) and not value.strip()):
+            what = f"a list of {inputs.shape[0]} texts" if inputs.items else "words"
+            raise UserError(f"{where}: row {row} (from 0) is {value!r}; give {what}")
+    texts = [text for value in values for text in value] if inputs.items else values
+    return as_ids(texts, inputs.words).view(-1, *inputs.shape)
 
 
 def _images(where: str, values: list[Any], inputs: Inputs) -> np.ndarray:

@@ -43,6 +43,7 @@ class Inputs(BaseModel):
         words: where the input is a sentence.
         pixels: whether bytes are divided by 255.
         pad: what fills up an input whose first dimension is shorter; None: all are of one length.
+        items: whether the first dimension is of items, of which one is preferred.
         vocabulary: how many ids the model knows, from 0; None: that is not known.
     """
 
@@ -55,6 +56,7 @@ class Inputs(BaseModel):
     words: Words | None = None
     pixels: bool = False
     pad: float | None = None
+    items: bool = False
     vocabulary: int | None = None
 
     @property

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fedjoint.data.text import encode
 from fedjoint.errors import UserError
 from fedjoint.exports.inputs import read_inputs
 from fedjoint.model.inputs import Inputs, Words
@@ -97,6 +98,29 @@ def test_texts_of_a_column_are_words(tmp_path):
     (tmp_path / "x.txt").write_text("good film\nbad\n")
     path = put(tmp_path, "parquet", {"text": ["good film", "bad"], "who": [1, 2]})
     assert torch.equal(read_inputs(path, words), read_inputs(tmp_path / "x.txt", words))
+
+
+def test_lists_of_words_and_items_of_texts_are_read_as_the_run_did(tmp_path):
+    words = Inputs(shape=(3,), dtype="int64", words=Words(max_length=3, vocabulary=50))
+    texts = ["good film", "bad"]
+    expected = encode(texts, 3, 50)
+    path = put(tmp_path, "parquet", {"words": [["Good", "film"], ["bad"]]})
+    assert torch.equal(read_inputs(path, words), expected)
+    pair = words.model_copy(update={"shape": (2, 3), "items": True})
+    path = put(tmp_path, "parquet", {"two": [texts]})
+    assert torch.equal(read_inputs(path, pair), expected[None])
+    with pytest.raises(UserError, match=r"row 0 .* is \['bad'\]; give a list of 2 texts"):
+        read_inputs(put(tmp_path, "parquet", {"two": [["bad"]]}), pair)
+
+
+def test_lists_of_ids_are_cut_as_the_run_s_own_were(tmp_path):
+    own = IDS.model_copy(update={"name": "ids", "pad": 0})
+    path = put(tmp_path, "parquet", {"ids": [[1, 2, 3, 4, 5, 6], [7]]})
+    assert read_inputs(path, own).tolist() == [[1, 2, 3, 4], [7, 0, 0, 0]]
+    with pytest.raises(
+        UserError, match=r"of shape \(2,\); the model reads \[n, \*\(4,\)\]"
+    ):
+        read_inputs(put(tmp_path, "parquet", {"ids": [1, 2]}), own)
 
 
 def test_numbers_of_another_type_are_what_the_model_takes(tmp_path):
