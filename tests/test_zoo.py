@@ -1,20 +1,27 @@
 """Every kind of model and task that users bring, see ``support/zoo``."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.inputs import write
+from support.machines import Site
 from support.plain import prediction
 from support.zoo import cases
 
+from fedjoint._util.net import listens
 from fedjoint.config.load import check
+from fedjoint.deploy.address import parse
+from fedjoint.deploy.run import attend, start
+from fedjoint.deploy.server import connect
 from fedjoint.engines.base import make_engine
 from fedjoint.exports.export import export
 from fedjoint.exports.predict import predict, predict_arrays, problem_of
 from fedjoint.model.stream import loaded
 from fedjoint.registry import load_object
+from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 
 CASES = cases()
@@ -145,3 +152,32 @@ def test_flower_equals_inline(case, inline, tmp_path):
     there = simulate(config(tmp_path / "there", case, engine={"name": "flower", "workers": 2}))
     assert all(torch.equal(there.backbone[n], t) for n, t in here.backbone.items())
     assert there.metrics == here.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_deployment_equals_inline(tmp_path):
+    """All cases in one run, as processes take longer to start than to train such models."""
+    everything, code = "support.together:problem", str(Path(__file__).parent / "lib")
+    # A deployment tells no statistic of few examples, unless it is asked to.
+    settings = {"rounds": 2, "evaluate": {"min_examples": 1}}
+    here = simulate(config(tmp_path / "here", everything, **settings))
+    clients = range(len(load_object(everything)(here.config).data.sizes))
+    with Site(tmp_path) as site:
+        site.server(PYTHONPATH=code)
+        for name, first in (("even", 0), ("odd", 1)):
+            ids = ",".join(map(str, clients[first::2]))
+            site.node(name, ids, PYTHONPATH=code)
+        site.until(lambda: listens(*parse(site.address)))
+        wanted = config(tmp_path / "runs", everything, engine={"min_nodes": 2}, **settings)
+        connection = connect(site.address, tmp_path / ".flower", None, insecure=False)
+        attend(*start(wanted, connection), connection, print, print, lambda: True)
+        there = RunDir.open(site.run)
+    expected, found = (run.final().backbone for run in (RunDir.open(here.path), there))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():  # but for the order in which updates are added up
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
+    last = there.records()[-1]
+    assert last.clients.ids == tuple(clients) and not last.clients.failed
+    for split, values in here.metrics.items():
+        assert last.evaluation[split] == pytest.approx(values, rel=1e-4), split

@@ -5,12 +5,13 @@ A GPU that is given another id stops the whole process, and no line says whose i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from fedjoint.errors import UserError
 from fedjoint.model.tree import Input, named
@@ -21,36 +22,34 @@ Known = Mapping[str, Tensor]
 _ANY = torch.iinfo(torch.int64).max  # of a number that no embedding reads
 
 
-@contextmanager
-def looking_on(module: nn.Module, x: Input) -> Iterator[dict[str, Tensor]]:
-    """Find out, while ``module`` is called with ``x`` inside, which ids it knows.
+class LookingOn(TorchFunctionMode):
+    """Notes which ids are known to what is called with ``x`` inside.
 
     Args:
-        module: the backbone.
         x: ``[n, ...]`` inputs; it has to be these very tensors. Ids that are computed from them
             before they are looked up are not known.
-    """
-    parts = {n: t for n, t in named(x).items() if _whole(t) and t.is_contiguous()}
-    known: dict[str, Tensor] = {}
 
-    def look(embedding: nn.Module, args: tuple[Any, ...]) -> None:
-        ids = args[0] if args else None
-        if not isinstance(ids, Tensor) or not isinstance(embedding, nn.Embedding):
-            return
-        for name, part in parts.items():
+    Attributes:
+        known: what was found.
+    """
+
+    def __init__(self, x: Input) -> None:
+        super().__init__()
+        self.known: dict[str, Tensor] = {}
+        self._parts = {n: t for n, t in named(x).items() if _whole(t) and t.is_contiguous()}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.embedding and len(args) > 1:
+            self._note(*args[:2])
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, ids: Tensor, table: Tensor) -> None:
+        for name, part in self._parts.items():
             if ids.untyped_storage().data_ptr() == part.untyped_storage().data_ptr():
-                most = known.setdefault(name, torch.full(part.shape[1:], _ANY))
+                most = self.known.setdefault(name, torch.full(part.shape[1:], _ANY))
                 read = _places(part).as_strided(ids.shape, ids.stride(), ids.storage_offset())
                 flat, at = most.view(-1), read.flatten().unique()
-                flat[at] = flat[at].clamp(max=embedding.num_embeddings)
-
-    embeddings = [m for m in module.modules() if isinstance(m, nn.Embedding)] if parts else []
-    hooks = [m.register_forward_pre_hook(look) for m in embeddings]
-    try:
-        yield known
-    finally:
-        for hook in hooks:
-            hook.remove()
+                flat[at] = flat[at].clamp(max=len(table))
 
 
 def check_ids(x: Input, known: Known, who: str) -> None:
@@ -58,7 +57,7 @@ def check_ids(x: Input, known: Known, who: str) -> None:
 
     Args:
         x: ``[n, ...]`` inputs.
-        known: see :func:`looking_on`.
+        known: see :class:`LookingOn`.
         who: whose inputs they are, for the message.
 
     Raises:

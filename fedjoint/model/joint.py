@@ -15,7 +15,7 @@ from fedjoint.errors import UserError
 from fedjoint.model.bounded import Bounded
 from fedjoint.model.features import Features, describe
 from fedjoint.model.frozen import moving_buffers
-from fedjoint.model.ids import Known, looking_on
+from fedjoint.model.ids import Known, LookingOn
 from fedjoint.model.layout import Layout
 from fedjoint.model.sharing import choose_shared
 from fedjoint.model.tasks import Task
@@ -188,7 +188,7 @@ def build_model(
         body.eval()
         # Twice: BatchNorm without running statistics takes no single example.
         twice = cat([example, example])
-        with looking_on(body, twice) as known:
+        with LookingOn(twice) as looking:
             features = _features(body, twice)
         moving = moving_buffers(body, twice)
     body.train()
@@ -200,7 +200,7 @@ def build_model(
             heads[task.name] = _head(task, features)
         _check_types(heads[task.name], f"heads.{task.name}.")
     model = JointModel(body, heads, norm, share, share_heads, moving)
-    model.ids = known
+    model.ids = looking.known
     return model
 
 
