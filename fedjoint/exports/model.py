@@ -275,9 +275,9 @@ def _parts(
             raise choose("task of the problem", target.name, tasks)
         return own.backbone, tasks[target.name], own.example
     if not card.rebuilt or card.backbone is None:
+        named = "" if card.backbone else "say where by --problem, as in the run's settings, or "
         raise UserError(
-            f"{path}: its backbone or head is code of your own: say where by --problem FILE.py:NAME"
-            ", as in the run's settings, or export with --format onnx"
+            f"{path}: its backbone or head is code of your own: {named}export with --format onnx"
         )
     head = FixedHead if card.head == "fixed" else None
     task = Task(target.name, target.kind, target.outputs, head=head, size=tuple(target.size))

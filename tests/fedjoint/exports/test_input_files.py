@@ -117,9 +117,7 @@ def test_lists_of_ids_are_cut_as_the_run_s_own_were(tmp_path):
     own = IDS.model_copy(update={"name": "ids", "pad": 0})
     path = put(tmp_path, "parquet", {"ids": [[1, 2, 3, 4, 5, 6], [7]]})
     assert read_inputs(path, own).tolist() == [[1, 2, 3, 4], [7, 0, 0, 0]]
-    with pytest.raises(
-        UserError, match=r"of shape \(2,\); the model reads \[n, \*\(4,\)\]"
-    ):
+    with pytest.raises(UserError, match=r"of shape \(2,\); the model reads \[n, \*\(4,\)\]"):
         read_inputs(put(tmp_path, "parquet", {"ids": [1, 2]}), own)
 
 

@@ -83,7 +83,7 @@ def test_predict_runs_the_code_that_is_named(done, tmp_path, command):
 @pytest.mark.parametrize(
     ("problem", "words"),
     [
-        ([], "code of your own: say where by --problem FILE.py:NAME, as in the run's settings"),
+        ([], "code of your own: say where by --problem, as in the run's settings, or"),
         (["own.py:wider"], "its tensors do not fit the problem that is given"),
         (["own.py:others"], "unknown task of the problem 'up': allowed are down"),
         (["own.py:none"], "must return a fedjoint.Problem"),

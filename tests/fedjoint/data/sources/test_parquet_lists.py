@@ -254,3 +254,44 @@ def test_pairs_from_a_file_train_and_predict_with_a_built_in_backbone(tmp_path):
     np.testing.assert_allclose(
         found["probability"], 1 / (1 + np.exp(-abs(scores[:, 1] - scores[:, 0]))), rtol=1e-4
     )
+
+
+def test_words_that_follow_and_their_classes_from_a_file_train_and_predict(tmp_path):
+    support = pytest.importorskip("support.pretrained")
+    support.save(tmp_path / "model", "llama")
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(4, 22, rng.integers(3, 7)).tolist() for _ in range(40)]
+    table = pa.table({"ids": ids, "tag": [[i % 3 for i in row] for row in ids]})
+    pq.write_table(table, tmp_path / "text.parquet")
+    targets = {"ids": "language", "tag": "tokens"}
+    options = {"path": str(tmp_path / "text.parquet"), "targets": targets}
+    backbone = {"path": str(tmp_path / "model"), "pooling": "none"}
+    run = fedjoint.simulate(
+        {
+            "rounds": 1,
+            "data": {
+                "clients": 2,
+                "source": {"name": "parquet", "options": options},
+                "outputs": {"ids": 22},
+            },
+            "model": {"backbone": {"name": "hf", "options": backbone}},
+            "engine": "inline",
+            "output": {"dir": str(tmp_path / "runs")},
+        }
+    )
+    length = max(map(len, ids))
+    x = torch.tensor([row + [0] * (length - len(row)) for row in ids])
+    for task, classes in (("ids", 22), ("tag", 3)):
+        exported = export(run.path, task, client=0)
+        exported.write(tmp_path / task)
+        found = predict_arrays(tmp_path / task, tmp_path / "text.parquet")
+        body = support.transformers.AutoModel.from_pretrained(tmp_path / "model")
+        state = {n.removeprefix("backbone.body."): t for n, t in run.backbone.items()}
+        body.load_state_dict(state)
+        own = run.heads()[0]
+        with torch.no_grad():
+            hidden = body.eval()(x, attention_mask=(x != 0).long()).last_hidden_state
+            scores = hidden @ own[f"heads.{task}.weight"].T + own[f"heads.{task}.bias"]
+        there = (x != 0).numpy()
+        assert scores.shape[-1] == classes
+        assert np.array_equal(found[task][there], scores.argmax(-1).numpy()[there])
