@@ -23,16 +23,19 @@ from fedjoint.data.of_group import OfGroup
 from fedjoint.data.public import WithoutPublic
 from fedjoint.data.unseen import seen, unseen
 from fedjoint.errors import ANYTHING, UserError, choose, said
+from fedjoint.model.each_item import EachItem
 from fedjoint.model.groups import Group, membership, naming
-from fedjoint.model.inputs import Description
+from fedjoint.model.ids import Known
+from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.joint import JointModel, build_model
+from fedjoint.model.likeness import Likeness
 from fedjoint.model.loss import make_loss
 from fedjoint.model.metric import make_metric
 from fedjoint.model.parts import Parts
-from fedjoint.model.ragged import checked_pad, padded
+from fedjoint.model.ragged import checked_pad
 from fedjoint.model.stream import Stream
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, check_tree, count, fitted
+from fedjoint.model.tree import Input, check_tree, count
 from fedjoint.options import check_maker, construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
@@ -224,20 +227,19 @@ class Problem:
                     "sizes, tasks and client(index)"
                 )
 
-    def fitted(self, x: Input | Stream, who: str) -> Input | Stream:
+    def fitted(self, x: Input | Stream, who: str, ids: Known | None = None) -> Input | Stream:
         """Return inputs as the model takes them: of the example's kind, names and length.
 
         Args:
             x: ``[n, ...]``.
             who: whose they are, for the message.
+            ids: which ids the model knows; None: that is not known.
 
         Raises:
             UserError: they are not what the model takes, or not finite.
         """
-        pad = checked_pad(self.pad, self.example)
-        if isinstance(x, Stream):
-            return x.like(self.example, pad, who)
-        return fitted(padded(x, self.example, pad, who), self.example, who)
+        likeness = Likeness(self.example, checked_pad(self.pad, self.example), ids or {})
+        return x.like(likeness, who) if isinstance(x, Stream) else likeness.fitted(x, who)
 
     def _check_arrays(self, tasks: int) -> None:
         """Refuse arrays of the data that do not fit one another, and data of nobody."""
@@ -268,6 +270,13 @@ class Problem:
         Parts({name: model.layout() for name, model in models.items()}, config.model.common)
         return models
 
+    @property
+    def _held(self) -> list[Task]:
+        """The tasks that get a head; those of other groups may take features of another shape."""
+        data = self.data
+        held = data.held if isinstance(data, OfGroup) else [True] * len(self.tasks)
+        return [task for task, has in zip(self.tasks, held, strict=True) if has]
+
     def check_groups(self, config: Config) -> None:
         """Refuse settings that do not go with the groups that there are, or are not.
 
@@ -294,13 +303,14 @@ class Problem:
             UserError: it cannot be built, or ``model.initial`` is not of this model.
         """
         setting = config.model
+        shared = setting.heads == "shared"
         model = build_model(
             self.backbone,
-            self.tasks,
+            self.tasks if shared else self._held,
             self.example,
             norm=setting.norm,
             share=setting.share,
-            share_heads=setting.heads == "shared",
+            share_heads=shared,
             seed=config.seed,
         )
         if setting.initial and (stays := model.frozen() | model.kept()):
@@ -456,7 +466,7 @@ def _check_names(setting: str, named: Iterable[str], tasks: Sequence[Task]) -> N
 
 @dataclass(frozen=True)
 class Backbone:
-    """Builds the backbone that is named, for ``inputs``."""
+    """Builds the backbone that is named; a built-in one reads each of several items."""
 
     config: BackboneConfig
     inputs: Description
@@ -465,7 +475,11 @@ class Backbone:
         name = self.config.name
         what, make = f"backbone {name}", find("backbones", name)
         check_maker(what, make, nn.Module)
-        module = construct(what, make, self.config.options, self.inputs)
+        inputs, items = self.inputs, False
+        if isinstance(inputs, Inputs) and inputs.items and ":" not in name:
+            inputs = inputs.model_copy(update={"shape": inputs.shape[1:], "items": False})
+            items = True
+        module = construct(what, make, self.config.options, inputs)
         if not isinstance(module, nn.Module):
             raise UserError(f"backbone {name}: {type(module).__name__} is no torch.nn.Module")
-        return module
+        return EachItem(module) if items else module

@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[1] / "docs/data.md").read_text("utf-8")
 
 def test_its_settings_are_allowed():
     blocks = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         make_source(check(tomllib.loads(block)).data.source)
 

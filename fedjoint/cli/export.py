@@ -15,7 +15,7 @@ from fedjoint.cli.common import client_ids, console, number, parts
 from fedjoint.errors import UserError
 from fedjoint.experiments.tables import table
 from fedjoint.exports.export import export
-from fedjoint.exports.predict import predict, predict_arrays
+from fedjoint.exports.predict import predict, predict_arrays, problem_of
 from fedjoint.exports.together import ensemble as together
 from fedjoint.node.own_data import own_data
 from fedjoint.runs.files import write_bytes
@@ -132,7 +132,7 @@ def predict_command(
     file: Annotated[
         Path,
         typer.Argument(
-            help=".csv, .tsv or .parquet with a header, .npy, .txt (a sentence a line), IDX."
+            help=".csv, .tsv or .parquet with a header, .npy, .npz, .txt (a sentence a line), IDX."
         ),
     ],
     output: Annotated[
@@ -142,16 +142,21 @@ def predict_command(
             "default: the screen."
         ),
     ] = None,
+    problem: Annotated[
+        str,
+        typer.Option(help="FILE.py:NAME of the run's problem, where its model is code; it is run."),
+    ] = "",
 ) -> None:
     """Predict a row per input: class and probability, labels and probabilities, or values."""
     if output is not None and output.exists() and output.samefile(file):
         raise UserError(f"--output {output}: that is the file to read; name another")
+    code = problem_of(model, problem) if problem else None
     if output is not None and output.suffix == ".npz":
         arrays = io.BytesIO()
-        np.savez(arrays, allow_pickle=False, **predict_arrays(model, file))
+        np.savez(arrays, allow_pickle=False, **predict_arrays(model, file, code))
         write_bytes(output, arrays.getvalue())
         return
-    columns, rows = predict(model, file)
+    columns, rows = predict(model, file, code)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedjoint.data.numbers import float32, means_missing, number
-from fedjoint.errors import UserError
-from fedjoint.model.tasks import Task
+from fedjoint.errors import UserError, choose
+from fedjoint.model.tasks import KINDS, Task
 
 Where = Callable[[int], str]  # position of an example -> file:line
 
 #: column or file -> kind of task
-Targets = dict[str, Literal["multiclass", "multilabel", "regression"]]
+Targets = dict[str, str]
 
+#: kinds of task of which a cell of text holds a label
+CELLS = ("multiclass", "multilabel", "regression")
 
 _MANY = 10  # labels, of which two have to be alike
+
+
+def check_kinds(targets: Targets, allowed: Collection[str]) -> None:
+    """Make sure that targets are of kinds of task that a source can hold.
+
+    Args:
+        targets: the option of the source.
+        allowed: kinds that it holds.
+
+    Raises:
+        UserError: there is no such kind, or its labels are nothing for a cell.
+    """
+    for name, kind in targets.items():
+        if kind not in KINDS:
+            raise choose(f"kind of task {name!r}", kind, allowed)
+        if kind not in allowed:
+            raise UserError(
+                f"a cell holds no label of {name!r}, which is {kind}: take the data source parquet "
+                "(lists of numbers) or npz (arrays)"
+            )
 
 
 def read_labels(

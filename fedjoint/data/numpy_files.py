@@ -69,6 +69,19 @@ def read_npz(
         raise UserError(f"{path}: not arrays of numbers in NumPy's .npz format") from None
 
 
+def array_names(path: Path) -> list[str]:
+    """Return the names of the arrays in a .npz file.
+
+    Raises:
+        UserError: the file is no archive.
+    """
+    try:
+        with ZipFile(path) as archive:
+            return [name.removesuffix(_SUFFIX) for name in archive.namelist()]
+    except Exception:  # a damaged file may raise anything
+        raise UserError(f"{path}: not arrays of numbers in NumPy's .npz format") from None
+
+
 def _read(file: IO[bytes], size: int, what: str, kinds: str) -> np.ndarray:
     """Read an array of one of NumPy's ``kinds``, of a file that has ``size`` bytes or claims so."""
     shape, rows_last, dtype = _HEADERS[npy.read_magic(file)](file)

@@ -14,8 +14,13 @@ class OfGroup(Around):
     Args:
         data: of all clients.
         member: ``[clients]`` bool, who is in the group.
+
+    Attributes:
+        held: ``[tasks]`` bool, which tasks any of them has; all, where nobody has any.
     """
 
     def __init__(self, data: Federation, member: np.ndarray) -> None:
         super().__init__(data)
         self.sizes = np.where(member, data.sizes, 0)
+        held = data.tasks[member].any(0)
+        self.held = held if held.any() else ~held

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from fedjoint.config.data import DataConfig
@@ -102,13 +101,13 @@ class Source:
             UserError: a file of the source is gone or changed.
         """
         shape, kind = tuple(example.shape[1:]), example.dtype
-        if not kind.is_floating_point:
-            return Inputs(shape=shape, dtype="bool" if kind == torch.bool else "int64")
-        columns = [f"x{i}" for i in range(shape[0])] if len(shape) == 1 else None
-        return Inputs(shape=shape, dtype="float32", columns=columns)
+        real = kind.is_floating_point and len(shape) == 1
+        columns = [f"x{i}" for i in range(shape[0])] if real else None
+        name: Any = str(kind).removeprefix("torch.")
+        return Inputs(shape=shape, dtype=name, columns=columns)
 
     def class_names(self, task: Task) -> list[str] | None:
-        """Return the names of a multiclass task's classes by number; None: they have none.
+        """Return the names of the classes of examples, or of tokens, by number; None: none.
 
         Raises:
             UserError: a file of the source is gone or changed.
@@ -117,7 +116,7 @@ class Source:
 
     def legend(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         """Return what the classes of ``tasks`` are called, for :attr:`Dataset.legend`."""
-        kept = [task for task in tasks if task.kind == "multiclass"]
+        kept = [task for task in tasks if task.kind in ("multiclass", "tokens")]
         return tuple(f"{t.name}: {name}" for t in kept for name in self.class_names(t) or ())
 
     def unscaled(self, data: DataConfig, seed: int, ids: Sequence[int] | None) -> Federation | None:

@@ -188,13 +188,27 @@ def read_parquet(path: Path) -> pyarrow.Table:
         check_unpacked(path)
         table = pyarrow.parquet.ParquetFile(path).read()
     except (pyarrow.ArrowException, OSError, MemoryError) as error:
-        raise UserError(
-            f"{path}: not a Parquet file, or a broken one: {first_line(error)}"
-        ) from None
+        raise _no_parquet(path, error) from None
     (most, count), *_ = Counter(table.column_names).most_common(1) or [("", 0)]
     if count > 1:
         raise UserError(f"{path}: two columns have the same name, {most!r}; rename one")
     return table
+
+
+def parquet_names(path: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _no_parquet(path, error) from None
+
+
+def _no_parquet(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a Parquet file, or a broken one: {first_line(error)}")
 
 
 def _unreadable(kind: pyarrow.DataType) -> str | None:

@@ -23,6 +23,9 @@ from fedjoint.exports.exported import Exported
 from fedjoint.exports.model import Card, Origin, Target, TaskModel
 from fedjoint.exports.personal import PersonalModels
 from fedjoint.model.heads import Reads
+from fedjoint.model.ids import Known, vocabulary
+from fedjoint.model.inputs import Description, Inputs
+from fedjoint.model.ragged import checked_pad
 from fedjoint.model.tasks import Task
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
@@ -119,11 +122,11 @@ class Opened:
         scaling = source.scaling(self._unscaled, [people.places[id] for id in whose])
         backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[name])
         card = Card(
-            inputs=source.describe(part.example),
+            inputs=_described(source, part, joint.ids),
             backbone=_settings(config, own) if isinstance(part.backbone, Backbone) else None,
             head=_head(task.head),
             target=_target(task, source),
-            origin=_origin(self.run, people, whose, how, scaling),
+            origin=_origin(self.run, people, own, whose, how, scaling),
         )
         numbers = (scaling.mean, scaling.scale) if scaling else None
         model = TaskModel(backbone, head, numbers, units).eval()
@@ -176,18 +179,36 @@ def open_run(
     return Opened(run, people, problem, described, ids)
 
 
+def _described(source: Source, problem: Problem, ids: Known) -> Description:
+    """Describe what the model of a problem reads."""
+    described, pad = source.describe(problem.example), checked_pad(problem.pad, problem.example)
+
+    def known(inputs: Inputs, name: str) -> Inputs:
+        own = {"pad": pad.get(name, inputs.pad), "vocabulary": vocabulary(ids, name)}
+        return inputs.model_copy(update=own)
+
+    if isinstance(described, Inputs):
+        return known(described, "")
+    return {name: known(own, name) for name, own in described.items()}
+
+
 def _target(task: Task, source: Source) -> Target:
     return Target(
         name=task.name,
         kind=task.kind,
         outputs=task.outputs,
         size=list(task.size),
-        classes=source.class_names(task) if task.kind == "multiclass" else None,
+        classes=source.class_names(task) if task.kind in ("multiclass", "tokens") else None,
     )
 
 
 def _origin(
-    run: RunDir, people: PersonalModels, whose: list[int], how: str, scaling: Scaling | None
+    run: RunDir,
+    people: PersonalModels,
+    group: str,
+    whose: list[int],
+    how: str,
+    scaling: Scaling | None,
 ) -> Origin:
     return Origin(
         fedjoint=version("fedjoint"),
@@ -198,6 +219,7 @@ def _origin(
         strategy=people.config.strategy.name,
         method=people.method_name,
         clients=whose,
+        group=group,
         how=how,
         scaling=scaling.words if scaling else None,
     )

@@ -3,44 +3,80 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint.data.cells import stacked
+from fedjoint.data.columns import is_text
 from fedjoint.data.files import read_text
 from fedjoint.data.idx import read_idx
-from fedjoint.data.numpy_files import read_npy, read_npz
-from fedjoint.data.tabular import read_table
+from fedjoint.data.numpy_files import array_names, read_npy, read_npz
+from fedjoint.data.pixels import decode
+from fedjoint.data.tabular import parquet_names, read_parquet, read_table
 from fedjoint.data.text import as_ids
 from fedjoint.errors import UserError
 from fedjoint.model.inputs import Description, Inputs
-from fedjoint.model.tree import Input, check_tree
+from fedjoint.model.ragged import padded
+from fedjoint.model.tree import Input, check_tree, like
+
+#: name of a tensor of an input -> what is read; one on its own has the name ``""``
+Parts = dict[str, Inputs]
 
 
 def read_inputs(path: Path, inputs: Description) -> Input:
-    """Read ``[n, ...]`` inputs from a table (.csv, .tsv, .parquet), .npy, .txt or IDX file.
+    """Read ``[n, ...]`` inputs from a table, .npy, .npz, .parquet, .txt or IDX file.
 
-    A table has the model's columns, in any order; others are ignored. A .txt file has one
-    sentence per line. A dict of tensors is read from .npz, which holds an array for each.
+    A table (.csv, .tsv, .parquet) has the model's columns, in any order; others are ignored. A .txt
+    file has one sentence per line. A dict of tensors is read from .npz or .parquet, of which each
+    is an array or a column; one tensor on its own may be, too. Lists, and arrays, that are shorter
+    than what the model reads are filled up where its problem says by what.
 
     Raises:
         UserError: the file is missing or malformed, or is not what the model reads.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a file of inputs")
-    if isinstance(inputs, dict):
-        return _arrays(path, inputs)
-    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+    parts: Parts = inputs if isinstance(inputs, dict) else {"": inputs}
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        found = _npz(path, parts)
+    elif suffix == ".parquet" and not _is_table(path, inputs):
+        found = _parquet(path, parts)
+    elif isinstance(inputs, dict):
+        raise UserError(f"{path}: unknown kind of file; {_names(parts)}")
+    else:
+        return _one(path, suffix, inputs)
+    return _filled(path, found, parts)
+
+
+def _one(path: Path, suffix: str, inputs: Inputs) -> Input:
+    """Read inputs of one tensor from a file that holds nothing else."""
+    if suffix in (".csv", ".tsv", ".parquet"):
         return _table(path, inputs)
-    if path.suffix == ".npy":
-        return _array(path, read_npy(path), inputs)
-    if path.suffix == ".txt":
+    if suffix == ".txt":
         return _sentences(path, inputs)
-    if "idx" in path.name or path.suffix == ".gz":
-        return _array(path, read_idx(path), inputs)
-    raise UserError(f"{path}: unknown kind of file; give .csv, .tsv, .parquet, .npy, .txt or IDX")
+    if suffix == ".npy":
+        array = read_npy(path)
+    elif "idx" in path.name or suffix == ".gz":
+        array = read_idx(path)
+    else:
+        raise UserError(
+            f"{path}: unknown kind of file; give .csv, .tsv, .parquet, .npy, .npz, .txt or IDX"
+        )
+    return _filled(path, {"": _array(str(path), array, inputs)}, {"": inputs})
+
+
+def _is_table(path: Path, inputs: Description) -> bool:
+    """Whether a Parquet file has a column for each number, and none for the whole input."""
+    if isinstance(inputs, dict) or inputs.columns is None:
+        return False
+    names = parquet_names(path)
+    return inputs.name not in names and (inputs.columns[0] in names or len(names) > 1)
 
 
 def _table(path: Path, inputs: Inputs) -> Tensor:
@@ -80,38 +116,178 @@ def _sentences(path: Path, inputs: Inputs) -> Tensor:
     return as_ids(lines, words)
 
 
-def _arrays(path: Path, inputs: dict[str, Inputs]) -> Input:
+def _npz(path: Path, parts: Parts) -> dict[str, Tensor]:
     try:
-        arrays = read_npz(path, inputs)
+        places = _places(path, parts, array_names(path))
+        arrays = read_npz(path, places.values())
     except UserError as error:
-        names = ", ".join(map(repr, inputs))
-        raise UserError(f"{error}; the model reads .npz (numpy.savez) of arrays {names}") from None
-    x = {name: _array(path, arrays[name], own) for name, own in inputs.items()}
+        raise UserError(f"{error}; {_names(parts)}") from None
+    return {
+        name: _array(_where(path, name), arrays[place], parts[name])
+        for name, place in places.items()
+    }
+
+
+def _parquet(path: Path, parts: Parts) -> dict[str, Tensor]:
+    table = read_parquet(path)
+    if not table.num_rows:
+        raise UserError(f"{path}: the table has no rows")
+    places = _places(path, parts, table.column_names)
+    columns = {name: table[place].to_pylist() for name, place in places.items()}
+    _check_lengths(path, columns, parts)
+    return {name: _column(_where(path, name), columns[name], parts[name]) for name in parts}
+
+
+def _places(path: Path, parts: Parts, names: Sequence[str]) -> dict[str, str]:
+    """Return which of the arrays or columns of a file each tensor is.
+
+    Raises:
+        UserError: one is not there, or nobody can say which it is.
+    """
+    if "" not in parts:
+        missing = [name for name in parts if name not in names]
+        if missing:
+            raise UserError(f"{path}: no {missing[0]!r}; {_names(parts)}")
+        return {name: name for name in parts}
+    own = parts[""].name
+    if own in names and own is not None:
+        return {"": own}
+    if len(names) != 1:
+        what = "one" if own is None else repr(own)
+        raise UserError(f"{path}: it has {', '.join(map(repr, names))}; the model reads {what}")
+    return {"": names[0]}
+
+
+def _column(where: str, values: list[Any], inputs: Inputs) -> Tensor:
+    for row, value in enumerate(values):
+        if value is None:
+            raise UserError(f"{where}: row {row} (from 0) is empty; leave the row out")
+    first = values[0]
+    if is_text(first):
+        return _texts(where, values, inputs)
+    if inputs.name is not None and inputs.pad is not None:  # cut, as the run's own were
+        most = inputs.shape[0]
+        values = [value[:most] if isinstance(value, list) else value for value in values]
+    if isinstance(first, bytes | dict):
+        return _array(where, _images(where, values, inputs), inputs)
+    fill = 0.0 if inputs.pad is None else inputs.pad
+    array = stacked(values, where, fill if inputs.pad is not None else None, _must(inputs))
+    return _array(where, array, inputs)
+
+
+def _texts(where: str, values: list[Any], inputs: Inputs) -> Tensor:
+    """Return the ids of texts, of lists of words or, where one is preferred, of lists of texts."""
+    if inputs.words is None:
+        raise UserError(f"{where}: the model reads no text, but {_wanted(inputs)}")
+    for row, value in enumerate(values):
+        wrong = not is_text(value) or (inputs.items and len(value) != inputs.shape[0])
+        if wrong or (isinstance(value, str) and not value.strip()):
+            what = f"a list of {inputs.shape[0]} texts" if inputs.items else "words"
+            raise UserError(f"{where}: row {row} (from 0) is {value!r}; give {what}")
+    texts = [text for value in values for text in value] if inputs.items else values
+    return as_ids(texts, inputs.words).view(-1, *inputs.shape)
+
+
+def _images(where: str, values: list[Any], inputs: Inputs) -> np.ndarray:
+    images = decode(values, where).numpy()
+    grey = images.shape[1] == 1 and inputs.shape[:1] == (3,)
+    return images.repeat(3, 1) if grey else images
+
+
+def _check_lengths(path: Path, columns: dict[str, list[Any]], parts: Parts) -> None:
+    """Refuse lists of a row that have not one length, where the model reads one of both."""
+    ragged = [name for name, own in parts.items() if own.pad is not None]
+    for name, other in zip(ragged[1:], ragged, strict=False):
+        if parts[name].shape[0] != parts[other].shape[0]:
+            continue
+        for row, pair in enumerate(zip(columns[name], columns[other], strict=True)):
+            if all(isinstance(value, list) for value in pair) and len(pair[0]) != len(pair[1]):
+                raise UserError(
+                    f"{path}: row {row} (from 0): {name!r} has the length {len(pair[0])}, and "
+                    f"{other!r} {len(pair[1])}: give them one length"
+                )
+
+
+def _filled(path: Path, found: dict[str, Tensor], parts: Parts) -> Input:
+    """Return inputs as long as the model reads them."""
+    x: Input = found.get("", found)
     check_tree(x, f"{path}: its inputs")
-    return x
+    pad = {name: own.pad for name, own in parts.items() if own.pad is not None}
+    example = like({name: zeros(own) for name, own in parts.items()}, x)
+    return padded(x, example, pad, f"{path}: its inputs")
 
 
-def _array(path: Path, array: np.ndarray, inputs: Inputs) -> Tensor:
+def zeros(inputs: Inputs) -> Tensor:
+    """Return ``[1, ...]``, an input of nothing but zeros."""
+    return torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
+
+
+def _array(where: str, array: np.ndarray, inputs: Inputs) -> Tensor:
     shape = tuple(inputs.shape)
-    if array.ndim == 3 and shape[:1] == (1,):
+    if not array.ndim or not len(array):
+        raise UserError(f"{where}: no rows; {_must(inputs)}")
+    if len(shape) == 3 and shape[0] == 1 and array.ndim == 3:
         array = array[:, None]  # grey images without a channel
-    if array.shape[1:] != shape or not array.ndim or not len(array):
-        raise UserError(f"{path}: an array of shape {array.shape}; the model reads [n, *{shape}]")
-    if inputs.dtype == "int64":
-        top = inputs.words.vocabulary if inputs.words else None
-        if array.dtype.kind not in "ui" or (top and (array.min() < 0 or array.max() >= top)):
-            limit = f" from 0 to {top - 1}" if top else ""
-            raise UserError(f"{path}: the model reads whole numbers{limit}")
-        return torch.from_numpy(array.astype(np.int64))
+    if shape == (1,) and array.ndim == 1:
+        array = array[:, None]
+    has = array.shape[1:]
+    shorter = inputs.pad is not None and len(has) == len(shape) > 0 and has[0] <= shape[0]
+    if has != shape and not (shorter and has[1:] == shape[1:]):
+        raise UserError(f"{where}: an array of shape {array.shape}; {_must(inputs)}")
     if inputs.dtype == "bool":
+        if not np.isin(array, (0, 1)).all():
+            raise UserError(f"{where}: {_must(inputs)}; a mask is of true and false, or of 0 and 1")
         return torch.from_numpy(array.astype(bool))
-    x = array.astype(np.float32)
+    dtype: torch.dtype = getattr(torch, inputs.dtype)
+    read = _real if dtype.is_floating_point else _whole
+    return read(where, array, inputs, dtype)
+
+
+def _whole(where: str, array: np.ndarray, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+    known = inputs.words.vocabulary if inputs.words else inputs.vocabulary
+    limits = torch.iinfo(dtype)
+    least, most = (0, known - 1) if known else (limits.min, limits.max)
+    limit = f" from {least} to {most}" if known or dtype != torch.int64 else ""
+    if array.dtype.kind not in "ui":
+        raise UserError(f"{where}: the model reads whole numbers{limit}, not {array.dtype.name}")
+    wrong = (array < least) | (array > most)
+    if wrong.any():
+        row = int(wrong.reshape(len(array), -1).any(1).argmax())
+        number = int(array[row][wrong[row]].flat[0])
+        raise UserError(
+            f"{where}: row {row} (from 0) has {number}; the model reads whole numbers{limit}"
+        )
+    return torch.from_numpy(array.astype(np.int64)).to(dtype)
+
+
+def _real(where: str, array: np.ndarray, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+    with np.errstate(over="ignore"):
+        x: Any = array.astype(np.float64 if dtype == torch.float64 else np.float32)
     if inputs.pixels and array.dtype == np.uint8:
         x /= 255
     finite = np.isfinite(x.reshape(len(x), -1)).all(1)
     if not finite.all():
-        raise UserError(f"{path}: row {finite.argmin()} (from 0) has a number that is not finite")
-    return torch.from_numpy(x)
+        raise UserError(f"{where}: row {finite.argmin()} (from 0) has a number that is not finite")
+    return torch.from_numpy(x).to(dtype)
+
+
+def _where(path: Path, name: str) -> str:
+    return f"{path}: {name!r}" if name else str(path)
+
+
+def _names(parts: Parts) -> str:
+    """Say what a file of several tensors holds."""
+    if "" in parts:
+        return _must(parts[""])
+    names = ", ".join(map(repr, parts))
+    return f"the model reads .npz (numpy.savez) of arrays {names}, or .parquet of such columns"
+
+
+def _must(inputs: Inputs) -> str:
+    shape = tuple(inputs.shape)
+    if inputs.pad is not None:
+        return f"the model reads [n, *{shape}], or shorter ones"
+    return f"the model reads [n, *{shape}]"
 
 
 def _wanted(inputs: Inputs) -> str:
@@ -119,4 +295,4 @@ def _wanted(inputs: Inputs) -> str:
         return "numbers: give .csv or .npy"
     if inputs.words:
         return "sentences: give .txt"
-    return f"arrays of shape {tuple(inputs.shape)}: give .npy or IDX"
+    return f"arrays of shape {tuple(inputs.shape)}: give .npy, .npz, .parquet or IDX"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from fedjoint.config.schema import ModelConfig
 from fedjoint.config.section import Section
 from fedjoint.data.sources.synthetic import FixedHead
-from fedjoint.errors import UserError
+from fedjoint.errors import UserError, choose
 from fedjoint.exports.ensemble import EnsembleModel
+from fedjoint.exports.inputs import zeros
 from fedjoint.model.inputs import Description, Inputs, tokenizer_of
 from fedjoint.model.joint import build_model
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, each
-from fedjoint.problem import Backbone
+from fedjoint.problem import Backbone, Problem
 from fedjoint.runs.seal import parse
 from fedjoint.runs.tensors import DamagedError, unpack
 
@@ -107,6 +108,7 @@ class Origin(Section):
         strategy: that merged the backbone.
         method: that trained it locally.
         clients: ids of the clients whose private parts are in it.
+        group: whose backbone it is, where clients are in groups; else empty.
         how: what was made of them, in words.
         scaling: what scales the inputs, in words; None: nothing.
     """
@@ -119,6 +121,7 @@ class Origin(Section):
     strategy: str
     method: str
     clients: list[int]
+    group: str = ""
     how: str
     scaling: str | None
 
@@ -219,20 +222,22 @@ def read_model(folder: Path, card: Card, name: str) -> bytes:
     return data
 
 
-def load(folder: Path, card: Card) -> nn.Module:
+def load(folder: Path, card: Card, problem: Problem | None = None) -> nn.Module:
     """Rebuild a model from its card and ``model.safetensors``, ready to predict.
 
     No code that the files name is run.
 
+    Args:
+        folder: of the export.
+        card: of the export.
+        problem: the run's own, which has the backbone and the head where they are code.
+
     Raises:
-        UserError: the backbone or the head is code of the run's own, or a file is damaged.
+        UserError: the backbone or the head is code of the run's own and no problem is given, the
+            problem is another, or a file is damaged.
     """
-    path = folder / FILES["safetensors"]
-    if not card.rebuilt or card.backbone is None:
-        raise UserError(
-            f"{path}: its backbone or head is code of your own, which predict does not run; "
-            "export with --format onnx"
-        )
+    path, target = folder / FILES["safetensors"], card.target
+    backbone, task, example = _parts(path, card, problem)
     try:
         tensors, _ = unpack(read_model(folder, card, path.name))
         for name in card.files:
@@ -240,11 +245,6 @@ def load(folder: Path, card: Card) -> nn.Module:
                 read_model(folder, card, name)
     except DamagedError as error:
         raise UserError(f"{path}: {error}; export again") from None
-    target, inputs = card.target, card.inputs
-    head = FixedHead if card.head == "fixed" else None
-    task = Task(target.name, target.kind, target.outputs, head=head, size=tuple(target.size))
-    example = each(_zeros, inputs)
-    backbone = Backbone(card.backbone.backbone, inputs)
 
     def member(prefix: str) -> TaskModel:
         joint = build_model(backbone, [task], example, seed=0)
@@ -258,12 +258,30 @@ def load(folder: Path, card: Card) -> nn.Module:
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
-        raise UserError(f"{path}: its tensors do not fit {CARD}; export again") from None
+        what = f"{CARD}; export again" if problem is None else "the problem that is given"
+        raise UserError(f"{path}: its tensors do not fit {what}") from None
     return model.eval()
 
 
-def _zeros(inputs: Inputs) -> Tensor:
-    return torch.zeros(1, *inputs.shape, dtype=getattr(torch, inputs.dtype))
+def _parts(
+    path: Path, card: Card, problem: Problem | None
+) -> tuple[Callable[[], nn.Module], Task, Input]:
+    """Return what builds the backbone, the task, and ``[1, ...]`` an input."""
+    target = card.target
+    if problem is not None:
+        own = problem.of(card.origin.group)
+        tasks = {task.name: task for task in own.tasks}
+        if target.name not in tasks:
+            raise choose("task of the problem", target.name, tasks)
+        return own.backbone, tasks[target.name], own.example
+    if not card.rebuilt or card.backbone is None:
+        named = "" if card.backbone else "say where by --problem, as in the run's settings, or "
+        raise UserError(
+            f"{path}: its backbone or head is code of your own: {named}export with --format onnx"
+        )
+    head = FixedHead if card.head == "fixed" else None
+    task = Task(target.name, target.kind, target.outputs, head=head, size=tuple(target.size))
+    return Backbone(card.backbone.backbone, card.inputs), task, each(zeros, card.inputs)
 
 
 _SCALING, _UNITS = ("mean", "scale"), ("target_mean", "target_scale")

@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 from fedjoint.errors import UserError
 
+Dtype = Literal[
+    "float32", "int64", "bool", "float64", "float16", "bfloat16", "int32", "int16", "int8", "uint8"
+]
+
 
 class Words(BaseModel):
     """How sentences become ids, see :func:`fedjoint.data.text.encode`.
@@ -32,19 +36,28 @@ class Inputs(BaseModel):
 
     Attributes:
         shape: of the input.
-        dtype: ``int64`` for ids, ``bool`` for masks, else ``float32``.
+        dtype: ``int64`` for ids, ``bool`` for masks, ``float32`` for numbers; a backbone of one's
+            own may take others.
         columns: names of the features in a table; None where a table cannot hold the input.
+        name: of the column of Parquet, or the array of .npz, that holds the input.
         words: where the input is a sentence.
         pixels: whether bytes are divided by 255.
+        pad: what fills up an input whose first dimension is shorter; None: all are of one length.
+        items: whether the first dimension is of items, of which one is preferred.
+        vocabulary: how many ids the model knows, from 0; None: that is not known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shape: tuple[int, ...]
-    dtype: Literal["float32", "int64", "bool"]
+    dtype: Dtype
     columns: list[str] | None = None
+    name: str | None = None
     words: Words | None = None
     pixels: bool = False
+    pad: float | None = None
+    items: bool = False
+    vocabulary: int | None = None
 
     @property
     def size(self) -> int:

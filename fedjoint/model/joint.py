@@ -15,6 +15,7 @@ from fedjoint.errors import UserError
 from fedjoint.model.bounded import Bounded
 from fedjoint.model.features import Features, describe
 from fedjoint.model.frozen import moving_buffers
+from fedjoint.model.ids import Known, LookingOn
 from fedjoint.model.layout import Layout
 from fedjoint.model.sharing import choose_shared
 from fedjoint.model.tasks import Task
@@ -46,6 +47,7 @@ class JointModel(nn.Module):
 
     Attributes:
         held_once: names of the state that is neither sent nor kept by any client.
+        ids: which ids the backbone knows, see :mod:`fedjoint.model.ids`; empty: not known.
 
     Raises:
         UserError: a pattern matches nothing, or nothing is shared.
@@ -61,6 +63,7 @@ class JointModel(nn.Module):
         moving: Collection[str] | None = None,
     ):
         super().__init__()
+        self.ids: Known = {}
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
         self.held_once = frozenset(self._constants(moving))
@@ -185,7 +188,8 @@ def build_model(
         body.eval()
         # Twice: BatchNorm without running statistics takes no single example.
         twice = cat([example, example])
-        features = _features(body, twice)
+        with LookingOn(twice) as looking:
+            features = _features(body, twice)
         moving = moving_buffers(body, twice)
     body.train()
     heads = {}
@@ -195,7 +199,9 @@ def build_model(
         with seeded(torch.device("cpu"), seed_of_head), Bounded():
             heads[task.name] = _head(task, features)
         _check_types(heads[task.name], f"heads.{task.name}.")
-    return JointModel(body, heads, norm, share, share_heads, moving)
+    model = JointModel(body, heads, norm, share, share_heads, moving)
+    model.ids = looking.known
+    return model
 
 
 def _head(task: Task, features: Features) -> nn.Module:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import ANYTHING, UserError, said
-from fedjoint.model.ragged import Pad, padded
-from fedjoint.model.tree import Input, cat, check_tree, count, each, fitted
+from fedjoint.model.likeness import Likeness
+from fedjoint.model.tree import Input, cat, check_tree, count, each
 
 #: rows in one reading, where all are read one after the other
 _PASS = 256
@@ -46,8 +46,7 @@ class Stream:
             raise UserError(f"a stream reads from {type(rows).__name__}, which has no rows")
         self._rows = rows
         self._index = torch.arange(len(rows))
-        self._example: Input | None = None
-        self._pad: Pad = {}
+        self._likeness: Likeness | None = None
         self._who = "a stream"
 
     def __len__(self) -> int:
@@ -57,15 +56,14 @@ class Stream:
         """Return the stream of the rows at ``index`` ``[m]``; nothing is read."""
         return self._but(_index=self._index[index.cpu()])
 
-    def like(self, example: Input, pad: Pad, who: str) -> Stream:
-        """Return the stream of which every reading is padded, and compared with an example.
+    def like(self, likeness: Likeness, who: str) -> Stream:
+        """Return the stream of which every reading is padded, and compared.
 
         Args:
-            example: ``[1, ...]``.
-            pad: see :func:`fedjoint.model.ragged.checked_pad`.
+            likeness: what its rows have to be like.
             who: whose inputs it has, for messages.
         """
-        return self._but(_example=example, _pad=pad, _who=who)
+        return self._but(_likeness=likeness, _who=who)
 
     def read(self, index: Tensor) -> Input:
         """Return the rows at ``index`` ``[m]``.
@@ -73,8 +71,9 @@ class Stream:
         Raises:
             UserError: they cannot be read, or are not what the model takes.
         """
-        if self._example is not None and not len(self):  # padding of a client without examples
-            return each(lambda x: x.new_zeros(len(index), *x.shape[1:]), self._example)
+        likeness = self._likeness
+        if likeness is not None and not len(self):  # padding of a client without examples
+            return each(lambda x: x.new_zeros(len(index), *x.shape[1:]), likeness.example)
         try:
             found = self._rows[self._index[index.cpu()].tolist()]
         except UserError:
@@ -85,9 +84,7 @@ class Stream:
         check_tree(x, self._who)
         if count(x) != len(index):
             raise UserError(f"{self._who}: of {len(index)} rows it reads {count(x)}")
-        if self._example is None:
-            return x
-        return fitted(padded(x, self._example, self._pad, self._who), self._example, self._who)
+        return x if likeness is None else likeness.fitted(x, self._who)
 
     def passes(self) -> Iterator[Input]:
         """Yield all rows, a few at a time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -183,7 +184,7 @@ def _few(trainer: Trainer, place: int) -> Cohort:
     try:
         return _named(
             f"the data of client {place}",
-            lambda: gather(First(), tasks, problem.fitted, at, at, [None], one),  # type: ignore[arg-type]
+            lambda: gather(First(), tasks, trainer.fit, at, at, [None], one),  # type: ignore[arg-type]
         )
     except UserError as error:
         raise _DataError(str(error)) from error
@@ -200,13 +201,25 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     once = trainer.model.held_once
     x: Input = each(lambda tensor: tensor.to(trainer.device), loaded(train.x))
     state = {name: tensor.detach().clone() for name, tensor in tensors if name not in once}
-    outputs = _named("the model", lambda: functional_call(trainer.model, state, (x, names)))
+    features = _named(
+        "the model",
+        lambda: functional_call(trainer.model.backbone, _of(state, "backbone."), x),
+    )
+    outputs = {}
+    for name in names:
+        head = partial(functional_call, trainer.model.heads[name], _of(state, f"heads.{name}."))
+        outputs[name] = _named(f"the head of task {name!r}", partial(head, features))
     for task in cohort.tasks:
         labels = train.y[task.name]
         _check_output(task, outputs[task.name], len(labels))
         _check_loss(task, outputs[task.name].float(), labels)
         for metric in task.metrics:
             _check_metric(task, metric, outputs[task.name].detach(), labels)
+
+
+def _of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors of a part of a model, under its own names."""
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 
 def _check_output(task: Task, output: Any, count: int) -> None:

@@ -29,16 +29,18 @@ class Streams:
     def at(self, rows: slice) -> Input:
         """Read ``[clients, some rows, ...]``."""
         index = torch.arange(self.rows)[rows]
-        return self._read([index] * len(self.parts))
+        return self._read(self.parts, [index] * len(self.parts))
 
     def take(self, index: Tensor) -> Input:
-        """Read the rows ``index`` ``[clients, batch]``, as ``Stack.take`` numbers them."""
-        return self._read(list(index.cpu() % self.rows))
+        """Read the rows ``index`` ``[some clients, batch]``, as ``Stack.take`` numbers them."""
+        index = index.cpu()
+        whose = (index[:, 0] // self.rows).tolist()
+        return self._read([self.parts[client] for client in whose], list(index % self.rows))
 
-    def _read(self, places: Sequence[Tensor]) -> Input:
+    def _read(self, parts: Sequence[Stream], places: Sequence[Tensor]) -> Input:
         read = [
             part.read(torch.where(at < len(part), at, 0))
-            for part, at in zip(self.parts, places, strict=True)
+            for part, at in zip(parts, places, strict=True)
         ]
         stacked: Input = each(lambda *tensors: torch.stack(tensors).to(self.device), *read)
         return stacked

@@ -21,7 +21,7 @@ from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
 from fedjoint.model.mode import evaluating
-from fedjoint.model.stream import loaded
+from fedjoint.model.stream import Stream, loaded
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
@@ -120,7 +120,7 @@ class Trainer:
             UserError: a batch is to have fewer examples than the model takes, or the model
                 remembers something where no client can keep it for itself.
         """
-        balance = self.balance(tuple(self.problem.tasks))
+        balance = self.balance(tuple(t for t in self.problem.tasks if t.name in self.model.heads))
         few: Input = each(lambda tensor: tensor.to(self.device), self._few())
         found = examine(self.model, balance, few)
         self.check_held()
@@ -164,7 +164,7 @@ class Trainer:
             ):  # of a round, on a node that starts anew
                 train = load_client(data, int((data.sizes > 1).argmax())).train
             own = train.take(torch.arange(min(_TRIED, len(train)))).x
-            return cat([loaded(self.problem.fitted(own, "the inputs")), example])
+            return cat([loaded(self.fit(own, "the inputs")), example])
         except (Exception, LateError):  # of a client's data, said when it is trained
             return example
 
@@ -245,8 +245,12 @@ class Trainer:
     ) -> Cohort:
         problem, tasks = self.problem, self.tasks(int(places[0]))
         return gather(
-            problem.data, tasks, problem.fitted, places, clients, known, self.device, self.rules
+            problem.data, tasks, self.fit, places, clients, known, self.device, self.rules
         )
+
+    def fit(self, x: Input | Stream, who: str) -> Input | Stream:
+        """Return inputs as the model takes them, see :meth:`fedjoint.problem.Problem.fitted`."""
+        return self.problem.fitted(x, who, self.model.ids)
 
     def job(
         self,
@@ -438,7 +442,7 @@ class Trainer:
         problem = self.problem
         if problem.central is None:
             return None
-        return everyones(problem.central, problem.tasks, problem.fitted, self.device)
+        return everyones(problem.central, problem.tasks, self.fit, self.device)
 
     @cached_property
     def public(self) -> Input | None:
@@ -449,7 +453,7 @@ class Trainer:
         """
         if self.problem.public is None:
             return None
-        x = loaded(self.problem.fitted(self.problem.public, "the public inputs"))
+        x = loaded(self.fit(self.problem.public, "the public inputs"))
         there: Input = each(lambda tensor: tensor.to(self.device), x)
         return there
 

@@ -15,7 +15,7 @@ from fedjoint.data.base import Examples
 from fedjoint.data.dataset import TRAIN, Dataset
 from fedjoint.data.features import choose_features, feature
 from fedjoint.data.files import Paths, refuse_repeats
-from fedjoint.data.labels import Targets, class_names, read_labels
+from fedjoint.data.labels import CELLS, Targets, check_kinds, class_names, read_labels
 from fedjoint.data.official import find_split, splits_in
 from fedjoint.data.owners import read_owners
 from fedjoint.data.reading import listed, say
@@ -66,6 +66,7 @@ class Csv(Source):
             raise UserError(
                 f"data.source.options.delimiter is {delimiter!r}: give one character, such as ';'"
             )
+        check_kinds(targets, CELLS)
         if not targets:
             raise UserError("data.source.options.targets names no column; name one or more")
         self.path = path

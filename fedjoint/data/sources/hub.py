@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,17 @@ from torch import Tensor
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data.base import Examples
-from fedjoint.data.columns import column_inputs
+from fedjoint.data.column_tasks import Columns
+from fedjoint.data.columns import Reading
 from fedjoint.data.dataset import TEST, TRAIN, Dataset
-from fedjoint.data.labels import Targets, read_labels
+from fedjoint.data.labels import Targets, check_kinds
 from fedjoint.data.owners import read_owners
 from fedjoint.data.source import Source
-from fedjoint.data.tabular import cell
 from fedjoint.data.text import Vocabulary
 from fedjoint.errors import UserError, choose
-from fedjoint.model.inputs import Inputs, Words
-from fedjoint.options import Count
+from fedjoint.model.inputs import Inputs
+from fedjoint.model.tasks import KINDS
+from fedjoint.options import Count, Whole
 
 
 class Hub(Source):
@@ -28,14 +30,15 @@ class Hub(Source):
 
     Args:
         name: name of the dataset, such as ylecun/mnist.
-        targets: column -> kind of task: multiclass, multilabel or regression.
+        targets: column -> kind of task, as of the source parquet.
         split: split to use; clients make their own splits of it.
         test_split: split that is the test set; by default clients split off their own.
-        input: column of images, texts or numbers.
+        input: column of images, texts, or lists of words, ids or numbers.
         client_column: column that names whose an example is, for ``partition = "natural"``.
         missing: words that mean a missing label, such as NA; an empty value always does.
-        max_length: words kept of a text.
+        max_length: words kept of a text, by default 40; ids of a list, by default all.
         vocabulary: hash buckets of words, and padding.
+        pad: the id that fills up lists of ids, and that is no token at their ends.
     """
 
     def __init__(
@@ -47,9 +50,11 @@ class Hub(Source):
         input: str = "image",
         client_column: str | None = None,
         missing: list[str] | None = None,
-        max_length: Count = 40,
+        max_length: Count | None = None,
         vocabulary: Vocabulary = 4096,
+        pad: Whole = 0,
     ) -> None:
+        check_kinds(targets, KINDS)
         self.name = name
         self.targets = targets
         self.split = split
@@ -57,8 +62,7 @@ class Hub(Source):
         self.input = input
         self.client_column = client_column
         self.missing = missing
-        self.max_length = max_length
-        self.vocabulary = vocabulary
+        self.reading = Reading(set(targets.values()), max_length, vocabulary, pad)
 
     def load(self, data: DataConfig) -> Dataset:
         """Load one or two splits, and one task per column of ``targets``.
@@ -70,10 +74,7 @@ class Hub(Source):
             UserError: Flower Datasets is not installed, the dataset, the split or a column is
                 not there, inputs differ in shape, or a label is wrong.
         """
-        splits = list(filter(None, (self.split, self.test_split)))
-        if len(set(splits)) < len(splits):
-            raise UserError(f"split {self.split!r} is split and test_split; name two splits")
-        tables = [_fetch(self.name, split) for split in splits]
+        splits, tables = self._splits, self._tables
         ends = np.cumsum([len(rows) for rows in tables])
 
         def values(column: str) -> list[Any]:
@@ -86,31 +87,33 @@ class Hub(Source):
             at = int(np.searchsorted(ends, row, side="right"))
             return f"{self.name}/{splits[at]}: row {row - ends[at] + len(tables[at])}"
 
-        def cells(column: str) -> list[str]:
-            return [cell(value, f"{self.name}: {column!r}") for value in values(column)]
-
-        given = values(self.input)
-        labels = {
-            name: read_labels(name, kind, cells(name), place, data.outputs.get(name), self.missing)
-            for name, kind in self.targets.items()
-        }
-        x = column_inputs(given, f"{self.name}: {self.input!r}", self.max_length, self.vocabulary)
+        columns = Columns(values, self.name, place)
+        x, labels = columns.read(self.input, self.targets, self.reading, data.outputs, self.missing)
         who = self.client_column if data.partition == "natural" else None
         return Dataset(
-            tuple(task for task, _ in labels.values()),
-            Examples(x, {name: y for name, (_, y) in labels.items()}),
-            owner=None if who is None else read_owners(who, cells(who), place, self.missing),
+            tuple(task for task, _ in labels),
+            Examples(x, {task.name: y for task, y in labels}),
+            owner=None
+            if who is None
+            else read_owners(who, columns.cells(who), place, self.missing),
             split=np.repeat([TRAIN, TEST], [ends[0], ends[1] - ends[0]])
             if self.test_split
             else None,
         )
 
     def inputs(self, example: Tensor) -> Inputs:
-        read = super().inputs(example)
-        if read.dtype == "int64":
-            words = Words(max_length=self.max_length, vocabulary=self.vocabulary)
-            return read.model_copy(update={"words": words})
-        return read.model_copy(update={"pixels": True})
+        first = self._tables[0][self.input][:1]
+        return self.reading.described(super().inputs(example), self.input, first)
+
+    @property
+    def _splits(self) -> list[str]:
+        return list(filter(None, (self.split, self.test_split)))
+
+    @cached_property
+    def _tables(self) -> list[Any]:
+        if self.split == self.test_split:
+            raise UserError(f"split {self.split!r} is split and test_split; name two splits")
+        return [_fetch(self.name, split) for split in self._splits]
 
 
 def _fetch(name: str, split: str) -> Any:

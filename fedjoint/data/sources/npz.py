@@ -12,14 +12,16 @@ from fedjoint.config.data import DataConfig
 from fedjoint.data.base import Examples
 from fedjoint.data.dataset import Dataset
 from fedjoint.data.files import Paths, refuse_repeats
+from fedjoint.data.label_arrays import labels_of
+from fedjoint.data.labels import check_kinds
 from fedjoint.data.numpy_files import read_npz
 from fedjoint.data.official import find_split
 from fedjoint.data.pixels import scaled
 from fedjoint.data.reading import say
 from fedjoint.data.source import Source
-from fedjoint.errors import UserError, choose
+from fedjoint.errors import UserError
 from fedjoint.model.inputs import Inputs
-from fedjoint.model.tasks import KINDS, Task
+from fedjoint.model.tasks import KINDS
 from fedjoint.options import Whole
 
 
@@ -47,9 +49,7 @@ class Npz(Source):
         client_column: str | None = None,
         test_path: Paths | None = None,
     ) -> None:
-        for name, kind in targets.items():
-            if kind not in KINDS:
-                raise choose(f"kind of task {name!r}", kind, KINDS)
+        check_kinds(targets, KINDS)
         if not targets:
             raise UserError("targets name no array: give one or more")
         self.path, self.targets, self.input = path, targets, input
@@ -70,7 +70,14 @@ class Npz(Source):
         inputs = arrays.pop(self.input)
         owner = arrays.pop(self.client_column) if self.client_column else None
         labelled = [
-            self._labels(f"{files[0][0]}, {name!r}", name, kind, arrays[name], data)
+            labels_of(
+                f"{files[0][0]}, {name!r}",
+                name,
+                kind,
+                arrays[name],
+                data.outputs.get(name),
+                () if self.ignore is None else (self.ignore,),
+            )
             for name, kind in self.targets.items()
         ]
         splits = np.repeat([split for _, split in files], [len(p[self.input]) for p in parts])
@@ -85,30 +92,8 @@ class Npz(Source):
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        return super().inputs(example).model_copy(update={"pixels": True})
-
-    def _labels(
-        self, where: str, name: str, kind: str, array: np.ndarray, data: DataConfig
-    ) -> tuple[Task, Tensor]:
-        """Return a task, of the size and the outputs that its labels have, and these."""
-        form = KINDS[kind]
-        if array.dtype.kind not in ("iu" if form.whole else "fiu"):
-            what = "whole numbers" if form.whole else "numbers"
-            raise UserError(f"{where} is {array.dtype.name}: labels of {kind} are {what}")
-        y = torch.from_numpy(array.astype(np.int64 if form.whole else np.float32))
-        if form.whole and self.ignore is not None:
-            y[y == self.ignore] = -1
-        wanted = form.dimensions
-        if y.ndim != len(wanted) + 1 or any(
-            isinstance(length, int) and length != has
-            for length, has in zip(wanted, y.shape[1:], strict=True)
-        ):
-            shape = ", ".join(["n", *map(str, wanted)])
-            raise UserError(
-                f"{where} has the shape {list(y.shape)}: labels of {kind} are [{shape}]"
-            )
-        size = tuple(y.shape[1 + wanted.index(part)] for part in form.size)
-        return Task(name, kind, data.outputs.get(name) or form.outputs_in(y), size=size), y
+        own = {"pixels": True, "name": self.input, "items": "preference" in self.targets.values()}
+        return super().inputs(example).model_copy(update=own)
 
     def _read(self, path: Path) -> dict[str, np.ndarray]:
         """Return the arrays that are used, each with as many rows as the inputs."""

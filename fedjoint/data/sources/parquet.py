@@ -13,10 +13,11 @@ from torch import Tensor
 
 from fedjoint.config.data import DataConfig
 from fedjoint.data.base import Examples
-from fedjoint.data.columns import column_inputs
+from fedjoint.data.column_tasks import Columns
+from fedjoint.data.columns import Reading
 from fedjoint.data.dataset import TRAIN, Dataset
 from fedjoint.data.files import Paths, refuse_repeats
-from fedjoint.data.labels import Targets, class_names, read_labels
+from fedjoint.data.labels import Targets, check_kinds, class_names
 from fedjoint.data.official import find_split
 from fedjoint.data.owners import read_owners
 from fedjoint.data.reading import listed, say
@@ -25,28 +26,32 @@ from fedjoint.data.source import Source
 from fedjoint.data.tabular import cell, read_parquet
 from fedjoint.data.text import Vocabulary
 from fedjoint.errors import UserError, choose
-from fedjoint.model.inputs import Inputs, Words
-from fedjoint.model.tasks import Task
-from fedjoint.options import Count
+from fedjoint.model.inputs import Inputs
+from fedjoint.model.tasks import KINDS, Task
+from fedjoint.options import Count, Whole
 
 
 class Parquet(Source):
-    """Images, texts or lists of numbers in Parquet, one task per target column.
+    """Images, texts, words, ids or lists of numbers in Parquet, one task per target column.
 
     Files are laid out as the Hugging Face hub has them: ``train`` and ``test`` in their names say
     their split, and images are the bytes of their files. Nothing is downloaded.
 
     Args:
         path: a file, a list of files, or a folder, of which every Parquet file is read.
-        targets: column -> kind of task: multiclass, multilabel or regression.
-        input: column of images, texts or lists of numbers; by default the only one that is no
-            target.
+        targets: column -> kind of task. Labels of sequences, maps and boxes are lists, as
+            :class:`fedjoint.Task` says; those of a language task are the tokens that follow: name
+            the input's own column.
+        input: column of images, texts, or lists of words, ids or numbers; by default the only one
+            that is no target.
         client_column: column that names whose an example is, for ``partition = "natural"``.
-        missing: words that mean a missing label, such as NA; an empty cell always does.
+        missing: words that mean a missing label, such as NA, or -100 in lists; an empty cell always
+            does.
         test_path: files of a test set, as ``path``; by default those of ``path`` that are one by
             their names.
-        max_length: words kept of a text.
+        max_length: words kept of a text, by default 40; ids of a list, by default all.
         vocabulary: hash buckets of words, and padding.
+        pad: the id that fills up lists of ids, and that is no token at their ends.
     """
 
     def __init__(
@@ -57,22 +62,23 @@ class Parquet(Source):
         client_column: str | None = None,
         missing: list[str] | None = None,
         test_path: Paths | None = None,
-        max_length: Count = 40,
+        max_length: Count | None = None,
         vocabulary: Vocabulary = 4096,
+        pad: Whole = 0,
     ) -> None:
+        check_kinds(targets, KINDS)
         self.path = path
         self.targets = targets
         self.input = input
         self.client_column = client_column
         self.missing = missing
         self.test_path = test_path
-        self.max_length = max_length
-        self.vocabulary = vocabulary
+        self.reading = Reading(set(targets.values()), max_length, vocabulary, pad)
 
     def load(self, data: DataConfig) -> Dataset:
         """Load one task per column of ``targets``.
 
-        Inputs are those of :func:`fedjoint.data.columns.column_inputs`.
+        Inputs are those of :meth:`fedjoint.data.columns.Reading.inputs`.
 
         Raises:
             UserError: a file or a column is missing, files differ in their columns, inputs are of
@@ -81,26 +87,18 @@ class Parquet(Source):
         table, name = self._table, self._input
         files = [file for file, _ in self._files]
         where = listed([str(file) for file in files])
-        labels = {
-            task: read_labels(
-                task,
-                kind,
-                self._cells(task),
-                lambda row: f"{where}: row {row}",
-                data.outputs.get(task, self._classes(task)),
-                self.missing,
-            )
-            for task, kind in self.targets.items()
-        }
-        values = table[name].to_pylist()
-        x = column_inputs(values, f"{where}: {name!r}", self.max_length, self.vocabulary)
+        columns = Columns(
+            lambda column: table[column].to_pylist(), where, lambda row: f"{where}: row {row}"
+        )
+        outputs = {task: data.outputs.get(task, self._classes(task)) for task in self.targets}
+        x, labels = columns.read(name, self.targets, self.reading, outputs, self.missing)
         owned = self.client_column is not None and data.partition == "natural"
         dataset = Dataset(
-            tuple(task for task, _ in labels.values()),
-            Examples(x, {n: y for n, (_, y) in labels.items()}),
+            tuple(task for task, _ in labels),
+            Examples(x, {task.name: y for task, y in labels}),
             owner=self._owners(where) if owned else None,
             split=self._split(),
-            legend=self.legend([task for task, _ in labels.values()]),
+            legend=self.legend([task for task, _ in labels]),
         )
         uses = {name, *self.targets, self.client_column}
         say(
@@ -113,15 +111,14 @@ class Parquet(Source):
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        read = super().inputs(example)
-        if read.dtype == "int64":
-            words = Words(max_length=self.max_length, vocabulary=self.vocabulary)
-            return read.model_copy(update={"words": words})
-        return read.model_copy(update={"pixels": True})
+        values = self._table[self._input].slice(0, 1).to_pylist()
+        return self.reading.described(super().inputs(example), self._input, values)
 
     def class_names(self, task: Task) -> list[str] | None:
-        known = _features(self._table).get(task.name, {}).get("names")
-        return known or class_names(self._cells(task.name), self.missing)
+        known = self._names(task.name)
+        if known or task.kind != "multiclass":
+            return known
+        return class_names(self._cells(task.name), self.missing)
 
     @cached_property
     def _files(self) -> list[tuple[Path, int]]:
@@ -154,11 +151,13 @@ class Parquet(Source):
 
     @property
     def _input(self) -> str:
-        if self.input in (*self.targets, self.client_column) and self.input is not None:
+        # The labels of a language task are made of its own inputs.
+        language = [name for name, kind in self.targets.items() if kind == "language"]
+        uses = {*self.targets, self.client_column} - set(language)
+        if self.input in uses and self.input is not None:
             raise UserError(f"column {self.input!r} is input and target or client; name another")
-        if self.input is not None:
-            return self.input
-        uses = {*self.targets, self.client_column}
+        if self.input is not None or language:
+            return self.input or language[0]
         free = [name for name in self._table.column_names if name not in uses]
         if len(free) != 1:
             raise UserError(
@@ -183,8 +182,14 @@ class Parquet(Source):
         return np.concatenate([np.full(table.num_rows, split) for (_, split), table in files])
 
     def _classes(self, target: str) -> int | None:
-        names = _features(self._table).get(target, {}).get("names")
+        names = self._names(target)
         return None if names is None else len(names)
+
+    def _names(self, target: str) -> list[str] | None:
+        """Return what the hub calls the classes of a column, or of the lists in it."""
+        about = _features(self._table).get(target, {})
+        inner = about.get("feature")
+        return about.get("names") or (inner.get("names") if isinstance(inner, dict) else None)
 
 
 def _features(table: pyarrow.Table) -> dict[str, Any]:

@@ -44,8 +44,10 @@ def hf(
     body = trained_in_part(path, model, lora, train)
     if kind == "pixel_values":
         return ImageEncoder(body, pooling, moments(path) if read.pixels else None)
-    pad = read.words.pad if read.words else getattr(model.config, "pad_token_id", None)
-    return TextEncoder(body, -1 if pad is None else pad, pooling, read.shape[0])
+    pad = read.words.pad if read.words else read.pad
+    if pad is None:
+        pad = getattr(model.config, "pad_token_id", None)
+    return TextEncoder(body, -1 if pad is None else int(pad), pooling, read.shape[0])
 
 
 def _main_input(path: str, inputs: Description, model: nn.Module, kind: str) -> Inputs:

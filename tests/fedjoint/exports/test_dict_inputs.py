@@ -13,7 +13,7 @@ from fedjoint.exports.predict import predict
 from fedjoint.model.inputs import Inputs
 
 READS = {
-    "ids": Inputs(shape=(4,), dtype="int64"),
+    "ids": Inputs(shape=(4,), dtype="int64", vocabulary=9),
     "mask": Inputs(shape=(4,), dtype="bool"),
     "age": Inputs(shape=(1,), dtype="float32"),
 }

@@ -13,7 +13,6 @@ from support.folders import byte_changes, put
 from support.plugins import plugin
 from torch import nn
 
-from fedjoint.cli import main
 from fedjoint.config.load import check
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
@@ -50,20 +49,6 @@ def digits(tmp_path, **settings):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     return digits(tmp_path_factory.mktemp("digits"))
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Call the program in ``tmp_path``; return its status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fedjoint", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        return exit.value.code, *capsys.readouterr()
-
-    return call
 
 
 def table(path, header, rows):

@@ -1,9 +1,13 @@
 """Groups from files: clients by number, a backbone each."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from fedjoint import UserError, export, simulate
+from fedjoint import Config, Group, Problem, Task, UserError, export, simulate
 from fedjoint.config.load import check
 from fedjoint.problem import build_problem
 
@@ -69,3 +73,19 @@ def test_what_is_wrong_with_groups_is_said_in_one_line(groups, line):
     with pytest.raises(UserError) as error:
         build_problem(grouped(**groups))
     assert line in str(error.value)
+
+
+def test_a_group_s_model_has_heads_for_its_own_tasks_alone():
+    """The head of another group's task may not fit its backbone at all."""
+    tasks = [Task("kind", "multiclass", 2), Task("map", "segmentation", 2, size=(4, 4))]
+    data = SimpleNamespace(
+        task_names=("kind", "map"), sizes=np.array([3, 3]), tasks=np.eye(2, dtype=bool)
+    )
+    vector = Group([0], lambda: nn.Linear(5, 2), torch.zeros(1, 5))
+    image = Group([1], lambda: nn.Conv2d(1, 2, 1), torch.zeros(1, 1, 4, 4))
+    problem = Problem.of_groups(tasks, data, {"vector": vector, "image": image})
+    models = problem.models(Config())
+    assert list(models["vector"].heads) == ["kind"] and list(models["image"].heads) == ["map"]
+    data.tasks = np.ones((2, 2), bool)
+    with pytest.raises(UserError, match="group 'vector': the head of task 'map'"):
+        Problem.of_groups(tasks, data, {"vector": vector, "image": image}).models(Config())

@@ -149,7 +149,7 @@ SUMS = {
     "infinity": (send("sums", "test/digit", lambda s: s + np.inf), "not finite"),
     "a million million hits": (send("sums", "test/digit", lambda s: s * 0 + 1e12), "more examples"),
     "a negative count": (send("sums", "test/digit", lambda s: -s), "more examples"),
-    "one example more": (send("sums", "train/digit", lambda s: s * 10), "more examples"),
+    "one example more": (send("sums", "test/digit", lambda s: s * 10), "more examples"),
 }
 
 
@@ -187,7 +187,7 @@ WIDTHS = {
 def test_sums_of_a_metric_that_is_named_are_checked_as_those_by_default(what, metric, tmp_path):
     config = check(SETTINGS | {"rounds": 2, "metrics": {"digit": metric}})
     changed = run(
-        config, tmp_path / "a", fleet(config, send("sums", "train/digit", WIDTHS[what]), EVALUATE)
+        config, tmp_path / "a", fleet(config, send("sums", "test/digit", WIDTHS[what]), EVALUATE)
     )
     expected = run(config, tmp_path / "b", mute(config, EVALUATE)).records()
     for mine, theirs in zip(changed.records(), expected, strict=True):

@@ -87,11 +87,14 @@ def test_the_mean_of_the_clients_metrics_is_the_pooled_one(tmp_path):
     assert [record.test["sign"] for record in result.records] == pytest.approx(means)
 
 
-def test_training_examples_need_not_be_evaluated(tmp_path):
-    whole, part = run(tmp_path), run(tmp_path, {"evaluate": {"train": False}})
-    assert part.metrics["train"] == {"sign": None}
-    assert part.metrics["test"] == whole.metrics["test"]
-    assert [column.header for column in metrics_table("", part).columns][:3] == [
+def test_training_examples_are_measured_in_the_last_round_or_always(tmp_path):
+    always, last = run(tmp_path, {"evaluate": {"train": True}}), run(tmp_path)
+    assert last.metrics == always.metrics
+    before, early = last.records[0], always.records[0]
+    assert before.evaluation["train"] == {"sign": None} != early.evaluation["train"]
+    assert before.test == early.test
+    stopped = run(tmp_path, callbacks=[lambda record: True])
+    assert [column.header for column in metrics_table("", stopped).columns][:3] == [
         "task",
         "valid",
         "test",

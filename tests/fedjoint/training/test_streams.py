@@ -13,6 +13,7 @@ from fedjoint import Client, Examples, Problem, Stream, Task
 from fedjoint.data.fingerprint import fingerprint
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
+from fedjoint.training.streams import Streams
 
 SIZES = np.array([40, 23, 11])
 BATCH, MEASURED = 4, 8
@@ -163,3 +164,12 @@ def test_labels_are_as_many_as_rows():
 
     with pytest.raises(UserError, match=r"'up' are \(39,\), and its inputs \(40,\)"):
         load_client(Short(lambda x: Stream(x.numpy())), 0)
+
+
+def test_some_of_the_clients_are_read_in_any_order():
+    parts = [torch.randn(n, 5, generator=torch.Generator().manual_seed(n)) for n in (4, 2, 3)]
+    rows = 5
+    whole = torch.stack([torch.cat([x, x[:1].expand(rows - len(x), -1)]) for x in parts])
+    streams = Streams([Stream(x) for x in parts], rows, torch.device("cpu"))
+    index = torch.tensor([[2 * rows + 1, 2 * rows + 2], [rows + 1, rows + 4]])
+    assert torch.equal(streams.take(index), whole.flatten(0, 1)[index])

@@ -44,8 +44,8 @@ class Site:
                 start_new_session=True,
             )
 
-    def server(self, *arguments):
-        self.start("server", "server", "--address", self.address, *arguments)
+    def server(self, *arguments, **environment):
+        self.start("server", "server", "--address", self.address, *arguments, **environment)
 
     def node(self, name, clients, *arguments, server=None, **environment):
         self.start(
