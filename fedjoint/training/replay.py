@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fedjoint.training.generic import few, trace_for_any
+from fedjoint.training.notes import Graphed
 from fedjoint.training.quick import quicken
 
 log = logging.getLogger("fedjoint.training")
@@ -90,9 +91,7 @@ def _trace(
         return None
 
 
-def notes(
-    program: Program, arguments: Values, tensors: Sequence[Tensor]
-) -> tuple[fx.GraphModule, Form]:
+def notes(program: Program, arguments: Values, tensors: Sequence[Tensor]) -> tuple[Graphed, Form]:
     """Trace ``program`` for any number of clients; random numbers are not used up.
 
     Returns:
