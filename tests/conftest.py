@@ -1,4 +1,4 @@
-"""Telemetry off, one thread: tests run side by side, the longest first."""
+"""Telemetry off, one thread, no waiting for a disk: tests run side by side, the longest first."""
 
 import logging
 import os
@@ -8,6 +8,7 @@ import pytest
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.fsync = lambda file: None  # no test cuts the power
 
 
 def pytest_collection_modifyitems(items):
