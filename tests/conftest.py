@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import ExitStack
 
 import pytest
 
@@ -17,6 +18,33 @@ def pytest_collection_modifyitems(items):
         return not slow, item.path.parent.name != "deploy"
 
     items.sort(key=soonest)
+
+
+@pytest.fixture(scope="session")
+def _ray():
+    with ExitStack() as up:
+        yield up
+
+
+@pytest.fixture
+def two_workers(_ray):
+    """Have two workers of Ray up, for all tests of a process: to start them takes seconds.
+
+    Tests that use them are of the group ``ray``, so that one process has them all.
+    """
+    import ray
+
+    from fedjoint.config.schema import EngineConfig
+    from fedjoint.engines.base import make_engine
+
+    if not ray.is_initialized():
+        _ray.enter_context(make_engine(EngineConfig(name="ray", workers=2)).session())
+
+
+@pytest.fixture
+def no_workers(_ray):
+    """Have no Ray up in this process."""
+    _ray.close()
 
 
 @pytest.fixture

@@ -65,9 +65,9 @@ def test_a_refused_merge(tmp_path, refusing, rule):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ray", "flower"])
-@pytest.mark.parametrize("rule", RULES)
-def test_a_refused_merge_in_other_engines(tmp_path, refusing, rule, engine):
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(("rule", "engine"), [*((r, "ray") for r in RULES), ("Scaffold", "flower")])
+def test_a_refused_merge_in_other_engines(tmp_path, refusing, two_workers, rule, engine):
     inline = simulate(configure(tmp_path, refusing(rule)))
     result = simulate(configure(tmp_path, refusing(rule), engine))
     assert kept(result.records) == [20]
