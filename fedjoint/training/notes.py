@@ -84,10 +84,10 @@ def replaced(value: Any, kind: type[T], by: Callable[[T], Any]) -> Any:
     """Return the arguments of an operation with ``by(part)`` in place of parts of a ``kind``."""
     if isinstance(value, kind):
         return by(value)
+    if not isinstance(value, (list, tuple, dict)):
+        return value
     if isinstance(value, list):
         return [replaced(each, kind, by) for each in value]
     if isinstance(value, tuple):
         return tuple([replaced(each, kind, by) for each in value])
-    if isinstance(value, dict):
-        return {name: replaced(each, kind, by) for name, each in value.items()}
-    return value
+    return {name: replaced(each, kind, by) for name, each in value.items()}

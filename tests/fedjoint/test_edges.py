@@ -106,7 +106,7 @@ def tree(folder, settings):
             "source": {"name": "synthetic", "options": {"learned_heads": True}},
         },
         "model": {"backbone": {"options": {"hidden": [4]}}},
-        "local": {"epochs": 1, "optimiser": {"lr": 0.05}},
+        "local": {"epochs": 2, "batch_size": 32, "optimiser": {"lr": 0.05}},
         "engine": {"name": "inline"},
         "output": {"dir": str(folder)},
     }

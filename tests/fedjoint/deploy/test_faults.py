@@ -1,4 +1,4 @@
-"""What may happen to nodes of a deployment, in real processes: one run goes on through all of it."""
+"""Nodes of a deployment die, leave and are cut off, in real processes: one run goes on."""
 
 import os
 import signal

@@ -13,7 +13,8 @@ BUSY = f"local.method={__file__}:Busy"
 class Busy(LocalMethod):
     """Does not train while the file is there that ``BUSY`` names in its machine's environment.
 
-    It leaves a file beside it, whose name ends in ``.seen``, as soon as it waits.
+    It takes a moment otherwise, so that a run without an end leaves the machine to others. It
+    leaves a file beside it, whose name ends in ``.seen``, as soon as it waits.
     """
 
     def train(self, job):
@@ -21,4 +22,5 @@ class Busy(LocalMethod):
         while busy.exists():
             busy.with_suffix(".seen").touch()
             time.sleep(0.1)
+        time.sleep(0.1)
         return super().train(job)
