@@ -182,11 +182,13 @@ def _anchored(config: Config) -> Config:
 
     They are on this machine, and the run may be resumed from another folder.
     """
-    local, problem = config.local, config.problem
+    found: Config = _with_anchors(config)
+    local, model, problem = found.local, found.model, found.problem
     if local.method:
         local = local.model_copy(update={"method": anchored(local.method)})
-    update = {"local": local, "problem": problem and anchored(problem)}
-    return _with_anchors(config).model_copy(update=update)
+    model = model.model_copy(update={"initial": _whole(model.initial)})
+    update = {"local": local, "model": model, "problem": problem and anchored(problem)}
+    return found.model_copy(update=update)
 
 
 def _whole(paths: Any) -> Any:

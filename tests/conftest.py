@@ -1,7 +1,8 @@
-"""Telemetry off, one thread: tests run side by side, the longest first."""
+"""Telemetry off, one thread, no waiting for a disk: tests run side by side, the longest first."""
 
 import logging
 import os
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.backends.cudnn.allow_tf32 = False  # numbers are compared to float32's rounding
+os.fsync = lambda file: None  # no test cuts the power
 
 
 def pytest_collection_modifyitems(items):
@@ -18,6 +20,33 @@ def pytest_collection_modifyitems(items):
         return not slow, item.path.parent.name != "deploy"
 
     items.sort(key=soonest)
+
+
+@pytest.fixture(scope="session")
+def _ray():
+    with ExitStack() as up:
+        yield up
+
+
+@pytest.fixture
+def two_workers(_ray):
+    """Have two workers of Ray up, for all tests of a process: to start them takes seconds.
+
+    Tests that use them are of the group ``ray``, so that one process has them all.
+    """
+    import ray
+
+    from fedjoint.config.schema import EngineConfig
+    from fedjoint.engines.base import make_engine
+
+    if not ray.is_initialized():
+        _ray.enter_context(make_engine(EngineConfig(name="ray", workers=2)).session())
+
+
+@pytest.fixture
+def no_workers(_ray):
+    """Have no Ray up in this process."""
+    _ray.close()
 
 
 @pytest.fixture

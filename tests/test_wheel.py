@@ -42,20 +42,22 @@ PROJECT = {
 
         import fedjoint
         from fedjoint.config.scenario import scenario_config
+        from fedjoint.config.schema import EngineConfig
+        from fedjoint.engines.base import make_engine
 
         print(clients.OWN, strategies.OWN, simulations.OWN, sep=", ")
         print(fedjoint.__file__)
-        for scenario, engine, *settings in (
-            ("digits", "ray", "strategy.name=pcgrad"),
-            ("digits", "inline", "strategy.name=ditto"),
-            ("digits", "ray", "strategy.name=strategies.pcgrad:Halved"),
-            ("digits", "ray", "local.method=clients.quiet:Quiet"),
-            ("tabular", "ray"),
-        ):
-            config = scenario_config(
-                scenario, ["rounds=1", "data.clients=4", *settings], engine__name=engine
-            )
-            print(scenario, *settings, len(fedjoint.simulate(config).records))
+        few = ["rounds=1", "data.clients=4", "engine.workers=1"]
+        with make_engine(EngineConfig(name="ray", workers=1)).session():
+            for scenario, engine, *settings in (
+                ("digits", "ray", "strategy.name=pcgrad"),
+                ("digits", "inline", "strategy.name=ditto"),
+                ("digits", "ray", "strategy.name=strategies.pcgrad:Halved"),
+                ("digits", "ray", "local.method=clients.quiet:Quiet"),
+                ("tabular", "ray"),
+            ):
+                config = scenario_config(scenario, [*few, *settings], engine__name=engine)
+                print(scenario, *settings, len(fedjoint.simulate(config).records))
         """,
 }
 

@@ -7,7 +7,8 @@ _MOST = 500  # characters
 
 def plain(text: object) -> str:
     """Return ``text`` in one line without control characters, cut where it is very long."""
-    line = " ".join(str(text).split())
+    # A hostile text of megabytes is cut before anything else; white space may still shorten it.
+    line = " ".join(str(text)[: 10 * _MOST].split())[: _MOST + 1]
     line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= _MOST else line[:_MOST] + "..."
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from fedjoint.training.notes import Graphed
+
 _ops = torch.ops.aten
 
 #: Operations that may overwrite what they read, where nobody else reads it.
@@ -22,9 +24,7 @@ _IN_PLACE = {
 }
 
 
-def descending(
-    traced: fx.GraphModule, parameters: int, momentum: float, decay: float
-) -> fx.GraphModule:
+def descending(traced: Graphed, parameters: int, momentum: float, decay: float) -> Graphed:
     """Return ``traced``, which makes gradients, as a step by the rule of ``torch.optim.SGD``.
 
     It takes what ``traced`` takes, then the learning rate, and with momentum a buffer for each
@@ -54,7 +54,7 @@ def descending(
         steps.add(parameter, gradient)
     needed = {*steps.nodes, *inputs, output}
     graph.eliminate_dead_code(lambda node: node in needed or node.op == "placeholder")
-    return fx.GraphModule(traced, graph)
+    return traced
 
 
 def _add_in_products(graph: fx.Graph) -> None:

@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
+from fedjoint.training.notes import Graphed, Note, Notes
 from fedjoint.training.trace import trace
 
 _FEW, _MORE = 2, 3
 
 
-def trace_for_any(
-    program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]
-) -> fx.GraphModule:
+def trace_for_any(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> Graphed:
     """Return what runs the operations of ``program`` on any number of clients.
 
     Args:
@@ -32,7 +31,7 @@ def trace_for_any(
         NotImplementedError: its course depends on numbers, or on how many clients there are.
     """
     two, three = (trace(program, [few(t, count) for t in tensors]) for count in (_FEW, _MORE))
-    return fx.GraphModule(two, _Merged(two, three).graph)
+    return _Merged(two, three).notes.graph()
 
 
 def few(tensor: Tensor, clients: int = _FEW) -> Tensor:
@@ -57,41 +56,41 @@ def few(tensor: Tensor, clients: int = _FEW) -> Tensor:
 
 
 class _Merged:
-    """The graph of two traces that differ by the number of clients alone."""
+    """The notes of two programs that differ by the number of clients alone."""
 
-    def __init__(self, few: fx.GraphModule, more: fx.GraphModule) -> None:
-        self._few, self._more = few, more
-        self.graph = fx.Graph()
-        self._of: dict[fx.Node, fx.Node] = {}
-        self._twins: dict[fx.Node, fx.Node] = {}
-        self._multiples: dict[int, fx.Node] = {}
-        nodes, others = list(few.graph.nodes), list(more.graph.nodes)
-        if len(nodes) != len(others):
+    def __init__(self, few: Notes, more: Notes) -> None:
+        self._few, self._more = few.constants, more.constants
+        self._steps: list[Note] = []
+        self._of: dict[Note, Note] = {}
+        self._twins: dict[Note, Note] = {}
+        self._multiples: dict[int, Note] = {}
+        if len(few.steps) != len(more.steps):
             raise _depends()
-        for node, other in zip(nodes, others, strict=True):
-            self._add(node, other)
+        for note, other in zip(few.steps, more.steps, strict=True):
+            self._add(note, other)
+        self.notes = Notes(self._steps, self._both(few.results, more.results), few.constants)
 
-    def _add(self, node: fx.Node, other: fx.Node) -> None:
-        if node.op != "placeholder" and not self._multiples:
+    def _add(self, note: Note, other: Note) -> None:
+        if note.op != "placeholder" and not self._multiples:
             self._count()
-        if node.op != other.op or node.target != other.target:
+        if note.op != other.op or note.target != other.target:
             raise _depends()
-        if node.op == "get_attr" and not torch.equal(
-            getattr(self._few, str(node.target)), getattr(self._more, str(other.target))
+        if note.op == "get_attr" and not torch.equal(
+            self._few[note.target], self._more[other.target]
         ):
             raise _depends()
-        self._twins[other] = node
-        args, kwargs = self._both((node.args, dict(node.kwargs)), (other.args, dict(other.kwargs)))
-        self._of[node] = self.graph.create_node(node.op, node.target, args, kwargs)
-        self._of[node].meta = dict(node.meta)
+        self._twins[other] = note
+        args, kwargs = self._both((note.args, note.kwargs), (other.args, other.kwargs))
+        self._of[note] = Note(note.op, note.target, args, kwargs, note.meta)
+        self._steps.append(self._of[note])
 
     def _count(self) -> None:
-        first = next(iter(self._of.values()))
-        self._multiples[1] = self.graph.call_method("size", (first, 0))
+        self._multiples[1] = Note("call_method", "size", (self._steps[0], 0))
+        self._steps.append(self._multiples[1])
 
     def _both(self, value: Any, other: Any) -> Any:
         """Return what stands for ``value`` among two clients and ``other`` among three."""
-        if isinstance(value, fx.Node):
+        if isinstance(value, Note):
             if self._twins.get(other) is not value:
                 raise _depends()
             return self._of[value]
@@ -108,14 +107,15 @@ class _Merged:
             return value
         return self._multiple(value, other)
 
-    def _multiple(self, value: Any, other: Any) -> fx.Node:
+    def _multiple(self, value: Any, other: Any) -> Note:
         if type(value) is not int or value * _MORE != other * _FEW or value % _FEW:
             raise _depends()
         times = value // _FEW
         if times not in self._multiples:
-            self._multiples[times] = self.graph.call_function(
-                operator.mul, (self._multiples[1], times)
+            self._multiples[times] = Note(
+                "call_function", operator.mul, (self._multiples[1], times)
             )
+            self._steps.append(self._multiples[times])
         return self._multiples[times]
 
 

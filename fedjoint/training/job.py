@@ -250,8 +250,9 @@ class Job:
         """``[clients, tasks]``, the weights of the tasks."""
         state = {n: t for n, t in private.items() if n.startswith("balance.")}
         if not state:
-            weights = self.balance.weights({})
-            return weights.to(self.shared.device).expand(len(self.cohort), -1)
+            weights = self.balance.weights({}).to(self.shared.device)
+            # Laid out alike for one client and for many, which a trace goes by.
+            return weights.expand(len(self.cohort), -1).contiguous()
         return torch.vmap(self.balance.weights)(state).to(self.shared.device)
 
     def descend(  # noqa: PLR0913 - all by name, and rarely more than two

@@ -10,24 +10,33 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 
+from fedjoint.training.notes import Graphed
 
-def quicken(traced: fx.GraphModule, values: Sequence[Any]) -> fx.GraphModule:
-    """Return ``traced`` with functions of ``torch`` in place of the operations that they call.
+
+def quicken(traced: Graphed, values: Sequence[Any]) -> fx.GraphModule:
+    """Return what runs ``traced``, by functions of ``torch`` in place of operations they call.
 
     Args:
         traced: takes ``values``.
         values: on which both are tried; it may change them in place.
     """
     _Quickening(traced).run(*values)
-    return fx.GraphModule(traced, traced.graph)
+    return traced.compiled()
 
 
 class _Quickening(fx.Interpreter):
     """Runs every node, and changes its target where a function of ``torch`` does the same."""
+
+    def __init__(self, traced: Graphed) -> None:
+        super().__init__(nn.Module(), graph=traced.graph)
+        self._constants = traced.constants
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return self._constants[target]
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fedjoint.training.draws import set_aside
 from fedjoint.training.generic import few, trace_for_any
+from fedjoint.training.notes import Graphed
 from fedjoint.training.quick import quicken
 
 log = logging.getLogger("fedjoint.training")
@@ -93,9 +94,7 @@ def _trace(
         return None
 
 
-def notes(
-    program: Program, arguments: Values, tensors: Sequence[Tensor]
-) -> tuple[fx.GraphModule, Form]:
+def notes(program: Program, arguments: Values, tensors: Sequence[Tensor]) -> tuple[Graphed, Form]:
     """Trace ``program`` for any number of clients; random numbers are not used up.
 
     Returns:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 from torch.func import functionalize
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from fedjoint.training.draws import as_clients_draw, is_random
+from fedjoint.training.notes import Note, Notes, replaced
 
 _ops = torch.ops.aten
 
@@ -29,16 +29,12 @@ _RESHAPES = (
 )
 
 
-def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> fx.GraphModule:
-    """Run ``program`` once, and return what runs its operations again, on other numbers.
+def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> Notes:
+    """Run ``program`` once, and return notes of its operations, which run on other numbers, too.
 
     Args:
         program: takes and returns tensors; its course depends on their shapes alone.
         tensors: what it takes.
-
-    Returns:
-        Its graph, whose nodes know the ``shape``, ``dtype`` and ``memory`` of their values; nodes
-        of the same memory are views of one another.
 
     Raises:
         NotImplementedError: its course depends on numbers.
@@ -46,9 +42,9 @@ def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> fx
     recorder = _Recorder(tensors)
     with recorder:
         results = functionalize(program)(*tensors)
-    recorder.graph.output([recorder.node(tensor) for tensor in results])
-    _simplify(recorder.graph)
-    return fx.GraphModule(recorder.constants, recorder.graph)
+    return Notes(
+        recorder.steps, [recorder.note(tensor) for tensor in results], recorder.constants
+    ).needed()
 
 
 class _Recorder(TorchDispatchMode):
@@ -56,62 +52,61 @@ class _Recorder(TorchDispatchMode):
 
     def __init__(self, tensors: Sequence[Tensor]):
         super().__init__()
-        self.graph = fx.Graph()
+        self.steps: list[Note] = []
         self.constants: dict[str, Tensor] = {}
         # By identity, which holds for as long as the tensors are kept.
-        self._known: dict[int, tuple[Tensor, fx.Node]] = {}
+        self._known: dict[int, tuple[Tensor, Note]] = {}
         for place, tensor in enumerate(tensors):
-            self._name(tensor, self.graph.placeholder(f"input_{place}"))
+            self._name(tensor, self._add(Note("placeholder", f"input_{place}")))
 
-    def node(self, tensor: Tensor) -> fx.Node:
-        """Return the node whose value is ``tensor``: a constant where no operation returned it."""
+    def note(self, tensor: Tensor) -> Note:
+        """Return the note whose value is ``tensor``: a constant where no operation returned it."""
         if id(tensor) not in self._known:
             name = f"constant_{len(self.constants)}"
             self.constants[name] = tensor
-            self._name(tensor, self.graph.get_attr(name))
+            self._name(tensor, self._add(Note("get_attr", name)))
         return self._known[id(tensor)][1]
 
-    def _name(self, tensor: Tensor, node: fx.Node) -> None:
-        self._known[id(tensor)] = tensor, node
+    def _add(self, note: Note) -> Note:
+        self.steps.append(note)
+        return note
+
+    def _name(self, tensor: Tensor, note: Note) -> None:
         memory = tensor.untyped_storage()._cdata
-        node.meta |= {"shape": tensor.shape, "dtype": tensor.dtype, "memory": memory}
+        note.meta = {"shape": tensor.shape, "dtype": tensor.dtype, "memory": memory}
+        self._known[id(tensor)] = tensor, note
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func._schema.is_mutable:
             raise NotImplementedError(f"{func} changes a tensor in place")
         result = func(*args, **kwargs)
-        node = self.graph.call_function(func, *tree_map_only(Tensor, self.node, (args, kwargs)))
+        target = as_clients_draw(func) if is_random(func) else func
+        noted, named = replaced(args, Tensor, self.note), replaced(kwargs, Tensor, self.note)
         if isinstance(result, Tensor):
-            self._name(result, node)
+            if (same := _repeated(func, noted, result)) is not None:
+                self._known[id(result)] = result, same
+            else:
+                self._name(result, self._add(Note("call_function", target, noted, named)))
         elif isinstance(result, (tuple, list)):
+            whole = self._add(Note("call_function", target, noted, named))
             for place, part in enumerate(result):
                 if isinstance(part, Tensor):
-                    taken = self.graph.call_function(operator.getitem, (node, place))
-                    self._name(part, taken)
+                    taken = Note("call_function", operator.getitem, (whole, place))
+                    self._name(part, self._add(taken))
         else:
             raise NotImplementedError(f"{func} reads numbers")
         return result
 
 
-def _simplify(graph: fx.Graph) -> None:
-    """Leave out what computes nothing, and have clients draw random numbers of their own."""
-    for node in graph.nodes:
-        if node.op == "call_function" and (same := _repeated(node)) is not None:
-            node.replace_all_uses_with(same)
-        elif node.op == "call_function" and is_random(node.target):
-            node.target = as_clients_draw(node.target)
-    graph.eliminate_dead_code()
-
-
-def _repeated(node: fx.Node) -> fx.Node | None:
-    """Return the node whose value ``node`` has again, if there is one."""
-    first, *rest = node.args
-    if not isinstance(first, fx.Node):
+def _repeated(operation: Any, args: tuple[Any, ...], result: Tensor) -> Note | None:
+    """Return the note whose value an operation has returned again, if there is one."""
+    first, *rest = args or (None,)
+    if not isinstance(first, Note):
         return None
-    if node.target in _RESHAPES:
-        return first if node.meta["shape"] == first.meta["shape"] else None
-    if node.target == _ops.mul.Scalar:
-        return first if rest == [1] and node.meta["dtype"] == first.meta["dtype"] else None
-    twice = node.target == first.target == _ops.transpose.int
-    return first.args[0] if twice and list(first.args[1:]) == rest else None  # type: ignore[return-value]
+    if operation in _RESHAPES:
+        return first if result.shape == first.meta["shape"] else None
+    if operation == _ops.mul.Scalar:
+        return first if rest == [1] and result.dtype == first.meta["dtype"] else None
+    twice = operation == first.target == _ops.transpose.int
+    return first.args[0] if twice and list(first.args[1:]) == rest else None

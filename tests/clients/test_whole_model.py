@@ -84,9 +84,14 @@ def body():
 LOSSES = {"side": F.cross_entropy, "height": F.mse_loss}
 
 
+RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.xdist_group("ray")])
+
+
 @pytest.mark.parametrize("path", ["batched", "sequential"])
-@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
-def test_shared_heads_are_averaged_over_the_clients_of_their_task(path, engine, tmp_path):
+@pytest.mark.parametrize("engine", ["inline", RAY])
+def test_shared_heads_are_averaged_over_the_clients_of_their_task(path, engine, tmp_path, request):
+    if engine == "ray":
+        request.getfixturevalue("two_workers")
     tasks = [fedjoint.Task("side", "multiclass", 2), fedjoint.Task("height", "regression", 1)]
     problem = fedjoint.Problem(tasks, body, Sides(), torch.zeros(1, 4))
     tree = {

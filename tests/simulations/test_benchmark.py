@@ -23,13 +23,14 @@ def test_the_kernel_trains_what_plain_pytorch_trains(name, monkeypatch):
     monkeypatch.setitem(kernel.CHUNK, "cpu", 2)
     batched = kernel.Kernel(made, draws)
     monkeypatch.setattr(torch, "randperm", torch.arange)  # the kernel does not shuffle
-    model = made.model()
+    # In float64: some processors' convolutions are off by more than what is allowed below.
+    model, x = made.model().double(), made.x[draws]
     start = {n: t.clone() for n, t in model.state_dict().items()}
-    mean = sequential.average(model, start, made.x[draws], made.y[draws])
-    update = batched.layout.flat(mean) - batched.start
-    error = batched.mean_update(batched.start) - update
-    # Not number by number: rounding moves some example across a kink of ReLU.
-    assert error.norm() < 0.01 * update.norm()
+    x = x.double() if x.is_floating_point() else x
+    mean = sequential.average(model, start, x, made.y[draws])
+    update = batched.layout.flat({n: (t - start[n]).float() for n, t in mean.items()})
+    assert update.abs().max() > 1e-4
+    torch.testing.assert_close(batched.mean_update(batched.start), update, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

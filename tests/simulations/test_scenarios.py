@@ -43,24 +43,20 @@ def sentences(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["digits", "conflict", "tabular", "text", "unlike"])
-def test_a_scenario_trains_every_task(name, sentences, tmp_path):
-    settings = ["engine.name=inline", "rounds=2", "data.clients=12", f"output.dir={tmp_path}"]
-    config = scenario_config(name, [*settings, "data.min_examples=1"])
-    result = simulate(config)
-    tasks = [task.name for task in build_problem(config).tasks]
-    assert list(result.metrics["test"]) == tasks and len(tasks) > 1
-    assert all(result.records[-1].loss[task] > 0 for task in tasks)
-
-
-@pytest.mark.parametrize("name", ["digits", "conflict", "tabular", "text", "unlike"])
-def test_a_scenario_is_a_script(name, sentences, tmp_path, monkeypatch, capsys):
+def test_a_scenario_is_a_script_and_trains_every_task(
+    name, sentences, tmp_path, monkeypatch, capsys
+):
     settings = ["data.clients=12", "data.min_examples=1", f"output.dir={tmp_path / 'runs'}"]
     words = [word for setting in settings for word in ("--set", setting)]
     monkeypatch.setattr(sys, "argv", [name, "--rounds", "2", "--engine", "inline", *words])
     # As in a new process.
     monkeypatch.delitem(sys.modules, f"fedjoint.simulations.{name}", raising=False)
     values = runpy.run_module(f"fedjoint.simulations.{name}", run_name="__main__")
-    assert [record.round for record in values["result"].records] == [1, 2]
+    result = values["result"]
+    assert [record.round for record in result.records] == [1, 2]
+    tasks = [task.name for task in build_problem(result.config).tasks]
+    assert list(result.metrics["test"]) == tasks and len(tasks) > 1
+    assert all(result.records[-1].loss[task] > 0 for task in tasks)
     (run,) = (tmp_path / "runs").iterdir()
     assert (run / "objective.png").stat().st_size > 1000
     shown = capsys.readouterr().out

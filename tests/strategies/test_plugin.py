@@ -46,6 +46,7 @@ py-modules = ["halfway"]
 """
 
 SETTINGS = ["rounds=2", "data.clients=6", "data.examples_per_client=40", "local.epochs=1"]
+SETTINGS += ['data.task_mix=[["digit"], ["loop", "ink"]]']
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,9 +46,17 @@ def _file() -> Path:
     return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
+@cache
+def _table() -> np.ndarray:
+    """``[1797, 65]``, read once: a comparison loads the digits for each of its runs."""
+    table = np.loadtxt(_file(), delimiter=",")
+    table.setflags(write=False)
+    return table
+
+
 def load() -> Dataset:
     """Load the digits; ``x`` is ``[1797, 64]`` float32 in 0..1, pixels row by row."""
-    table = np.loadtxt(_file(), delimiter=",")
+    table = _table()
     pixels, digit = table[:, :-1], table[:, -1]
     x = (pixels / GREY_LEVELS).astype(np.float32)
     images = x.reshape(-1, 8, 8)

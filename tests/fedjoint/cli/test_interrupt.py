@@ -16,6 +16,7 @@ SETTINGS = [
     "rounds=10000",
     "data.clients=3",
     "data.task_mix=[['digit']]",
+    "engine.workers=1",
     "output.checkpoint_every=1",
 ]
 

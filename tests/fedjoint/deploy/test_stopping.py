@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.busy import BUSY
 from support.machines import Site
 
 from fedjoint._util import processes
@@ -19,6 +20,7 @@ SETTINGS = [
     "rounds=1000",
     "engine.min_nodes=2",
     "output.checkpoint_every=1000",
+    BUSY,
 ]
 
 

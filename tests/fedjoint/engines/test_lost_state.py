@@ -47,7 +47,8 @@ def configure(folder, times, engine="ray"):
 
 
 @pytest.mark.slow
-def test_a_run_goes_back_to_its_checkpoint_by_itself(tmp_path):
+@pytest.mark.xdist_group("ray")
+def test_a_run_goes_back_to_its_checkpoint_by_itself(tmp_path, two_workers):
     result = simulate(configure(tmp_path, times=1))
     assert len(list(tmp_path.glob("died-*"))) == 1
     assert RunDir.open(result.path).generation == 1
@@ -62,7 +63,8 @@ def test_a_run_goes_back_to_its_checkpoint_by_itself(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_always_dies_ends_the_run(tmp_path):
+@pytest.mark.xdist_group("ray")
+def test_a_worker_that_always_dies_ends_the_run(tmp_path, two_workers):
     with pytest.raises(UserError, match=r"died, as nodes did 3 times before since round 2; they"):
         simulate(configure(tmp_path, times=100))
     (folder,) = (tmp_path / "runs").iterdir()

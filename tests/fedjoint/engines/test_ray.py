@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import ray
 from support.small import config
 from support.tensors import same
 
@@ -12,21 +11,14 @@ from fedjoint.errors import UserError
 from fedjoint.simulation import simulate
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Start one Ray for all runs: that takes longer than they do."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "rule"), [(1, "fedavg"), (2, "fedavg"), (2, "pcgrad")])
-def test_ray_equals_inline_bit_for_bit(tmp_path, monkeypatch, cluster, workers, rule):
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("rule", ["fedavg", "pcgrad"])
+def test_ray_equals_inline_bit_for_bit(tmp_path, monkeypatch, two_workers, rule):
     monkeypatch.setattr("fedjoint.engines.ray._INLINE", 0)  # even a small backbone is shared
     strategy = {"name": rule}
     inline = simulate(config(tmp_path, strategy=strategy))
-    engine = {"name": "ray", "workers": workers}
+    engine = {"name": "ray", "workers": 2}
     on_ray = simulate(config(tmp_path, engine=engine, strategy=strategy))
     assert same(inline.backbone, on_ray.backbone)
     assert inline.metrics == on_ray.metrics
@@ -55,7 +47,8 @@ def make(config):
 
 
 @pytest.mark.slow
-def test_a_problem_in_a_file_runs_on_ray(tmp_path, cluster):
+@pytest.mark.xdist_group("ray")
+def test_a_problem_in_a_file_runs_on_ray(tmp_path, two_workers):
     (tmp_path / "own.py").write_text(OWN)
     own = {"problem": f"{tmp_path / 'own.py'}:make"}
     inline = simulate(config(tmp_path, **own))

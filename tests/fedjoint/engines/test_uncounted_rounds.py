@@ -65,11 +65,11 @@ def test_a_refused_merge(tmp_path, refusing, rule):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ray", "flower"])
-@pytest.mark.parametrize("rule", RULES)
-def test_a_refused_merge_in_other_engines(tmp_path, refusing, rule, engine):
-    inline = simulate(configure(tmp_path, refusing(rule)))
-    result = simulate(configure(tmp_path, refusing(rule), engine))
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(("rule", "engine"), [*((r, "ray") for r in RULES), ("Scaffold", "flower")])
+def test_a_refused_merge_in_other_engines(tmp_path, refusing, two_workers, rule, engine):
+    inline = simulate(configure(tmp_path, refusing(rule), rounds=22))
+    result = simulate(configure(tmp_path, refusing(rule), engine, rounds=22))
     assert kept(result.records) == [20]
     assert torch.equal(result.backbone["backbone.w"], inline.backbone["backbone.w"])
 

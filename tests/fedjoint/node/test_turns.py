@@ -43,8 +43,13 @@ def run(tmp_path, stuck, engine="inline", rounds=2, **more):
     return fedjoint.simulate({**tree, "output": {"dir": str(tmp_path)}, **more}, problem)
 
 
-@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
-def test_of_two_stuck_clients_both_fail_by_name_and_nobody_else(tmp_path, engine):
+RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.xdist_group("ray")])
+
+
+@pytest.mark.parametrize("engine", ["inline", RAY])
+def test_of_two_stuck_clients_both_fail_by_name_and_nobody_else(tmp_path, engine, request):
+    if engine == "ray":
+        request.getfixturevalue("two_workers")
     result = run(tmp_path, {0, 7}, engine)
     for record in result.records:
         assert record.clients.trained == 8

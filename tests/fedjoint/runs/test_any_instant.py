@@ -16,12 +16,19 @@ from fedjoint.exports.export import export
 from fedjoint.exports.predict import predict
 from fedjoint.simulation import resume, simulate
 
+DATA = {
+    "source": "synthetic",
+    "clients": 2,
+    "examples_per_client": 8,
+    "task_mix": [["task0", "task1"]],
+}
+
 
 def tiny(folder, rounds):
     return check(
         {
             "rounds": rounds,
-            "data": {"source": "synthetic", "clients": 2, "examples_per_client": 8},
+            "data": DATA,
             "model": {"backbone": {"options": {"hidden": [2]}}},
             "local": {"steps": 1},
             "strategy": {"name": "scaffold"},

@@ -5,6 +5,7 @@ import safetensors.torch
 import torch
 from support import small
 
+from fedjoint.engines.inline import Inline
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.problem import build_problem
@@ -122,3 +123,14 @@ def test_of_two_parts_alike_neither_is_taken(tmp_path):
 def test_a_folder_of_a_model_has_its_weights(tmp_path, name):
     safetensors.torch.save_file(GOOD, tmp_path / name)
     assert read_initial(tmp_path).keys() == GOOD.keys()
+
+
+def test_workers_of_another_folder_are_told_the_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = small.config(tmp_path / "runs")
+    state = build_problem(config).model(config).backbone.state_dict()
+    safetensors.torch.save_file(state, "weights.safetensors")
+    told = []
+    monkeypatch.setattr(Inline, "execute", lambda _, config, *rest: told.append(config) or {})
+    simulate(start_from(tmp_path / "runs", "weights.safetensors"))
+    assert [config.model.initial for config in told] == [str(tmp_path / "weights.safetensors")]

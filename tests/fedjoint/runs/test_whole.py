@@ -384,7 +384,7 @@ def cases(source, other):
     """Yield the file that is changed, what is changed, and the change, of every file of a run."""
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         name, data = str(path.relative_to(source)), path.read_bytes()
-        changed = list(byte_changes(data, flips=10 if "sqlite" in name else 4))
+        changed = list(byte_changes(data, flips=5 if "sqlite" in name else 3))
         if name.endswith("jsonl"):
             changed += line_changes(data)
         if (other / name).exists():

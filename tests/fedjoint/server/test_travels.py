@@ -132,8 +132,13 @@ def test_a_resumed_run_is_the_same_and_needs_the_same_frozen_weights(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [["*"], ["*", "!*.norm.*"]], ids=str)
-def test_engines_give_the_same(share, tmp_path, monkeypatch):
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize(
+    ("share", "engines"),
+    [(["*"], ["ray"]), (["*", "!*.norm.*"], ["ray", "flower"])],
+    ids=["all", "but norms"],
+)
+def test_engines_give_the_same(share, engines, tmp_path, monkeypatch, two_workers):
     monkeypatch.chdir(tmp_path)
     safetensors.torch.save_file(DOUBLED, "weights.safetensors")
 
@@ -147,7 +152,7 @@ def test_engines_give_the_same(share, tmp_path, monkeypatch):
         return fedjoint.simulate(settings)
 
     inline = result("inline")
-    for engine in ("ray", "flower"):
+    for engine in engines:
         other = result(engine)
         assert other.backbone.keys() == inline.backbone.keys()
         assert all(torch.equal(other.backbone[n], t) for n, t in inline.backbone.items())

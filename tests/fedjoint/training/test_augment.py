@@ -222,7 +222,8 @@ def test_what_is_no_augmentation_is_refused_before_the_first_round(case, tmp_pat
 
 
 @pytest.mark.slow
-def test_workers_change_nothing(tmp_path):
+@pytest.mark.xdist_group("ray")
+def test_workers_change_nothing(tmp_path, two_workers):
     tree = {
         "rounds": 2,
         "data": {"clients": 6},

@@ -260,7 +260,7 @@ def test_clients_trained_at_once_and_one_by_one_agree(tmp_path, balance):
             "rounds": 2,
             "data": {"clients": 5, "task_mix": [["digit", "ink"]], "partition": "quantity"},
             "model": {"backbone": {"options": {"hidden": [4]}}},
-            "local": {"epochs": 1, "batch_size": 16, "path": path},
+            "local": {"epochs": 1, "batch_size": 64, "path": path},
             "engine": "inline",
             "balance": balance,
             "output": {"dir": str(tmp_path)},

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from support import small
 
 from fedjoint.config.load import check
 from fedjoint.problem import build_problem
+from fedjoint.simulation import simulate
+from fedjoint.training.descent import Descent
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.trainer import Trainer
 
@@ -89,3 +92,16 @@ def test_what_it_cannot_do_is_left_to_others(local):
     private = {n: t[None].clone() for n, t in fresh.items()}
     job = trainer.job(trainer.cohort(ids, ids), 1, received, {}, received[None].clone(), private)
     assert job.descent is None
+
+
+def test_what_the_rehearsal_has_traced_serves_the_run(tmp_path, monkeypatch):
+    trace, traced = Descent._trace, []
+
+    def counted(self, inputs, tensors):
+        traced.append(self)
+        return trace(self, inputs, tensors)
+
+    monkeypatch.setattr(Descent, "_trace", counted)
+    mix = [["digit"], ["loop", "ink"]]
+    simulate(small.config(tmp_path, rounds=1, data={"clients": 7, "task_mix": mix}))
+    assert len(traced) == len(set(traced)) == len(mix)

@@ -87,8 +87,8 @@ def test_a_step_is_that_of_torch(name, momentum, decay):
         return [*of.values(), losses]
 
     stacked = [p.clone() for p in weights.values()]
-    traced = trace(program, [*(p.clone() for p in stacked), batches[0].clone()])
-    step = descending(traced, len(names), momentum, decay)
+    traced = trace(program, [*(p.clone() for p in stacked), batches[0].clone()]).graph()
+    step = descending(traced, len(names), momentum, decay).compiled()
     buffers = [torch.zeros_like(p) for p in stacked] if momentum else []
     losses = [step(*stacked, x, RATE, *buffers)[0] for x in batches]
     for client in range(CLIENTS):
@@ -115,7 +115,7 @@ def test_products_go_into_the_weights():
         return [torch.bmm(x.transpose(1, 2), out), out.sum(1), out.square().sum((1, 2))]
 
     inputs = [weights["0.weight"].transpose(1, 2).contiguous(), weights["0.bias"], batches[0]]
-    step = descending(trace(program, inputs), 2, 0.0, 0.0)
+    step = descending(trace(program, inputs).graph(), 2, 0.0, 0.0)
     called = [node.target.__name__ for node in step.graph.nodes if node.op == "call_function"]
     assert "_by_product" in called
     assert "bmm" not in called
@@ -127,6 +127,6 @@ def test_products_go_into_the_weights():
     ids=["gradient", "result"],
 )
 def test_views_of_a_parameter_are_refused(program):
-    traced = trace(program, [torch.rand(2, 3, 3), torch.rand(2)])
+    traced = trace(program, [torch.rand(2, 3, 3), torch.rand(2)]).graph()
     with pytest.raises(NotImplementedError, match="view of a parameter"):
         descending(traced, 1, 0.0, 0.0)

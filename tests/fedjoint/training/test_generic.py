@@ -48,7 +48,7 @@ def test_it_computes_what_the_program_computes_of_other_clients(name, traced_wit
     make, shape = MODELS[name]
     model = make()
     plain = program(model)
-    traced = trace_for_any(plain, draw(model, shape, traced_with))
+    traced = trace_for_any(plain, draw(model, shape, traced_with)).compiled()
     for clients in (1, 2, 3, 7):
         inputs = draw(model, shape, clients)
         for result, expected in zip(traced(*inputs), plain(*inputs), strict=True):
@@ -70,7 +70,7 @@ def test_a_course_that_depends_on_the_number_of_clients_is_refused(course):
 
 
 def test_a_factor_may_be_the_number_of_clients():
-    traced = trace_for_any(lambda x: [x * (4 * len(x))], [torch.rand(5, 4)])
+    traced = trace_for_any(lambda x: [x * (4 * len(x))], [torch.rand(5, 4)]).compiled()
     assert torch.equal(traced(torch.ones(7, 4))[0], torch.full((7, 4), 28.0))
 
 

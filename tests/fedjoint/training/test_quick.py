@@ -18,13 +18,13 @@ def draw(seed):
 
 
 def test_it_computes_the_same_bits():
-    quick = quicken(trace(program, draw(0)), draw(0))
+    quick = quicken(trace(program, draw(0)).graph(), draw(0))
     for result, expected in zip(quick(*draw(1)), program(*draw(1)), strict=True):
         assert torch.equal(result, expected)
 
 
 def test_it_calls_what_torch_has():
-    quick = quicken(trace(program, draw(0)), draw(0))
+    quick = quicken(trace(program, draw(0)).graph(), draw(0))
     targets = [node.target for node in quick.graph.nodes if node.op == "call_function"]
     assert torch.bmm in targets
     assert torch.ops.aten.bmm.default not in targets
