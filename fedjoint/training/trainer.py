@@ -218,7 +218,8 @@ class Trainer:
         state |= method.private(self.model, tasks, received)
         if method.shares and self.config.strategy.compression.name != "none":
             state["compression.residual"] = torch.zeros_like(received)
-        return {name: tensor.to(self.device) for name, tensor in state.items()}
+        # In the order in which clients' state comes back, which a trace goes by.
+        return {name: state[name].to(self.device) for name in sorted(state)}
 
     def chunks(self, clients: np.ndarray) -> Iterator[slice]:
         """Divide ``clients`` into runs with the same tasks, evenly, short enough for one job."""
