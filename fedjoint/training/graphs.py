@@ -41,8 +41,9 @@ class Graphs:
                 follow the learning rate.
             values: tensors, and the learning rate among them.
         """
-        tensors = [value for value in values if isinstance(value, Tensor)]
-        if tensors[0].device.type != "cuda" or sum(t.nbytes for t in tensors) > _SMALL:
+        if values[0].device.type != "cuda":
+            return step
+        if sum(value.nbytes for value in values if isinstance(value, Tensor)) > _SMALL:
             return step
         key = step, *(v.shape if isinstance(v, Tensor) else v for v in values)
         if key not in self._captured:
