@@ -5,13 +5,17 @@ import os
 from contextlib import ExitStack
 
 import pytest
-import torch
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-torch.backends.cudnn.allow_tf32 = False  # numbers are compared to float32's rounding
 os.fsync = lambda file: None  # no test cuts the power
+
+
+def pytest_configure():
+    import torch  # after OMP_NUM_THREADS is set
+
+    torch.backends.cudnn.allow_tf32 = False  # numbers are compared to float32's rounding
 
 
 def pytest_collection_modifyitems(items):
