@@ -16,6 +16,7 @@ from fedjoint.config.load import check
 from fedjoint.config.sizes import check_sizes
 from fedjoint.data.idx import read_idx
 from fedjoint.data.sources.synthetic import Synthetic
+from fedjoint.data.tabular import read_table
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
 from fedjoint.model.joint import build_model
@@ -117,6 +118,34 @@ def test_a_file_has_a_bound(tmp_path):
     assert read_regular(tmp_path / "it", 100) == bytes(100)
     with pytest.raises(OSError, match="it holds more than"):
         read_regular(tmp_path / "it", 99)
+
+
+def test_a_text_of_many_gigabytes_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n")
+    os.truncate(path, TERABYTES)
+    before = peak()
+    with pytest.raises(UserError, match=r"a\.csv: it holds more than .* GB"):
+        read_table(path, None)
+    assert peak() - before < 30_000  # kB
+
+
+@pytest.mark.parametrize("line", [b",", b"a"], ids=["a cell each", "one cell"])
+def test_a_line_without_an_end_takes_no_more_than_a_few_times_its_length(line, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(line * 20_000_000)
+    before = peak()
+    with pytest.raises(UserError, match=r"a\.csv: 20000001 columns: about|larger than field limit"):
+        read_table(path, None)
+    assert peak() - before < 300_000  # kB
+
+
+def test_a_row_of_a_table_may_go_on_in_the_next_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'a,"b\r\nb"\r\n1,"2\n\n3"\r\n"",4')
+    table = read_table(path, None)
+    assert table.columns == {"a": ["1", ""], "b\r\nb": ["2\n\n3", "4"]}
+    assert [table.place(row) for row in (0, 1)] == [f"{path}:5", f"{path}:6"]
 
 
 def test_a_small_gzip_file_that_unpacks_to_much_is_refused(tmp_path):
