@@ -5,6 +5,7 @@ import os
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from fedjoint.config.load import check
 from fedjoint.config.sizes import check_sizes
 from fedjoint.data.idx import read_idx
 from fedjoint.data.sources.synthetic import Synthetic
+from fedjoint.data.split import split_sizes, whole
 from fedjoint.data.tabular import read_table
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
@@ -73,7 +75,11 @@ def test_numbers_that_no_memory_holds_are_refused(settings, named):
     [
         (
             lambda: Synthetic(inputs=10**12).build(DataConfig(clients=2), 0),
-            "inputs = 1000000000000 of 46 examples",
+            "inputs = 1000000000000, and tasks = 2, of 46 examples",
+        ),
+        (
+            lambda: Synthetic(inputs=4).build(DataConfig(examples_per_client=10**12), 0),
+            "inputs = 4, and tasks = 2, of 1000000000000 examples",
         ),
         (
             lambda: encode(["a b"] * 10**5, max_length=10**6, vocabulary=9),
@@ -86,6 +92,16 @@ def test_data_that_no_memory_holds_are_refused(take, named):
     with pytest.raises(UserError, match=f"{named}.*this machine has"):
         take()
     assert peak() - before < 200_000  # kB
+
+
+def test_how_many_examples_leave_so_many_to_train_on_is_no_list_of_them():
+    before = peak()
+    # Of the sizes around it, none less gives as many.
+    for train in (1, 7, 10**12):
+        total = whole(train, 0.1, 0.2)
+        left = [split_sizes(np.array(n), 0.1, 0.2)[0] for n in range(max(1, total - 9), total + 1)]
+        assert left[-1] >= train and all(size < train for size in left[:-1])
+    assert peak() - before < 30_000  # kB
 
 
 @pytest.mark.parametrize("where", ["backbone", "head"])
