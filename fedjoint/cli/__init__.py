@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import typer
+from click.exceptions import NoArgsIsHelpError
 from rich.console import Console
 from typer.core import TyperGroup
 
@@ -163,7 +164,10 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know ASCII alone
     try:
-        app()
+        # As it stands, it would show what is wrong in a box, character by character.
+        sys.exit(app(prog_name="fedjoint", standalone_mode=False))
+    except NoArgsIsHelpError:  # shows the help as it is made
+        sys.exit(2)
     except BrokenPipeError:  # whoever read the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
@@ -183,6 +187,9 @@ def _line(error: Exception) -> tuple[str, int]:
     """Return what is said of an error, and the exit status."""
     if isinstance(error, UserError):
         return str(error), 2
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "fedjoint"
+        return one_line(f"{error.format_message().rstrip('.')}; see {command} --help"), 2
     if isinstance(error, OSError) and error.strerror:
         return one_line(f"{error.filename or 'the machine'}: {error.strerror}"), 2
     if isinstance(error, MemoryError):

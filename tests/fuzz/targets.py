@@ -320,8 +320,9 @@ def read_command(given: object, folder: Path) -> str:
             status = error.code
     assert status in (0, 2), (status, err.getvalue())
     assert "Traceback" not in err.getvalue() and not list(folder.glob("runs/*"))
-    if status == 2 and err.getvalue().startswith("error: "):
-        assert err.getvalue().count("\n") == 1
+    if status == 2:
+        (line,) = err.getvalue().splitlines()
+        assert line.startswith("error: ") and line.isprintable() and len(line) <= _LONGEST
     return f"exit {status}: {err.getvalue()}"
 
 

@@ -68,6 +68,15 @@ CASES = [
     (["deploy", "nowhere.toml"], "nowhere.toml: No such file"),
     (["deploy", "tiny.toml", "--set", "rounds=x"], "rounds: Input should be a valid integer"),
     (["resume", "nowhere"], "nowhere: no such folder"),
+    (["simulate", "tiny.toml", "--\u202ex"], "No such option '--\\u202ex'; see fedjoint simulate"),
+    (["simulate", "tiny.toml", "a\n\u202eb"], "unexpected extra argument"),
+    (["\u202enothing"], "No such command '\\u202enothing'; see fedjoint --help"),
+    (["simulate", "tiny.toml", "--rounds", "\u202e" * 500], "Invalid value for '--rounds'"),
+    (["simulate"], "Missing argument 'SCENARIO'; see fedjoint simulate --help"),
+    (["compare", "tiny.toml", "--groups", "\u202e"], "unknown task in --groups '\\u202e'"),
+    (["compare", "tiny.toml", "--tune", "1000000000"], "give 1000 trials for each arm, or fewer"),
+    (["bench-strategies", "tiny.toml", "--strategies", "fedavg[x"], "fedavg[x"),
+    (["affinity", "tiny.toml"], "affinity needs three tasks or more"),
     (["predict", "nowhere", "x.npy"], "nowhere"),
     (
         ["predict", "nowhere", "p.py", "--output", "./p.py"],
@@ -90,7 +99,7 @@ def test_it_is_one_line_and_no_run_is_left(here, monkeypatch, capsys, arguments,
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
     assert line.startswith("error: ") and says in line and len(line) < 2100
-    assert line.isprintable() and not list(here.glob("runs/*"))
+    assert line.isprintable() and not (here / "runs").exists()
 
 
 @pytest.mark.slow
