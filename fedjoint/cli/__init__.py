@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -164,6 +165,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know ASCII alone
     try:
+        _check_place()
         # As it stands, it would show what is wrong in a box, character by character.
         sys.exit(app(prog_name="fedjoint", standalone_mode=False))
     except NoArgsIsHelpError:  # shows the help as it is made
@@ -181,6 +183,18 @@ def main() -> None:
         text, code = _line(error)
         Console(stderr=True, soft_wrap=True).print(f"error: {text}", style="red", markup=False)
         sys.exit(code)
+
+
+def _check_place() -> None:
+    """Refuse to begin in a folder that is gone, where PyTorch cannot be loaded.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(f"the folder you are in: {error.strerror}; go to another") from None
 
 
 def _line(error: Exception) -> tuple[str, int]:

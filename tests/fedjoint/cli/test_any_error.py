@@ -102,6 +102,18 @@ def test_it_is_one_line_and_no_run_is_left(here, monkeypatch, capsys, arguments,
     assert line.isprintable() and not (here / "runs").exists()
 
 
+def test_a_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "argv", ["fedjoint", "list"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the folder you are in: No such file")
+
+
 @pytest.mark.slow
 def test_a_terminal_of_ascii_gets_what_it_can_show(here):
     program = Path(sys.executable).parent / "fedjoint"
