@@ -49,6 +49,17 @@ def own_ids(text: str) -> list[int]:
     return ids
 
 
+def finite(option: str, value: float) -> float:
+    """Return the value of an option that is a number.
+
+    Raises:
+        UserError: it is none, or has no end.
+    """
+    if not math.isfinite(value):
+        raise UserError(f"{option} {value}: give a number")
+    return value
+
+
 def number(value: float | None) -> str:
     """Return a number for a table; nothing where it is not known."""
     return "" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -55,6 +55,7 @@ def test_the_line_has_the_estimate():
     [
         ({"data": {"clients": 10**12}}, "data.clients = 1000000000000"),
         ({"data": {"examples_per_client": 10**15}}, "data.examples_per_client"),
+        ({"engine": {"workers": 10**6}}, "engine.workers = 1000000: about 2e"),
         (
             {
                 "local": {"steps": 10**6, "batch_size": 10**9},
@@ -68,6 +69,7 @@ def test_numbers_that_no_memory_holds_are_refused(settings, named):
     with pytest.raises(UserError, match=named):
         check_sizes(check(settings))
     check_sizes(check({}))
+    check_sizes(check({"engine": {"workers": 10**6, "address": "auto"}}))
 
 
 @pytest.mark.parametrize(

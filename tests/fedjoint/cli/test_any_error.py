@@ -78,6 +78,12 @@ CASES = [
     (["bench-strategies", "tiny.toml", "--strategies", "fedavg[x"], "fedavg[x"),
     (["affinity", "tiny.toml"], "affinity needs three tasks or more"),
     (["predict", "nowhere", "x.npy"], "nowhere"),
+    (["prune", ".", "--days", "nan"], "--days nan: give a number"),
+    (["keys", "k", "--host", "a\u202eb", "--nodes", "a"], "host 'a\\u202eb': give an address"),
+    (["nodes", "--server", "1:2:3"], "'1:2:3': write the server's address as HOST:PORT"),
+    (["register", "--keys", "."], "server/ca.pem: no such file; make keys with fedjoint keys"),
+    (["client", "--clients", "9" * 30], "give different ids from 0 to"),
+    (["client", "--clients", "0", "--data", "/dev/zero"], "/dev/zero: no such file or folder"),
     (
         ["predict", "nowhere", "p.py", "--output", "./p.py"],
         "that is the file to read",
