@@ -265,8 +265,8 @@ def read_reply(given: object, folder: Path) -> str:
     assert set(others) <= set(collector.trained.tolist()), "an honest node paid for it"
     updates = collector.updates(torch.zeros(4), 1)
     assert updates.matrix.isfinite().all()
-    assert abs(collector.losses()[0]) <= 1e6, "a claimed loss owns the objective"
-    assert np.abs(collector.client_losses()).max() <= 1e6 and collector.work <= 12_000
+    assert abs(collector.losses()[0] or 0) <= 1e6, "a claimed loss owns the objective"
+    assert not (np.abs(collector.client_losses()) > 1e6).any() and collector.work <= 12_000
     for failure in collector.failed:
         assert (
             failure.node == 1 and len(failure.reason) <= _LONGEST and failure.reason.isprintable()
