@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _KINDS = (signal.SIGINT, signal.SIGTERM)
 
@@ -48,7 +49,8 @@ def exit_status() -> int:
 def held() -> Iterator[None]:
     """Put both off until what is done inside is done, so that it is done in full.
 
-    Outside the main thread nothing is interrupted anyway.
+    Nothing that is called inside can take them for itself: at SIGTERM, Ray would leave amid its
+    own start, with a status of its own. Outside the main thread nothing is interrupted anyway.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -58,13 +60,21 @@ def held() -> Iterator[None]:
     late: list[int] = []
     for kind in before:
         signal.signal(kind, lambda number, _: late.append(number))
+    module: Any = signal
+    take, module.signal = signal.signal, _unless(before, signal.signal)
     try:
         yield
     finally:
+        module.signal = take
         for kind, handler in before.items():
             signal.signal(kind, handler)
         if late:
             signal.raise_signal(late[0])
+
+
+def _unless(kinds: Collection[int], take: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what takes a signal as ``take`` does, unless it is one of ``kinds``."""
+    return lambda kind, new: signal.getsignal(kind) if kind in kinds else take(kind, new)
 
 
 def _leave(*_: object) -> None:

@@ -30,9 +30,10 @@ def read_regular(path: Path, most: int) -> bytes:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        whole = io.BytesIO()
-        while part := file.read(_PART):
-            if whole.tell() + len(part) > most:
-                raise OSError(errno.EFBIG, f"it holds more than {most / 1e9:.3g} GB", str(path))
+        whole, size = io.BytesIO(), found.st_size
+        while size <= most and (part := file.read(_PART)):
             whole.write(part)
+            size = max(size, whole.tell())  # it may grow
+        if size > most:
+            raise OSError(errno.EFBIG, f"it holds more than {most / 1e9:.3g} GB", str(path))
         return whole.getvalue()

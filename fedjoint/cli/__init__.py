@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
 import typer
+from click.exceptions import NoArgsIsHelpError
 from rich.console import Console
 from typer.core import TyperGroup
 
@@ -163,7 +165,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may know ASCII alone
     try:
-        app()
+        _check_place()
+        # As it stands, it would show what is wrong in a box, character by character.
+        sys.exit(app(prog_name="fedjoint", standalone_mode=False))
+    except NoArgsIsHelpError:  # shows the help as it is made
+        sys.exit(2)
     except BrokenPipeError:  # whoever read the output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
@@ -179,10 +185,25 @@ def main() -> None:
         sys.exit(code)
 
 
+def _check_place() -> None:
+    """Refuse to begin in a folder that is gone, where PyTorch cannot be loaded.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(f"the folder you are in: {error.strerror}; go to another") from None
+
+
 def _line(error: Exception) -> tuple[str, int]:
     """Return what is said of an error, and the exit status."""
     if isinstance(error, UserError):
         return str(error), 2
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "fedjoint"
+        return one_line(f"{error.format_message().rstrip('.')}; see {command} --help"), 2
     if isinstance(error, OSError) and error.strerror:
         return one_line(f"{error.filename or 'the machine'}: {error.strerror}"), 2
     if isinstance(error, MemoryError):

@@ -12,16 +12,15 @@ from fedjoint.cli.comparing import (
     Seeds,
     Tune,
     TuneOver,
-    prepare,
+    prepared,
     shown_in,
     tuned_by,
     write_tuning,
 )
 from fedjoint.config.scenario import scenario_config
 from fedjoint.experiments import plots
-from fedjoint.experiments.affinity import affinity, check_affinity
+from fedjoint.experiments.affinity import affinity
 from fedjoint.experiments.show_affinity import show_affinity
-from fedjoint.problem import build_problem
 from fedjoint.runs.files import drafted, write_csv
 
 
@@ -38,10 +37,11 @@ def affinity_command(
 ) -> None:
     """Tell which tasks help which: train jointly without each, and compare the updates."""
     config = scenario_config(scenario, settings, output__dir=output)
-    check_affinity(config, build_problem(config))
     search = tuned_by(config, tune, tune_over)
-    config, folder = prepare(config, "affinity")
-    with console.status("starting") as status:
+    with (
+        prepared(config, "affinity") as (config, folder),
+        console.status("starting") as status,
+    ):
         found = affinity(
             config,
             seeds,

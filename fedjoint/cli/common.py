@@ -10,6 +10,8 @@ from rich.console import Console
 
 from fedjoint.errors import UserError
 
+_MOST = 2**40  # of the ids that a message may hold
+
 console = Console()
 
 Scenario = Annotated[str, typer.Argument(help="A registered scenario, or a TOML file.")]
@@ -42,9 +44,20 @@ def own_ids(text: str) -> list[int]:
         UserError: there is none, or one is wrong.
     """
     ids = client_ids(text)
-    if not ids or len(set(ids)) < len(ids) or min(ids) < 0:
-        raise UserError("--clients: give different ids from 0, comma-separated")
+    if not ids or len(set(ids)) < len(ids) or min(ids) < 0 or max(ids) > _MOST:
+        raise UserError(f"--clients: give different ids from 0 to {_MOST}, comma-separated")
     return ids
+
+
+def finite(option: str, value: float) -> float:
+    """Return the value of an option that is a number.
+
+    Raises:
+        UserError: it is none, or has no end.
+    """
+    if not math.isfinite(value):
+        raise UserError(f"{option} {value}: give a number")
+    return value
 
 
 def number(value: float | None) -> str:

@@ -13,7 +13,7 @@ from fedjoint.cli.comparing import (
     Seeds,
     Tune,
     TuneOver,
-    prepare,
+    prepared,
     shown_in,
     tuned_by,
     write_tuning,
@@ -60,8 +60,10 @@ def compare_command(
     """Compare training alone, per task, jointly, and in one place."""
     config = scenario_config(scenario, settings, strategy__name=strategy)
     search = tuned_by(config, tune, tune_over)
-    config, folder = prepare(config, "compare")
-    with console.status("starting") as status:
+    with (
+        prepared(config, "compare") as (config, folder),
+        console.status("starting") as status,
+    ):
         found = compare(
             config,
             seeds,
@@ -103,8 +105,10 @@ def bench_command(
     """Rank strategies on the same data, against training alone and per task."""
     config = scenario_config(scenario, settings)
     search = tuned_by(config, tune, tune_over)
-    config, folder = prepare(config, "bench")
-    with console.status("starting") as status:
+    with (
+        prepared(config, "bench") as (config, folder),
+        console.status("starting") as status,
+    ):
         found = bench_strategies(
             config,
             split_entries(strategies),

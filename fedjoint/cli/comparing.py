@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -61,15 +62,26 @@ def shown_in(status: Status) -> OnRun:
     return lambda name, seed: status.update(escape(f"{name}, seed {seed}"))
 
 
-def prepare(config: Config, what: str) -> tuple[Config, Path]:
-    """Make the folder of a comparison; return the settings whose runs lie in it, and the folder.
+@contextmanager
+def prepared(config: Config, what: str) -> Iterator[tuple[Config, Path]]:
+    """Yield the settings of a comparison, whose runs lie in its folder, and that folder.
+
+    Where an error ends it before anything is in the folder, there is none.
 
     Raises:
         UserError: it cannot be made.
     """
-    folder = new_folder(Path(config.output.dir), f"{what}-{config.name}")
+    parent = Path(config.output.dir)
+    new = [path for path in (parent, *parent.parents) if not path.exists()]
+    folder = new_folder(parent, f"{what}-{config.name}")
     output = config.output.model_copy(update={"dir": str(folder / "runs")})
-    return config.model_copy(update={"output": output}), folder
+    try:
+        yield config.model_copy(update={"output": output}), folder
+    except BaseException:
+        with suppress(OSError):  # something is in it
+            for path in (folder, *new):
+                path.rmdir()
+        raise
 
 
 def write_tuning(found: Iterable[Tuning], folder: Path) -> None:

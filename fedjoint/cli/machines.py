@@ -90,7 +90,7 @@ def client_command(
     _config: Config = None,
 ) -> None:
     """Run a node, with its clients' data."""
-    choose_logging(log_level, log_format)
     ids, own = own_ids(clients), own_data(data, parts(tasks))
+    choose_logging(log_level, log_format)
     node = OwnNode(name, str(state.resolve()), ids, own, foreign_code)
     run_node(node, server, keys, insecure, metrics)

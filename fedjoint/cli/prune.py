@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fedjoint.cli.common import say
+from fedjoint.cli.common import finite, say
 from fedjoint.errors import UserError
 from fedjoint.runs.files import writing
 
@@ -28,7 +28,7 @@ def prune_command(
     """
     if not state.is_dir():
         raise UserError(f"{state}: no such folder; give the --state of a node")
-    before = time.time() - days * _DAY
+    before = time.time() - finite("--days", days) * _DAY
     old = [path for path in sorted(state.glob("*.sqlite")) if _used(path) < before]
     for path in old:
         when = datetime.fromtimestamp(_used(path))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fedjoint._util.wording import plain
-from fedjoint.cli.common import console, say
+from fedjoint.cli.common import console, finite, say
 from fedjoint.errors import UserError
 from fedjoint.experiments.report import metrics_table
 from fedjoint.experiments.tables import table
@@ -60,8 +60,8 @@ def stop_command(
     if found.status not in ("created", "running"):
         say(f"{run}: {found.status} already")
         return
+    end = time.monotonic() + finite("--seconds", seconds)
     found.ask_to_stop()
-    end = time.monotonic() + seconds
     while found.status in ("created", "running"):
         if not _alive(found):
             found.mark("failed")

@@ -15,6 +15,7 @@ from fedjoint.errors import UserError
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SHARE = 4  # a file of data takes no more than such a part of the memory
+_SHARE_OF_TEXT = 12  # which is held as bytes, as text and as cells or words
 _MARK = "\ufeff"
 _WRONG = {
     "\0": "a NUL",
@@ -123,7 +124,7 @@ def read_guessed(path: Path, encoding: str | None) -> tuple[str, bool]:
         UserError: the file cannot be read, is not in ``encoding``, or holds a NUL, a byte-order
             mark amid the text, or a carriage return that ends no line.
     """
-    data = read_bytes(path)
+    data = read_bytes(path, _SHARE_OF_TEXT)
     for start, what in _KINDS.items():
         if data.startswith(start):
             raise UserError(f"{path}: it is {what}")
@@ -154,14 +155,18 @@ def _decode(path: Path, data: bytes, encoding: str | None) -> tuple[str, bool]:
         ) from None
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, share: int = _SHARE) -> bytes:
     """Read a file.
 
+    Args:
+        path: the file.
+        share: which part of the memory it may take: a fourth, and so on.
+
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or has more.
     """
     try:
-        return read_regular(path, allowed_bytes() // _SHARE)
+        return read_regular(path, allowed_bytes() // share)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; check data.source.options.path") from None
 

@@ -29,7 +29,9 @@ def split_sizes(
 
 def whole(train: int, valid_fraction: float, test_fraction: float) -> int:
     """Return the fewest examples of which ``train`` are for training."""
-    counts = np.arange(train, int(train / (1 - valid_fraction - test_fraction)) + 2)
+    rest = 1 - valid_fraction - test_fraction
+    # Two shares that are rounded down leave less than two more for training than ``rest`` does.
+    counts = np.arange(max(train, int((train - 2) / rest)), int(train / rest) + 2)
     sizes = split_sizes(counts, valid_fraction, test_fraction)[0]
     return int(counts[np.argmax(sizes >= train)])
 

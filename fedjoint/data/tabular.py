@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
 
+from fedjoint._util.memory import check_fits
 from fedjoint._util.wording import first_line
 from fedjoint.data.files import read_guessed
 from fedjoint.data.numbers import number
@@ -24,6 +24,7 @@ from fedjoint.data.unpacked import check_unpacked
 from fedjoint.errors import UserError
 
 _LARGEST_BLOCK = 2**31 - 1
+_COLUMN = 10_000  # bytes that pyarrow takes for one, however few cells it has
 _NO_ROWS = "the table has no rows; it needs a header and rows"
 
 
@@ -86,6 +87,7 @@ def _csv(path: Path, encoding: str | None, delimiter: str) -> Table:
     text, guessed = read_guessed(path, encoding)
     rows = _rows(path, text, delimiter)
     header = next(rows, (1, []))[1]
+    check_fits(f"{path}: {len(header)} columns", _COLUMN * float(len(header)), "give fewer")
     _check_header(path, header)
     if next(rows, None) is None:
         raise UserError(f"{path}: {_NO_ROWS}")
@@ -129,13 +131,22 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
     pyarrow does not number lines; this is for the header, and for what is wrong.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
     try:
         for row in reader:
             if row:
                 yield reader.line_num, row
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines, one by one: a copy of a whole table would take four bytes a character."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:

@@ -20,9 +20,19 @@ def parse(address: str) -> tuple[str, int]:
         UserError: it is not of this form.
     """
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    host = host.strip("[]")
+    good = host.isprintable() and (_is_ip(host) if ":" in host else host.strip())
+    if not colon or not good or not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
         raise UserError(f"{address!r}: write the server's address as HOST:PORT")
-    return host.strip("[]"), int(port)
+    return host, int(port)
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def join(host: str, port: int) -> str:

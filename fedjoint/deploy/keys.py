@@ -20,6 +20,7 @@ from fedjoint.flower.badges import comment, read_badge
 from fedjoint.runs.files import write_files
 
 _YEARS = 5
+_LONGEST = 64  # characters of the name of whom a certificate is; the whole is beside it
 
 
 def make_keys(
@@ -46,12 +47,16 @@ def make_keys(
             node may have any.
 
     Raises:
-        UserError: a name cannot be that of a folder, a part of the authority is missing or
-            damaged, or the folder cannot be written.
+        UserError: a node's name cannot be that of a folder, or a host's is none, a part of the
+            authority is missing or damaged, or the folder cannot be written.
     """
     for name in nodes:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise UserError(f"node {name!r}: use letters, digits, dots and dashes in its name")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
+            raise UserError(
+                f"node {name!r}: use letters, digits, dots and dashes in its name, 200 at most"
+            )
+    for host in hosts:
+        _host(host)
     try:
         if not (folder / "ca.key").exists() and not (folder / "ca.pem").exists():
             _make_authority(folder)
@@ -112,7 +117,7 @@ def _server(
         raise UserError(f"{folder.parent}: ca.key and ca.pem are not of one authority")
     known = (folder / "server.key").exists()
     key = _key_in(folder / "server.key") if known else ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:_LONGEST])])
     # Flower's own processes on the server reach it by the loopback.
     names = [_host(host) for host in (*hosts, "localhost", "127.0.0.1", "::1")]
     if (folder / "server.pem").exists():
@@ -196,6 +201,11 @@ def _host(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9._-]{0,251}", host):
+            raise UserError(
+                f"host {host!r}: give an address, or a name of letters, digits, dots and dashes "
+                "(of others, the form that begins with xn--)"
+            ) from None
         return x509.DNSName(host)
 
 

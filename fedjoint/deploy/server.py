@@ -61,8 +61,13 @@ def control(address: str, keys: Path | None) -> Control:
     Args:
         address: ``host:port`` of the server.
         keys: folder made by ``fedjoint keys``; None where the server has none.
+
+    Raises:
+        UserError: the address is none, or the folder has no keys.
     """
-    return Control(join(*parse(address)), keys / _FILES[0] if keys else None)
+    host, port = parse(address)
+    check_keys(host, keys, keys is None, _FILES[:1])
+    return Control(join(host, port), keys / _FILES[0] if keys else None)
 
 
 def endings(keys: Path) -> list[str]:
@@ -88,12 +93,12 @@ def run_server(
         UserError: it is not to be started so.
     """
     host, port = parse(address)
-    keep_to_owner(state)
     check_keys(host, keys, insecure, _FILES)
     local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     if listens(local, port):
         who = listener(port) or "someone"
         raise UserError(f"{who} listens on {address} already: stop that, or choose another port")
+    keep_to_owner(state)
     connection = connect(join(local, port), state, keys, insecure)
     os.environ |= connection.environment()
     log_to(state / "log.jsonl", rotate=True)

@@ -28,6 +28,7 @@ _TABLES = ("balance", "local", "model", "strategy")
 _BUDGET = ("local.epochs", "local.steps", "strategy.fraction", "strategy.min_clients")
 _MERGE = ("strategy.", "local.method", "local.options.")
 _OPTIONS = "strategy.options."
+_MOST = 1000  # trials of an arm
 
 
 class Values(Protocol):
@@ -104,6 +105,8 @@ def read_search(config: Config, trials: int, texts: Sequence[str]) -> Search:
     """
     if trials < 2:
         raise UserError(f"--tune {trials}: give 2 trials or more; one is the scenario's own")
+    if trials > _MOST:
+        raise UserError(f"--tune {trials}: give {_MOST} trials for each arm, or fewer")
     rate = config.local.optimiser.lr
     over: dict[str, Values] = {RATE: Range(FACTORS[0] * rate, FACTORS[1] * rate)}
     given = set()

@@ -30,7 +30,7 @@ def own_data(data: Path | None, tasks: Sequence[str]) -> dict[str, Any]:
         if tasks:
             raise UserError("--tasks belongs to --data: without it, the run's own data decides")
         return {}
-    if not data.exists():
+    if not (data.is_file() or data.is_dir()):  # a device or a pipe may have no end
         raise UserError(f"{data}: no such file or folder; fix --data")
     file = {"source": {"options": {"path": str(data.resolve())}}}
     own: dict[str, Any] = load(data) if data.suffix == ".toml" else file

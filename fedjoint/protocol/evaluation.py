@@ -22,6 +22,7 @@ from fedjoint.protocol.checks import Name, Seconds, shaped
 from fedjoint.protocol.reports import ClientFailure, columns, of_asked
 from fedjoint.protocol.requests import Asked
 
+_MOST_OF_A_VALUE = 1e100  # so that squares have sums
 _HELD = ("valid", "test", CENTRAL)  # columns of ``Asked.held``
 
 
@@ -103,7 +104,8 @@ class EvaluateReply:
         shape = len(asked.clients), len(said.measures)
         own = shaped(wire.arrays(message, "values"), "values", shape, "f").astype(float)
         values = np.full((len(asked.clients), len(names)), np.nan)
-        values[:, columns(said.measures, names)] = np.where(np.isfinite(own), own, np.nan)
+        known = np.abs(own) < _MOST_OF_A_VALUE  # and not NaN
+        values[:, columns(said.measures, names)] = np.where(known, own, np.nan)
         return cls(tuple(names), said.failed, said.seconds, sums, blocks, values)
 
 

@@ -12,6 +12,8 @@ from fedjoint.errors import UserError
 from fedjoint.protocol.checks import MOST, Line, Number, counts, shaped
 from fedjoint.protocol.requests import Asked
 
+_WORK = 1000  # gradients a step that a local method may take, at most
+
 
 @dataclass(frozen=True)
 class ClientFailure:
@@ -96,7 +98,7 @@ class ClientReports:
             good,
             counts(arrays, "examples", count, _bound(asked.declared)),
             counts(arrays, "steps", count, _bound(asked.budget)),
-            counts(arrays, "work", count),
+            counts(arrays, "work", count, _WORK * (1 + _bound(asked.budget))),
             losses,
         )
 

@@ -20,6 +20,9 @@ from fedjoint.protocol.deviations import Received, receive
 from fedjoint.protocol.reports import ClientFailure, ClientReports, columns, of_asked
 from fedjoint.protocol.requests import Asked
 
+_BYTES = 16  # of a number, at most, with its place where a compression sends that, too
+_HEADER = 4096  # bytes that a compression may send beside them
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -139,6 +142,10 @@ class TrainReply:
         if not ((block_seconds >= 0).all() and (block_seconds <= MOST).all()):
             raise UserError("a time is negative, or not finite")
         received = _Arrays(message, reports.good, used(asked, reports.good, terms.reduce), terms)
+        extras = received.extras()
+        most = _BYTES * terms.layout.size + sum(e[:1].nbytes for e in extras.values()) + _HEADER
+        if said.bytes_per_client > most:
+            raise UserError(f"a client of it cannot send more than {most} bytes, as it says")
         return cls(
             **{**vars(said), "tasks": terms.tasks},
             reports=reports,
@@ -147,7 +154,7 @@ class TrainReply:
             payload={},
             buffers=received.buffers() if terms.shares else None,
             sample=received.sample(sampled) if terms.shares and terms.reduce else None,
-            extras=received.extras(),
+            extras=extras,
             within=received.within(sampled, said.tasks) if terms.within else None,
             apart=received.apart(asked, said.tasks) if terms.deviations and terms.shares else None,
         )

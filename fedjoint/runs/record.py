@@ -43,7 +43,8 @@ class Participation:
         failed: who did not train.
         unevaluated: who was to be evaluated, and was not.
         untrained: number of those that were not evaluated as they never trained.
-        clipped: whose updates were scaled down (``strategy.clip``), and by how much.
+        clipped: whose updates were scaled down (``strategy.clip``), and by how much; and whose
+            losses do not count.
     """
 
     asked: int

@@ -65,8 +65,8 @@ def agreement_within(grams: Tensor, names: tuple[str, ...]) -> dict[str, object]
           all clients; None without pairs;
         - ``clients``: how many clients were measured.
     """
-    square = grams.diagonal(dim1=1, dim2=2)
-    products = (square[:, :, None] * square[:, None, :]).clamp(min=0).sqrt()
+    lengths = grams.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    products = lengths[:, :, None] * lengths[:, None, :]  # finite, whatever a node claims
     known = products > 0  # and not NaN
     cosine = torch.where(known, grams / products, 0).clamp(-1, 1)
     pairs = known & torch.ones_like(known).triu(diagonal=1)

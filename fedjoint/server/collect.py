@@ -17,7 +17,7 @@ from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Terms, TrainReply
 from fedjoint.runs.record import Failure
-from fedjoint.server.outliers import clipped, left_out
+from fedjoint.server.outliers import believed, clipped, left_out
 from fedjoint.server.part import Part
 from fedjoint.server.updates import Deviations, Updates, rough_inner_products
 
@@ -33,7 +33,7 @@ class Collector:
         block_seconds: block -> seconds of training.
         fallback: why clients were not batched, or fewer at once, where they were not.
         parts: the replies that were in order.
-        clipped: whose rows were scaled down.
+        clipped: whose rows were scaled down, or whose losses do not count.
     """
 
     terms: Terms
@@ -80,8 +80,10 @@ class Collector:
             self.parts = [part for part in self.parts if part.kind == most]
         self.parts, failed = left_out(self.parts)
         self.failed += failed
+        self.parts, self.clipped = believed(self.parts, self.terms.tasks)
         if clip:
-            self.parts, self.clipped = clipped(self.parts, clip)
+            self.parts, scaled = clipped(self.parts, clip)
+            self.clipped += scaled
 
     def reweigh(self, ids: np.ndarray, weights: np.ndarray) -> None:
         """Weigh those that trained anew: who did not may have had a part in the others' weights.
@@ -144,7 +146,7 @@ class Collector:
         if not self.parts:
             return np.zeros(0, np.float32)
         rows = np.concatenate([part.reply.reports.losses[part.good] for part in self.parts])
-        known = np.isfinite(rows)
+        rows, known = rows.astype(float), np.isfinite(rows)
         sums, counted = np.where(known, rows, 0).sum(1), known.sum(1)
         means = np.where(counted > 0, sums / np.maximum(counted, 1), np.nan)
         order = np.argsort(np.concatenate([part.asked.clients[part.good] for part in self.parts]))

@@ -8,15 +8,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedjoint.data.base import CENTRAL, SHARED, SPLITS
 from fedjoint.model.tasks import Task, measures
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.runs.record import Metrics
+from fedjoint.server.outliers import usual
 from fedjoint.server.roster import Seat
 from fedjoint.server.shares import limited_together
 
 Sums = dict[str, dict[int, np.ndarray]]
+
+_BEYOND = 1e12  # times the median: statistics may be squares of what is a million times as large
 
 
 def by_block(reply: EvaluateReply) -> Sums:
@@ -40,6 +44,32 @@ def odd_ones(replies: Mapping[Seat, EvaluateReply]) -> dict[Seat, str]:
         for name, rows in reply.sums.items()
         if rows.shape[1] != usual[name]
     }
+
+
+def overstated(replies: Mapping[Seat, EvaluateReply]) -> dict[Seat, str]:
+    """Return whose mean statistics are far beyond those of most replies, and why.
+
+    Of fewer than three nobody can tell.
+    """
+    found: dict[Seat, str] = {}
+    for name in sorted({name for reply in replies.values() for name in reply.sums}):
+        means = {seat: _mean_of(r.sums[name]) for seat, r in replies.items() if name in r.sums}
+        most = _BEYOND * usual(np.array(list(means.values())), least=1.0)
+        why = f"its sums of {name!r} are, by example, more than {most:g}, beside the others'"
+        found |= {seat: why for seat, mean in means.items() if mean > most}
+    return found
+
+
+def _mean_of(sums: Tensor | np.ndarray) -> float:
+    """Return the greatest of the means of statistics, of sums ``[b, k]``, by absolute value."""
+    count, *others = np.asarray(sums, float).sum(0).tolist()
+    return max(map(abs, others), default=0.0) / count if count > 0 else 0.0
+
+
+def plausible(values: np.ndarray) -> np.ndarray:
+    """Return clients' own metrics ``[n, measures]``, NaN where far beyond those of most."""
+    most = [_BEYOND * usual(column, least=1.0) for column in np.abs(values).T]
+    return np.where(np.abs(values) > np.array(most), np.nan, values)
 
 
 def limited_sums(sums: Sums, owners: Mapping[int, int], most: float) -> Sums:

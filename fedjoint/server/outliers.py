@@ -1,18 +1,17 @@
-"""Rows of a round that are far longer than the others: left out, or scaled down."""
+"""What clients sent that is far larger than what the others did: left out, or scaled down."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fedjoint._util.lengths import squared_lengths
 from fedjoint.runs.record import Failure
-from fedjoint.server.part import Part
+from fedjoint.server.part import Part, lengths_of
 
 _BEYOND = 1e6  # times the median: no training is that far
 _FEWEST = 3  # rows, of which one that differs stands out
+_USUAL_LOSS = 1.0  # of those that have converged a new client's may be any number of times
 
 
 def left_out(parts: Sequence[Part]) -> tuple[list[Part], list[Failure]]:
@@ -49,12 +48,12 @@ def _told_nonsense(parts: Sequence[Part], name: str) -> Iterator[tuple[int, np.n
     for part in parts:
         own = np.zeros(len(part.good))
         if name in part.heard:
-            own[part.good] = _lengths(part.heard[name][part.good])
+            own[part.good] = lengths_of(part.heard[name][part.good])
         lengths.append(own)
-    usual = _usual(np.concatenate(lengths))
+    median = usual(np.concatenate(lengths))
     for place, each in enumerate(lengths):
-        if (each > _BEYOND * usual).any():
-            yield place, each > _BEYOND * usual
+        if (each > _BEYOND * median).any():
+            yield place, each > _BEYOND * median
 
 
 def clipped(parts: Sequence[Part], most: float) -> tuple[list[Part], list[Failure]]:
@@ -83,27 +82,45 @@ def _longer(parts: Sequence[Part], most: float) -> Iterator[tuple[str, int, np.n
 
 def _measured(parts: Sequence[Part]) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Yield what was sent, and for each part ``[rows]`` its lengths over the round's median."""
-    for what in parts[0].rows if parts else ():
-        lengths = []
-        for part in parts:
-            rows, kept = part.rows[what], part.kept
-            own = np.zeros(len(kept))
-            own[kept] = _lengths(rows if kept.all() else rows[kept])  # to select is to copy
-            lengths.append(own)
-        usual = _usual(np.concatenate(lengths))
-        yield what, [each / usual for each in lengths]
+    for what in parts[0].sent if parts else ():
+        lengths = [part.lengths(what) for part in parts]
+        median = usual(np.concatenate(lengths))
+        yield what, [each / median for each in lengths]
 
 
-def _lengths(rows: np.ndarray) -> np.ndarray:
-    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
-    flat = flat if flat.dtype.kind == "f" else flat.astype(np.float64)
-    return np.sqrt(squared_lengths(flat))
+def believed(parts: Sequence[Part], tasks: Sequence[str]) -> tuple[list[Part], list[Failure]]:
+    """Return the parts without losses a million times the round's median, and whose these were.
+
+    The clients keep their part in the round: what an update is worth does not depend on its loss.
+
+    Args:
+        parts: as for :func:`left_out`.
+        tasks: names of the columns of the losses.
+    """
+    found, named = list(parts), []
+    for column, task in enumerate(tasks):
+        losses = [np.where(p.good, np.abs(p.reply.reports.losses[:, column]), 0) for p in found]
+        losses = [np.where(np.isfinite(each), each, 0) for each in losses]
+        most = _BEYOND * usual(np.concatenate(losses), _USUAL_LOSS) if losses else np.inf
+        for place, each in enumerate(losses):
+            if (beyond := each > most).any():
+                part = found[place]
+                why = (
+                    f"its loss of {task!r} does not count: it is above {most:g}, beside the others'"
+                )
+                named += [Failure(client, part.node, why) for client in part.named(beyond)]
+                found[place] = part.without_losses(beyond, column)
+    return found, named
 
 
-def _usual(lengths: np.ndarray) -> float:
+def usual(lengths: np.ndarray, least: float = 0.0) -> float:
     """Return the median of the lengths above zero; of fewer than three, nobody can tell.
 
     Of an even number it is the lower of the middle two: two of four are not their own measure.
+
+    Args:
+        lengths: any number; NaN: unknown.
+        least: what is usual in any case.
     """
     moved = np.sort(lengths[lengths > 0])
-    return float(moved[(len(moved) - 1) // 2]) if len(moved) >= _FEWEST else np.inf
+    return max(least, float(moved[(len(moved) - 1) // 2])) if len(moved) >= _FEWEST else np.inf

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from fedjoint._util.lengths import squared_lengths
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import TrainReply, used
 from fedjoint.training.method import HEARD
 
-_UPDATE, _BUFFERS = "update", "change of buffers"
+_UPDATE, _BUFFERS, _APART = "update", "change of buffers", "deviation of a task"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,28 @@ class Part:
             rows |= {n: e for n, e in self.extras.items() if e.dtype.kind == "f"}
         return rows
 
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """Names of all that has a length, row by row: see :meth:`lengths`."""
+        return (*self.rows, *([] if self.reply.apart is None else [_APART]))
+
+    def lengths(self, what: str) -> np.ndarray:
+        """Return ``[rows]`` float64, the lengths of ``what`` (of :attr:`sent`); 0: not kept.
+
+        Of deviations it is that of all of a client's (or block's) together.
+        """
+        kept = self.kept
+        own = np.zeros(len(kept))
+        if what == _APART:
+            apart = self.reply.apart
+            assert apart is not None, "it is sent"
+            squares = lengths_of(apart.rows) ** 2
+            own[kept] = np.sqrt(np.bincount(apart.seats.owners, squares, int(kept.sum())))
+        else:
+            rows = self.rows[what]
+            own[kept] = lengths_of(rows if kept.all() else rows[kept])  # to select is to copy
+        return own
+
     def clients(self, rows: np.ndarray) -> np.ndarray:
         """Return the ids of the clients that trained and are behind ``rows`` (bool)."""
         return self.asked.clients[self._of(rows) & self.good]
@@ -95,8 +119,21 @@ class Part:
             apart = apart.only(used(self.asked, good, self.reduce)[self.kept])
         return replace(self, reply=replace(self.reply, reports=reports, apart=apart))
 
+    def without_losses(self, clients: np.ndarray, task: int) -> Part:
+        """Return the part as if ``clients`` (``[n]`` bool) had said no loss of a task."""
+        losses = self.reply.reports.losses.copy()
+        losses[clients, task] = np.nan
+        reports = replace(self.reply.reports, losses=losses)
+        return replace(self, reply=replace(self.reply, reports=reports))
+
     def scaled(self, what: str, factors: np.ndarray) -> Part:
         """Return the part with each row of ``what`` times its factor ``[rows]``."""
+        if what == _APART:
+            apart = self.reply.apart
+            assert apart is not None, "it is sent"
+            own = factors[self.kept][apart.seats.owners].astype(np.float32)
+            apart = replace(apart, rows=apart.rows * own[:, None])
+            return replace(self, reply=replace(self.reply, apart=apart))
         rows = self.rows[what]
         shape = len(rows), *[1] * (rows.ndim - 1)
         new = rows * factors.reshape(shape).astype(rows.dtype)
@@ -110,3 +147,10 @@ class Part:
 
     def _of(self, rows: np.ndarray) -> np.ndarray:
         return np.repeat(rows, self.asked.sizes) if self.reduce else rows
+
+
+def lengths_of(rows: np.ndarray) -> np.ndarray:
+    """Return ``[n]`` float64, the lengths of ``rows`` ``[n, ...]``."""
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    flat = flat if flat.dtype.kind == "f" else flat.astype(np.float64)
+    return np.sqrt(squared_lengths(flat))

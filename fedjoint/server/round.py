@@ -81,6 +81,7 @@ def run_round(run: Run, round: int) -> bool:
 
     ended, trained = time.perf_counter(), collected.trained
     objective, losses = collected.losses()
+    train = min(collected.node_seconds, merging - sent)  # no node was at work longer than we waited
     record = RoundRecord(
         round=round,
         objective=objective,
@@ -102,8 +103,8 @@ def run_round(run: Run, round: int) -> bool:
         bytes=Traffic(_bytes_down(plan, broadcast), collected.bytes_up),
         seconds=Seconds(
             broadcast=sent - began,
-            train=collected.node_seconds,
-            gather=max(0.0, merging - sent - collected.node_seconds),
+            train=train,
+            gather=max(0.0, merging - sent - train),
             merge=evaluating - merging,
             evaluate=ended - evaluating,
             round=ended - began,
@@ -162,7 +163,7 @@ def _train(run: Run, round: int) -> _Trained:
         )
         broadcast = run.broadcast(round)
         sent = time.perf_counter()
-        groups = _collect(run, plan, run.train(plan, broadcast))
+        groups = _collect(run, plan, sent, run.train(plan, broadcast))
         collected = together(groups.values())
         if not patience.waits(round, collected):
             return _Trained(plan, broadcast, sent, groups, collected)
@@ -247,8 +248,14 @@ def _stops(callback: Callback, record: RoundRecord) -> bool:
     return isinstance(stop, bool | np.bool_) and bool(stop)
 
 
-def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> dict[str, Collector]:
+def _collect(run: Run, plan: Plan, sent: float, replies: Iterable[Message]) -> dict[str, Collector]:
     """Check the replies as they arrive; return them by group.
+
+    Args:
+        run: the run.
+        plan: what was asked for.
+        sent: when.
+        replies: to that.
 
     Raises:
         StateLostError: a node died.
@@ -278,10 +285,11 @@ def _collect(run: Run, plan: Plan, replies: Iterable[Message]) -> dict[str, Coll
             silent.pop(seat, None)
     for node, group in silent:
         collectors[group].fail(node, _LATE)
-    clip = run.config.strategy.clip
+    clip, waited = run.config.strategy.clip, time.perf_counter() - sent
     for collector in collectors.values():
         collector.settle(_CLIP if clip is None and run.roster.deployed else clip or 0.0)
-        run.roster.costs |= collector.block_seconds
+        took = {block: min(s, waited) for block, s in collector.block_seconds.items()}
+        run.roster.costs |= took
     if any(collector.failed for collector in collectors.values()):
         _reweigh(run, list(collectors.values()))
     return collectors
@@ -397,7 +405,15 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
     if (most := most_of_a_node(run.roster)) < 1:
         sums = evaluation.limited_sums(sums, owners, most)
     ids = np.concatenate([asked[seat].clients for seat in replies])
-    tasks, each = run.roster.tasks, np.concatenate([reply.values for reply in replies.values()])
+    nodes = np.concatenate([np.full(len(asked[seat].clients), seat[0]) for seat in replies])
+    tasks, told = run.roster.tasks, np.concatenate([reply.values for reply in replies.values()])
+    each = evaluation.plausible(told)
+    liars = (np.isfinite(told) & np.isnan(each)).any(1)
+    why = "a metric of its own does not count: it is far beyond the others'"
+    failed += [
+        Failure(client, node, why, fault=True)
+        for client, node in zip(ids[liars].tolist(), nodes[liars].tolist(), strict=True)
+    ]
     order = np.argsort(ids)
     return _Evaluated(
         evaluation.pooled(sums, tasks),
@@ -432,9 +448,10 @@ def _measured(
             replies[seat] = EvaluateReply.unpack(message, share, run.roster.tasks)
         except Exception as error:  # whatever a forged reply may provoke
             failed.append(Failure(None, node, plain(error), fault=True))
-    for seat, why in evaluation.odd_ones(replies).items():
-        failed.append(Failure(None, seat[0], why, fault=True))
-        del replies[seat]
+    for wrong in (evaluation.odd_ones, evaluation.overstated):
+        for seat, why in wrong(replies).items():
+            failed.append(Failure(None, seat[0], why, fault=True))
+            del replies[seat]
     for (node, _), reply in replies.items():
         failed += [Failure(each.client, node, plain(each.reason)) for each in reply.failed]
     failed += [Failure(None, node, _LATE) for node, _ in silent]

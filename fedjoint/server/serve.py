@@ -208,17 +208,20 @@ def _final(begun: Run, last: int) -> Checkpoint:
 
 
 def _fail(begun: Run, run: RunDir, error: BaseException) -> None:
-    """Note that the run failed, unless another server has taken it over."""
-    why = str(error)
-    if not isinstance(error, UserError):
+    """Note that the run failed, or was interrupted, unless another server has taken it over."""
+    interrupted, why = isinstance(error, KeyboardInterrupt), str(error)
+    if interrupted:
+        why = "it was interrupted"
+    elif not isinstance(error, UserError):
         why = f"{type(error).__name__}: {error}"
         if isinstance(error, Exception):  # and no signal: fedjoint's fault, or a plug-in's
             log.error("unforeseen", exc_info=error)
-    event(log, logging.ERROR, "end", f"the run ends: {why}", status="failed")
+    level, status = (logging.WARNING, "stopped") if interrupted else (logging.ERROR, "failed")
+    event(log, level, "end", f"the run ends: {why}", status=status)
     try:
         if run.generation == begun.generation:
             run.write_nodes(begun.roster.report())
-            if isinstance(error, KeyboardInterrupt):
+            if interrupted:
                 run.mark_interrupted()
             else:
                 run.mark("failed")

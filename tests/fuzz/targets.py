@@ -265,6 +265,8 @@ def read_reply(given: object, folder: Path) -> str:
     assert set(others) <= set(collector.trained.tolist()), "an honest node paid for it"
     updates = collector.updates(torch.zeros(4), 1)
     assert updates.matrix.isfinite().all()
+    assert abs(collector.losses()[0] or 0) <= 1e6, "a claimed loss owns the objective"
+    assert not (np.abs(collector.client_losses()) > 1e6).any() and collector.work <= 12_000
     for failure in collector.failed:
         assert (
             failure.node == 1 and len(failure.reason) <= _LONGEST and failure.reason.isprintable()
@@ -318,8 +320,9 @@ def read_command(given: object, folder: Path) -> str:
             status = error.code
     assert status in (0, 2), (status, err.getvalue())
     assert "Traceback" not in err.getvalue() and not list(folder.glob("runs/*"))
-    if status == 2 and err.getvalue().startswith("error: "):
-        assert err.getvalue().count("\n") == 1
+    if status == 2:
+        (line,) = err.getvalue().splitlines()
+        assert line.startswith("error: ") and line.isprintable() and len(line) <= _LONGEST
     return f"exit {status}: {err.getvalue()}"
 
 

@@ -37,6 +37,7 @@ from fedjoint.options import Count, NotNegative
 from fedjoint.randomness import Purpose, generator
 
 _EXAMPLES = 46  # to train on; 64 with the usual shares for validation and test
+_INPUT, _TARGET = 12, 24  # bytes of a number of either, as it is made in float64, and kept
 
 
 class Synthetic(Source):
@@ -72,8 +73,9 @@ class Synthetic(Source):
         names = [task.name for task in own]
         examples = data.examples_per_client or _EXAMPLES
         check_fits(
-            f"data.source.options.inputs = {self.features} of {examples} examples",
-            8 * float(self.features) * examples,
+            f"data.source.options.inputs = {self.features}, and tasks = {self.tasks}, of "
+            f"{examples} examples",
+            (_INPUT * float(self.features) + _TARGET * float(self.tasks)) * examples,
             "ask for fewer",
         )
         federation = SyntheticFederation(

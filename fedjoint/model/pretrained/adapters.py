@@ -57,6 +57,8 @@ def with_lora(model: nn.Module, lora: Lora) -> nn.Module:
     try:
         with quiet():
             return peft.get_peft_model(model, config)
+    except UserError:  # the model does not fit
+        raise
     except ANYTHING as error:  # such as a layer of a kind for which it has no adapter
         raise UserError(f"lora: {said(error)}") from error
 

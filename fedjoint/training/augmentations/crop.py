@@ -27,6 +27,11 @@ class Crop(OneTensor):
         if x.ndim < 3:
             raise UserError(f"crop takes images [..., height, width], not {tuple(x.shape[1:])}")
         *_, height, width = x.shape
+        if self.padding > max(height, width):
+            raise UserError(
+                f"crop: padding = {self.padding} is wider than images of {height} x {width}; "
+                "give less"
+            )
         wide = pad(x, [self.padding] * 4)
         top, left = torch.randint(2 * self.padding + 1, (2, len(x), 1), device=x.device)
         rows = top + torch.arange(height, device=x.device)

@@ -5,6 +5,7 @@ import os
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from fedjoint.config.load import check
 from fedjoint.config.sizes import check_sizes
 from fedjoint.data.idx import read_idx
 from fedjoint.data.sources.synthetic import Synthetic
+from fedjoint.data.split import split_sizes, whole
+from fedjoint.data.tabular import read_table
 from fedjoint.data.text import encode
 from fedjoint.errors import UserError
 from fedjoint.model.joint import build_model
@@ -52,6 +55,7 @@ def test_the_line_has_the_estimate():
     [
         ({"data": {"clients": 10**12}}, "data.clients = 1000000000000"),
         ({"data": {"examples_per_client": 10**15}}, "data.examples_per_client"),
+        ({"engine": {"workers": 10**6}}, "engine.workers = 1000000: about 2e"),
         (
             {
                 "local": {"steps": 10**6, "batch_size": 10**9},
@@ -65,6 +69,7 @@ def test_numbers_that_no_memory_holds_are_refused(settings, named):
     with pytest.raises(UserError, match=named):
         check_sizes(check(settings))
     check_sizes(check({}))
+    check_sizes(check({"engine": {"workers": 10**6, "address": "auto"}}))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +77,11 @@ def test_numbers_that_no_memory_holds_are_refused(settings, named):
     [
         (
             lambda: Synthetic(inputs=10**12).build(DataConfig(clients=2), 0),
-            "inputs = 1000000000000 of 46 examples",
+            "inputs = 1000000000000, and tasks = 2, of 46 examples",
+        ),
+        (
+            lambda: Synthetic(inputs=4).build(DataConfig(examples_per_client=10**12), 0),
+            "inputs = 4, and tasks = 2, of 1000000000000 examples",
         ),
         (
             lambda: encode(["a b"] * 10**5, max_length=10**6, vocabulary=9),
@@ -85,6 +94,16 @@ def test_data_that_no_memory_holds_are_refused(take, named):
     with pytest.raises(UserError, match=f"{named}.*this machine has"):
         take()
     assert peak() - before < 200_000  # kB
+
+
+def test_how_many_examples_leave_so_many_to_train_on_is_no_list_of_them():
+    before = peak()
+    # Of the sizes around it, none less gives as many.
+    for train in (1, 7, 10**12):
+        total = whole(train, 0.1, 0.2)
+        left = [split_sizes(np.array(n), 0.1, 0.2)[0] for n in range(max(1, total - 9), total + 1)]
+        assert left[-1] >= train and all(size < train for size in left[:-1])
+    assert peak() - before < 30_000  # kB
 
 
 @pytest.mark.parametrize("where", ["backbone", "head"])
@@ -117,6 +136,34 @@ def test_a_file_has_a_bound(tmp_path):
     assert read_regular(tmp_path / "it", 100) == bytes(100)
     with pytest.raises(OSError, match="it holds more than"):
         read_regular(tmp_path / "it", 99)
+
+
+def test_a_text_of_many_gigabytes_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n")
+    os.truncate(path, TERABYTES)
+    before = peak()
+    with pytest.raises(UserError, match=r"a\.csv: it holds more than .* GB"):
+        read_table(path, None)
+    assert peak() - before < 30_000  # kB
+
+
+@pytest.mark.parametrize("line", [b",", b"a"], ids=["a cell each", "one cell"])
+def test_a_line_without_an_end_takes_no_more_than_a_few_times_its_length(line, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(line * 20_000_000)
+    before = peak()
+    with pytest.raises(UserError, match=r"a\.csv: 20000001 columns: about|larger than field limit"):
+        read_table(path, None)
+    assert peak() - before < 300_000  # kB
+
+
+def test_a_row_of_a_table_may_go_on_in_the_next_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'a,"b\r\nb"\r\n1,"2\n\n3"\r\n"",4')
+    table = read_table(path, None)
+    assert table.columns == {"a": ["1", ""], "b\r\nb": ["2\n\n3", "4"]}
+    assert [table.place(row) for row in (0, 1)] == [f"{path}:5", f"{path}:6"]
 
 
 def test_a_small_gzip_file_that_unpacks_to_much_is_refused(tmp_path):

@@ -68,7 +68,22 @@ CASES = [
     (["deploy", "nowhere.toml"], "nowhere.toml: No such file"),
     (["deploy", "tiny.toml", "--set", "rounds=x"], "rounds: Input should be a valid integer"),
     (["resume", "nowhere"], "nowhere: no such folder"),
+    (["simulate", "tiny.toml", "--\u202ex"], "No such option '--\\u202ex'; see fedjoint simulate"),
+    (["simulate", "tiny.toml", "a\n\u202eb"], "unexpected extra argument"),
+    (["\u202enothing"], "No such command '\\u202enothing'; see fedjoint --help"),
+    (["simulate", "tiny.toml", "--rounds", "\u202e" * 500], "Invalid value for '--rounds'"),
+    (["simulate"], "Missing argument 'SCENARIO'; see fedjoint simulate --help"),
+    (["compare", "tiny.toml", "--groups", "\u202e"], "unknown task in --groups '\\u202e'"),
+    (["compare", "tiny.toml", "--tune", "1000000000"], "give 1000 trials for each arm, or fewer"),
+    (["bench-strategies", "tiny.toml", "--strategies", "fedavg[x"], "fedavg[x"),
+    (["affinity", "tiny.toml"], "affinity needs three tasks or more"),
     (["predict", "nowhere", "x.npy"], "nowhere"),
+    (["prune", ".", "--days", "nan"], "--days nan: give a number"),
+    (["keys", "k", "--host", "a\u202eb", "--nodes", "a"], "host 'a\\u202eb': give an address"),
+    (["nodes", "--server", "1:2:3"], "'1:2:3': write the server's address as HOST:PORT"),
+    (["register", "--keys", "."], "server/ca.pem: no such file; make keys with fedjoint keys"),
+    (["client", "--clients", "9" * 30], "give different ids from 0 to"),
+    (["client", "--clients", "0", "--data", "/dev/zero"], "/dev/zero: no such file or folder"),
     (
         ["predict", "nowhere", "p.py", "--output", "./p.py"],
         "that is the file to read",
@@ -90,7 +105,19 @@ def test_it_is_one_line_and_no_run_is_left(here, monkeypatch, capsys, arguments,
     (line,) = capsys.readouterr().err.splitlines()
     assert end.value.code == 2
     assert line.startswith("error: ") and says in line and len(line) < 2100
-    assert line.isprintable() and not list(here.glob("runs/*"))
+    assert line.isprintable() and not (here / "runs").exists()
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "argv", ["fedjoint", "list"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: the folder you are in: No such file")
 
 
 @pytest.mark.slow

@@ -152,3 +152,16 @@ def test_what_is_held_is_done_in_full(number):
     finally:
         signal.signal(number, before)
     assert done == [1]
+
+
+def test_what_is_held_is_not_taken_by_what_is_called_inside():
+    own, came = signal.signal, []
+    before = own(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with held():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as ray.init() does
+            signal.raise_signal(signal.SIGTERM)
+            assert not came
+        assert came == [signal.SIGTERM] and signal.signal is own
+    finally:
+        own(signal.SIGTERM, before)

@@ -10,10 +10,14 @@ from cryptography import x509
 from fedjoint.cli.common import own_ids
 from fedjoint.deploy.address import check_keys, is_loopback, parse
 from fedjoint.deploy.keys import make_keys
+from fedjoint.deploy.server import control, run_server
 from fedjoint.errors import UserError
 
+WRONG_ADDRESSES = ["host", ":8000", "host:", "host:x", "host:0", "host:70000", "1:2:3", "a\n:80"]
+WRONG_ADDRESSES += ["[]:80", "a\u202e:80", f"host:{'9' * 5000}"]
 
-@pytest.mark.parametrize("text", ["host", ":8000", "host:", "host:x", "host:0", "host:70000"])
+
+@pytest.mark.parametrize("text", WRONG_ADDRESSES)
 def test_an_address_is_host_and_port(text):
     with pytest.raises(UserError, match="HOST:PORT"):
         parse(text)
@@ -34,6 +38,21 @@ def test_beyond_the_loopback_it_takes_keys_or_a_flag(tmp_path):
         check_keys("0.0.0.0", tmp_path, True, ("ca.pem",))
     with pytest.raises(UserError, match=r"ca\.pem.*fedjoint keys"):
         check_keys("127.0.0.1", tmp_path, False, ("ca.pem",))
+
+
+@pytest.mark.parametrize("host", ["a\u202eb", "müller.example", "a b", "", "x" * 254, "1.2.3.4/8"])
+def test_a_host_that_is_none_is_refused_and_nothing_is_written(host, tmp_path):
+    with pytest.raises(UserError, match=r"host .* give an address, or a name"):
+        make_keys(tmp_path / "keys", ["joint.example", host], ["a"])
+    assert not (tmp_path / "keys").exists()
+
+
+def test_a_host_may_have_a_long_name(tmp_path):
+    host = f"{'a' * 60}.{'b' * 60}.example"
+    make_keys(tmp_path, [host], [])
+    found = x509.load_pem_x509_certificate((tmp_path / "server/server.pem").read_bytes())
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert host in names.get_values_for_type(x509.DNSName)
 
 
 def test_keys_fit_each_other_and_are_kept(tmp_path):
@@ -103,3 +122,17 @@ def test_client_ids(clients):
     with pytest.raises(UserError, match="--clients"):
         own_ids(clients)
     assert own_ids("2, 0") == [2, 0]
+
+
+@pytest.mark.parametrize("ids", ["", "0,0", "-1", "9" * 30, f"0,{2**40 + 1}"])
+def test_a_client_s_id_is_what_a_message_may_hold(ids):
+    with pytest.raises(UserError, match="--clients: give different ids from 0 to"):
+        own_ids(ids)
+
+
+def test_a_folder_without_keys_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"server/ca\.pem: no such file; make keys"):
+        control("127.0.0.1:8000", tmp_path)
+    with pytest.raises(UserError, match="make keys"):
+        run_server("127.0.0.1:8000", tmp_path / "state", tmp_path, False)
+    assert not (tmp_path / "state").exists()

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -660,6 +661,83 @@ def test_nonsense_that_a_strategy_would_hear_is_left_out_and_named(name, reduce,
     assert collector.trained.tolist() == [0, 2, 4, *([] if reduce else [6]), 9, 11]
     sums = heard(collector.parts)[name.removeprefix("heard.")]
     assert len(sums) == len(collector.trained) and sums.max() <= 4
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)])
+@pytest.mark.parametrize("reduce", [False, True])
+@pytest.mark.parametrize("claimed", [1e30, -1e30, 1e7])
+def test_a_loss_beyond_all_measure_does_not_count_and_is_named(claimed, reduce, order):
+    spoilt = parts(2, reduce)
+    spoilt["report"]["losses"][2, 1] = claimed  # of client 5 in task a
+    collector = collect([(n, spoilt if n == 2 else parts(n, reduce)) for n in order], reduce)
+    assert not collector.failed and collector.trained.tolist() == EVERYONE
+    (named,) = collector.clipped
+    assert (named.client, named.node) == (5, 2) and "its loss of 'a'" in named.reason
+    others = np.array([client for client in EVERYONE if client != 5], float)
+    _, each = collector.losses()
+    assert each["a"] == pytest.approx((20 + others) @ (2 + others) / (20 + others).sum())
+    means = collector.client_losses()
+    assert means[EVERYONE.index(5)] == 6  # of task b alone
+    assert means[EVERYONE.index(9)] == 10.5
+
+
+def test_a_client_that_has_just_joined_may_be_far_above_those_that_converged():
+    replies = {node: parts(node) for node in (1, 2, 3)}
+    for reply in replies.values():
+        reply["report"]["losses"] *= np.float32(1e-9)
+    replies[2]["report"]["losses"][2] = 1000.0
+    assert not collect(replies.items()).clipped
+
+
+def test_of_two_losses_none_is_told_from_the_other():
+    reply = parts(3)
+    reply["report"]["losses"][:] = 3e38
+    collector = collect([(3, reply)])
+    assert not collector.clipped and collector.client_losses().tolist() == [np.float32(3e38)]
+
+
+def apart(node, liar=None, times=1e20):
+    """Return a reply whose clients with both tasks tell them apart; ``liar`` by far too much."""
+    reply, both = parts(node), asked(node).clients
+    both = both[both % 2 == 0]
+    rows = np.stack([update(client) + 1 for client in both])
+    rows[both == liar] *= np.float32(times)
+    return reply | {"deviations": {"deviations": rows}}
+
+
+def collect_apart(replies):
+    collector = Collector(replace(terms(), deviations=True), np.zeros(0, np.int64))
+    for node, reply in replies:
+        collector.add(node, asked(node), message(reply))
+    collector.settle()
+    return collector
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1)])
+def test_a_deviation_beyond_all_measure_is_left_out_with_its_client(order):
+    clients = {1: [2, 9, 11], 2: [0, 6, 5], 3: [4]}
+    collector = collect_apart([(n, apart(n, liar=6 if n == 2 else None)) for n in order])
+    (failed,) = collector.failed
+    assert (failed.client, failed.node, failed.fault) == (6, 2, True)
+    assert "its deviation of a task is more than" in failed.reason
+    left = sorted(c for each in clients.values() for c in each if c != 6)
+    found = collector.updates(BACKBONE, 1)
+    assert found.clients.tolist() == left
+    expected = [update(client) + 1 for client in left if client % 2 == 0]
+    assert found.deviations.matrix.tolist() == np.stack(expected).tolist()
+
+
+def test_a_long_deviation_is_scaled_down_to_the_bound():
+    collector = collect_apart([(n, apart(n, liar=6, times=100.0)) for n in (1, 2, 3)])
+    before = collector.updates(BACKBONE, 1).deviations.matrix
+    collector.settle(clip=3.0)
+    after = collector.updates(BACKBONE, 1).deviations.matrix
+    lengths = before.double().norm(dim=1)
+    assert lengths.argmax() == 3  # of clients 0, 2, 4 and 6
+    expected = before[3].double() * 3 * lengths.sort().values[1] / lengths[3]
+    torch.testing.assert_close(after[3], expected.float())
+    assert torch.equal(after[:3], before[:3])
+    assert [(c.client, c.node) for c in collector.clipped] == [(6, 2)]
 
 
 def test_one_of_two_is_not_told_from_the_other():

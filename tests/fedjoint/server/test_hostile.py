@@ -66,6 +66,8 @@ REPLIES = {
     "seconds beyond all measure": tell(seconds=1e300),
     "more examples than it has": send("report", "examples", lambda e: e * 0 + 2**40),
     "more steps than were asked for": send("report", "steps", lambda s: s + 1),
+    "more gradients than such steps take": send("report", "work", lambda w: w + 2**39),
+    "more bytes than a client can send": tell(bytes_per_client=2**39),
     "an update of 1e30": send("updates", "updates", lambda u: u * 0 + np.float32(1e30)),
 }
 
@@ -174,6 +176,41 @@ def without_examples(output, y):
 
 
 WITHOUT_EXAMPLES = replace(accuracy, statistics=without_examples)
+
+
+@pytest.mark.parametrize("times", [1e20, -1e20])
+def test_sums_far_beyond_the_others_do_not_count(times, config, tmp_path):
+    change = send("sums", "test/digit", lambda s: s * np.array([1, times, times]))
+    done = run(config, tmp_path / "a", fleet(config, change, EVALUATE))
+    expected = run(config, tmp_path / "b", mute(config, EVALUATE)).records()
+    first = done.records()[0].clients.unevaluated
+    assert [(f.name, f.fault, "beside the others'" in f.reason) for f in first] == [
+        ("bad", True, True)
+    ]
+    for mine, theirs in zip(done.records()[:3], expected, strict=False):
+        assert mine.evaluation == theirs.evaluation
+
+
+def test_a_client_s_own_metric_far_beyond_the_others_does_not_count(config, tmp_path):
+    change = send("values", "values", lambda v: v * 0 + 1e30)
+    done = run(config, tmp_path, fleet(config, change, EVALUATE))
+    for record in done.records()[:3]:
+        assert [(f.client, f.name, f.fault) for f in record.clients.unevaluated] == [
+            (3, "bad", True)
+        ]
+        assert record.spread["digit"]["clients"] == 3
+    assert done.records()[-1].clients.ids == (0, 1, 2)
+
+
+def test_a_loss_a_time_and_claims_within_bounds_leave_the_record_as_it_is(config, tmp_path):
+    change = send("report", "losses", lambda x: x * 0 + np.float32(1e30))
+    forged = fleet(config, lambda t, r: (change(t, r), t | {"seconds": 1e9})[1], TRAIN)
+    for record in run(config, tmp_path, forged).records():
+        assert [(c.client, c.name) for c in record.clients.clipped] == [(3, "bad")]
+        assert record.clients.ids == (0, 1, 2, 3)
+        assert record.objective < 1e3 and record.seconds.train <= record.seconds.round
+
+
 WIDTHS = {
     "no statistics": lambda s: s[:, :0],
     "no sums": lambda s: s[0],

@@ -142,6 +142,11 @@ def test_flip_mirrors_about_half_of_them():
     assert abs(mirrored.float().mean() - 0.5) < 5 * 0.5 / 2000**0.5
 
 
+def test_a_margin_wider_than_the_image_is_refused():
+    with pytest.raises(UserError, match="padding = 1000000 is wider than images of 6 x 9; give"):
+        changed("crop", torch.zeros(2, 3, 6, 9), padding=1_000_000)
+
+
 def test_crop_shifts_every_image_by_a_place_of_its_own():
     x = torch.arange(1, 400 * 2 * 3 * 5 + 1.0).reshape(400, 2, 3, 5)
     found, places = changed("crop", x, padding=2), set()
