@@ -179,7 +179,7 @@ class Comparison:
     def _of_all(self, arm: Arm) -> dict[str, Any]:
         return self._row("mean", "", arm, arm.scores()) | {
             "train - test": mean(_differences(arm.scores("train"), arm.scores())),
-            "learning rate": arm.rate,
+            "learning rate": "" if math.isnan(arm.rate) else arm.rate,
             "steps per client": mean(arm.steps_per_client),
             "steps": mean(arm.steps),
             "MB": mean(arm.megabytes),

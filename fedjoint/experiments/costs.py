@@ -31,7 +31,7 @@ def budgets(arms: Iterable[Arm]) -> Table:
     cells = [
         [
             arm.name,
-            f"{arm.rate:g}",
+            _number(arm.rate, "g"),
             f"{mean(arm.steps_per_client):,.0f}",
             f"{mean(arm.steps):,.0f}",
             f"{mean(arm.megabytes):,.1f}",
