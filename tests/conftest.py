@@ -47,10 +47,11 @@ def two_workers(_ray):
         _ray.enter_context(make_engine(EngineConfig(name="ray", workers=2)).session())
 
 
-@pytest.fixture
-def no_workers(_ray):
-    """Have no Ray up in this process."""
-    _ray.close()
+@pytest.fixture(autouse=True)
+def _no_ray_by_chance(request, _ray):
+    """Have no Ray up for tests that do not ask for it, whatever this process ran before."""
+    if "two_workers" not in request.fixturenames:
+        _ray.close()
 
 
 @pytest.fixture

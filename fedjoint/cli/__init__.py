@@ -167,7 +167,7 @@ def main() -> None:
     try:
         _check_place()
         # As it stands, it would show what is wrong in a box, character by character.
-        sys.exit(app(prog_name="fedjoint", standalone_mode=False))
+        sys.exit(app(prog_name="fedjoint", standalone_mode=False) or 0)
     except NoArgsIsHelpError:  # shows the help as it is made
         sys.exit(2)
     except BrokenPipeError:  # whoever read the output is gone

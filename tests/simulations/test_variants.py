@@ -28,7 +28,9 @@ def test_an_arm_has_the_scenario_s_settings_but_for_its_own(tmp_path):
     assert (plain.local.optimiser.lr, slower.local.optimiser.lr) == (0.1, 0.001)
     assert plain.model_copy(update={"local": slower.local}) == slower
     with pytest.raises(UserError, match="strategy"):
-        Variants(SCENARIO, {"none": {"strategy": {"name": "fedavgg"}}}).measure(1, 1, {})
+        Variants(SCENARIO, {"none": {"strategy": {"name": "fedavgg"}}}).measure(
+            1, 1, more(tmp_path)
+        )
 
 
 def test_a_table_has_a_row_for_each_and_gains_over_the_first(tmp_path):

@@ -221,7 +221,7 @@ def test_the_scenario_s_options_are_the_per_task_arm_s(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_ray_serves_every_run_and_ends(tmp_path, monkeypatch, no_workers):
+def test_one_ray_serves_every_run_and_ends(tmp_path, monkeypatch):
     import ray
 
     import fedjoint.engines.ray as engine

@@ -141,7 +141,8 @@ def outcome(up, size, test=0.0):
 def test_validation_data_of_a_further_seed_choose_and_test_data_do_not(tmp_path, monkeypatch):
     outcomes = {0.05: outcome(0.6, 2.0, 0.9), 0.1: outcome(0.9, 1.0), 0.2: outcome(0.7, 3.0, 1.0)}
     asked = scripted(monkeypatch, outcomes)
-    found = tune(JOINT, digits(tmp_path, seed=5), points(0.1, 0.2), (UP, ERROR), 8)
+    config = digits(tmp_path, seed=5, evaluate={"train": True})
+    found = tune(JOINT, config, points(0.1, 0.2), (UP, ERROR), 8)
     assert asked == [(rate, 8, 1, False, 3) for rate in (0.05, 0.1, 0.2)]
     assert found.best == 1 and found.config.local.optimiser.lr == 0.1
     # What was chosen is otherwise the arm's own.
