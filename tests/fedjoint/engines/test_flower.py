@@ -17,7 +17,8 @@ from fedjoint.engines.flower import superlink
 from fedjoint.errors import UserError
 from fedjoint.runs.directory import RunDir
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+# In one process with a cluster of Ray, which other runs of Flower would join.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("cluster")]
 
 REPOSITORY = Path(__file__).parents[3]
 SETTINGS = ["rounds=2", "data.clients=6", "local.epochs=1"]
