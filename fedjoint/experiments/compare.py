@@ -100,7 +100,7 @@ class Comparison:
         found = {}
         for task in self.tasks:
             score = {n: sign(task) * mean(a.best(task.name)) for n, a in self.arms.items()}
-            top = max((n for n in score if n not in (*_POOLED, AUTO)), key=lambda n: score[n])
+            top = max((arm.name for arm in self._apart), key=lambda n: score[n])
             if score[top] > score[CENTRALISED.name]:
                 found[task.name] = top
         return found
@@ -114,13 +114,17 @@ class Comparison:
             if first in self.arms and second in self.arms
         }
 
+    @property
+    def _apart(self) -> list[Arm]:
+        """The arms that are trained with the data where they are."""
+        return [arm for name, arm in self.arms.items() if name not in (*_POOLED, AUTO)]
+
     @cached_property
     def regrets(self) -> dict[Task, Paired]:
         """Task -> ``auto`` against the arm with the best mean on the test data, both not pooled."""
         found = {}
-        others = [arm for name, arm in self.arms.items() if name not in (*_POOLED, AUTO)]
         for task in self.tasks:
-            best = max(others, key=lambda arm: sign(task) * mean(arm.best(task.name)))
+            best = max(self._apart, key=lambda arm: sign(task) * mean(arm.best(task.name)))
             found[task] = Paired(best, self.arms[AUTO], self.overlap, self.idle)
         return found
 

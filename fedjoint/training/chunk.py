@@ -26,7 +26,8 @@ class Need:
     Attributes:
         weights: of its own model.
         examples: of a pass over the model.
-        computed: by the model from those examples.
+        computed: by the model from those examples; on the CPU it counts where parts of the model
+            are frozen, as what trains may then be small beside what the rest computes.
     """
 
     weights: int
@@ -34,17 +35,11 @@ class Need:
     computed: int
 
 
-def most_on_cpu(need: Need, *, adapted: bool) -> int:
-    """Return how many clients one job takes on the CPU.
-
-    Args:
-        need: of a client.
-        adapted: whether parts of the model are frozen; what trains may then be small beside what
-            the rest computes.
-    """
+def most_on_cpu(need: Need) -> int:
+    """Return how many clients one job takes on the CPU, by the need of a client."""
     one = need.weights + need.examples
     most = min(_MOST_CPU, max(_STARTED, _CACHED // one))
-    return max(1, min(most, _BYTES // (one + need.computed if adapted else one)))
+    return max(1, min(most, _BYTES // (one + need.computed)))
 
 
 def most_on_gpu(need: Need, memory: int) -> int:

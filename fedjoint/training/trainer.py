@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -178,7 +179,7 @@ class Trainer:
             memory = gpu_memory(self.device, engine.workers_per_gpu, engine.data_mb << 20)
             return most_on_gpu(self._need(computed=True), memory)
         adapted = any(not parameter.requires_grad for parameter in self.model.parameters())
-        return most_on_cpu(self._need(computed=adapted), adapted=adapted)
+        return most_on_cpu(self._need(computed=adapted))
 
     def _need(self, *, computed: bool) -> Need:
         """Return the bytes that a client takes; of what the model computes, where asked."""
@@ -186,12 +187,11 @@ class Trainer:
         largest = int(self.problem.data.sizes.max())
         rows = min(largest, max(local.batch_size, evaluate.batch_size))
         kept = sum(tensor.numel() for tensor in self.model.private(()).values())
+        need = Need(4 * (self.layout.size + kept), rows * nbytes(example), computed=0)
+        if not computed:
+            return need
         there = each(lambda tensor: tensor.to(self.device), example)
-        return Need(
-            weights=4 * (self.layout.size + kept),
-            examples=rows * nbytes(example),
-            computed=rows * computed_bytes(self.model, there) if computed else 0,
-        )
+        return replace(need, computed=rows * computed_bytes(self.model, there))
 
     def squeeze(self, clients: int) -> None:
         """Learn that a job of ``clients`` does not fit in the device's memory: halve jobs."""

@@ -8,18 +8,18 @@ MB = 1 << 20
 
 
 @pytest.mark.parametrize(
-    ("need", "adapted", "most"),
+    ("need", "most"),
     [
-        (Need(100, 100, 0), False, 256),  # the most
-        (Need(MB // 8, MB // 8, 0), False, 32),  # what the cache holds
-        (Need(MB, MB, 0), False, 32),  # enough to pay for starting the operations
-        (Need(7 * MB, MB, 0), False, 8),  # what may lie in memory
-        (Need(7 * MB, MB, 56 * MB), True, 1),
-        (Need(700 * MB, MB, 0), False, 1),
+        (Need(100, 100, 0), 256),  # the most
+        (Need(MB // 8, MB // 8, 0), 32),  # what the cache holds
+        (Need(MB, MB, 0), 32),  # enough to pay for starting the operations
+        (Need(7 * MB, MB, 0), 8),  # what may lie in memory
+        (Need(7 * MB, MB, 56 * MB), 1),
+        (Need(700 * MB, MB, 0), 1),
     ],
 )
-def test_on_the_cpu(need, adapted, most):
-    assert most_on_cpu(need, adapted=adapted) == most
+def test_on_the_cpu(need, most):
+    assert most_on_cpu(need) == most
 
 
 @pytest.mark.parametrize(
