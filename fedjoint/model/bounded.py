@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from fedjoint.model.dispatch import Mode
 
 from fedjoint._util.memory import allowed_bytes, check_fits
 
 _COPIES = 3  # of a model that a run holds at once: as received, as trained, and the gradient
 
 
-class Bounded(TorchDispatchMode):
+class Bounded(Mode):
     """Refuses the tensor with which what is built inside no longer fits into memory.
 
     Raises:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from fedjoint._util.limit import LateError, limited
 from fedjoint.config.schema import Config, LocalConfig
 from fedjoint.errors import ANYTHING, said
+from fedjoint.model.dispatch import Mode
 from fedjoint.model.joint import JointModel
 from fedjoint.model.tree import Input
 from fedjoint.problem import Problem
@@ -84,8 +86,25 @@ def choose_path(
 
 def _operations(model: JointModel, example: Input) -> float:
     """Return the floating-point operations of a forward and a backward pass of one example."""
-    counter = counted(model, example, FlopCounterMode(display=False))
-    return 3 * counter.get_total_flops() / 2
+    return 3 * counted(model, example, Products()).operations / 2
+
+
+class Products(Mode):
+    """Adds up the floating-point operations of products and convolutions run inside.
+
+    As ``torch.utils.flop_counter.FlopCounterMode`` does, which imports PyTorch's compiler.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if formula := flop_registry.get(func._overloadpacket):
+            self.operations += formula(*args, **kwargs, out_val=result)
+        return result
 
 
 def _ways(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from fedjoint.model.dispatch import Mode
 
 from fedjoint.errors import UserError
 from fedjoint.randomness import default_generators, seeded, seeded_elsewhere
@@ -83,7 +83,7 @@ def take_turns(who: np.ndarray | None) -> None:
         _current[-1].turn = who
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(Mode):
     def __init__(self, draws: _Draws) -> None:
         super().__init__()
         self._draws = draws
@@ -96,7 +96,7 @@ class _Mode(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Constants(TorchDispatchMode):
+class Constants(Mode):
     """Has random operations return constants, whatever the shape and the layout that they fill.
 
     PyTorch's kernels of attention count as random because they may leave out weights; here they

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from fedjoint.model.dispatch import Mode
 from torch.utils._pytree import tree_leaves
 
 from fedjoint.model.mode import evaluating
@@ -46,7 +46,7 @@ def counted(model: nn.Module, example: Input, counter: Counter) -> Counter:
     return counter
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(Mode):
     """Adds up the results of the operations that are run inside, but for views."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import functionalize
-from torch.utils._python_dispatch import TorchDispatchMode
+from fedjoint.model.dispatch import Mode
 
 from fedjoint.training.draws import as_clients_draw, is_random
 from fedjoint.training.notes import Note, Notes, replaced
@@ -47,7 +47,7 @@ def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> No
     ).needed()
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(Mode):
     """Writes down every operation that is run inside."""
 
     def __init__(self, tensors: Sequence[Tensor]):
