@@ -50,10 +50,11 @@ class LocalConfig(Section):
         None, description="local method, by registered name; default: the strategy's"
     )
     options: dict[str, Any] = Field({}, description="options of the local method named here")
-    path: Literal["auto", "batched", "sequential", "channels_last"] = Field(
+    path: Literal["auto", "batched", "sequential", "traced", "channels_last"] = Field(
         "auto",
-        description="clients batched, one by one, or one by one with the channels of images last; "
-        "auto: what a trial before the first round of a simulation finds fastest",
+        description="clients batched, or one by one: as PyTorch does, replayed from a trace of one "
+        "client's step, or with the channels of images last; auto: what a trial before the first "
+        "round of a simulation finds fastest",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the forward and the backward pass"
@@ -75,7 +76,7 @@ class LocalConfig(Section):
     def alone(self) -> str | None:
         """What has clients train one by one, or None: nothing that is set."""
         path = self.path
-        return f"local.path is {path}" if path in ("sequential", "channels_last") else None
+        return None if path in ("auto", "batched") else f"local.path is {path}"
 
     @model_validator(mode="after")
     def _decays(self) -> LocalConfig:

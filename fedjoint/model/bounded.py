@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fedjoint.model.dispatch import Mode
-
 from fedjoint._util.memory import allowed_bytes, check_fits
+from fedjoint.model.dispatch import Mode
 
 _COPIES = 3  # of a model that a run holds at once: as received, as trained, and the gradient
 

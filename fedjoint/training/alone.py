@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from fedjoint.config.schema import OptimiserConfig
 from fedjoint.model.tree import Input, alone, each
@@ -13,8 +14,9 @@ from fedjoint.training.descent import Few
 
 Tensors = dict[str, Tensor]
 
-#: (trained, frozen, x, y, task weights) of one client -> what is minimised, ``[tasks]`` losses
-Objective = Callable[[Tensors, Tensors, Input, Tensors, Tensor], tuple[Tensor, Tensor]]
+#: (state, x, y, task weights) of one client, whose weights the model holds -> what is minimised,
+#: ``[tasks]`` losses
+Objective = Callable[[Tensors, Input, Tensors, Tensor], tuple[Tensor, Tensor]]
 
 
 def laid_out(tensor: Tensor, channels_last: bool) -> Tensor:
@@ -29,13 +31,17 @@ class Alone:
     """Takes the steps of one client.
 
     Args:
+        model: holds the client's weights meanwhile; its own are as they were afterwards.
         objective: what is minimised.
         rule: SGD.
         channels_last: keep images and the weights of convolutions with the channels last, which
             makes the CPU's convolutions faster.
     """
 
-    def __init__(self, objective: Objective, rule: OptimiserConfig, *, channels_last: bool) -> None:
+    def __init__(
+        self, model: nn.Module, objective: Objective, rule: OptimiserConfig, *, channels_last: bool
+    ) -> None:
+        self._holder, self._names = _Holder(model), set(model.state_dict())
         self._objective, self._rule, self._channels_last = objective, rule, channels_last
 
     def run(
@@ -51,23 +57,39 @@ class Alone:
         Buffers among ``frozen`` are changed in place by what the model does to them.
         """
         own = {n: self._laid_out(p[0]).detach().requires_grad_() for n, p in parameters.items()}
-        rest, weights = alone(frozen), weights[0]
+        state = {**own, **alone(frozen)}
+        held = {f"model.{n}": t for n, t in state.items() if n in self._names}
+
+        def descend() -> tuple[Tensor, Tensor]:
+            return self._descend(own, state, batches, weights[0], rate)
+
+        total, counted = functional_call(self._holder, held, (descend,))
+        for name, parameter in parameters.items():
+            if own[name].data_ptr() != parameter.data_ptr():
+                parameter[0] = own[name].detach()
+        return total[None], counted[None]
+
+    def _descend(
+        self,
+        own: Tensors,
+        state: Tensors,
+        batches: Iterator[Few],
+        weights: Tensor,
+        rate: float,
+    ) -> tuple[Tensor, Tensor]:
         places = list(own.values())
         buffers = [torch.zeros_like(p) for p in places if self._rule.momentum]
         total = torch.zeros(weights.shape, device=weights.device)
         counted = torch.zeros_like(total)
         for _, x, y, labelled in batches:
             first = each(lambda part: self._laid_out(part[0]), x)
-            value, losses = self._objective(own, rest, first, alone(y), weights)
+            value, losses = self._objective(state, first, alone(y), weights)
             found = torch.autograd.grad(value, places, allow_unused=True, materialize_grads=True)
             with torch.no_grad():
                 self._step(places, list(found), buffers, rate)
             total += losses if labelled is None else torch.where(labelled[0], losses, 0)
             counted += 1 if labelled is None else labelled[0]
-        for name, parameter in parameters.items():
-            if own[name].data_ptr() != parameter.data_ptr():
-                parameter[0] = own[name].detach()
-        return total[None], counted[None]
+        return total, counted
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
         return laid_out(tensor, self._channels_last)
@@ -83,3 +105,14 @@ class Alone:
             torch._foreach_add_(buffers, found)
             found = buffers
         torch._foreach_add_(places, found, alpha=-rate)
+
+
+class _Holder(nn.Module):
+    """Calls what it is given: functional_call replaces weights once for all that this does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, act: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        return act()

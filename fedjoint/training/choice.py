@@ -114,15 +114,17 @@ def _ways(
 
     Each takes about ``most`` steps, of all clients together.
     """
-    paths = ["batched", "sequential"]
+    batched = _Way(problem, model, config, "batched", device, most)
+    traits = batched.trainer.traits
+    ways = {"batched": batched} if traits.sequential is None else {}
+    paths = ["sequential"]
+    if device.type == "cpu" and traits.sequential is None and not traits.draws:
+        paths.append("traced")
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
         paths.append("channels_last")
-    ways = {path: _Way(problem, model, config, path, device, most) for path in paths}
-    batched = ways["batched"].trainer
-    for way in ways.values():
-        way.trainer.traits = batched.traits  # of the model, whichever way it is trained
-    if batched.fallback:
-        del ways["batched"]
+    for path in paths:
+        ways[path] = _Way(problem, model, config, path, device, most)
+        ways[path].trainer.traits = traits  # of the model, whichever way it is trained
     return ways
 
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from fedjoint.model.dispatch import Mode
 
 from fedjoint.errors import UserError
+from fedjoint.model.dispatch import Mode
 from fedjoint.randomness import default_generators, seeded, seeded_elsewhere
 
 T = TypeVar("T")

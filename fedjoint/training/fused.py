@@ -23,6 +23,9 @@ _IN_PLACE = {
     _ops.sigmoid.default: torch.sigmoid_,
 }
 
+#: What adds a product to something.
+_SUMS = {_ops.bmm.default: torch.baddbmm, _ops.mm.default: torch.addmm}
+
 
 def descending(traced: Graphed, parameters: int, momentum: float, decay: float) -> Graphed:
     """Return ``traced``, which makes gradients, as a step by the rule of ``torch.optim.SGD``.
@@ -32,9 +35,9 @@ def descending(traced: Graphed, parameters: int, momentum: float, decay: float) 
     what ``traced`` returns beside gradients.
 
     Args:
-        traced: see :func:`fedjoint.training.trace.trace`. It takes the parameters, stacked over
-            clients, before anything else, and returns their gradients before anything else. Its
-            graph is changed.
+        traced: see :func:`fedjoint.training.trace.trace`. It takes the parameters, of one client or
+            stacked over clients, before anything else, and returns their gradients before anything
+            else. Its graph is changed.
         parameters: how many there are.
         momentum: of SGD.
         decay: the factor of the weights in their gradients.
@@ -70,7 +73,8 @@ def _add_in_products(graph: fx.Graph) -> None:
             and isinstance(start, fx.Node)
             and start.meta["dtype"] == torch.float32
         ):
-            node.target, node.args = torch.baddbmm, (start, *product.args)
+            node.target = _SUMS[product.target]
+            node.args = (start, *product.args)
             graph.erase_node(product)
 
 
@@ -88,7 +92,7 @@ def _overwrite(graph: fx.Graph) -> None:
 def _is_product(value: Any) -> bool:
     return (
         isinstance(value, fx.Node)
-        and value.target == _ops.bmm.default
+        and value.target in _SUMS
         and value.meta["dtype"] == torch.float32
     )
 
@@ -156,7 +160,12 @@ class _Steps:
 
 
 def _by_product(p: Tensor, a: Tensor, b: Tensor, rate: float, decay: float) -> None:
-    p.baddbmm_(a, b, beta=1 - rate * decay, alpha=-rate)
+    _add_product(p, a, b, 1 - rate * decay, -rate)
+
+
+def _add_product(to: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> None:
+    add = to.baddbmm_ if a.ndim == 3 else to.addmm_
+    add(a, b, beta=beta, alpha=alpha)
 
 
 def _by_gradient(p: Tensor, g: Tensor, rate: float, decay: float) -> None:
@@ -168,7 +177,7 @@ def _by_gradient(p: Tensor, g: Tensor, rate: float, decay: float) -> None:
 def _buffer_by_product(
     p: Tensor, a: Tensor, b: Tensor, buffer: Tensor, rate: float, decay: float, momentum: float
 ) -> None:
-    buffer.baddbmm_(a, b, beta=momentum)
+    _add_product(buffer, a, b, momentum, 1.0)
     _by_buffer(p, buffer, rate, decay)
 
 

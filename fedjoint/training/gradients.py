@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, jacrev, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
@@ -19,10 +18,12 @@ from fedjoint.model.mode import evaluating
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, alone, first
 from fedjoint.training.alone import Alone
+from fedjoint.training.attention import batchable
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
 from fedjoint.training.descent import Descent
 from fedjoint.training.replay import replayed
+from fedjoint.training.traced import Traced
 
 Tensors = dict[str, Tensor]
 
@@ -60,28 +61,33 @@ def make_forward(
     It ignores weights that are no part of ``model``, so that clients may keep other state beside
     them.
     """
-    names = [task.name for task in tasks]
     own = set(model.state_dict())
+    losses_of = _make_losses_of(tasks, precision)
 
     def forward(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
-        mixed = (
-            torch.autocast(first(x).device.type, torch.bfloat16)
-            if precision == "bfloat16"
-            else nullcontext()
-        )
-        # The CPU's other kernel of attention has no batching rule: vmap would loop over clients.
-        by_parts = batched and first(x).device.type == "cpu"
-        attention = sdpa_kernel(SDPBackend.MATH) if by_parts else nullcontext()
-        with mixed, attention:
-            outputs = functional_call(
-                model, {n: t for n, t in weights.items() if n in own}, (x, names)
-            )
+        held = {n: t for n, t in weights.items() if n in own}
+        with batchable(first(x).device) if batched else nullcontext():
+            return losses_of(lambda *inputs: functional_call(model, held, inputs), x, y)
+
+    return forward
+
+
+def _make_losses_of(
+    tasks: Sequence[Task], precision: str
+) -> Callable[[Callable[..., Tensors], Input, Tensors], tuple[Tensor, Tensor]]:
+    """Return what sums the losses of a model, which is called with inputs and names of tasks."""
+    names = [task.name for task in tasks]
+
+    def losses_of(model: Callable[..., Tensors], x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
+        lower = precision == "bfloat16"
+        with torch.autocast(first(x).device.type, torch.bfloat16, enabled=lower):
+            outputs = model(x, names)
         sums, known = zip(
             *(task.loss_fn(outputs[task.name].float(), y[task.name]) for task in tasks), strict=True
         )
         return torch.stack([s.sum() for s in sums]), torch.stack([k.sum() for k in known])
 
-    return forward
+    return losses_of
 
 
 def passes(rows: int, most: int, least: int = 1) -> list[slice]:
@@ -176,24 +182,37 @@ def _make_objective(
 
 
 def make_descent(
-    model: JointModel, balance: Balance, local: LocalConfig, *, batched: bool, channels_last: bool
-) -> Descent | Alone | None:
+    model: JointModel,
+    balance: Balance,
+    local: LocalConfig,
+    how: Literal["batched", "sequential", "traced", "channels_last"],
+) -> Descent | Traced | Alone | None:
     """Return what takes the optimiser's steps at once, or None where nothing does.
 
     Args:
-        model: draws no random numbers where it is batched; its own weights are never used.
+        model: draws no random numbers, and where it is batched or traced, it treats every example
+            of a minibatch for itself; its own weights are never used.
         balance: combines the losses of the tasks.
         local: the rule and the precision.
-        batched: all clients in one batched program. If not, it takes one client.
-        channels_last: where it takes one client, images have their channels last.
+        how: see ``local.path``; all but ``batched`` take one client.
     """
     # The weights of tasks that move must be found anew before every step.
     if local.optimiser.name != "sgd" or balance.separate or balance.private():
         return None
-    objective = _make_objective(model, balance, local.precision, batched=batched)
-    if not batched:
-        return Alone(objective, local.optimiser, channels_last=channels_last)
-    return Descent(vmap(grad(objective, has_aux=True), randomness="different"), local.optimiser)
+    if how in ("batched", "traced"):
+        objective = _make_objective(model, balance, local.precision, batched=how == "batched")
+        single = grad(objective, has_aux=True)
+        if how == "traced":
+            return Traced(single, local.optimiser)
+        return Descent(vmap(single, randomness="different"), local.optimiser)
+    losses_of = _make_losses_of(balance.tasks, local.precision)
+
+    def held(state: Tensors, x: Input, y: Tensors, weights: Tensor) -> tuple[Tensor, Tensor]:
+        sums, known = losses_of(model, x, y)
+        losses = sums / known.clamp(min=1)
+        return balance.total(losses, weights, state, known), losses.detach()
+
+    return Alone(model, held, local.optimiser, channels_last=how == "channels_last")
 
 
 def make_kernel(

@@ -23,6 +23,7 @@ from fedjoint.training.draws import take_turns
 from fedjoint.training.gradients import Gradients, Kernel, Measure
 from fedjoint.training.minibatches import Schedule, schedule
 from fedjoint.training.optimisers import Optimiser
+from fedjoint.training.traced import Traced
 
 Tensors = dict[str, Tensor]
 
@@ -101,7 +102,7 @@ class Job:
     private: Tensors
     kernel: Kernel
     measure: Measure
-    descent: Descent | Alone | None
+    descent: Descent | Traced | Alone | None
     optimiser: Callable[[Tensors], Optimiser]
     balance: Balance
     trainable: Collection[str]
@@ -286,7 +287,7 @@ class Job:
         names = {name for name in self.trainable if trainable(name)}
         parameters, frozen = self._divided(shared, private, names)
         if self.descent is not None and beside is None and correct is None:
-            budget, padded = self._budget(steps, epochs), isinstance(self.descent, Descent)
+            budget, padded = self._budget(steps, epochs), not isinstance(self.descent, Alone)
             drawn, order = self._draw(budget, stream, padded=padded).packed(self.least)
             sums = self._descend_at_once(self.descent, parameters, frozen, private, drawn, order)
             if sums is not None:
@@ -321,7 +322,7 @@ class Job:
 
     def _descend_at_once(
         self,
-        descent: Descent | Alone,
+        descent: Descent | Traced | Alone,
         parameters: Tensors,
         frozen: Tensors,
         private: Tensors,

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from fedjoint.model.dispatch import Mode
 from torch.utils._pytree import tree_leaves
 
+from fedjoint.model.dispatch import Mode
 from fedjoint.model.mode import evaluating
-from fedjoint.model.tree import Input, cat
+from fedjoint.model.tree import Input, cat, first
+from fedjoint.training.attention import batchable
 
 Counter = TypeVar("Counter", bound=AbstractContextManager[Any])
 
@@ -41,7 +42,7 @@ def computed_bytes(model: nn.Module, example: Input) -> int:
 def counted(model: nn.Module, example: Input, counter: Counter) -> Counter:
     """Have ``counter`` look on as ``model`` takes ``example`` ``[1, ...]`` twice; return it."""
     # Two, and in evaluation mode, as BatchNorm takes no single one, and keeps statistics.
-    with evaluating(model), torch.no_grad(), counter:
+    with evaluating(model), torch.no_grad(), batchable(first(example).device), counter:
         model(cat([example, example]))
     return counter
 

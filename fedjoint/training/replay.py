@@ -21,6 +21,7 @@ from fedjoint.training.draws import set_aside
 from fedjoint.training.generic import few, trace_for_any
 from fedjoint.training.notes import Graphed
 from fedjoint.training.quick import quicken
+from fedjoint.training.trace import trace
 
 log = logging.getLogger("fedjoint.training")
 
@@ -100,6 +101,25 @@ def notes(program: Program, arguments: Values, tensors: Sequence[Tensor]) -> tup
     Returns:
         What takes ``tensors`` and returns the results flat, and their form.
     """
+    return _noted(program, arguments, tensors, trace_for_any)
+
+
+def notes_of_one(program: Program, arguments: Values, tensors: Sequence[Tensor]) -> Graphed:
+    """Trace a ``program`` of one client; random numbers are not used up.
+
+    Returns:
+        What takes ``tensors`` and returns the results flat.
+    """
+    graph, _ = _noted(program, arguments, tensors, lambda *both: trace(*both).graph())
+    return graph
+
+
+def _noted(
+    program: Program,
+    arguments: Values,
+    tensors: Sequence[Tensor],
+    write: Callable[[Callable[..., list[Tensor]], Sequence[Tensor]], Graphed],
+) -> tuple[Graphed, Form]:
     forms: list[Form] = []
 
     def flatly(*values: Tensor) -> list[Tensor]:
@@ -108,7 +128,7 @@ def notes(program: Program, arguments: Values, tensors: Sequence[Tensor]) -> tup
         return flat(results)
 
     with _nothing_drawn(tensors), _disable_current_modes():
-        return trace_for_any(flatly, tensors), forms[-1]
+        return write(flatly, tensors), forms[-1]
 
 
 @contextmanager

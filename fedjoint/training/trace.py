@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import functionalize
-from fedjoint.model.dispatch import Mode
 
+from fedjoint.model.dispatch import Mode
 from fedjoint.training.draws import as_clients_draw, is_random
 from fedjoint.training.notes import Note, Notes, replaced
 
@@ -27,6 +27,9 @@ _RESHAPES = (
     _ops.view.default,
     _ops._unsafe_view.default,
 )
+
+#: These undo themselves.
+_SWAPS = (_ops.transpose.int, _ops.t.default)
 
 
 def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> Notes:
@@ -108,5 +111,5 @@ def _repeated(operation: Any, args: tuple[Any, ...], result: Tensor) -> Note | N
         return first if result.shape == first.meta["shape"] else None
     if operation == _ops.mul.Scalar:
         return first if rest == [1] and result.dtype == first.meta["dtype"] else None
-    twice = operation == first.target == _ops.transpose.int
+    twice = operation == first.target and operation in _SWAPS
     return first.args[0] if twice and list(first.args[1:]) == rest else None

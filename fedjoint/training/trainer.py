@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.alone import Alone, laid_out
+from fedjoint.training.attention import batchable
 from fedjoint.training.augment import make_augmentations
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.chunk import Need, gpu_memory, most_on_cpu, most_on_gpu
@@ -50,6 +52,7 @@ from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
 from fedjoint.training.slow_operations import in_words
 from fedjoint.training.targets import scaling_rules
+from fedjoint.training.traced import Traced
 from fedjoint.training.within import (
     Differentiate,
     TaskGradients,
@@ -63,7 +66,7 @@ log = logging.getLogger("fedjoint.training")
 _TRIED = 64
 
 
-_Programs = tuple[Balance, Kernel, Measure, Descent | Alone | None]
+_Programs = tuple[Balance, Kernel, Measure, Descent | Traced | Alone | None]
 
 
 class Trainer:
@@ -340,9 +343,7 @@ class Trainer:
             descent = None
             as_they_are = not (self.traits.draws or self.augmentations)
             if as_they_are and not (batched and local.compile):
-                descent = make_descent(
-                    self.model, balance, local, batched=batched, channels_last=self._channels_last
-                )
+                descent = make_descent(self.model, balance, local, self._how)
             self._kernels[key] = balance, kernel, measure, descent
         return self._kernels[key]
 
@@ -474,7 +475,8 @@ class Trainer:
         for at in passes(stack.rows, self.config.evaluate.batch_size, self.traits.evaluate):
             x, y = stack.at(at)
             if self.fallback is None:
-                outputs = torch.vmap(forward, randomness="different")(weights, x)
+                with batchable(self.device):
+                    outputs = torch.vmap(forward, randomness="different")(weights, x)
             else:
                 own = each(lambda tensor: laid_out(tensor[0], self._channels_last), x)
                 single = forward(weights, own)
@@ -489,6 +491,16 @@ class Trainer:
                     found = metric.summed(output, y[task.name])
                     sums[key] = sums.get(key, 0) + found
         return sums
+
+    @property
+    def _how(self) -> Literal["batched", "sequential", "traced", "channels_last"]:
+        """How clients take their steps."""
+        path = self.config.local.path
+        if self.fallback is None or path == "auto":
+            return "batched" if self.fallback is None else "sequential"
+        if path == "batched" or (path == "traced" and self.traits.sequential):
+            return "sequential"
+        return path
 
     @property
     def _channels_last(self) -> bool:

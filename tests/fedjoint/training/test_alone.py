@@ -34,17 +34,18 @@ def test_it_is_a_plain_loop(name, rule, channels_last):
     buffers = {n: b.clone()[None] for n, b in model.named_buffers()}
     batches = [(torch.randn(5, 2, 8, 8), torch.tensor([0, 1, 2, 3, -1])) for _ in range(4)]
 
-    def objective(trained, frozen, x, y, weights):
-        output = torch.func.functional_call(model, {**trained, **frozen}, (x,))
-        losses = nn.functional.cross_entropy(output, y["label"], ignore_index=-1)[None]
+    def objective(state, x, y, weights):
+        losses = nn.functional.cross_entropy(model(x), y["label"], ignore_index=-1)[None]
         return (weights * losses).sum(), losses.detach()
 
     few = (
         Few(1, x[None], {"label": y[None]}, torch.tensor([[number != 2]]))
         for number, (x, y) in enumerate(batches)
     )
-    alone = Alone(objective, OptimiserConfig(lr=0.1, **rule), channels_last=channels_last)
+    alone = Alone(model, objective, OptimiserConfig(lr=0.1, **rule), channels_last=channels_last)
     total, counted = alone.run(parameters, buffers, few, torch.full((1, 1), 0.5), 0.1)
+    for n, untouched in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[n], untouched)
     optimiser = torch.optim.SGD(plain.parameters(), 0.1, **rule)
     losses = []
     for x, y in batches:

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedjoint.config.load import check
 from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 from fedjoint.training import choice
+from fedjoint.training.attention import batchable
 from fedjoint.training.job import Job
 from fedjoint.training.trainer import Trainer
 
@@ -33,7 +35,7 @@ def choose(config):
 
 @pytest.fixture
 def times(monkeypatch):
-    """What a client's step takes, by path; the trial itself is left out."""
+    """What a client's step takes, by way; the trial itself is left out."""
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
     found = {}
 
@@ -47,14 +49,16 @@ def times(monkeypatch):
 @pytest.mark.parametrize(
     ("seconds", "path"),
     [
-        ([1.0, 0.9, 0.8], "channels_last"),
-        ([1.0, 0.98, 0.975], "batched"),
-        ([1.0, 0.9, 0.88], "sequential"),
-        ([0.5, 0.9, 0.8], "batched"),
+        ([1.0, 0.9, 0.9, 0.8], "channels_last"),
+        ([1.0, 0.99, 0.98, 0.975], "batched"),
+        ([1.0, 0.9, 0.9, 0.88], "sequential"),
+        ([1.0, 0.9, 0.8, 0.79], "traced"),
+        ([0.5, 0.9, 0.9, 0.8], "batched"),
     ],
 )
 def test_the_fastest_is_chosen_and_the_first_of_those_that_tie(times, seconds, path):
-    times |= dict(zip(["batched", "sequential", "channels_last"], seconds, strict=True))
+    ways = ["batched", "sequential", "traced", "channels_last"]
+    times |= dict(zip(ways, seconds, strict=True))
     found = choose(settings())
     assert found.path == path
     assert found.why.startswith("a client's step took: batched ")
@@ -64,7 +68,7 @@ def test_it_is_tried_in_earnest(monkeypatch):
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
     before = torch.get_rng_state()
     found = choose(settings())
-    assert found.path in ("batched", "sequential", "channels_last")
+    assert found.path in ("batched", "sequential", "traced", "channels_last")
     assert "failed" not in found.why
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -107,7 +111,7 @@ def test_a_trial_that_fails_is_no_end(monkeypatch):
 
 
 def test_a_run_keeps_what_was_chosen(times, tmp_path):
-    times |= {"batched": 2.0, "sequential": 1.0, "channels_last": 3.0}
+    times |= {"batched": 2.0, "sequential": 1.0, "traced": 1.0, "channels_last": 3.0}
     tree = settings().model_dump() | {
         "rounds": 1, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}
     }  # fmt: skip
@@ -140,3 +144,36 @@ class Recurrent(torch.nn.Module):
 
     def forward(self, x):
         return self.inner(x[:, None])[0][:, 0]
+
+
+@pytest.mark.parametrize("name", ["linear", "convolution", "attention"])
+def test_operations_are_counted_as_pytorch_counts_them(name):
+    model, x = {
+        "linear": lambda: (torch.nn.Linear(5, 7), torch.randn(3, 5)),
+        "convolution": lambda: (torch.nn.Conv2d(2, 4, 3, padding=1), torch.randn(3, 2, 8, 8)),
+        "attention": lambda: (
+            torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.randn(3, 6, 8)
+        ),
+    }[name]()  # fmt: skip
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as theirs, batchable(CPU):
+        model(x)
+    with torch.no_grad(), choice.Products() as ours, batchable(CPU):
+        model(x)
+    assert ours.operations == theirs.get_total_flops() > 0
+
+
+def test_an_encoder_that_pytorch_evaluates_as_one_operation_is_large():
+    layer = torch.nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+
+    def encoder():
+        return torch.nn.Sequential(
+            torch.nn.Unflatten(1, (1, 64)),
+            torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False),
+            torch.nn.Flatten(),
+        )
+
+    config = settings()
+    problem = replace(build_problem(config), backbone=encoder, example=torch.zeros(1, 64))
+    weights = sum(p.numel() for n, p in layer.named_parameters() if n.endswith("weight"))
+    assert choice._operations(problem.model(config), problem.example) >= 3 * 2 * 0.9 * weights
