@@ -28,6 +28,20 @@ def resnet8() -> nn.Module:
     )  # fmt: skip
 
 
+def resnet18() -> nn.Module:
+    """``[n, 3, 32, 32]`` to ``[n, 512]``: four pairs of blocks, GroupNorm, 11 million parameters.
+
+    Paper: He et al., CVPR 2016, https://arxiv.org/abs/1512.03385, with a first layer for small
+    images
+    """
+    widths = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
+    blocks = [(_Block(i, o, stride), _Block(o, o, 1)) for i, o, stride in widths]
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.GroupNorm(2, 64), nn.ReLU(),
+        *(block for pair in blocks for block in pair), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+
+
 class _Block(nn.Module):
     """Two convolutions beside a shortcut, as in ResNet's basic block."""
 

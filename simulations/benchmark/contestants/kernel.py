@@ -27,7 +27,7 @@ from fedjoint.training.memory import keep_freed_memory
 from .. import workloads
 from ..workloads import BATCH, EXAMPLES, RATE, Workload
 from . import OnRound
-from .sequential import wait
+from .sequential import trained, wait
 
 CHUNK = {"cpu": 64, "cuda": 1024}
 
@@ -70,7 +70,7 @@ class Kernel:
         device = best_device()
         model = workload.model().to(device)
         self._chunk = CHUNK[device.type]
-        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        parameters = trained(model)
         self.layout = Layout.of(parameters)
         self.start = self.layout.flat(parameters)
         self._x, self._y = workload.x[draws].to(device), workload.y[draws].to(device)

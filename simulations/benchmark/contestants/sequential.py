@@ -22,7 +22,7 @@ def measure(workload: Workload, clients: int, rounds: int, threads: int, on_roun
     device = best_device()
     model, draws = workload.model().to(device), workload.draws(clients)
     x, y = workload.x[draws].to(device), workload.y[draws].to(device)
-    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    start = {name: tensor.clone() for name, tensor in trained(model).items()}
     for _ in range(rounds):
         began = time.perf_counter()
         start = average(model, start, x, y)
@@ -36,20 +36,26 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def trained(model: nn.Module) -> dict[str, Tensor]:
+    """Return what trains of ``model``, by name: tensors of its own."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
 def average(model: nn.Module, start: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Train every client from ``start`` and return the mean of what they arrive at."""
     mean = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
     for client in range(len(x)):
-        model.load_state_dict(start)
+        for name, tensor in trained(model).items():
+            tensor.copy_(start[name])
         train(model, x[client], y[client])
-        for name, tensor in model.state_dict().items():
+        for name, tensor in trained(model).items():
             mean[name].add_(tensor, alpha=1 / len(x))
     return mean
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor) -> None:
     """Train on one client's examples, once over in random order."""
-    optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=RATE)
     for index in torch.randperm(EXAMPLES, device=x.device).split(BATCH):
         optimiser.zero_grad()
         F.cross_entropy(model(x[index]), y[index]).backward()
