@@ -118,9 +118,9 @@ def blocks_on_gpus(clients: int, gpus: int) -> int:
     """Return how many blocks to divide clients into that train on ``gpus`` workers.
 
     On a GPU a job of a thousand small clients takes little longer than one of ten; so blocks are
-    few, and follow the number of workers.
+    few, and follow the number of workers: every worker has one.
     """
-    return min(64, max(math.ceil(clients / 1024), min(gpus, clients)))
+    return max(min(64, math.ceil(clients / 1024)), min(gpus, clients))
 
 
 def _numbered(columns: Sequence[np.ndarray]) -> np.ndarray:

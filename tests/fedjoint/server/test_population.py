@@ -10,7 +10,7 @@ import pytest
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.problem import build_problem
-from fedjoint.server.population import Population, assign, divide, makespan
+from fedjoint.server.population import Population, assign, blocks_on_gpus, divide, makespan
 from fedjoint.simulation import simulate
 
 
@@ -199,3 +199,11 @@ def test_the_clients_that_are_compared():
         assert not np.array_equal(few, people.sample_compared(chosen, most=8, **other))
     assert np.array_equal(chosen, people.sample_compared(chosen, seed=0, round=1, most=20))
     assert not len(people.sample_compared(chosen, seed=0, round=1, most=0))
+
+
+@pytest.mark.parametrize(
+    ("clients", "gpus", "blocks"),
+    [(10, 4, 4), (3, 4, 3), (5000, 2, 5), (10**6, 8, 64), (10**6, 1000, 1000)],
+)
+def test_on_gpus_every_worker_has_a_block_and_jobs_are_large(clients, gpus, blocks):
+    assert blocks_on_gpus(clients, gpus) == blocks

@@ -1,0 +1,1 @@
+"""How a Ray cluster of several machines scales: ``python -m simulations.scale``."""
