@@ -65,7 +65,9 @@ KINDS = {
     "balances": Kind("balance", "balance", "fedjoint.training.balances", given=1),
     "augmentations": Kind("augmentation", "local.augment", "fedjoint.training.augmentations"),
     "compressions": Kind("compression", "strategy.compression", "fedjoint.protocol.compressions"),
-    "engines": Kind("engine", "engine", "fedjoint.engines", besides=("base", "local"), given=1),
+    "engines": Kind(
+        "engine", "engine", "fedjoint.engines", besides=("base", "local", "processes"), given=1
+    ),
     "callbacks": Kind("callback", "callbacks"),
 }
 

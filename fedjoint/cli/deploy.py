@@ -15,7 +15,7 @@ from fedjoint._util.net import listens, wait_for
 from fedjoint.cli.common import Settings, console, say
 from fedjoint.cli.live import Live
 from fedjoint.cli.machines import Insecure, Keys
-from fedjoint.cli.simulate import label
+from fedjoint.cli.running import label
 from fedjoint.cli.status import show_participation
 from fedjoint.config.scenario import scenario_config
 from fedjoint.deploy.address import parse

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedjoint.cli.common import Scenario, Settings, console, say
-from fedjoint.cli.live import Live
+from fedjoint.cli.common import Scenario, Settings
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
-from fedjoint.experiments.report import show_run
-from fedjoint.runs.directory import RunDir
-from fedjoint.simulation import resume, simulate
 
 
 def simulate_command(
@@ -39,9 +36,22 @@ def simulate_command(
         rounds=rounds,
         seed=seed,
     )
-    with Live(config.rounds, label(config)) as live:
-        result = simulate(config, callbacks=[live])
-    show_run(result, console)
+    with _early(config):
+        from fedjoint.cli.running import begin
+
+        begin(config)
+
+
+@contextmanager
+def _early(config: Config) -> Iterator[None]:
+    """Have Ray come up, where the engine is Ray, while PyTorch is imported inside."""
+    if config.engine.name != "ray":
+        yield
+        return
+    from fedjoint.engines.processes import started_early
+
+    with started_early(config.engine):
+        yield
 
 
 def resume_command(
@@ -51,15 +61,9 @@ def resume_command(
     ] = [],  # noqa: B006 (typer's way)
 ) -> None:
     """Continue a run from its newest checkpoint, or a run that is done with more rounds."""
-    opened, rounds = RunDir.open(run), more_rounds(settings)
-    if opened.status == "done" and rounds is None:
-        say(f"{run}: the run is done; nothing is left to do (--set rounds=N gives more)")
-        show_run(resume(run), console)
-        return
-    config = opened.config()
-    with Live(rounds or config.rounds, label(config)) as live:
-        result = resume(run, rounds=rounds, callbacks=[live])
-    show_run(result, console)
+    from fedjoint.cli.running import go_on
+
+    go_on(run, more_rounds(settings))
 
 
 def more_rounds(settings: Sequence[str]) -> int | None:
@@ -77,9 +81,3 @@ def more_rounds(settings: Sequence[str]) -> int | None:
             raise UserError(f"--set {setting}: give a whole number of rounds")
         rounds = int(value)
     return rounds
-
-
-def label(config: Config) -> str:
-    """Return what a run is, in two words, or three where its local method is chosen, too."""
-    names = [name for name in (config.strategy.name, config.local.method) if name]
-    return f"{config.name} ({', '.join(Path(name).name for name in names)})"

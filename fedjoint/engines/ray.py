@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,25 +12,20 @@ import ray
 import torch
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
-from ray._private import services
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from fedjoint._util.cores import allowed_cores
 from fedjoint._util.interrupt import held
 from fedjoint._util.wording import first_line
 from fedjoint.config.schema import EngineConfig
 from fedjoint.engines.base import Engine, MakeApp
 from fedjoint.engines.local import LocalGrid, simulated_context
+from fedjoint.engines.processes import INLINE, start, wait_for_early
 from fedjoint.errors import UserError
 from fedjoint.flower.compat import number
 from fedjoint.protocol.arrays import to_arrays
 from fedjoint.protocol.wire import NODE_DIED
 from fedjoint.registry import from_files
-
-#: Bytes up to which a message's parts travel in it: beyond, reading them in place is faster.
-_INLINE = 1 << 20
-
 
 _kept: list[Workers] = []
 
@@ -111,9 +105,10 @@ class Workers:
     """
 
     def __init__(self, config: EngineConfig):
+        wait_for_early()
         self.config, self.owned = config, not ray.is_initialized()
         if self.owned:
-            _start(config)
+            start(config)
         self.cpus, self.gpus, self.count = workers(config, ray.cluster_resources())
         self.actors: dict[int, Any] = {}
         self.group = placement_group([self._bundle()] * self.count, strategy="SPREAD")
@@ -248,47 +243,13 @@ def workers(config: EngineConfig, resources: dict[str, float]) -> tuple[float, f
     return per_cpu, share, count
 
 
-def _start(config: EngineConfig) -> None:
-    if config.address:
-        try:
-            ray.init(address=config.address, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
-            raise UserError(f"engine.address = {config.address!r}: {error}") from None
-    else:
-        # "local": never a cluster that happens to run here, or did and left its address behind.
-        with _on_loopback():
-            ray.init(
-                address="local",
-                num_cpus=allowed_cores(),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-                _system_config={"max_direct_call_object_size": _INLINE},
-            )
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Keep Ray from listening where other machines reach it.
-
-    Ray turns the address of the loopback into one of the network, and then listens on all.
-    """
-    own = services.resolve_ip_for_localhost
-    services.resolve_ip_for_localhost = lambda host: host
-    try:
-        yield
-    finally:
-        services.resolve_ip_for_localhost = own
-
-
 def _shared(messages: list[Message]) -> list[ArrayRecord]:
     """Return the large records that several messages carry."""
     seen: dict[int, tuple[ArrayRecord, int]] = {}
     for message in messages:
         for record in message.content.array_records.values():
             seen[id(record)] = record, seen.get(id(record), (record, 0))[1] + 1
-    return [record for record, count in seen.values() if count > 1 and _bytes(record) > _INLINE]
+    return [record for record, count in seen.values() if count > 1 and _bytes(record) > INLINE]
 
 
 def _bytes(record: ArrayRecord) -> int:

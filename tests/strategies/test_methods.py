@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from fedjoint._util.logs import JsonLines
-from fedjoint.cli.simulate import label
+from fedjoint.cli.running import label
 from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.experiments.ways import independent

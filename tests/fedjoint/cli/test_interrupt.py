@@ -31,7 +31,8 @@ class Watch(importlib.abc.MetaPathFinder):
     def find_spec(self, found, path, target=None):
         if kind == "import" and found == name:
             os.kill(os.getpid(), number)
-        if kind == "call" and found == "fedjoint.engines.local":
+        begun = found in ("fedjoint.engines.processes", "fedjoint.engines.local")
+        if kind == "call" and begun and self in sys.meta_path:
             sys.meta_path.remove(self)
             module, _, function = name.rpartition(".")
             import importlib
@@ -89,6 +90,8 @@ def test_while_modules_are_imported_nothing_has_begun(module, tmp_path):
     ("what", "engine"),
     [
         ("import=ray", "ray"),
+        ("import=torch", "ray"),
+        ("import=fedjoint.simulation", "ray"),
         ("call=ray._private.services.start_gcs_server", "ray"),
         ("call=ray._private.services.start_raylet", "ray"),
         ("call=fedjoint.server.serve.run_round", "inline"),
@@ -99,7 +102,7 @@ def test_a_run_is_stopped_and_leaves_no_process(what, engine, tmp_path):
     run, said = interrupted(tmp_path, what, engine)
     assert run.returncode == 130 and "Traceback" not in said, said
     assert set(statuses(tmp_path)) <= {"stopped"}
-    if what.startswith("call"):
+    if what.endswith("run_round"):
         assert statuses(tmp_path) == ["stopped"]
     while left := of_session(run.pid):  # what was killed is gone in no time
         time.sleep(0.1)

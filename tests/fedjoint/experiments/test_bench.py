@@ -227,13 +227,13 @@ def test_one_ray_serves_every_run_and_ends(tmp_path, monkeypatch):
     import fedjoint.engines.ray as engine
 
     started = []
-    start = engine._start
+    start = engine.start
 
     def counted(config):
         started.append(config)
         start(config)
 
-    monkeypatch.setattr(engine, "_start", counted)
+    monkeypatch.setattr(engine, "start", counted)
     config = two_tasks(tmp_path, rounds=1, engine={"name": "ray", "workers": 1})
     found = bench_strategies(config, ["fedavg", "median"], 1)
     assert len(started) == 1 and not ray.is_initialized()
