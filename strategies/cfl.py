@@ -15,6 +15,8 @@ from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy, circumstances
 from fedjoint.server.updates import Updates
 
+from ._places import grown, known_of
+
 
 class CFL(JointStrategy):
     """Clustered federated learning: a cluster that stands still while its clients move is split.
@@ -73,10 +75,8 @@ class CFL(JointStrategy):
         self.most = most
         self.across = across
 
-    def receives(self, clients: Tensor, tasks: Tensor) -> Tensor:
-        assignment = self.state["assignment"]
-        known = clients < len(assignment)
-        return torch.where(known, assignment[clients * known], -1)
+    def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
+        return known_of(clients, self.state["assignment"], -1)
 
     def merge(self, updates: Updates) -> Steps:
         self.state.setdefault("assignment", torch.zeros(0, dtype=torch.int64))
@@ -101,9 +101,7 @@ class CFL(JointStrategy):
 
     def join(self, clients: Tensor, received: Tensor) -> None:
         """Put ``clients`` into the cluster that they chose, unless they are in one already."""
-        assignment = self.state["assignment"]
-        room = max(0, int(clients.max()) + 1 - len(assignment))
-        self.state["assignment"] = torch.cat([assignment, assignment.new_full((room,), -1)])
+        self.state["assignment"] = grown(self.state["assignment"], clients, -1)
         known = self.state["assignment"][clients]
         self.state["assignment"][clients] = torch.where(known < 0, received, known)
 

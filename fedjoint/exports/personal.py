@@ -230,6 +230,6 @@ class PersonalModels:
                 "the run directory does not have"
             )
         tasks = self.problem.data.tasks[[place]]
-        received = self._merging.receives(group, job.cohort.clients, tasks)
+        received = self._merging.receives(group, self.round, job.cohort.clients, tasks)
         backbones = self._merging.all_of(group, self._whole)
         take_backbones(job, backbones, received, np.zeros(1, bool), lambda _: {})

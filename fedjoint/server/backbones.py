@@ -45,13 +45,14 @@ def checked_first(strategy: JointStrategy, backbone: Tensor) -> Tensor:
 
 
 def checked_receives(
-    strategy: JointStrategy, count: int, clients: np.ndarray, tasks: np.ndarray
+    strategy: JointStrategy, count: int, round: int, clients: np.ndarray, tasks: np.ndarray
 ) -> np.ndarray:
     """Return ``[n]`` int64, which backbone each client receives; -1: it chooses.
 
     Args:
         strategy: says so.
         count: of backbones.
+        round: the round.
         clients: ``[n]`` ids.
         tasks: ``[n, tasks]`` bool.
 
@@ -60,7 +61,8 @@ def checked_receives(
     """
     name = type(strategy).__name__
     try:
-        found = strategy.receives(torch.from_numpy(clients.copy()), torch.from_numpy(tasks.copy()))
+        own = (torch.from_numpy(array.copy()) for array in (clients, tasks))
+        found = strategy.receives(round, *own)
     except Exception as error:  # a plug-in may raise anything
         log.exception("receives failed")
         raise UserError(f"{name}.receives: {said(error)}") from error

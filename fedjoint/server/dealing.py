@@ -22,7 +22,7 @@ def dealt_plan(merging: Merging, plan: Plan) -> Plan:
     Raises:
         UserError: the strategies' answers are wrong.
     """
-    asked = dealt(merging, plan.asked)
+    asked = dealt(merging, plan.asked, plan.round)
     received = [share.received for share in asked.values() if share.received is not None]
     if not received:
         return plan
@@ -32,7 +32,7 @@ def dealt_plan(merging: Merging, plan: Plan) -> Plan:
     return replace(plan, asked=asked, reduce=reduce)
 
 
-def dealt(merging: Merging, asked: Mapping[Seat, Asked]) -> dict[Seat, Asked]:
+def dealt(merging: Merging, asked: Mapping[Seat, Asked], round: int) -> dict[Seat, Asked]:
     """Return shares that say which backbone each client receives.
 
     A node is sent those that its clients need, and all where one of them chooses.
@@ -40,15 +40,15 @@ def dealt(merging: Merging, asked: Mapping[Seat, Asked]) -> dict[Seat, Asked]:
     Raises:
         UserError: the strategies' answers are wrong.
     """
-    return {seat: _dealt(merging, seat, share) for seat, share in asked.items()}
+    return {seat: _dealt(merging, seat, share, round) for seat, share in asked.items()}
 
 
-def _dealt(merging: Merging, seat: Seat, share: Asked) -> Asked:
+def _dealt(merging: Merging, seat: Seat, share: Asked, round: int) -> Asked:
     _, group = seat
     count = merging.count(group)
     if count == 1:
         return share
-    received = merging.receives(group, share.clients, share.tasks)
+    received = merging.receives(group, round, share.clients, share.tasks)
     if (received < 0).any():
         return replace(share, received=received, backbones=np.arange(count))
     backbones, places = np.unique(received, return_inverse=True)

@@ -14,6 +14,7 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.parts import Part, Parts
+from fedjoint.model.tasks import Task
 from fedjoint.server.backbones import checked_first, checked_receives
 from fedjoint.server.heard import checked_hear
 from fedjoint.server.part import Part as Reply
@@ -136,11 +137,14 @@ class Merging:
                 named |= part.layout.parameters.views(self.backbones[part.name])
         return torch.cat([named[name].reshape(count, -1) for name in layout.shapes], 1)
 
-    def receives(self, group: str, clients: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    def receives(
+        self, group: str, round: int, clients: np.ndarray, tasks: np.ndarray
+    ) -> np.ndarray:
         """``[n]`` int64, which backbone clients of a group receive; -1: they choose.
 
         Args:
             group: its name.
+            round: the round.
             clients: ``[n]`` ids.
             tasks: ``[n, tasks]`` bool.
 
@@ -149,7 +153,7 @@ class Merging:
         """
         count = self.count(group)
         first, *others = (
-            checked_receives(self.of[part.name], count, clients, tasks)
+            checked_receives(self.of[part.name], count, round, clients, tasks)
             for part in self.parts.parts_of(group)
         )
         if not all(np.array_equal(first, other) for other in others):
@@ -172,14 +176,15 @@ class Merging:
         names = list(self.parts.groups)
         return np.isin(people.group, [names.index(group) for group in part.groups])
 
-    def know(self, people: Population) -> None:
-        """Tell every strategy whose updates it may see."""
+    def know(self, people: Population, tasks: Sequence[Task]) -> None:
+        """Tell every strategy whose updates it may see, and which metrics should rise."""
         able = people.sizes > 0
         seen = {part.name: able & self.members(part, people) for part in self.parts.parts}
         for name, strategy in self._every().items():
             known = circumstances(strategy)
             assert known is not None, "made by make_strategy"
             known.clients = people.ids[seen.get(name, able)]
+            known.rising = {task.name: task.metric_fn.higher_is_better for task in tasks}
 
     @property
     def state(self) -> dict[str, Tensor]:

@@ -395,7 +395,7 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
     asked, untrained = plan_evaluation(run.config, run.roster, round, run.ledger, run.exclusions)
     if not asked:
         return _Evaluated(untrained=untrained)
-    asked = dealt(run.merging, asked)
+    asked = dealt(run.merging, asked, round)
     replies, failed = _measured(run, asked, run.evaluate(asked, round, run.broadcast(round)))
     sums: evaluation.Sums = {}
     owners: dict[int, int] = {}

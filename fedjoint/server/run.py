@@ -117,7 +117,7 @@ class Run:
         self.roster.discover(self.grid, self.header(0))
         if not self.merging.of:
             self.merging.divide(self.roster.parts)
-        self.merging.know(self.roster.people)
+        self.merging.know(self.roster.people, self.roster.tasks)
 
     def of_group(self, group: str) -> dict[str, Tensor]:
         """Return a group's shared tensors, as its clients call them."""

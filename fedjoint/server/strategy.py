@@ -131,10 +131,11 @@ class JointStrategy(ABC):
         """
         return backbone[None]
 
-    def receives(self, clients: Tensor, tasks: Tensor) -> Tensor | None:
+    def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor | None:
         """Return which of the K backbones each of some clients receives; asked where K > 1.
 
         Args:
+            round: the round, before the clients train and again before they are evaluated.
             clients: ``[n]`` int64, their ids.
             tasks: ``[n, tasks]`` bool, what they train.
 
@@ -164,6 +165,7 @@ class Circumstances:
     Attributes:
         config: its configuration.
         method: the local method that its clients run.
+        rising: task -> whether a higher value of its metric is better.
         clients: ``[n]`` int64, ids of the clients with examples that the nodes have named so far.
         traced: the reasons of which a traceback was logged.
     """
@@ -171,6 +173,7 @@ class Circumstances:
     config: Config
     method: LocalMethod
     clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    rising: dict[str, bool] = field(default_factory=dict)
     traced: set[str] = field(default_factory=set)
 
 

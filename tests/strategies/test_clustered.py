@@ -29,7 +29,7 @@ def test_ifca_moves_every_backbone_by_its_own_clients(draw):
     expected[0] = (w[0] * g[0] + w[2] * g[2]) / (w[0] + w[2])
     expected[2] = (w[1] * g[1] + w[3] * g[3]) / (w[1] + w[3])
     torch.testing.assert_close(steps, expected)
-    assert strategy.receives(updates.clients, updates.tasks) is None  # they choose
+    assert strategy.receives(2, updates.clients, updates.tasks) is None  # they choose
 
 
 def test_ifca_backbones_start_apart():
@@ -62,7 +62,7 @@ def test_cfl_splits_opposed_camps_and_then_trains_them_apart(wrap):
     strategy = CFL()
     assert strategy.first_backbones(updates.backbone).equal(updates.backbone[None])
     of, steps = strategy.merge(updates)
-    received = strategy.receives(updates.clients, updates.tasks)
+    received = strategy.receives(2, updates.clients, updates.tasks)
     assert received.tolist() == [0, 1, 0, 0, 1, 1, 0] and of.tolist() == [0, 0]
     torch.testing.assert_close(steps[0], updates.matrix[[0, 2, 3, 6]].mean(0))
     torch.testing.assert_close(steps[1], updates.matrix[[1, 4, 5]].mean(0))
@@ -175,7 +175,7 @@ def test_cfl_has_the_absent_choose_and_then_stay(wrap):
     strategy.merge(replace(camps, matrix=torch.ones(7, 6)))  # everyone is in cluster 0
     assert strategy.merge(part_of(camps, [0, 1])).of.tolist() == [0, 0]
     everyone = torch.cat([camps.clients, torch.tensor([40])])
-    received = strategy.receives(everyone, torch.ones(8, 3, dtype=torch.bool))
+    received = strategy.receives(2, everyone, torch.ones(8, 3, dtype=torch.bool))
     assert received.tolist() == [0, 1, -1, -1, -1, -1, -1, -1]
     # One of each camp comes back, and a client that nobody has heard of.
     later = part_of(camps, [2, 4, 5], [0, 1, 1], 2)

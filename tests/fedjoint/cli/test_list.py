@@ -15,6 +15,7 @@ OURS = {"taskbalanced", "independent"}
 IN_PART = {
     *("bulyan", "cfl", "fedhca2", "fedmgda", "fedprox", "geometricmedian", "gradvac"),
     *("ifca", "imtlg", "matu", "normclip", "prox", "feddf", "fedmd", "fedproto", "config", "swa"),
+    *("fedamp", "taskgroups"),
 }
 
 

@@ -184,7 +184,7 @@ def strategy(first=None, receives=None, merge=None):
         def first_backbones(self, backbone):
             return backbone.repeat(2, 1) if first is None else first(backbone)
 
-        def receives(self, clients, tasks):
+        def receives(self, round, clients, tasks):
             return clients % 2 if receives is None else receives(clients)
 
         def merge(self, updates):

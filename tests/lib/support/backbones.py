@@ -9,7 +9,7 @@ class PerTask(JointStrategy):
     per_client = False
     def first_backbones(self, backbone):
         return backbone.repeat(2, 1)
-    def receives(self, clients, tasks):
+    def receives(self, round, clients, tasks):
         return (~tasks[:, 0]).long()
     def merge(self, updates):
         return updates.means()
@@ -17,7 +17,7 @@ class PerTask(JointStrategy):
 class Parity(PerTask):
     """One for clients with even numbers, another for the others."""
     per_client = True
-    def receives(self, clients, tasks):
+    def receives(self, round, clients, tasks):
         return clients % 2
 
 class Later(Parity):
