@@ -56,6 +56,32 @@ def rounds_of_the_run(strategy: JointStrategy) -> int | None:
     return known.config.rounds if known else None
 
 
+class Measured:
+    """The sums of validation metrics of each way, in a strategy's state.
+
+    It has ``valid`` ``[ways, tasks]`` float64, and ``known``, whether all of them were defined.
+
+    Args:
+        state: of the strategy.
+        ways: how many there are.
+        tasks: how many there are.
+    """
+
+    def __init__(self, state: dict[str, Tensor], ways: int, tasks: int) -> None:
+        state.setdefault("valid", torch.zeros(ways, tasks, dtype=torch.float64))
+        state.setdefault("known", torch.ones(ways, tasks, dtype=torch.bool))
+        self._state = state
+
+    def add(self, way: int, values: Tensor) -> None:
+        """Add what was measured of a way, ``[tasks]``; NaN: undefined."""
+        self._state["valid"][way] += values.nan_to_num()
+        self._state["known"][way] &= ~values.isnan()
+
+    def close(self) -> Tensor:
+        """``[ways, tasks]``, the sums, NaN where undefined; the state has them no more."""
+        return self._state.pop("valid").masked_fill(~self._state.pop("known"), torch.nan)
+
+
 def validated(strategy: JointStrategy, updates: Updates) -> Tensor:
     """``[tasks]`` float64, the last validation metrics, higher being better; NaN: undefined."""
     known, valid = circumstances(strategy), updates.evaluation.get("valid", {})

@@ -11,7 +11,7 @@ from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
 from ._places import grown, known_of
-from ._turns import Turns, rounds_of_a_turn, validated
+from ._turns import Measured, Turns, rounds_of_a_turn, validated
 
 JOINT, ALIKE, ALONE = range(3)
 
@@ -29,8 +29,8 @@ class Auto(JointStrategy):
     Backbone 0 is the joint one. Who comes later starts from it in every way.
 
     The state holds ``sets`` ``[S, tasks]`` bool, the sets of tasks so far, and ``row`` ``[S]``
-    int64, their backbones; ``place`` ``[ids]`` int64, the backbone of every client id so far; and
-    ``valid`` ``[3, tasks]`` in the trial, ``pick`` ``[tasks]`` int64 after it.
+    int64, their backbones; ``place`` ``[ids]`` int64, the backbone of every client id so far; in
+    the trial the sums of metrics, and after it ``pick`` ``[tasks]`` int64, their ways.
 
     Args:
         trial: turns of each way.
@@ -103,13 +103,12 @@ class Auto(JointStrategy):
 
     def listen(self, updates: Updates) -> None:
         """Hear what was measured; after the trial, let every task pick its way."""
-        turns, tasks = self.turns(), len(updates.task_names)
-        self.state.setdefault("valid", torch.zeros(3, tasks, dtype=torch.float64))
+        turns, heard = self.turns(), Measured(self.state, 3, len(updates.task_names))
         measured, before = turns.measured(updates.round), updates.round - 2
         if measured is not None and 2 * (before // (3 * turns.length)) >= self.trial - 1:
-            self.state["valid"][measured] += validated(self, updates)
+            heard.add(measured, validated(self, updates))
         if updates.round > turns.last:
-            valid = self.state.pop("valid").nan_to_num(nan=-torch.inf)
+            valid = heard.close().nan_to_num(nan=-torch.inf)
             self.state["pick"] = valid.argmax(0)  # the first of equals
 
     def prune(self, count: int) -> Tensor:

@@ -12,7 +12,7 @@ from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
-from ._turns import Turns, rounds_of_a_turn, rounds_of_the_run, validated
+from ._turns import Measured, Turns, rounds_of_a_turn, rounds_of_the_run, validated
 
 
 class TaskGroups(JointStrategy):
@@ -31,8 +31,8 @@ class TaskGroups(JointStrategy):
 
     The state holds ``group`` ``[tasks]`` int64; ``cosine`` and ``seen`` ``[tasks, tasks]``, the sum
     of cosines and of how many; ``since``, the round of the last decision, or before the trial;
-    ``finer``, whether to try more groups; and in a trial ``proposed`` ``[tasks]`` int64 and
-    ``valid`` ``[2, tasks]``, the sums of the proposal's and the present partition's metrics.
+    ``finer``, whether to try more groups; and in a trial ``proposed`` ``[tasks]`` int64, and the
+    sums of metrics of that and of the present partition.
 
     Args:
         every: least number of rounds from a decision to the next trial.
@@ -103,24 +103,23 @@ class TaskGroups(JointStrategy):
             return moves
         self.state["proposed"] = proposed
         self.state["since"] = torch.tensor(round)
-        self.state["valid"] = torch.zeros(2, len(group), dtype=torch.float64)
         starts = [group[proposed == one].mode().values for one in range(count)]
         of = torch.cat([torch.arange(len(moves)), torch.stack(starts)])
         return Steps(of, moves[of])
 
     def judge(self, updates: Updates, moves: Tensor) -> Tensor | Steps:
         """Hear of a trial; once it is over, keep the better partition's backbones alone."""
-        turns, valid = self.turns(), self.state["valid"]
+        turns, heard = self.turns(), Measured(self.state, 2, len(updates.task_names))
         if (measured := turns.measured(updates.round)) is not None:
-            valid[measured] += validated(self, updates)
+            heard.add(measured, validated(self, updates))
         if updates.round <= turns.last:
             return moves
         group, proposed = self.state["group"], self.state.pop("proposed")
         of_one, of_other = (own[:, None] == own for own in (proposed, group))
         moved = (of_one != of_other).any(1)
+        valid = heard.close()
         difference = (valid[0] - valid[1])[moved]  # of what is undefined, neither is better
         better = int((difference > 0).sum()) > int((difference < 0).sum())
-        del self.state["valid"]
         self.state["since"] = torch.tensor(updates.round)
         for name in ("cosine", "seen"):
             self.state[name].zero_()

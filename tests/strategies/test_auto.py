@@ -8,6 +8,7 @@ import torch
 
 from fedjoint.config.scenario import scenario_config
 from fedjoint.experiments.ways import independent
+from fedjoint.server.strategy import checked_merge
 from fedjoint.simulation import simulate
 from fedjoint.strategies.auto import ALIKE, ALONE, JOINT, Auto
 
@@ -41,7 +42,7 @@ class Run:
             received=received,
             evaluation={"valid": dict(zip("abc", valid, strict=True))} if valid else {},
         )
-        of, steps = self.strategy.merge(updates)
+        of, steps = checked_merge(self.strategy, updates)
         self.backbones = self.backbones[of] + steps
         self.received.append(received.tolist())
         return updates

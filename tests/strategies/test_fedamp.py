@@ -7,6 +7,7 @@ import pytest
 import torch
 from support import small
 
+from fedjoint.server.strategy import checked_merge
 from fedjoint.simulation import simulate
 from fedjoint.strategies.fedamp import FedAMP
 
@@ -31,7 +32,7 @@ def cloud(models, alpha, sigma):
 
 def merged(strategy, updates, backbones, received):
     updates = replace(updates, backbones=backbones, received=torch.tensor(received))
-    of, steps = strategy.merge(updates)
+    of, steps = checked_merge(strategy, updates)
     return backbones[of] + steps
 
 

@@ -8,6 +8,7 @@ import torch
 
 from fedjoint.config.scenario import scenario_config
 from fedjoint.experiments.grouping import cuts
+from fedjoint.server.strategy import checked_merge
 from fedjoint.simulation import resume, simulate
 from fedjoint.strategies._turns import Turns
 from fedjoint.strategies.taskgroups import TaskGroups, most_of, partition
@@ -17,7 +18,7 @@ ANGLES = torch.deg2rad(torch.tensor([0.0, 20.0, 150.0]))
 
 
 def updates(wrap, round, strategy=None, backbones=None, valid=(0.5, 0.5, 0.5)):
-    """Updates of a client of each task, the third of which goes another way."""
+    """Return updates of a client of each task, the third of which goes another way."""
     tasks = torch.stack([A, B, C])
     found = replace(
         wrap(torch.stack([ANGLES.cos(), ANGLES.sin()], 1), round),
@@ -38,9 +39,8 @@ def moved(before, of, steps):
 def begun(wrap):
     """Return a strategy in its first trial, and the backbones after round 2, when it began."""
     strategy, start = TaskGroups(every=2, trial=1), updates(wrap, 1).backbone[None]
-    first = strategy.merge(updates(wrap, 1, strategy))
-    after = start + first
-    of, steps = strategy.merge(replace(updates(wrap, 2), backbones=after))
+    after = start + checked_merge(strategy, updates(wrap, 1)).steps
+    of, steps = checked_merge(strategy, replace(updates(wrap, 2), backbones=after))
     assert of.tolist() == [0, 0, 0]  # all, and the two groups of the proposal
     assert strategy.state["proposed"].tolist() == [0, 0, 1]
     return strategy, moved(after, of, steps)
@@ -59,12 +59,12 @@ def test_the_better_partition_s_backbones_stay(wrap, proposal, present, stays):
     strategy, backbones = begun(wrap)
     trial = updates(wrap, 3, strategy, backbones)
     assert trial.received.tolist() == [1, 1, 2]
-    backbones = backbones + strategy.merge(trial)
+    backbones = backbones + checked_merge(strategy, trial).steps
     last = updates(wrap, 4, strategy, backbones, proposal)
     assert last.received.tolist() == [0, 0, 0]
-    backbones = backbones + strategy.merge(last)
+    backbones = backbones + checked_merge(strategy, last).steps
     decided = updates(wrap, 5, strategy, backbones, present)
-    of, steps = strategy.merge(decided)
+    of, steps = checked_merge(strategy, decided)
     assert of.tolist() == ([1, 2] if stays else [0])
     assert strategy.state["group"].tolist() == ([0, 0, 1] if stays else [0, 0, 0])
     assert "proposed" not in strategy.state and not strategy.state["seen"].any()
@@ -80,7 +80,7 @@ def test_after_a_refusal_fewer_groups_are_tried(wrap):
     strategy.state |= {"group": torch.tensor([0, 0, 1]), "finer": torch.tensor(False)}
     del strategy.state["proposed"]
     backbones = torch.zeros(2, 2)
-    of, _ = strategy.merge(updates(wrap, 4, strategy, backbones))
+    of, _ = checked_merge(strategy, updates(wrap, 4, strategy, backbones))
     assert of.tolist() == [0, 1, 0] and strategy.state["proposed"].tolist() == [0, 0, 0]
 
 
