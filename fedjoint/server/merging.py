@@ -116,11 +116,11 @@ class Merging:
         Raises:
             UserError: there are other numbers of one part of theirs than of another.
         """
-        parts = self.parts.parts_of(group)
-        counts = {len(self.backbones.get(part.name, " ")) for part in parts}
+        several = [self.backbones.get(part.name) for part in self.parts.parts_of(group)]
+        counts = {1 if own is None else len(own) for own in several}
         if len(counts) > 1:
             raise self._unlike("has other backbones")
-        return counts.pop() if counts else 1
+        return max(counts, default=1)
 
     def all_of(self, group: str, whole: Tensor) -> Tensor:
         """``[K, P + B]``, the backbones of a group's clients, with the buffers of all.
