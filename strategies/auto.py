@@ -11,6 +11,7 @@ from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
 from ._places import grown, known_of
+from ._tasks import as_before, begin_anew
 from ._turns import Measured, Turns, rounds_of_a_turn, validated
 
 JOINT, ALIKE, ALONE = range(3)
@@ -28,9 +29,12 @@ class Auto(JointStrategy):
 
     Backbone 0 is the joint one. Who comes later starts from it in every way.
 
-    The state holds ``sets`` ``[S, tasks]`` bool, the sets of tasks so far, and ``row`` ``[S]``
-    int64, their backbones; ``place`` ``[ids]`` int64, the backbone of every client id so far; in
-    the trial the sums of metrics, and after it ``pick`` ``[tasks]`` int64, their ways.
+    Where the run's tasks change, as nodes come and go, it begins anew from backbone 0.
+
+    The state holds ``tasks``, what they are; ``since``, the round before the trial; ``sets``
+    ``[S, tasks]`` bool, the sets of tasks so far, and ``row`` ``[S]`` int64, their backbones;
+    ``place`` ``[ids]`` int64, the backbone of every client id so far; in the trial the sums of
+    metrics, and after it ``pick`` ``[tasks]`` int64, their ways.
 
     Args:
         trial: turns of each way.
@@ -44,9 +48,11 @@ class Auto(JointStrategy):
 
     def turns(self) -> Turns:
         """Return who trains when in the trial."""
-        return Turns(0, rounds_of_a_turn(self), 3, self.trial)
+        return Turns(int(self.state["since"]), rounds_of_a_turn(self), 3, self.trial)
 
     def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
+        if not as_before(self):
+            return torch.zeros_like(clients)
         alike, alone = self.rows_alike(tasks), known_of(clients, self.state["place"], 0)
         rows = torch.stack([torch.zeros_like(alike), alike, alone])
         return rows.gather(0, self.ways(round, tasks)[None])[0]
@@ -65,7 +71,11 @@ class Auto(JointStrategy):
         return torch.cat([self.state["row"], torch.zeros(1, dtype=torch.int64)])[found]
 
     def merge(self, updates: Updates) -> Steps:
+        if (anew := begin_anew(self, updates)) is not None:
+            return anew
         count = len(updates.task_names)
+        length = rounds_of_a_turn(self)
+        self.state.setdefault("since", torch.tensor((updates.round - 1) // length * length))
         self.state.setdefault("sets", torch.zeros(0, count, dtype=torch.bool))
         for name in ("row", "place"):
             self.state.setdefault(name, torch.zeros(0, dtype=torch.int64))
@@ -104,7 +114,7 @@ class Auto(JointStrategy):
     def listen(self, updates: Updates) -> None:
         """Hear what was measured; after the trial, let every task pick its way."""
         turns, heard = self.turns(), Measured(self.state, 3, len(updates.task_names))
-        measured, before = turns.measured(updates.round), updates.round - 2
+        measured, before = turns.measured(updates.round), updates.round - 2 - turns.since
         if measured is not None and 2 * (before // (3 * turns.length)) >= self.trial - 1:
             heard.add(measured, validated(self, updates))
         if updates.round > turns.last:

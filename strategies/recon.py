@@ -15,6 +15,8 @@ from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
+from ._tasks import as_before, begin_anew
+
 
 class Recon(JointStrategy):
     """Share the layers in which tasks agree, and have one of each task where they conflict.
@@ -24,6 +26,8 @@ class Recon(JointStrategy):
     a ``share`` of all, become the tasks' own, unless their score is zero. They go on from where
     they are, by the weighted mean of the task's clients; the others by that of all. A layer is what
     has one name but for its last part: weight and bias together. A client has its first task's.
+
+    Where the run's tasks change, as nodes come and go, it begins anew from backbone 0.
 
     The state holds ``score`` ``[layers]`` int64, in the order of the backbone, and once they are
     chosen ``own`` ``[layers]`` bool.
@@ -53,9 +57,11 @@ class Recon(JointStrategy):
         self.below = below
 
     def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
-        return tasks.long().argmax(1)
+        return tasks.long().argmax(1) if as_before(self) else torch.zeros_like(clients)
 
     def merge(self, updates: Updates) -> Tensor | Steps:
+        if (anew := begin_anew(self, updates)) is not None:
+            return anew
         layers = places(updates.layout)
         mean, count = updates.mean(), len(updates.task_names)
         if "own" in self.state:

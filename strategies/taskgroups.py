@@ -12,6 +12,7 @@ from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
+from ._tasks import as_before, begin_anew
 from ._turns import Measured, Turns, rounds_of_a_turn, rounds_of_the_run, validated
 
 
@@ -28,6 +29,8 @@ class TaskGroups(JointStrategy):
     backbones go. A trial's cost is the rounds of the partition that goes, and one to decide.
 
     A client has one backbone: that of the group with most of its tasks, the first of equals.
+
+    Where the run's tasks change, as nodes come and go, it begins anew from backbone 0.
 
     The state holds ``group`` ``[tasks]`` int64; ``cosine`` and ``seen`` ``[tasks, tasks]``, the sum
     of cosines and of how many; ``since``, the round of the last decision, or before the trial;
@@ -53,12 +56,16 @@ class TaskGroups(JointStrategy):
         self.trial = trial
 
     def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
+        if not as_before(self):
+            return torch.zeros_like(clients)
         group, proposed = self.state["group"], self.state.get("proposed")
         if proposed is not None and self.turns().way(round) == 0:
             return int(group.max()) + 1 + most_of(proposed, tasks)
         return most_of(group, tasks)
 
     def merge(self, updates: Updates) -> Tensor | Steps:
+        if (anew := begin_anew(self, updates)) is not None:
+            return anew
         count = len(updates.task_names)
         self.state.setdefault("group", torch.zeros(count, dtype=torch.int64))
         self.state.setdefault("since", torch.tensor(0))

@@ -22,7 +22,7 @@ from fedjoint.runs.directory import RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.states import States
 from fedjoint.server.merging import Merging
-from fedjoint.server.strategy import local_method, make_strategy
+from fedjoint.server.strategy import circumstances, local_method, make_strategy
 from fedjoint.training.job import Job
 from fedjoint.training.method import make_method
 from fedjoint.training.receiving import take_backbones
@@ -92,6 +92,11 @@ class PersonalModels:
         self._merging.divide(self._parts)
         self._merging.named = done.backbones
         self._whole = self._parts.layout.flat(done.backbone)
+        self._tasks = _task_names(run, problem)
+        for own in self._merging.of.values():
+            known = circumstances(own)
+            assert known is not None, "made by make_strategy"
+            known.rising = dict.fromkeys(self._tasks, True)
         if complete:
             self._merging.state = done.state
             self._broadcast = {
@@ -229,7 +234,17 @@ class PersonalModels:
                 f"which backbone a client has is in the checkpoint of round {self.round}, which "
                 "the run directory does not have"
             )
-        tasks = self.problem.data.tasks[[place]]
+        names = self.problem.data.task_names
+        has = {name for name, own in zip(names, self.problem.data.tasks[place], strict=True) if own}
+        tasks = np.array([[name in has for name in self._tasks]])
         received = self._merging.receives(group, self.round, job.cohort.clients, tasks)
         backbones = self._merging.all_of(group, self._whole)
         take_backbones(job, backbones, received, np.zeros(1, bool), lambda _: {})
+
+
+def _task_names(run: RunDir, problem: Problem) -> list[str]:
+    """Return the run's tasks in its server's order: a node may have some of them alone."""
+    evaluations = [record.evaluation for record in run.records() if record.evaluation]
+    if not evaluations:
+        return [task.name for task in problem.tasks]
+    return [name for name in evaluations[-1]["test"] if "/" not in name]
