@@ -1,4 +1,4 @@
-"""The tasks that a strategy's state is about: on real machines they come and go with their nodes."""
+"""The tasks that a strategy's state is about, which on real machines come and go with nodes."""
 
 from __future__ import annotations
 
