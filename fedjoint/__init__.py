@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from fedjoint.runs.result import RunResult
     from fedjoint.server.callbacks import Callback, Snapshot
     from fedjoint.server.candidates import Budget, Candidates
+    from fedjoint.server.steps import Steps
     from fedjoint.server.strategy import JointStrategy
     from fedjoint.server.updates import Updates
     from fedjoint.simulation import resume, simulate
@@ -79,6 +80,7 @@ _MODULES = {
     "RunResult": "fedjoint.runs.result",
     "Snapshot": "fedjoint.server.callbacks",
     "Source": "fedjoint.data.source",
+    "Steps": "fedjoint.server.steps",
     "Stream": "fedjoint.model.stream",
     "Task": "fedjoint.model.tasks",
     "TaskLoss": "fedjoint.model.loss",
@@ -118,6 +120,7 @@ __all__ = [
     "RunResult",
     "Snapshot",
     "Source",
+    "Steps",
     "Stream",
     "Task",
     "TaskLoss",

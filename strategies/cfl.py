@@ -1,7 +1,4 @@
-"""CFL: a cluster that stands still while its clients move is split.
-
-The clients' half is :mod:`fedjoint.clients.clustered`.
-"""
+"""CFL: a cluster that stands still while its clients move is split."""
 
 from __future__ import annotations
 
@@ -14,13 +11,14 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from fedjoint.options import Count, NotNegative, UpToOne
-from fedjoint.server.strategy import circumstances
+from fedjoint.server.steps import Steps
+from fedjoint.server.strategy import JointStrategy, circumstances
 from fedjoint.server.updates import Updates
 
-from ._clustered import Clustered
+from ._places import grown, known_of
 
 
-class CFL(Clustered):
+class CFL(JointStrategy):
     """Clustered federated learning: a cluster that stands still while its clients move is split.
 
     Over the last rounds r, a cluster's backbone has come as far as ``|sum_r m_r|``, m_r ``[P]``
@@ -47,9 +45,9 @@ class CFL(Clustered):
     lets everyone train in every round, and has latecomers descend a tree of all splits by
     the cosines of their updates; the loss needs no old backbones.
 
-    The state holds ``backbones`` ``[K, P]``; ``assignment`` ``[ids]`` int64, the cluster of
-    every client id so far, -1 for none; ``come`` ``[K, P]`` and ``way`` ``[K]``, the two sums;
-    and ``first``, over the learning rate.
+    The state holds ``assignment`` ``[ids]`` int64, the cluster of every client id so far, -1 for
+    none; ``come`` ``[K, P]`` and ``way`` ``[K]``, the two sums; and ``first``, over the learning
+    rate.
 
     Args:
         still: greatest distance of a cluster that may split, over its way, in [0, 1].
@@ -77,39 +75,35 @@ class CFL(Clustered):
         self.most = most
         self.across = across
 
-    def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
-        """Return the ``backbones`` ``[K, P]`` and the ``assignment`` ``[ids]`` of clients."""
-        self.state.setdefault("backbones", backbone[None].clone())
-        self.state.setdefault("assignment", torch.zeros(0, dtype=torch.int64))
-        self.state.setdefault("come", torch.zeros_like(self.state["backbones"]))
-        self.state.setdefault("way", self.state["come"].new_zeros(len(self.state["come"])))
-        return {name: self.state[name] for name in ("backbones", "assignment")}
+    def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
+        return known_of(clients, self.state["assignment"], -1)
 
-    def merge(self, updates: Updates) -> Tensor:
-        self.broadcast(updates.backbone)
+    def merge(self, updates: Updates) -> Steps:
+        self.state.setdefault("assignment", torch.zeros(0, dtype=torch.int64))
+        self.state.setdefault("come", torch.zeros_like(updates.backbones))
+        self.state.setdefault("way", updates.backbones.new_zeros(len(updates.backbones)))
         lengths = updates.gram.diagonal().sqrt()
         self.state.setdefault("first", lengths.mean() / self.rate(updates.round))
-        self.join(updates.clients, self.said(updates))
-        for cluster in range(len(self.state["backbones"])):
+        self.join(updates.clients, updates.received)
+        of = torch.arange(len(updates.backbones))
+        for cluster in range(len(updates.backbones)):
             rows = (self.state["assignment"][updates.clients] == cluster).nonzero().squeeze(1)
             if len(rows):
                 self.remember(updates, rows, lengths[rows].mean(), cluster)
                 if self.may_split(lengths[rows] / self.rate(updates.round), cluster):
-                    self.split(updates, rows, cluster)
-        return self.move(updates, self.state["assignment"][updates.clients])
+                    of = self.split(updates, rows, of, cluster)
+        return Steps(of, updates.means_of(self.state["assignment"][updates.clients], len(of)))
 
     def rate(self, round: int) -> float:
         """Return the learning rate of ``round``; outside a run, one."""
         known = circumstances(self)
         return known.config.local.rate(round) if known else 1.0
 
-    def join(self, clients: Tensor, said: Tensor) -> None:
-        """Put ``clients`` into the cluster that they said, unless they are in one already."""
-        assignment = self.state["assignment"]
-        room = max(0, int(clients.max()) + 1 - len(assignment))
-        self.state["assignment"] = torch.cat([assignment, assignment.new_full((room,), -1)])
+    def join(self, clients: Tensor, received: Tensor) -> None:
+        """Put ``clients`` into the cluster that they chose, unless they are in one already."""
+        self.state["assignment"] = grown(self.state["assignment"], clients, -1)
         known = self.state["assignment"][clients]
-        self.state["assignment"][clients] = torch.where(known < 0, said, known)
+        self.state["assignment"][clients] = torch.where(known < 0, received, known)
 
     def remember(self, updates: Updates, rows: Tensor, length: Tensor, cluster: int) -> None:
         """Add a round to how far ``cluster``, of which ``rows`` are here, has come, and its way."""
@@ -125,11 +119,15 @@ class CFL(Clustered):
         """Say whether ``cluster`` stands still while its clients, with ``lengths``, move."""
         come, way = self.state["come"][cluster].double().norm(), self.state["way"][cluster]
         moving = lengths.max() > self.moving * self.state["first"]
-        room = len(self.state["backbones"]) < self.most and len(lengths) > 1
+        room = len(self.state["way"]) < self.most and len(lengths) > 1
         return bool(room and moving and come < self.still * way)
 
-    def split(self, updates: Updates, rows: Tensor, cluster: int) -> None:
-        """Divide ``cluster``, of which ``rows`` are here, if they fall apart."""
+    def split(self, updates: Updates, rows: Tensor, of: Tensor, cluster: int) -> Tensor:
+        """Divide ``cluster``, of which ``rows`` are here, if they fall apart.
+
+        Returns:
+            ``of``, the cluster that each was at first, with the new one's after it.
+        """
         gram = updates.gram[rows][:, rows]
         length = gram.diagonal().sqrt().clamp(min=1e-30)
         cosines = gram / torch.outer(length, length)
@@ -138,11 +136,12 @@ class CFL(Clustered):
         parts = torch.from_numpy(fcluster(tree, 2, criterion="maxclust"))
         leaving = parts != parts[0]  # the part with the first client stays
         if not leaving.any() or cosines[leaving][:, ~leaving].max() > self.across:
-            return
-        assignment, new = self.state["assignment"], len(self.state["backbones"])
+            return of
+        assignment, new = self.state["assignment"], len(of)
         assignment[assignment == cluster] = -1  # and so are those who are not here
         assignment[updates.clients[rows]] = torch.where(leaving, new, cluster)
-        for name in ("backbones", "come", "way"):
+        for name in ("come", "way"):
             self.state[name] = torch.cat([self.state[name], self.state[name][[cluster]]])
         for sums in (self.state["come"], self.state["way"]):
             sums[[cluster, new]] = 0
+        return torch.cat([of, torch.tensor([cluster])])

@@ -1,7 +1,4 @@
-"""IFCA: every client joins the cluster whose loss it finds lowest.
-
-The clients' half is :mod:`fedjoint.clients.clustered`.
-"""
+"""IFCA: every client joins the cluster whose loss it finds lowest."""
 
 from __future__ import annotations
 
@@ -9,17 +6,18 @@ import torch
 from torch import Tensor
 
 from fedjoint.options import Count, NotNegative, Whole
+from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
-from ._clustered import Clustered
 from ._seeding import generator
 
 
-class IFCA(Clustered):
+class IFCA(JointStrategy):
     """Iterative federated clustering: each client joins the cluster whose loss it finds lowest.
 
-    Clients receive all ``backbones`` ``[K, P]`` and choose anew in every round that they train or
-    are evaluated in: to be absent, or to join late, makes no difference.
+    Clients receive all K backbones and choose anew in every round that they train or are evaluated
+    in: to be absent, or to join late, makes no difference. Each backbone moves by the weighted mean
+    of the updates of those who chose it.
 
     Args:
         clusters: K.
@@ -39,17 +37,12 @@ class IFCA(Clustered):
         self.spread = spread
         self.seed = seed
 
-    def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
-        """Return the ``backbones`` ``[K, P]`` for clients to choose from."""
-        if "backbones" not in self.state:
-            noise = torch.zeros(self.clusters, len(backbone)).to(backbone)
-            for cluster in range(1, self.clusters):
-                drawn = generator(self, self.seed, cluster).standard_normal(len(backbone))
-                noise[cluster] = torch.from_numpy(drawn)
-            size = backbone.square().mean().sqrt()
-            self.state["backbones"] = backbone + self.spread * size * noise
-        return {"backbones": self.state["backbones"]}
+    def first_backbones(self, backbone: Tensor) -> Tensor:
+        noise = torch.zeros(self.clusters, len(backbone)).to(backbone)
+        for cluster in range(1, self.clusters):
+            drawn = generator(self, self.seed, cluster).standard_normal(len(backbone))
+            noise[cluster] = torch.from_numpy(drawn)
+        return backbone + self.spread * backbone.square().mean().sqrt() * noise
 
     def merge(self, updates: Updates) -> Tensor:
-        self.broadcast(updates.backbone)
-        return self.move(updates, self.said(updates))
+        return updates.means()

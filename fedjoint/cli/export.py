@@ -36,6 +36,13 @@ def export_command(
         str | None,
         typer.Option(help="Take the clients of this group alone, where clients are in groups."),
     ] = None,
+    backbone: Annotated[
+        int | None,
+        typer.Option(
+            help="Of a strategy that keeps several backbones, this one, from 0, and the mean of "
+            "the heads of the clients that have it. Default: the one of most clients."
+        ),
+    ] = None,
     best: Annotated[
         bool,
         typer.Option("--best", help="The best round by validation, of a run with keep_best."),
@@ -50,9 +57,7 @@ def export_command(
     ] = ["safetensors"],  # noqa: B006 (typer's way)
     output: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder to write; default: RUN/export/TASK, TASK-GROUP or TASK-client-ID."
-        ),
+        typer.Option(help="Folder to write; default: RUN/export/TASK, and what else is chosen."),
     ] = None,
     ensemble: Annotated[
         bool,
@@ -88,7 +93,8 @@ def export_command(
     Next to it, model.json says what it reads and predicts, and whose heads are in it.
     """
     if ensemble or beside:
-        if (ensemble and beside) or client is not None or state or clients or data or tasks:
+        one = client is not None or backbone is not None
+        if (ensemble and beside) or one or state or clients or data or tasks:
             raise UserError("--ensemble, and --with RUN, stand alone beside --best and --format")
         _export_together([run, *beside], task, best, formats, output)
         return
@@ -97,10 +103,19 @@ def export_command(
         raise UserError("--data needs --clients, the ids whose data it is")
     own = own_data(data, parts(tasks))
     exported = export(
-        run, task, client=client, group=group, best=best, state=state, clients=ids, data=own
+        run,
+        task,
+        client=client,
+        group=group,
+        backbone=backbone,
+        best=best,
+        state=state,
+        clients=ids,
+        data=own,
     )
-    parts_of_name = [task, group, client is not None and f"client-{client}", best and "best"]
-    name = "-".join(part for part in parts_of_name if part)
+    chosen = {"client": client, "backbone": backbone}
+    numbered = [f"{what}-{number}" for what, number in chosen.items() if number is not None]
+    name = "-".join([task, *([group] if group else []), *numbered, *(["best"] if best else [])])
     folder = output or run / "export" / name
     exported.write(folder, formats)
     console.print(f"{exported.card.origin.how}: {folder}", soft_wrap=True, markup=False)

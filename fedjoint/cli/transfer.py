@@ -29,6 +29,10 @@ def transfer_command(
     steps: Annotated[
         str, typer.Option(help="Steps; with --unseen several, such as 1,10,100.")
     ] = "",
+    backbone: Annotated[
+        int | None,
+        typer.Option(help="Which one, from 0, of a strategy that keeps several backbones."),
+    ] = None,
     settings: Settings = [],  # noqa: B006 (typer's way)
 ) -> None:
     """Measure what a run's backbone is worth to a new task or to new clients."""
@@ -38,7 +42,7 @@ def transfer_command(
     if unseen:
         if sizes or settings:
             raise UserError("--sizes and --set belong to --task")
-        found = generalise(run, counts or (1, 10, 100))
+        found = generalise(run, counts or (1, 10, 100), backbone=backbone)
         _show_unseen(found)
         _write(run / "transfer" / "unseen", found)
         return
@@ -51,6 +55,7 @@ def transfer_command(
         repeats=repeats,
         steps=counts[0] if counts else 200,
         settings=settings,
+        backbone=backbone,
     )
     _show_transfer(learnt)
     _write(run / "transfer" / task, learnt)

@@ -102,15 +102,17 @@ class Learnt:
     tensors: Mapping[str, Tensor]
 
 
-def learnt(path: Path, problem: Problem | None) -> Learnt:
+def learnt(path: Path, problem: Problem | None, backbone: int | None = None) -> Learnt:
     """Return the run in ``path``.
 
     Args:
         path: its directory.
         problem: the run's own, where it did not come from the configuration.
+        backbone: which one, where the strategy keeps several.
 
     Raises:
-        UserError: there is no such run, it has no checkpoint, or more than one architecture.
+        UserError: there is no such run, it has no checkpoint, more than one architecture, or no
+            such backbone.
     """
     run = RunDir.open(path)
     run.described(problem)
@@ -120,7 +122,8 @@ def learnt(path: Path, problem: Problem | None) -> Learnt:
         raise UserError(f"{path}: the run has no checkpoint yet")
     if config.model.groups:
         raise _in_groups()
-    return Learnt(path, config, whole.records, whole.newest.whole)
+    tensors = whole.newest.whole | whole.newest.backbone_of(path, backbone)
+    return Learnt(path, config, whole.records, tensors)
 
 
 def problem_to_adapt(config: Config, given: Problem | None) -> Problem:

@@ -140,6 +140,7 @@ def transfer(
     repeats: int = 5,
     steps: int = 200,
     settings: Iterable[str] = (),
+    backbone: int | None = None,
     problem: Problem | None = None,
 ) -> Transfer:
     """Learn a task that a run did not train, on its backbone and from scratch.
@@ -156,13 +157,14 @@ def transfer(
         steps: optimiser steps.
         settings: of the data in which the task is, as ``key=value``; by default the run's own
             data with the task on every client.
+        backbone: which one of the run, from 0, where its strategy keeps several.
         problem: what the task is part of, on the run's backbone, where it does not come from the
             configuration.
 
     Raises:
         UserError: there is no such run or task, the run has trained it, or a size is wrong.
     """
-    run = learnt(Path(path), problem)
+    run = learnt(Path(path), problem, backbone)
     if any(task in record.loss for record in run.records):
         raise UserError(
             f"the run has trained {task!r}, so it is not new: take a run without it "
@@ -180,10 +182,10 @@ def transfer(
     points = []
     vector = _makes_vectors(alone, config)
     for way in (way for way in WAYS if vector or not way.adapter):
-        trainer, backbone = begin(run, alone, config, way)
+        trainer, start = begin(run, alone, config, way)
         for at, size in enumerate(chosen):
             learners = np.arange(at * repeats, (at + 1) * repeats)
-            points.append(_best(trainer, backbone, learners, way, size, steps))
+            points.append(_best(trainer, start, learners, way, size, steps))
     return Transfer(own, points)
 
 

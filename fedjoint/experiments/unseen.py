@@ -73,7 +73,11 @@ class Unseen:
 
 
 def generalise(
-    path: str | Path, steps: Sequence[int] = (1, 10, 100), *, problem: Problem | None = None
+    path: str | Path,
+    steps: Sequence[int] = (1, 10, 100),
+    *,
+    backbone: int | None = None,
+    problem: Problem | None = None,
 ) -> Unseen:
     """Adapt a run's backbone to the clients that ``data.unseen_clients`` kept out.
 
@@ -84,12 +88,13 @@ def generalise(
     Args:
         path: the run directory.
         steps: optimiser steps; each number is tried.
+        backbone: which one of the run, from 0, where its strategy keeps several.
         problem: the run's own problem, where it did not come from the configuration.
 
     Raises:
         UserError: there is no such run, or it kept no client out.
     """
-    run = learnt(Path(path), problem)
+    run = learnt(Path(path), problem, backbone)
     config = run.config
     if not config.data.unseen_clients:
         raise UserError(f"{path}: the run kept no client out; set data.unseen_clients before it")
@@ -100,9 +105,9 @@ def generalise(
     evaluation = next((r.evaluation for r in reversed(run.records) if r.evaluation), None) or {}
     adapted: dict[tuple[str, int, str], float] = {}
     for way in WAYS:
-        trainer, backbone = begin(run, problem, settings_to_adapt(run, everyone), way)
+        trainer, start = begin(run, problem, settings_to_adapt(run, everyone), way)
         for count in steps:
-            adapted |= _tested(trainer, backbone, ids, way, count)
+            adapted |= _tested(trainer, start, ids, way, count)
     train, test = evaluation.get("train", {}), evaluation.get("test", {})
     return Unseen(tuple(problem.tasks), len(ids), train, test, adapted)
 

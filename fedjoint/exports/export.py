@@ -19,6 +19,7 @@ from fedjoint.data.build import make_source
 from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
 from fedjoint.errors import UserError, choose
+from fedjoint.exports.backbones import with_one_backbone
 from fedjoint.exports.exported import Exported
 from fedjoint.exports.model import Card, Origin, Target, TaskModel
 from fedjoint.exports.personal import PersonalModels
@@ -44,6 +45,7 @@ def export(  # noqa: PLR0913 - all by name, and rarely more than two
     *,
     client: int | None = None,
     group: str | None = None,
+    backbone: int | None = None,
     best: bool = False,
     state: Path | None = None,
     clients: Sequence[int] | None = None,
@@ -55,13 +57,15 @@ def export(  # noqa: PLR0913 - all by name, and rarely more than two
     With ``client``, it is the model with which the run evaluates that client: its head, and
     its own parts of the backbone, where it has any. Without, it has the shared backbone and the
     mean of the heads of all clients with the task, weighted by their training examples. Heads
-    are linear, so its outputs are the mean of the clients' outputs.
+    are linear, so its outputs are the mean of the clients' outputs. Where the strategy keeps
+    several backbones, it has the one of most of these clients, and the mean of their heads.
 
     Args:
         path: the run directory.
         task: name of the task.
         client: whose model.
         group: take the clients of this group alone, where clients are in groups.
+        backbone: take this one of several, and the clients that have it alone.
         best: take the best round by validation, of a run with ``output.keep_best``, not the last.
         state: file of the clients' private state; by default the run directory's, where a
             simulation keeps it. That of a deployed run is on its nodes.
@@ -74,7 +78,7 @@ def export(  # noqa: PLR0913 - all by name, and rarely more than two
         UserError: there is no such run, task or client, or no model can be made.
     """
     opened = open_run(path, best=best, state=state, clients=clients, data=data, problem=problem)
-    return opened.exported(task, client, group)
+    return opened.exported(task, client, group, backbone)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,9 @@ class Opened:
             raise choose("task", name, tasks)
         return tasks[name]
 
-    def exported(self, name: str, client: int | None, group: str | None = None) -> Exported:
+    def exported(
+        self, name: str, client: int | None, group: str | None = None, backbone: int | None = None
+    ) -> Exported:
         """Return the model of a task, see :func:`export`.
 
         Raises:
@@ -114,13 +120,15 @@ class Opened:
         """
         task, people, config = self.task(name), self.people, self.people.config
         holders = _holders(people, name, group)
-        weights, units, whose, how = _weights(people, name, client, holders)
+        if client is not None and backbone is not None:
+            raise UserError("a client has one backbone: give either --client or --backbone")
+        weights, units, whose, how = _weights(people, name, client, holders, backbone)
         own = people.group(whose[0])
         joint, part = people.trainers[own].model, self.problem.of(own)
         joint.load_state_dict(weights)
         source = self._source
         scaling = source.scaling(self._unscaled, [people.places[id] for id in whose])
-        backbone, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[name])
+        body, head = copy.deepcopy(joint.backbone), copy.deepcopy(joint.heads[name])
         card = Card(
             inputs=_described(source, part, joint.ids),
             backbone=_settings(config, own) if isinstance(part.backbone, Backbone) else None,
@@ -129,7 +137,7 @@ class Opened:
             origin=_origin(self.run, people, own, whose, how, scaling),
         )
         numbers = (scaling.mean, scaling.scale) if scaling else None
-        model = TaskModel(backbone, head, numbers, units).eval()
+        model = TaskModel(body, head, numbers, units).eval()
         return Exported(model, card, part.example)
 
     # Once for all models: a source may read large files.
@@ -275,14 +283,20 @@ def _holders(people: PersonalModels, task: str, group: str | None) -> list[int]:
 
 
 def _weights(
-    people: PersonalModels, task: str, client: int | None, holders: list[int]
+    people: PersonalModels,
+    task: str,
+    client: int | None,
+    holders: list[int],
+    backbone: int | None,
 ) -> tuple[dict[str, Tensor], Units, list[int], str]:
     """Return the joint model's tensors, the targets' units, whose and how they were made."""
     some = ", ".join(map(str, holders[:20])) + (", ..." if len(holders) > 20 else "")
     if client is None:
-        weights, units = _mean(people, task, holders, some)
-        how = "the shared backbone and the mean of the clients' heads, by training examples"
-        return weights, units, holders, how
+        _check_one_group(people, task, holders, some)
+        alike, what = with_one_backbone(people, task, holders, backbone)
+        weights, units = _mean(people, task, alike, some)
+        how = f"{what} and the mean of the clients' heads, by training examples"
+        return weights, units, alike, how
     if client in holders:
         own = people.model(client, task)
         units = own.scale and (own.scale.mean.float(), own.scale.deviation.float())
@@ -290,17 +304,21 @@ def _weights(
     raise UserError(f"client {client} has not trained {task!r}; those that have are {some}")
 
 
-def _mean(
-    people: PersonalModels, task: str, holders: Sequence[int], some: str
-) -> tuple[dict[str, Tensor], Units]:
-    """Average the heads, as they predict in the targets' units, over one backbone."""
-    prefix, groups = f"heads.{task}.", sorted({people.group(client) for client in holders})
+def _check_one_group(people: PersonalModels, task: str, holders: Sequence[int], some: str) -> None:
+    groups = sorted({people.group(client) for client in holders})
     if len(groups) > 1:
         raise UserError(
             f"clients with {task!r} are in the groups {', '.join(groups)}, each with a backbone of "
             f"its own: choose one with --group, or a client with --client: {some}"
         )
-    head = people.trainers[groups[0]].model.heads[task]
+
+
+def _mean(
+    people: PersonalModels, task: str, holders: Sequence[int], some: str
+) -> tuple[dict[str, Tensor], Units]:
+    """Average the heads, as they predict in the targets' units, over one backbone."""
+    prefix = f"heads.{task}."
+    head = people.trainers[people.group(holders[0])].model.heads[task]
     head = head.head if isinstance(head, Reads) else head
     if not isinstance(head, nn.Linear) and head.state_dict():
         raise UserError(

@@ -22,8 +22,10 @@ from fedjoint.runs.directory import RunDir
 from fedjoint.runs.ledger import Ledger
 from fedjoint.runs.states import States
 from fedjoint.server.merging import Merging
-from fedjoint.server.strategy import local_method, make_strategy
+from fedjoint.server.strategy import circumstances, local_method, make_strategy
+from fedjoint.training.job import Job
 from fedjoint.training.method import make_method
+from fedjoint.training.receiving import take_backbones
 from fedjoint.training.targets import Scale
 from fedjoint.training.trainer import Trainer
 
@@ -36,11 +38,13 @@ class Personal:
         examples: the client's training examples that are labelled for the task.
         weights: tensors of the joint model, by name; the heads are those of its tasks.
         scale: of the task's targets; None: the head predicts them as they are.
+        backbone: which of the run's backbones it has, from 0.
     """
 
     examples: int
     weights: dict[str, Tensor]
     scale: Scale | None = None
+    backbone: int = 0
 
 
 class PersonalModels:
@@ -84,12 +88,20 @@ class PersonalModels:
         }
         self._broadcast: dict[str, dict[str, Tensor]] = {name: {} for name in layouts}
         strategy = make_strategy(config)
+        self._merging, self._complete = Merging(strategy, config), complete
+        self._merging.divide(self._parts)
+        self._merging.named = done.backbones
+        self._whole = self._parts.layout.flat(done.backbone)
+        self._tasks = _task_names(run, problem)
+        for own in self._merging.of.values():
+            known = circumstances(own)
+            assert known is not None, "made by make_strategy"
+            known.rising = dict.fromkeys(self._tasks, True)
         if complete:
-            merging = Merging(strategy, config)
-            merging.divide(self._parts)
-            merging.state = done.state
-            whole = self._parts.layout.flat(done.backbone)
-            self._broadcast = {n: merging.broadcast(n, whole, done.round) for n in layouts}
+            self._merging.state = done.state
+            self._broadcast = {
+                name: self._merging.broadcast(name, self._whole, done.round) for name in layouts
+            }
         self.method_name, options = local_method(strategy, config)
         self._method = make_method(self.method_name, options)
         self._states = States(state, run.id)
@@ -175,6 +187,7 @@ class PersonalModels:
             received[None].clone(),
             private,
         )
+        self._receive(job, group, place)
         try:
             backbone, kept = self._method.personal(job)
         except KeyError as error:
@@ -201,4 +214,37 @@ class PersonalModels:
             weights[name] = tensor
         examples = int(is_known(cohort.train.y[task][0]).sum())
         scale = cohort.scales.get(task)
-        return Personal(examples, weights, scale and Scale(*(part[0] for part in scale)))
+        return Personal(
+            examples,
+            weights,
+            scale and Scale(*(part[0] for part in scale)),
+            0 if job.backbone is None else int(job.backbone),
+        )
+
+    def backbones(self, group: str) -> int:
+        """Return how many backbones the clients of a group have."""
+        return self._merging.count(group)
+
+    def _receive(self, job: Job, group: str, place: int) -> None:
+        """Put a client's job onto its own backbone, where there are several."""
+        if self.backbones(group) == 1:
+            return
+        if not self._complete:
+            raise UserError(
+                f"which backbone a client has is in the checkpoint of round {self.round}, which "
+                "the run directory does not have"
+            )
+        names = self.problem.data.task_names
+        has = {name for name, own in zip(names, self.problem.data.tasks[place], strict=True) if own}
+        tasks = np.array([[name in has for name in self._tasks]])
+        received = self._merging.receives(group, self.round, job.cohort.clients, tasks)
+        backbones = self._merging.all_of(group, self._whole)
+        take_backbones(job, backbones, received, np.zeros(1, bool), lambda _: {})
+
+
+def _task_names(run: RunDir, problem: Problem) -> list[str]:
+    """Return the run's tasks in its server's order: a node may have some of them alone."""
+    evaluations = [record.evaluation for record in run.records() if record.evaluation]
+    if not evaluations:
+        return [task.name for task in problem.tasks]
+    return [name for name in evaluations[-1]["test"] if "/" not in name]

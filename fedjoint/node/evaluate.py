@@ -90,7 +90,7 @@ class Evaluation:
         self, request: EvaluateRequest, start: Start, members: Members
     ) -> tuple[dict[str, Tensor], Tensor]:
         def evaluate() -> tuple[dict[str, Tensor], Tensor]:
-            job = self._jobs.job(members, start, start.received.expand(len(members.ids), -1))
+            job = self._jobs.job(members, start)
             shared = self._shared(job, start.method, train=request.train)
             # A method may train to evaluate, and draw random numbers as it does.
             own, finite = self._trainer.evaluate(

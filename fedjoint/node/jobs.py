@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import Asked
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod
+from fedjoint.training.receiving import take_backbones
 from fedjoint.training.trainer import Trainer
 
 log = logging.getLogger("fedjoint.node.node")
@@ -30,7 +32,7 @@ class Start:
 
     Attributes:
         round: the round.
-        received: ``[P + B]`` the global backbone.
+        received: ``[P + B]`` the global backbone, or ``[k, P + B]`` those that clients need.
         broadcast: what else the strategy sent, by name.
         method: the local method.
     """
@@ -51,6 +53,8 @@ class Members:
         rounds: ``[c]`` int64, the round after which a client's private state counts; 0: none.
         steps: ``[c]`` int64, optimiser steps of each; None: as configured.
         rates: ``[c]`` float32, factors on the learning rate of each; None: one.
+        received: ``[c]`` int64, which of several backbones is each client's; -1: that of the
+            lowest loss. None: there is only one.
     """
 
     rows: np.ndarray
@@ -58,11 +62,12 @@ class Members:
     rounds: np.ndarray
     steps: np.ndarray | None = None
     rates: np.ndarray | None = None
+    received: np.ndarray | None = None
 
     def at(self, at: slice | np.ndarray) -> Members:
         """Return those at some positions."""
-        steps, rates = (own if own is None else own[at] for own in (self.steps, self.rates))
-        return Members(self.rows[at], self.ids[at], self.rounds[at], steps, rates)
+        some = (own if own is None else own[at] for own in (self.steps, self.rates, self.received))
+        return Members(self.rows[at], self.ids[at], self.rounds[at], *some)
 
 
 def openly(error: BaseException) -> str:
@@ -98,9 +103,8 @@ class Jobs:
         Raises:
             UserError: a client does not live here.
         """
-        everyone = Members(
-            np.arange(len(asked.clients)), asked.clients, rounds, asked.steps, asked.rates
-        )
+        rows, budget = np.arange(len(asked.clients)), (asked.steps, asked.rates)
+        everyone = Members(rows, asked.clients, rounds, *budget, asked.received)
         start = 0
         for place, size in enumerate(asked.sizes.tolist()):
             members = everyone.at(slice(start, start + size))
@@ -108,20 +112,25 @@ class Jobs:
                 yield place, members.at(part)
             start += size
 
-    def job(self, members: Members, start: Start, shared: Tensor) -> Job:
-        """Return the job of ``members``, which trains ``shared`` ``[c, P + B]``."""
-        trainer = self.trainer
+    def job(self, members: Members, start: Start, *, train: bool = False) -> Job:
+        """Return the job of ``members``; to ``train``, with backbones to be changed in place."""
+        trainer, count = self.trainer, len(members.ids)
         cohort = trainer.cohort(self._positions(members.ids), members.ids)
+        several = start.received if members.received is not None else start.received[None]
+        first = several[0]
         private = self.state.take(
-            members.ids,
-            members.rounds,
-            lambda: trainer.fresh(cohort.tasks, start.method, start.received),
+            members.ids, members.rounds, lambda: trainer.fresh(cohort.tasks, start.method, first)
         )
+        shared = first.expand(count, -1)
+        shared = shared.clone() if train else shared
         job = trainer.job(
-            cohort, start.round, start.received, start.broadcast, shared, private, members.rates
+            cohort, start.round, first, start.broadcast, shared, private, members.rates
         )
         if members.steps is not None:
             job.budget = {**job.budget, "epochs": None, "steps": members.steps}
+        if members.received is not None:
+            fresh = partial(trainer.fresh, cohort.tasks, start.method)
+            take_backbones(job, several, members.received, members.rounds == 0, fresh)
         return job
 
     def _positions(self, ids: np.ndarray) -> np.ndarray:

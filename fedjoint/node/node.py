@@ -222,7 +222,7 @@ class Node:
         self._begin(request.header)
         broadcast = {name: self._tensor(values) for name, values in request.broadcast.items()}
         layout, method = room.trainer.layout, self._method(request.header)
-        received = self._backbone(request.backbone, layout)
+        received = self._backbones(request, layout)
         return Start(request.header.round, received, broadcast, method)
 
     def _begin(self, header: Header) -> None:
@@ -236,6 +236,19 @@ class Node:
         if key not in self.methods:
             self.methods[key] = make_method(header.method, header.method_options)
         return self.methods[key]
+
+    def _backbones(self, request: TrainRequest | EvaluateRequest, layout: Layout) -> Tensor:
+        """Return the backbone ``[P + B]``, or the several ``[k, P + B]`` that clients need."""
+        arrays, received = request.backbone, request.asked.received
+        if received is None:
+            return self._backbone(arrays, layout)
+        count = len(next(iter(arrays.values()), ()))
+        if any(array.shape[:1] != (count,) for array in arrays.values()):
+            raise OpenError("the server sends other numbers of one tensor than of another")
+        if ((received < -1) | (received >= count)).any():
+            raise OpenError("the server names a backbone that it does not send")
+        rows = [{n: array[row] for n, array in arrays.items()} for row in range(count)]
+        return torch.stack([self._backbone(row, layout) for row in rows])
 
     def _backbone(self, arrays: Mapping[str, np.ndarray], layout: Layout) -> Tensor:
         for name, shape in layout.shapes.items():

@@ -57,7 +57,7 @@ class Training:
         extras: dict[str, np.ndarray] = {}
         seconds, sent = np.zeros(len(request.asked.blocks)), 0
         within = np.full((int(request.sampled.sum()), len(tasks), len(tasks)), np.nan)
-        seats = request.sampled.cumsum() - 1
+        seats, had = request.sampled.cumsum() - 1, np.zeros(len(reports.good), np.int64)
         work = self._jobs.divide(request.asked, request.rounds)
         for turn in self._turns.run(work, partial(self._train, request, start), failed):
             trained, rows = turn.result, turn.members.rows
@@ -68,6 +68,7 @@ class Training:
             _scatter(extras, trained.extras, rows, len(reports.good))
             few = request.sampled[rows]
             within[seats[rows[few]]] = trained.within[few]
+            had[rows] = trained.backbone
             if good.any() and start.method.shares:
                 sink.add(turn.place, trained)
             seconds[turn.place] += turn.seconds
@@ -88,12 +89,12 @@ class Training:
             extras=extras,
             within=within if request.within else None,
             deviations=sink.deviations(),
+            received=None if request.asked.received is None else had,
         )
 
     def _train(self, request: TrainRequest, start: Start, members: Members) -> Trained:
         def train() -> tuple[Job, Tensor | None, dict[str, Tensor]]:
-            shared = start.received.expand(len(members.ids), -1).clone()
-            job = self._jobs.job(members, start, shared)
+            job = self._jobs.job(members, start, train=True)
             apart = request.deviations and start.method.shares and len(job.cohort.tasks) > 1
             return job, self._trainer.pulls(job) if apart else None, start.method.train(job)
 
@@ -125,6 +126,7 @@ class Training:
             extras,
             sent,
             within,
+            0 if job.backbone is None else job.backbone.cpu().numpy(),
         )
 
     def _deviations(self, job: Job, pulls: Tensor | None, update: Tensor) -> Tensor:
@@ -150,9 +152,8 @@ class Training:
             return found
 
         def compare(few: Members) -> tuple[np.ndarray, np.ndarray]:
-            shared = start.received.expand(len(few.ids), -1)
             with seeded(self._trainer.device, 0):
-                job = self._jobs.job(few, start, shared)
+                job = self._jobs.job(few, start)
                 places = np.array([names.index(task.name) for task in job.cohort.tasks])
                 if len(places) < 2:
                     return places, np.full((len(few.ids), 1, 1), np.nan)

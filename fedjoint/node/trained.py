@@ -27,6 +27,7 @@ class Trained:
         extras: ``[c, ...]`` tensors of the local method.
         sent: bytes that one client sends, without deviations.
         within: ``[c, tasks, tasks]`` how the tasks of each client agree, NaN where unknown.
+        backbone: ``[c]`` int64, which of several backbones each had; 0: there is one.
     """
 
     rows: np.ndarray
@@ -38,6 +39,7 @@ class Trained:
     extras: Mapping[str, Tensor]
     sent: int
     within: np.ndarray
+    backbone: np.ndarray | int = 0
 
     @property
     def good(self) -> np.ndarray:

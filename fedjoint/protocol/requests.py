@@ -8,7 +8,7 @@ are in no message.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,10 @@ class Asked:
             server keeps that to itself, too. None: unknown.
         held: ``[n, 3]`` int64, validation, test and central examples, alike.
         budget: ``[n]`` int64, optimiser steps that each may take, alike.
+        received: ``[n]`` int64, which of the backbones that the node is sent is each client's; -1:
+            the one of the lowest loss on its training data. None: there is only one.
+        backbones: ``[k]`` int64, which of the run's backbones these are; the server keeps that to
+            itself.
     """
 
     clients: np.ndarray
@@ -77,6 +81,14 @@ class Asked:
     declared: np.ndarray | None = None
     held: np.ndarray | None = None
     budget: np.ndarray | None = None
+    received: np.ndarray | None = None
+    backbones: np.ndarray | None = None
+
+    def at(self, order: np.ndarray) -> Asked:
+        """Return the share with its clients in another order; their blocks stay as they were."""
+        columns = ("clients", "weights", "tasks", "steps", "rates", "declared", "held", "budget")
+        of = {name: getattr(self, name) for name in (*columns, "received")}
+        return replace(self, **{n: v[order] for n, v in of.items() if v is not None})
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what travels."""
@@ -86,8 +98,8 @@ class Asked:
             "blocks": self.blocks,
             "sizes": self.sizes,
         }
-        budget = {"steps": self.steps, "rates": self.rates}
-        return plan | {name: array for name, array in budget.items() if array is not None}
+        some = {"steps": self.steps, "rates": self.rates, "received": self.received}
+        return plan | {name: array for name, array in some.items() if array is not None}
 
     @classmethod
     def read(cls, plan: Mapping[str, np.ndarray]) -> Asked:
@@ -110,6 +122,7 @@ class Asked:
             np.zeros((len(clients), 0), bool),
             counts(plan, "steps", len(clients)) if "steps" in plan else None,
             shaped(plan, "rates", clients.shape, "f") if "rates" in plan else None,
+            received=shaped(plan, "received", clients.shape, "i") if "received" in plan else None,
         )
 
 
@@ -167,7 +180,8 @@ class TrainRequest:
         header: see :class:`Header`.
         group: the group's name; empty where all clients of the run have one architecture.
         backbone: the shared tensors, by name: on a node NumPy arrays, on the server a record of
-            Flower's that is made once for all nodes.
+            Flower's that is made once for all nodes. Of several backbones, ``asked.received``
+            being there, each tensor is ``[k, ...]``, of those that the clients need.
         broadcast: what else the strategy sends, alike.
         asked: which clients.
         rounds: ``[n]`` int64, the round after which a client's private state counts; 0: none.

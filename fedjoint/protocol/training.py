@@ -14,7 +14,16 @@ from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
-from fedjoint.protocol.checks import MOST, Line, Name, Number, Seconds, finite_rows, shaped
+from fedjoint.protocol.checks import (
+    MOST,
+    Line,
+    Name,
+    Number,
+    Seconds,
+    counts,
+    finite_rows,
+    shaped,
+)
 from fedjoint.protocol.compression import decode
 from fedjoint.protocol.deviations import Received, receive
 from fedjoint.protocol.reports import ClientFailure, ClientReports, columns, of_asked
@@ -84,6 +93,8 @@ class TrainReply:
             and put into ``apart`` by :meth:`unpack`.
         apart: by how much the updates of single tasks differ from their clients' updates; None
             where nobody asked.
+        received: ``[n]`` int64, which of the backbones that the node was sent each client had,
+            and once :meth:`unpack` has checked that, which of the run's; None: there is only one.
     """
 
     tasks: tuple[str, ...]
@@ -102,6 +113,7 @@ class TrainReply:
     within: np.ndarray | None = None
     deviations: Mapping[str, np.ndarray | Tensor] = field(default_factory=dict)
     apart: Received | None = None
+    received: np.ndarray | None = None
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -115,7 +127,8 @@ class TrainReply:
             extras=self.extras,
             within=_some("within", self.within),
             deviations=self.deviations,
-            report={**vars(self.reports), "block_seconds": self.block_seconds},
+            report={**vars(self.reports), "block_seconds": self.block_seconds}
+            | _some("received", self.received),
         )
 
     @classmethod
@@ -157,7 +170,20 @@ class TrainReply:
             extras=extras,
             within=received.within(sampled, said.tasks) if terms.within else None,
             apart=received.apart(asked, said.tasks) if terms.deviations and terms.shares else None,
+            received=_backbones(report, asked, reports.good),
         )
+
+
+def _backbones(
+    report: Mapping[str, np.ndarray], asked: Asked, good: np.ndarray
+) -> np.ndarray | None:
+    """Return ``[n]`` int64, which of the run's backbones each client had."""
+    if asked.received is None or asked.backbones is None:
+        return None
+    had = counts(report, "received", len(good), len(asked.backbones) - 1)
+    if (good & (asked.received >= 0) & (had != asked.received)).any():
+        raise UserError("a client of it says that it had another backbone than it was sent")
+    return asked.backbones[had]
 
 
 def used(asked: Asked, good: np.ndarray, reduce: bool) -> np.ndarray:

@@ -42,7 +42,13 @@ def read_initial(path: Path) -> dict[str, Tensor]:
     """
     path = _file_in(path)
     if path.is_dir():
-        return _newest(path).whole
+        newest = _newest(path)
+        if newest.backbones:
+            raise UserError(
+                f"model.initial: {path}: the run has several backbones: export one, with "
+                "fedjoint export --backbone, and give its folder"
+            )
+        return newest.whole
     try:
         return safetensors.torch.load_file(path)
     except OSError as error:

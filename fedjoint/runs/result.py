@@ -22,7 +22,8 @@ class RunResult:
         path: the run directory.
         config: the resolved configuration.
         records: one per round.
-        backbone: the final backbone's tensors, by name: shared ones, and those that do not train.
+        backbone: the final backbone's tensors, by name: shared ones, and those that do not train;
+            of several backbones their weighted mean; see :func:`fedjoint.export` for each.
     """
 
     path: Path

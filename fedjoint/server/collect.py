@@ -108,8 +108,8 @@ class Collector:
         # Nothing below fails: a reply counts in full or not at all.
         self.failed += _failures(part)
         self.fallback = plain(reply.fallback) if reply.fallback else self.fallback
-        times = zip(asked.blocks.tolist(), reply.block_seconds.tolist(), strict=True)
-        self.block_seconds |= dict(times)
+        for block, seconds in zip(asked.blocks.tolist(), reply.block_seconds.tolist(), strict=True):
+            self.block_seconds[block] = self.block_seconds.get(block, 0.0) + seconds
         self.parts.append(part)
 
     @property
@@ -201,6 +201,7 @@ class Collector:
             round=round,
             extras={name: _stacked(parts, order) for name, parts in extras.items()},
             rates=None if columns[0].rates is None else stacked("rates"),
+            received=stacked("received"),
             deviations=self._deviations(order) if self.terms.deviations else None,
         )
 
@@ -300,6 +301,7 @@ class _Columns:
         examples: ``[rows]`` int64.
         steps: ``[rows]`` int64; of a block, the mean over its clients.
         tasks: ``[rows, tasks]`` bool.
+        received: ``[rows]`` int64, which backbone each received.
         rates: ``[rows]`` float32, factors on the learning rate; None: all one, or rows of blocks.
     """
 
@@ -308,6 +310,7 @@ class _Columns:
     examples: np.ndarray
     steps: np.ndarray
     tasks: np.ndarray
+    received: np.ndarray
     rates: np.ndarray | None = None
 
 
@@ -318,6 +321,9 @@ def _order(columns: list[_Columns]) -> np.ndarray:
 
 def _columns(part: Part) -> _Columns:
     asked, good, reports = part.asked, part.good, part.reply.reports
+    received = part.reply.received
+    if received is None:
+        received = np.zeros(len(good), np.int64)
     if not part.reduce:
         return _Columns(
             keys=asked.clients[good],
@@ -325,6 +331,7 @@ def _columns(part: Part) -> _Columns:
             examples=reports.examples[good],
             steps=reports.steps[good],
             tasks=asked.tasks[good],
+            received=received[good],
             rates=None if asked.rates is None else asked.rates[good],
         )
     kept = part.kept
@@ -341,6 +348,9 @@ def _columns(part: Part) -> _Columns:
         examples=sums(reports.examples).astype(np.int64),
         steps=np.floor(mean_steps + 0.5).astype(np.int64),
         tasks=asked.tasks[first][kept],
+        received=asked.backbones[asked.received[first]][kept]
+        if asked.backbones is not None and asked.received is not None
+        else np.zeros(int(kept.sum()), np.int64),
     )
 
 

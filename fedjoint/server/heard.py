@@ -11,7 +11,8 @@ from torch import Tensor
 
 from fedjoint.errors import UserError, said
 from fedjoint.server.part import Part
-from fedjoint.server.strategy import JointStrategy, MergeError, check_tensors
+from fedjoint.server.steps import MergeError
+from fedjoint.server.strategy import JointStrategy, check_tensors
 from fedjoint.training.method import HEARD
 
 log = logging.getLogger("fedjoint.server.strategy")

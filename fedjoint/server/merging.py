@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,10 +14,13 @@ from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.model.layout import Layout
 from fedjoint.model.parts import Part, Parts
+from fedjoint.model.tasks import Task
+from fedjoint.server.backbones import checked_first, checked_receives
 from fedjoint.server.heard import checked_hear
 from fedjoint.server.part import Part as Reply
 from fedjoint.server.population import Population
 from fedjoint.server.stacking import about_parameters, stacked
+from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import (
     JointStrategy,
     checked_merge,
@@ -45,12 +49,14 @@ class Merging:
 
     Attributes:
         of: part -> its strategy.
+        backbones: part -> ``[K, P]``, where there are several, K > 1.
     """
 
     def __init__(self, strategy: JointStrategy, config: Config) -> None:
         self._strategy, self._config = strategy, config
         self.parts = Parts({})
         self.of: dict[str, JointStrategy] = {}
+        self.backbones: Tensors = {}
 
     def divide(self, parts: Parts) -> None:
         """Take the parts that there are.
@@ -71,6 +77,95 @@ class Merging:
             )
         self.of = {part.name: make_strategy(self._config) for part in parts.parts}
 
+    def begin(self, whole: Tensor) -> None:
+        """Take the backbones that the first round starts with.
+
+        Args:
+            whole: the configured backbone of all groups.
+
+        Raises:
+            UserError: a strategy's are wrong.
+        """
+        for part in self.parts.parts:
+            found = checked_first(self.of[part.name], self.parameters(part, whole))
+            if len(found) > 1:
+                self.backbones[part.name] = found
+
+    @property
+    def named(self) -> Tensors:
+        """The backbones where there are several: tensor -> ``[K, ...]``, as all groups call it."""
+        return {
+            self.parts.key(part.groups[0], name): view.contiguous()
+            for part in self.parts.parts
+            if part.name in self.backbones
+            for name, view in part.layout.parameters.views(self.backbones[part.name]).items()
+        }
+
+    @named.setter
+    def named(self, saved: Mapping[str, Tensor]) -> None:
+        self.backbones = {}
+        for part in self.parts.parts:
+            names = [self.parts.key(part.groups[0], name) for name in part.layout.parameters.shapes]
+            if names and names[0] in saved:
+                rows = [saved[name].flatten(1) for name in names]
+                self.backbones[part.name] = torch.cat(rows, 1)
+
+    def count(self, group: str) -> int:
+        """Return how many backbones the clients of a group may receive.
+
+        Raises:
+            UserError: there are other numbers of one part of theirs than of another.
+        """
+        several = [self.backbones.get(part.name) for part in self.parts.parts_of(group)]
+        counts = {1 if own is None else len(own) for own in several}
+        if len(counts) > 1:
+            raise self._unlike("has other backbones")
+        return max(counts, default=1)
+
+    def all_of(self, group: str, whole: Tensor) -> Tensor:
+        """``[K, P + B]``, the backbones of a group's clients, with the buffers of all.
+
+        Args:
+            group: its name.
+            whole: the backbone of all groups.
+        """
+        count, layout = self.count(group), self.parts.groups[group]
+        named = self.parts.of(group, self.parts.layout.views(whole))
+        named = {name: tensor.expand(count, *tensor.shape) for name, tensor in named.items()}
+        for part in self.parts.parts_of(group):
+            if part.name in self.backbones:
+                named |= part.layout.parameters.views(self.backbones[part.name])
+        return torch.cat([named[name].reshape(count, -1) for name in layout.shapes], 1)
+
+    def receives(
+        self, group: str, round: int, clients: np.ndarray, tasks: np.ndarray
+    ) -> np.ndarray:
+        """``[n]`` int64, which backbone clients of a group receive; -1: they choose.
+
+        Args:
+            group: its name.
+            round: the round.
+            clients: ``[n]`` ids.
+            tasks: ``[n, tasks]`` bool.
+
+        Raises:
+            UserError: the strategies' answers are wrong, or not the same for all parts.
+        """
+        count = self.count(group)
+        first, *others = (
+            checked_receives(self.of[part.name], count, round, clients, tasks)
+            for part in self.parts.parts_of(group)
+        )
+        if not all(np.array_equal(first, other) for other in others):
+            raise self._unlike("sends clients another backbone")
+        return first
+
+    def _unlike(self, does: str) -> UserError:
+        return UserError(
+            f"strategy {self._config.strategy.name} {does} of one part than of another: leave "
+            "model.common out, or take another strategy"
+        )
+
     def _every(self) -> dict[str, JointStrategy]:
         """Return all strategies: of parts, and the run's own where that merges no part itself."""
         own = any(strategy is self._strategy for strategy in self.of.values())
@@ -81,14 +176,15 @@ class Merging:
         names = list(self.parts.groups)
         return np.isin(people.group, [names.index(group) for group in part.groups])
 
-    def know(self, people: Population) -> None:
-        """Tell every strategy whose updates it may see."""
+    def know(self, people: Population, tasks: Sequence[Task]) -> None:
+        """Tell every strategy whose updates it may see, and which metrics should rise."""
         able = people.sizes > 0
         seen = {part.name: able & self.members(part, people) for part in self.parts.parts}
         for name, strategy in self._every().items():
             known = circumstances(strategy)
             assert known is not None, "made by make_strategy"
             known.clients = people.ids[seen.get(name, able)]
+            known.rising = {task.name: task.metric_fn.higher_is_better for task in tasks}
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -118,7 +214,8 @@ class Merging:
         Raises:
             UserError: a report is no dict of numbers.
         """
-        return {
+        kept = {_key(part, "backbones"): float(len(own)) for part, own in self.backbones.items()}
+        return kept | {
             _key(part, name): value
             for part, strategy in self._every().items()
             for name, value in checked_report(strategy).items()
@@ -184,8 +281,26 @@ class Merging:
         for part in self.parts.parts:
             if any(group in updates for group in part.groups):
                 own = stacked(part, updates, masses)
-                merged[part.name] = own, self._step(part, own)
+                if part.name in self.backbones:
+                    own = replace(own, backbones=self.backbones[part.name])
+                merged[part.name] = own, self._move(part, own, self._steps(part, own))
         return merged
+
+    def _move(self, part: Part, updates: Updates, found: Steps) -> Tensor:
+        """Move a part's backbones; return the ``[P]`` step of their weighted mean."""
+        if len(found.of) == len(updates.backbones) == 1:
+            return found.steps[0]
+        moved = updates.backbones[found.of] + found.steps
+        self.backbones.pop(part.name, None)
+        if len(moved) > 1:
+            self.backbones[part.name] = moved
+        # By the clients that are where each comes from, as far as anybody knows yet.
+        mass = torch.zeros(len(updates.backbones)).to(updates.weights)
+        mass.index_add_(0, updates.received, updates.weights)
+        share = mass[found.of] / torch.bincount(found.of, minlength=len(mass))[found.of]
+        if not share.sum() > 0:  # nobody who trained is in any that is left
+            share = torch.ones_like(share)
+        return share @ moved / share.sum() - updates.backbone
 
     @contextmanager
     def all_or_none(self) -> Iterator[None]:
@@ -196,9 +311,11 @@ class Merging:
             part: {name: value.clone() for name, value in strategy.state.items()}
             for part, strategy in every.items()
         }
+        backbones = dict(self.backbones)  # which nobody changes in place
         try:
             yield
         except UserError:
+            self.backbones = backbones
             for part, strategy in every.items():
                 strategy.state = before[part]
             raise
@@ -211,7 +328,7 @@ class Merging:
         """
         checked_hear(self._strategy, parts)
 
-    def _step(self, part: Part, updates: Updates) -> Tensor:
+    def _steps(self, part: Part, updates: Updates) -> Steps:
         try:
             return checked_merge(self.of[part.name], updates)
         except UserError as error:

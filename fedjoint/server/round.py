@@ -37,11 +37,12 @@ from fedjoint.server.best import Best
 from fedjoint.server.by_part import diagnose_parts, moved_buffers
 from fedjoint.server.callbacks import Callback, Snapshot
 from fedjoint.server.collect import Collector, together
+from fedjoint.server.dealing import dealt, dealt_plan
 from fedjoint.server.patience import Patience
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.roster import Seat
 from fedjoint.server.run import Broadcast, Run
-from fedjoint.server.strategy import MergeError
+from fedjoint.server.steps import MergeError
 from fedjoint.server.updates import Updates
 from fedjoint.server.weights import most_of_a_node, weigh
 
@@ -161,6 +162,7 @@ def _train(run: Run, round: int) -> _Trained:
             run.evaluation,
             run.exclusions,
         )
+        plan = dealt_plan(run.merging, plan)
         broadcast = run.broadcast(round)
         sent = time.perf_counter()
         groups = _collect(run, plan, sent, run.train(plan, broadcast))
@@ -186,7 +188,7 @@ def _transfer(run: Run, round: int, evaluated: _Evaluated) -> dict[str, Any]:
 
 
 def _bytes_down(plan: Plan, sent: Mapping[str, Broadcast]) -> int:
-    return sum(sent[group].size * len(asked.clients) for (_, group), asked in plan.asked.items())
+    return sum(sent[group].bytes_for(asked) for (_, group), asked in plan.asked.items())
 
 
 def _is_best(best: Best, run: Run, evaluated: _Evaluated) -> bool:
@@ -393,6 +395,7 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
     asked, untrained = plan_evaluation(run.config, run.roster, round, run.ledger, run.exclusions)
     if not asked:
         return _Evaluated(untrained=untrained)
+    asked = dealt(run.merging, asked, round)
     replies, failed = _measured(run, asked, run.evaluate(asked, round, run.broadcast(round)))
     sums: evaluation.Sums = {}
     owners: dict[int, int] = {}
@@ -501,7 +504,8 @@ def keep_last(run: Run, round: int) -> None:
 
 
 def _keep(run: Run, round: int, state: dict[str, Any]) -> Checkpoint:
-    checkpoint = Checkpoint(round, run.named(), state, run.ledger, run.roster.digest)
+    digest, backbones = run.roster.digest, run.merging.named
+    checkpoint = Checkpoint(round, run.named(), state, run.ledger, digest, backbones=backbones)
     for callback in run.callbacks:
         callback.on_checkpoint(checkpoint)
     run.durable = round

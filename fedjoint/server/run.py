@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedjoint.config.schema import Config
+from fedjoint.model.layout import Layout
 from fedjoint.protocol.arrays import to_record
 from fedjoint.protocol.requests import (
     EVALUATE,
@@ -116,7 +117,7 @@ class Run:
         self.roster.discover(self.grid, self.header(0))
         if not self.merging.of:
             self.merging.divide(self.roster.parts)
-        self.merging.know(self.roster.people)
+        self.merging.know(self.roster.people, self.roster.tasks)
 
     def of_group(self, group: str) -> dict[str, Tensor]:
         """Return a group's shared tensors, as its clients call them."""
@@ -156,7 +157,10 @@ class Run:
             extra = self.merging.broadcast(group, self.backbone, round)
             views = {n: t.contiguous() for n, t in self.of_group(group).items()}
             size = sum(t.nbytes for t in extra.values()) + 4 * layout.size * self.shares
-            sent[group] = Broadcast(to_record(views), to_record(extra), size)
+            several = None
+            if self.shares and self.merging.count(group) > 1:
+                several = self.merging.all_of(group, self.backbone)
+            sent[group] = Broadcast(to_record(views), to_record(extra), size, layout, several)
         return sent
 
     def train(self, plan: Plan, sent: Mapping[str, Broadcast]) -> Iterable[Message]:
@@ -168,7 +172,7 @@ class Run:
                 (node, group): TrainRequest(
                     header=header,
                     group=group,
-                    backbone=sent[group].backbone,
+                    backbone=sent[group].backbone_for(share),
                     broadcast=sent[group].extra,
                     asked=share,
                     rounds=self.ledger.of(share.clients),
@@ -193,7 +197,7 @@ class Run:
                 (node, group): EvaluateRequest(
                     header=header,
                     group=group,
-                    backbone=sent[group].backbone,
+                    backbone=sent[group].backbone_for(share),
                     broadcast=sent[group].extra,
                     asked=share,
                     rounds=self.ledger.of(share.clients),
@@ -229,8 +233,33 @@ class Broadcast:
         backbone: the shared tensors.
         extra: what else the strategy sends.
         size: bytes of both; of the second alone where clients keep their backbones.
+        layout: of the shared tensors.
+        several: ``[K, P + B]``, where clients receive different backbones; None: all the one.
     """
 
     backbone: ArrayRecord
     extra: ArrayRecord
     size: int
+    layout: Layout
+    several: Tensor | None = None
+    _made: dict[bytes, ArrayRecord] = field(default_factory=dict)
+
+    def backbone_for(self, asked: Asked) -> ArrayRecord:
+        """Return the backbones that the clients of a share need; made once for shares alike."""
+        if self.several is None or asked.backbones is None:
+            return self.backbone
+        key = asked.backbones.tobytes()
+        if key not in self._made:
+            stack = self.several[torch.from_numpy(asked.backbones)]
+            self._made[key] = to_record(
+                {name: view.contiguous() for name, view in self.layout.views(stack).items()}
+            )
+        return self._made[key]
+
+    def bytes_for(self, asked: Asked) -> int:
+        """Return how many bytes the clients of a share receive, as if each was on its own."""
+        size = self.size * len(asked.clients)
+        if self.several is None or asked.received is None:
+            return size
+        more = 4 * self.layout.parameters.size * (len(self.several) - 1)
+        return size + more * int((asked.received < 0).sum())

@@ -155,7 +155,9 @@ def _serve(begun: Run, run: RunDir, saved: Checkpoint | None) -> dict[str, Tenso
             begun.reference.check(begun.roster.tasks)
         begun.backbone = begun.roster.layout.flat(_first_backbone(begun, saved))
         if saved:
-            begun.merging.state = saved.state
+            begun.merging.state, begun.merging.named = saved.state, saved.backbones
+        elif begun.shares:
+            begun.merging.begin(begun.backbone)
         if config.output.keep_best:
             begun.best = _best(begun, run)
         if saved is None:
@@ -204,7 +206,8 @@ def _run_rounds(begun: Run, run: RunDir, first: int) -> None:
 def _final(begun: Run, last: int) -> Checkpoint:
     roster = begun.roster
     frozen = {name: to_tensor(array) for name, array in roster.frozen.items()}
-    return Checkpoint(last, begun.named(), {}, begun.ledger, roster.digest, frozen)
+    backbones = begun.merging.named
+    return Checkpoint(last, begun.named(), {}, begun.ledger, roster.digest, frozen, backbones)
 
 
 def _fail(begun: Run, run: RunDir, error: BaseException) -> None:

@@ -49,6 +49,7 @@ def stacked(part: Part, of: Mapping[str, Updates], masses: Mapping[str, float]) 
         extras=_extras(every, order),
         rates=torch.cat(rates)[order] if rated else None,
         deviations=_deviations(every, order),
+        received=joined("received"),
     )
 
 
@@ -65,6 +66,7 @@ def _cut(updates: Updates, layout: Layout) -> Updates:
         updates,
         matrix=layout.take(updates.matrix, of),
         backbone=layout.take(updates.backbone, of),
+        backbones=layout.take(updates.backbones, of),
         layout=layout,
         extras={
             name: layout.take(extra, of) if about_parameters(extra, of, 1) else extra

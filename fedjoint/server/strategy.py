@@ -21,6 +21,7 @@ from fedjoint.server.candidates import (
     checked_budget,
     checked_selection,
 )
+from fedjoint.server.steps import MergeError, Steps, checked_steps
 from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod, make_method
 
@@ -32,6 +33,10 @@ class JointStrategy(ABC):
 
     A strategy carries what a merge needs and nothing else: the round is run by
     :func:`fedjoint.server.round.run_round`.
+
+    There is one backbone, unless :meth:`first_backbones` or :meth:`merge` says otherwise: then
+    there are K, :meth:`receives` says who receives which, and clients get no other. BatchNorm's
+    statistics are everyone's.
 
     Attributes:
         per_client: whether :meth:`merge` needs one row per client. Where it only uses
@@ -118,12 +123,38 @@ class JointStrategy(ABC):
         """Return further tensors for the method of the clients of all groups."""
         return {}
 
+    def first_backbones(self, backbone: Tensor) -> Tensor:
+        """Return the ``[K, P]`` backbones that the first round starts with; by default the one.
+
+        Args:
+            backbone: ``[P]``, that of the configured model.
+        """
+        return backbone[None]
+
+    def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor | None:
+        """Return which of the K backbones each of some clients receives; asked where K > 1.
+
+        Args:
+            round: the round, before the clients train and again before they are evaluated.
+            clients: ``[n]`` int64, their ids.
+            tasks: ``[n, tasks]`` bool, what they train.
+
+        Returns:
+            ``[n]`` int64, from 0 and below K; -1: the client is sent all, and takes the one of the
+            lowest loss on its training data. None: all choose so.
+        """
+        return None
+
     @abstractmethod
-    def merge(self, updates: Updates) -> Tensor:
+    def merge(self, updates: Updates) -> Tensor | Steps:
         """Merge the updates of a round into the ``[P]`` step of the backbone.
 
         ``updates`` is to be read: a merge that writes to it is refused, as what is computed of
         the round afterwards would be wrong.
+
+        Returns:
+            Where there are K > 1 backbones, ``[K, P]`` steps, one of each; or :class:`Steps`, of
+            any number of backbones, from 1.
         """
 
 
@@ -134,6 +165,7 @@ class Circumstances:
     Attributes:
         config: its configuration.
         method: the local method that its clients run.
+        rising: task -> whether a higher value of its metric is better.
         clients: ``[n]`` int64, ids of the clients with examples that the nodes have named so far.
         traced: the reasons of which a traceback was logged.
     """
@@ -141,6 +173,7 @@ class Circumstances:
     config: Config
     method: LocalMethod
     clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    rising: dict[str, bool] = field(default_factory=dict)
     traced: set[str] = field(default_factory=set)
 
 
@@ -266,12 +299,8 @@ def checked_sent(
     return sent
 
 
-class MergeError(UserError):
-    """A strategy is wrong in itself, whatever it is given."""
-
-
-def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
-    """Return the ``[P]`` float32 step of ``strategy``; where it fails, its state may be anything.
+def checked_merge(strategy: JointStrategy, updates: Updates) -> Steps:
+    """Return the float32 steps of ``strategy``; where it fails, its state may be anything.
 
     Raises:
         UserError: the merge refuses the updates, or its step is not finite.
@@ -279,12 +308,8 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
     """
     versions = _versions(updates)
     try:
-        step = strategy.merge(updates)
-        if not isinstance(step, Tensor) or step.shape != updates.backbone.shape:
-            shape = tuple(step.shape) if isinstance(step, Tensor) else type(step).__name__
-            raise MergeError(f"merge returned {shape}, not {tuple(updates.backbone.shape)}")
-        step = step.detach().to(updates.backbone)
-        if not torch.isfinite(step).all():
+        steps = checked_steps(strategy.merge(updates), updates.backbones)
+        if not torch.isfinite(steps.steps).all():
             raise UserError("merge returned a step that is not finite")
         check_tensors("state", strategy.state)
         for name, version in _versions(updates).items():
@@ -303,7 +328,7 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Tensor:
         if known is not None:
             known.traced.add(why)
         raise MergeError(why) from error
-    return step
+    return steps
 
 
 def check_tensors(what: str, named: Mapping[str, Any]) -> None:

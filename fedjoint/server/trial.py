@@ -9,8 +9,10 @@ from torch import Tensor
 from fedjoint.errors import UserError
 from fedjoint.model.parts import Part
 from fedjoint.randomness import Purpose, generator
+from fedjoint.server.backbones import checked_first
 from fedjoint.server.run import Run
-from fedjoint.server.strategy import MergeError, checked_merge, make_strategy
+from fedjoint.server.steps import MergeError
+from fedjoint.server.strategy import checked_merge, make_strategy
 from fedjoint.server.updates import Updates
 
 _MOST = 1 << 25  # numbers in the updates that are made up
@@ -41,7 +43,9 @@ def try_merge(run: Run) -> None:
 def _try_part(run: Run, part: Part, chosen: np.ndarray) -> None:
     rows = min(len(chosen), max(2, _MOST // max(1, part.layout.parameters.size)))
     try:
-        checked_merge(make_strategy(run.config), _made_up(run, part, chosen[:rows]))
+        strategy = make_strategy(run.config)
+        backbones = checked_first(strategy, run.merging.parameters(part, run.backbone))
+        checked_merge(strategy, _made_up(run, part, chosen[:rows], backbones))
     except MergeError as error:
         if rows == len(chosen) or isinstance(error.__cause__, (*_ALWAYS, MergeError)):
             raise UserError(f"before the first round: {error}") from error
@@ -58,7 +62,7 @@ class _Absent(dict[str, Tensor]):
         raise _AbsentError(name)
 
 
-def _made_up(run: Run, part: Part, chosen: np.ndarray) -> Updates:
+def _made_up(run: Run, part: Part, chosen: np.ndarray, backbones: Tensor) -> Updates:
     people, count = run.roster.people, len(chosen)
     backbone = run.merging.parameters(part, run.backbone)
     rng = generator(run.config.seed, Purpose.MERGE, "trial")
@@ -76,4 +80,6 @@ def _made_up(run: Run, part: Part, chosen: np.ndarray) -> Updates:
         layout=part.layout.parameters,
         round=1,
         extras=_Absent(),
+        backbones=backbones,
+        received=torch.arange(count) % len(backbones),
     )

@@ -16,6 +16,7 @@ BLOCK = 1 << 20  # float64 numbers worked on at a time
 
 _ROUGH = 1 << 13  # columns of float32 products summed before float64 takes over
 _TINY = 1e-30  # below it, float32 loses the squares of small numbers
+_NONE = torch.zeros(0)  # stands for what was not given
 
 
 def _columns(matrix: Tensor) -> Iterator[np.ndarray]:
@@ -101,7 +102,8 @@ class Updates:
         tasks: ``[rows, tasks]`` bool, which tasks each row trained.
         task_names: names of the columns of ``tasks``.
         steps: ``[rows]`` int64, local optimiser steps taken.
-        backbone: ``[P]`` float32, the backbone that the clients received.
+        backbone: ``[P]`` float32, the backbone that the clients received; where the strategy keeps
+            several, their mean by the weights of the clients that have them.
         layout: names and shapes behind the P parameters.
         round: the round, from 1.
         extras: further ``[rows, ...]`` tensors that the local method sent along.
@@ -110,6 +112,8 @@ class Updates:
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
         deviations: how the updates of a client's single tasks differ, which :meth:`by_task` adds;
             None where the strategy does not ask (``tasks_apart``), or no client has several tasks.
+        backbones: ``[K, P]`` float32, all that the strategy keeps; by default the only one.
+        received: ``[rows]`` int64, which of them each client received; by default the first.
     """
 
     matrix: Tensor
@@ -126,6 +130,14 @@ class Updates:
     rates: Tensor | None = None
     evaluation: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     deviations: Deviations | None = None
+    backbones: Tensor = field(default=_NONE)
+    received: Tensor = field(default=_NONE)
+
+    def __post_init__(self) -> None:
+        if self.backbones is _NONE:
+            object.__setattr__(self, "backbones", self.backbone[None])
+        if self.received is _NONE:
+            object.__setattr__(self, "received", torch.zeros_like(self.clients))
 
     def __len__(self) -> int:
         return self.matrix.shape[0]
@@ -154,6 +166,26 @@ class Updates:
             for place in places:
                 mean[place] = share @ self.matrix[:, place]
         return mean
+
+    def means(self) -> Tensor:
+        """``[K, P]``, the :meth:`mean` of those that received each backbone; zero of nobody."""
+        return self.means_of(self.received, len(self.backbones))
+
+    def means_of(self, group: Tensor, count: int) -> Tensor:
+        """``[count, P]``, the :meth:`mean` of the rows of each group; zero where there are none.
+
+        Args:
+            group: ``[rows]`` int64, from 0 and below ``count``.
+            count: of groups.
+        """
+        share = torch.nn.functional.one_hot(group, count).T.to(self.weights) * self.weights
+        means = (share / share.sum(1).clamp(min=1e-12)[:, None]) @ self.matrix
+        for task, places in self.layout.heads().items():
+            own = share * self.tasks[:, self.task_names.index(task)]
+            own = own / own.sum(1).clamp(min=torch.finfo(own.dtype).tiny)[:, None]
+            for place in places:
+                means[:, place] = own @ self.matrix[:, place]
+        return means
 
     def by_task(self) -> Updates:
         """Return one row per task: the weighted mean of the updates that trained the task.
@@ -184,6 +216,7 @@ class Updates:
             extras={},
             rates=None,
             deviations=None,
+            received=_NONE,
         )
 
     def combine(self, coefficients: Tensor) -> Tensor:

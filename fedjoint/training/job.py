@@ -61,7 +61,7 @@ class Job:
         round: the round, from 1.
         seed: the run's seed.
         layout: of the P shared parameters.
-        received: ``[P]`` the global backbone.
+        received: ``[P]`` the global backbone; of several, ``[clients, P]`` each client's own.
         start: ``[P]`` or ``[clients, P]``, what an update is measured from: ``received``, unless
             the method says otherwise.
         broadcast: what else the strategy sent.
@@ -90,6 +90,7 @@ class Job:
             minibatch had a label of the task; NaN without any.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
         work: ``[clients]`` int64, gradients computed, whatever was trained with them.
+        backbone: ``[clients]`` int64, which of several backbones each has; None: there is one.
     """
 
     cohort: Cohort
@@ -121,6 +122,7 @@ class Job:
     steps: np.ndarray = field(init=False)
     work: np.ndarray = field(init=False)
     start: Tensor = field(init=False)
+    backbone: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.start = self.received

@@ -30,7 +30,6 @@ def make_updates(matrix: torch.Tensor, round: int = 1, seed: int = 0) -> Updates
         layout=Layout({"w": (size,)}),
         round=round,
         extras={
-            "cluster": torch.randint(0, 2, (rows,), generator=random),
             "control": torch.randn(rows, size, generator=random),
         },
     )

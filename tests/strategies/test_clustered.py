@@ -15,33 +15,36 @@ from fedjoint.strategies.cfl import CFL
 from fedjoint.strategies.ifca import IFCA
 
 
+def kept(updates, backbones, received):
+    """Return ``updates`` of clients that received some of the ``backbones`` ``[K, P]``."""
+    return replace(updates, backbones=backbones, received=torch.tensor(received))
+
+
 def test_ifca_moves_every_backbone_by_its_own_clients(draw):
-    updates = replace(draw(4), extras={"cluster": torch.tensor([0, 2, 0, 2])})
-    strategy = IFCA(clusters=3, seed=5)
-    before = strategy.broadcast(updates.backbone)["backbones"].clone()
-    step = strategy.merge(updates)
+    strategy, updates = IFCA(clusters=3, seed=5), draw(4)
+    before = strategy.first_backbones(updates.backbone)
+    steps = strategy.merge(kept(updates, before, [0, 2, 0, 2]))
     w, g = updates.weights, updates.matrix
-    after = before.clone()
-    after[0] += (w[0] * g[0] + w[2] * g[2]) / (w[0] + w[2])
-    after[2] += (w[1] * g[1] + w[3] * g[3]) / (w[1] + w[3])
-    torch.testing.assert_close(strategy.broadcast(updates.backbone)["backbones"], after)
-    expected = (w[0] + w[2]) * after[0] + (w[1] + w[3]) * after[2]
-    torch.testing.assert_close(updates.backbone + step, expected)
+    expected = torch.zeros_like(before)
+    expected[0] = (w[0] * g[0] + w[2] * g[2]) / (w[0] + w[2])
+    expected[2] = (w[1] * g[1] + w[3] * g[3]) / (w[1] + w[3])
+    torch.testing.assert_close(steps, expected)
+    assert strategy.receives(2, updates.clients, updates.tasks) is None  # they choose
 
 
 def test_ifca_backbones_start_apart():
     backbone = torch.randn(10_000, generator=torch.Generator().manual_seed(1)) * 3
-    first, second, third = IFCA(clusters=3, spread=0.5).broadcast(backbone)["backbones"]
+    first, second, third = IFCA(clusters=3, spread=0.5).first_backbones(backbone)
     assert first.equal(backbone)
     for other in (second, third):
         assert float((other - backbone).std()) == pytest.approx(1.5, rel=0.05)
     assert not second.equal(third)
-    assert not second.equal(IFCA(spread=0.5, seed=1).broadcast(backbone)["backbones"][1])
+    assert not second.equal(IFCA(spread=0.5, seed=1).first_backbones(backbone)[1])
     bound = []
     for seed in (0, 1):
         options = {"name": "ifca", "options": {"spread": 0.5}}
         strategy = make_strategy(check({"seed": seed, "strategy": options}))
-        bound.append(strategy.broadcast(backbone)["backbones"][1])
+        bound.append(strategy.first_backbones(backbone)[1])
     assert second.equal(bound[0]) and not second.equal(bound[1])
 
 
@@ -57,17 +60,12 @@ def two_camps(wrap):
 def test_cfl_splits_opposed_camps_and_then_trains_them_apart(wrap):
     updates = two_camps(wrap)  # client ids are 0, 3, .. 18
     strategy = CFL()
-    backbone = updates.backbone
-    assert strategy.broadcast(backbone)["backbones"].equal(backbone[None])
-    step = strategy.merge(updates)
-    sent = strategy.broadcast(backbone)
-    assert sent["assignment"][updates.clients].tolist() == [0, 1, 0, 0, 1, 1, 0]
-    stay, leave = [0, 2, 3, 6], [1, 4, 5]
-    torch.testing.assert_close(sent["backbones"][0], backbone + updates.matrix[stay].mean(0))
-    torch.testing.assert_close(sent["backbones"][1], backbone + updates.matrix[leave].mean(0))
-    torch.testing.assert_close(
-        backbone + step, 4 / 7 * sent["backbones"][0] + 3 / 7 * sent["backbones"][1]
-    )
+    assert strategy.first_backbones(updates.backbone).equal(updates.backbone[None])
+    of, steps = strategy.merge(updates)
+    received = strategy.receives(2, updates.clients, updates.tasks)
+    assert received.tolist() == [0, 1, 0, 0, 1, 1, 0] and of.tolist() == [0, 0]
+    torch.testing.assert_close(steps[0], updates.matrix[[0, 2, 3, 6]].mean(0))
+    torch.testing.assert_close(steps[1], updates.matrix[[1, 4, 5]].mean(0))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
@@ -90,8 +88,7 @@ def test_cfl_leaves_those_alone_that_have_arrived(wrap, shrunk, splits):
     matrix = camps.matrix * shrunk * length / camps.matrix.norm(dim=1).max()
     strategy = CFL(moving=0.3)
     strategy.merge(first)
-    strategy.merge(replace(camps, matrix=matrix))
-    assert len(strategy.state["backbones"]) == 1 + splits
+    assert len(strategy.merge(replace(camps, matrix=matrix)).of) == 1 + splits
 
 
 CONFLICT = ["engine.name=inline", "diagnostics.every=0", "data.source.options.conflict_degrees=120"]
@@ -123,15 +120,16 @@ def test_cfl_leaves_clients_that_agree_together(tmp_path, fraction):
     settings = [*CONFLICT[:2], "data.source.options.conflict_degrees=0", f"output.dir={tmp_path}"]
     settings += ["strategy.name=cfl", "rounds=60", "evaluate.every=60"]
     result = simulate(scenario_config("conflict", [*settings, f"strategy.fraction={fraction}"]))
-    assert len(RunDir.open(result.path).latest().state["backbones"]) == 1
+    assert not RunDir.open(result.path).latest().backbones
 
 
 @pytest.mark.parametrize("options", [{"still": 0}, {"moving": 10.0}, {"most": 1}])
 def test_cfl_does_not_split_without_its_conditions(wrap, options):
     updates = two_camps(wrap)
     strategy = CFL(**options)
-    torch.testing.assert_close(strategy.merge(updates), updates.mean())
-    assert len(strategy.state["backbones"]) == 1
+    of, steps = strategy.merge(updates)
+    torch.testing.assert_close(steps, updates.mean()[None])
+    assert of.tolist() == [0]
 
 
 def test_cfl_parts_have_the_least_similar_nearest_pair(draw):
@@ -156,42 +154,38 @@ def test_cfl_bounds_the_cosines_across_a_split(wrap, across, splits):
     angle = torch.deg2rad(torch.tensor([0.0, 80.0, 180.0, 260.0]))
     g = torch.stack([angle.cos(), angle.sin()], 1)
     strategy = CFL(across=across)
-    strategy.merge(replace(wrap(g), weights=torch.full((4,), 1 / 4)))
-    assert len(strategy.state["backbones"]) == 1 + splits
+    of, _ = strategy.merge(replace(wrap(g), weights=torch.full((4,), 1 / 4)))
+    assert len(of) == 1 + splits
 
 
-def part_of(updates, rows, cluster=0):
-    """The round in which ``rows`` take part alone, and say that they are in ``cluster``."""
-    return replace(
+def part_of(updates, rows, received=None, count=1):
+    """The round in which ``rows`` take part alone; of ``count`` backbones they had ``received``."""
+    part = replace(
         updates,
         matrix=updates.matrix[rows],
         weights=torch.full((len(rows),), 1 / len(rows)),
         clients=updates.clients[rows],
-        extras={"cluster": torch.full((len(rows),), cluster)},
     )
+    return kept(part, updates.backbones.expand(count, -1), received or [0] * len(rows))
 
 
 def test_cfl_has_the_absent_choose_and_then_stay(wrap):
     camps = two_camps(wrap)  # client ids are 0, 3, .. 18
     strategy = CFL()
-    one = replace(camps, matrix=torch.ones(7, 6))
-    strategy.merge(one)  # everyone is in cluster 0
-    strategy.merge(part_of(camps, [0, 1]))
-    sent = strategy.broadcast(camps.backbone)["assignment"]
-    assert sent[camps.clients].tolist() == [0, 1, -1, -1, -1, -1, -1]
+    strategy.merge(replace(camps, matrix=torch.ones(7, 6)))  # everyone is in cluster 0
+    assert strategy.merge(part_of(camps, [0, 1])).of.tolist() == [0, 0]
+    everyone = torch.cat([camps.clients, torch.tensor([40])])
+    received = strategy.receives(2, everyone, torch.ones(8, 3, dtype=torch.bool))
+    assert received.tolist() == [0, 1, -1, -1, -1, -1, -1, -1]
     # One of each camp comes back, and a client that nobody has heard of.
-    later = replace(part_of(camps, [2, 4, 5]), clients=torch.tensor([6, 12, 40]))
-    later = replace(later, extras={"cluster": torch.tensor([0, 1, 1])})
-    before = strategy.state["backbones"].clone()
-    strategy.merge(later)
+    later = part_of(camps, [2, 4, 5], [0, 1, 1], 2)
+    later = replace(later, clients=torch.tensor([6, 12, 40]))
+    of, steps = strategy.merge(later)
     assignment = strategy.state["assignment"]
     assert assignment[[6, 12, 40]].tolist() == [0, 1, 1] and assignment[9] == -1
-    moves = strategy.state["backbones"] - before
-    torch.testing.assert_close(moves[0], later.matrix[0])
-    torch.testing.assert_close(moves[1], later.matrix[1:].mean(0))
-    # What they say afterwards, or of a cluster that there is not, changes nothing.
-    strategy.merge(replace(later, extras={"cluster": torch.tensor([1, 0, 99])}))
-    assert strategy.state["assignment"][[6, 12, 40]].tolist() == [0, 1, 1]
+    assert of.tolist() == [0, 1]
+    torch.testing.assert_close(steps[0], later.matrix[0])
+    torch.testing.assert_close(steps[1], later.matrix[1:].mean(0))
 
 
 def test_cfl_adds_up_rounds_in_which_a_part_trains(wrap):
@@ -200,14 +194,13 @@ def test_cfl_adds_up_rounds_in_which_a_part_trains(wrap):
     many, few = [0, 2, 3, 6], [1, 4, 5]
     tree = {"strategy": {"name": "cfl", "fraction": 0.5}, "local": {"optimiser": {"lr": 0.1}}}
     strategy = make_strategy(check(tree))
-    strategy.merge(part_of(camps, many))
-    assert len(strategy.state["backbones"]) == 1  # they agree
-    strategy.merge(part_of(camps, few))
+    assert len(strategy.merge(part_of(camps, many)).of) == 1  # they agree
+    found = strategy.merge(part_of(camps, few))
     come = 0.5 * camps.matrix[many].mean(0) + camps.matrix[few].mean(0)
     way = 0.5 * lengths[many].mean() + lengths[few].mean()
     torch.testing.assert_close(strategy.state["come"], come[None])
     torch.testing.assert_close(strategy.state["way"].item(), way.item())
-    assert len(strategy.state["backbones"]) == 1  # it moves, to and fro, but not enough
+    assert len(found.of) == 1  # it moves, to and fro, but not enough
 
 
 def test_cfl_s_lengths_are_of_their_learning_rates(wrap):
@@ -219,5 +212,4 @@ def test_cfl_s_lengths_are_of_their_learning_rates(wrap):
         tree = {"strategy": {"name": "cfl"}, "local": {"lr_decay": decay}}
         strategy = make_strategy(check(tree))
         strategy.merge(first)
-        strategy.merge(replace(late, round=21))
-        assert len(strategy.state["backbones"]) == 1 + splits
+        assert len(strategy.merge(replace(late, round=21)).of) == 1 + splits

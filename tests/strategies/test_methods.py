@@ -16,10 +16,11 @@ from fedjoint.server.strategy import make_strategy
 from fedjoint.simulation import simulate
 
 OPTIONS = {"prox": {"mu": 0.1}, "rep": {"head_steps": 2}, "ditto": {"lam": 0.1}}
-OPTIONS |= {"apfl": {"alpha": 0.5}, "feddyn": {"alpha": 0.1}}
+OPTIONS |= {"apfl": {"alpha": 0.5}, "feddyn": {"alpha": 0.1}, "amp": {"lam": 0.1}}
+OPTIONS |= {"ala": {"mix_epochs": 1, "mix_rate": 1.0}}
 OWN = [n for n in registered("strategies") if find("strategies", n).method != "joint"]
-HALVES = {"scaffold": "scaffold", "feddyn": "feddyn", "clustered": "ifca"}
-HALVES |= {"feddf": "feddf", "fedmd": "fedmd", "fedproto": "fedproto"}
+HALVES = {"scaffold": "scaffold", "feddyn": "feddyn"}
+HALVES |= {"feddf": "feddf", "fedmd": "fedmd", "fedproto": "fedproto", "amp": "fedamp"}
 
 
 def configured(strategy, method=None, options=None):
@@ -29,7 +30,7 @@ def configured(strategy, method=None, options=None):
 
 
 def test_the_strategies_with_a_half_of_their_own_are_known():
-    own = "apfl cfl ditto fedbabu feddf feddyn fedmd fedproto fedprox fedrep ifca scaffold"
+    own = "apfl ditto fedala fedamp fedbabu feddf feddyn fedmd fedproto fedprox fedrep scaffold"
     assert " ".join(OWN) == own
 
 
@@ -53,7 +54,7 @@ def test_half_a_strategy_is_not_run_without_the_other(method):
         make_strategy(configured("fedavg", method))
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "pcgrad", "krum"])
+@pytest.mark.parametrize("strategy", ["fedavg", "pcgrad", "krum", "ifca"])
 @pytest.mark.parametrize("method", sorted(set(registered("methods")) - set(HALVES)))
 def test_every_other_method_runs_under_every_other_strategy(strategy, method):
     make_strategy(configured(strategy, method))

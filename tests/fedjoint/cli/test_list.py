@@ -11,10 +11,11 @@ from fedjoint.cli.catalogue import catalogue
 from fedjoint.registry import KINDS, registered
 
 # Rules without a paper of their own.
-OURS = {"taskbalanced", "independent"}
+OURS = {"auto", "taskbalanced", "independent"}
 IN_PART = {
     *("bulyan", "cfl", "fedhca2", "fedmgda", "fedprox", "geometricmedian", "gradvac"),
     *("ifca", "imtlg", "matu", "normclip", "prox", "feddf", "fedmd", "fedproto", "config", "swa"),
+    *("fedamp", "fedala", "ala", "recon", "taskgroups"),
 }
 
 

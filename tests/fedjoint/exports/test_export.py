@@ -89,6 +89,9 @@ def unscaled(config):
         {"strategy": {"name": "fedbabu"}},
         {"strategy": {"name": "ifca"}},
         {"strategy": {"name": "cfl", "options": {"still": 1.0, "moving": 0.01}}},
+        {"strategy": {"name": "fedamp"}},
+        {"strategy": {"name": "recon", "options": {"after": 1, "share": 1.0}}},
+        {"strategy": {"name": "auto"}},
         {"local": {"method": "independent", "steps": 4}},
         {
             "model": {

@@ -31,7 +31,7 @@ def test_ditto_s_shared_model_is_that_of_fedavg(tmp_path):
     assert run(tmp_path, "ditto", shared=False) == {s: ditto[s] for s in plain}
 
 
-@pytest.mark.parametrize("strategy", ["apfl", "fedbabu", "ifca"])
+@pytest.mark.parametrize("strategy", ["apfl", "fedbabu"])
 def test_every_method_that_personalises_has_both(strategy, tmp_path):
     found = run(tmp_path, strategy)
     assert found.keys() == {"train", "valid", "test", *SHARED}

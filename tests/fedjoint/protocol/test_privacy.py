@@ -70,8 +70,9 @@ def recorded(tmp_path, **strategy):
 
 def test_the_page_lists_every_field_and_no_other(tmp_path):
     found = recorded(tmp_path / "a", name="pcgrad")
-    for kind, fields in recorded(tmp_path / "b", name="scaffold").items():
-        found[kind] |= fields
+    for other in ("scaffold", "ifca"):
+        for kind, fields in recorded(tmp_path / other, name=other).items():
+            found[kind] |= fields
     unseen = {"sample/sample", "buffers/buffers", "frozen/*"}  # of other models, and many clients
     for kind in SECTIONS:
         names = listed(kind)

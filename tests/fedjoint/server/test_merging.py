@@ -128,9 +128,40 @@ def test_means_of_blocks_are_rows_of_clients(tmp_path):
         torch.testing.assert_close(sums.backbone[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_a_rule_of_whole_backbones_is_refused_where_they_are_in_parts(tmp_path):
-    with pytest.raises(UserError, match="strategy cfl merges whole backbones alone"):
-        simulate(config(tmp_path, strategy={"name": "cfl"}, model={"common": COMMON}), stemmed())
+@pytest.mark.parametrize("rule", ["cfl", "taskgroups", "recon", "fedamp", "auto"])
+def test_a_rule_of_whole_backbones_is_refused_where_they_are_in_parts(tmp_path, rule):
+    with pytest.raises(UserError, match=f"strategy {rule} merges whole backbones alone"):
+        simulate(config(tmp_path, strategy={"name": rule}, model={"common": COMMON}), stemmed())
+
+
+UNLIKE = """
+from fedjoint import JointStrategy
+
+class Unlike(JointStrategy):
+    \"\"\"Keeps two backbones of what is in common, and one of the rest.\"\"\"
+    def first_backbones(self, backbone):
+        return backbone.repeat(2 if len(backbone) == 4 * 4 + 4 else 1, 1)
+    def merge(self, updates):
+        return updates.means()
+
+class Astray(Unlike):
+    \"\"\"Deals what is in common by other numbers than the rest.\"\"\"
+    def first_backbones(self, backbone):
+        self.state["size"] = backbone.new_tensor(len(backbone))
+        return backbone.repeat(2, 1)
+    def receives(self, round, clients, tasks):
+        return clients * 0 + (self.state["size"] > 20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "does"), [("Unlike", "has other backbones"), ("Astray", "sends clients another")]
+)
+def test_parts_have_to_be_dealt_alike(tmp_path, kind, does):
+    (tmp_path / "own.py").write_text(UNLIKE)
+    strategy = {"name": f"{tmp_path / 'own.py'}:{kind}"}
+    with pytest.raises(UserError, match=f"{does}.* of one part than of another: leave model.comm"):
+        simulate(config(tmp_path, strategy=strategy, model={"common": COMMON}), stemmed())
 
 
 def test_conflicts_are_told_of_what_is_common_and_of_each_group(tmp_path):

@@ -1,0 +1,85 @@
+"""FedAMP: every client has a cloud model, which attends to the models that are like its own.
+
+The clients' half is :mod:`fedjoint.clients.amp`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedjoint.options import NotNegative, Positive, UpToOne
+from fedjoint.server.steps import Steps
+from fedjoint.server.strategy import JointStrategy
+from fedjoint.server.updates import Updates, inner_products
+
+from ._places import grown, known_of
+
+
+class FedAMP(JointStrategy):
+    """Attentive message passing: a backbone per client, a mean of those that are like its own.
+
+    With the models ``w_i`` that n clients send, the cloud models become
+    ``u_i = (1 - sum_j a_ij) w_i + sum_j a_ij w_j``, j other than i, with
+    ``a_ij = alpha / (n - 1) * exp(-|w_i - w_j|^2 / (sigma * m))``, m being the mean of the squared
+    distances. That is the paper's rule for its ``A(x) = 1 - exp(-x / s)``, with ``s = sigma * m``
+    and a step of ``alpha * s / (n - 1)``: options have no unit, and hold for every model.
+
+    Backbone 0 is for clients that have not trained yet: it becomes the weighted mean of the ``w_i``
+    of a round. The state holds ``place`` ``[ids]`` int64, the backbone of every client id so far.
+
+    Args:
+        alpha: most that a client takes from the others, in [0, 1].
+        sigma: squared distance at which the attention falls to 1 / e, over the mean one.
+        lam: strength of the clients' pull to their cloud models, the paper's lambda / alpha_k.
+
+    Paper: Huang et al., "Personalized Cross-Silo Federated Learning on Non-IID Data", AAAI 2021,
+    https://arxiv.org/abs/2007.03797
+    """
+
+    method = "amp"
+    by_part = False  # attention is between whole backbones
+    omits = "messages of clients that are absent from a round, HeurFedAMP"
+
+    def __init__(self, alpha: UpToOne = 0.5, sigma: Positive = 1.0, lam: NotNegative = 0.1) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.sigma = sigma
+        self.method_options = {"lam": lam}
+
+    def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
+        return known_of(clients, self.state["place"], 0)
+
+    def merge(self, updates: Updates) -> Steps:
+        self.state.setdefault("place", torch.zeros(0, dtype=torch.int64))
+        count, present = len(updates.backbones), self.join(updates.clients, len(updates.backbones))
+        received = updates.backbones[updates.received]
+        models = received + updates.matrix
+        new = int((present >= count).sum())
+        of = torch.cat([torch.arange(count), updates.received[present >= count]])
+        steps = models.new_zeros(count + new, models.shape[1])
+        steps[present] = self.attention(models) @ models - received
+        steps[0] = updates.weights @ models - updates.backbones[0]
+        return Steps(of, steps)
+
+    def join(self, clients: Tensor, count: int) -> Tensor:
+        """``[n]`` int64, the backbones of ``clients``, new ones after the ``count`` there are."""
+        place = grown(self.state["place"], clients, 0)
+        new = clients[place[clients] == 0]
+        place[new] = count + torch.arange(len(new))
+        self.state["place"] = place
+        return place[clients]
+
+    def attention(self, models: Tensor) -> Tensor:
+        """``[n, n]``, the weights of ``models`` ``[n, P]`` in each client's cloud model."""
+        count, gram = len(models), inner_products(models)
+        square = gram.diagonal()
+        distance = (square[:, None] + square - 2 * gram).clamp(min=0).fill_diagonal_(0)
+        mean = distance.sum() / max(1, count * (count - 1))
+        others = (
+            self.alpha
+            / max(1, count - 1)
+            * torch.exp(-distance / (self.sigma * mean).clamp(min=1e-30))
+        )
+        others.fill_diagonal_(0)
+        return (others + (1 - others.sum(1)).diag()).to(models)
