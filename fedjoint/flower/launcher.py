@@ -20,7 +20,7 @@ from fedjoint.flower.badges import FOLDER
 
 log = logging.getLogger("fedjoint.deploy")
 
-_LOOK = 0.3  # seconds between two looks for a run
+_LOOK = 1.0  # seconds between two looks for a run
 _VOUCH = 10.0  # seconds between two signs of life of the runs: a SuperLink waits for thirty
 _LAST = 60.0  # seconds that a run has to end by itself once the server stops
 

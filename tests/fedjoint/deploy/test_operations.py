@@ -40,35 +40,44 @@ def invoke(*arguments):
 
 
 class Server(Connection):
-    """Answers what it is told to, and notes what it is asked."""
+    """Says of runs what it is told to, and notes what it is asked."""
 
-    def call(self, *arguments):
-        self.__dict__.setdefault("asked", []).append(arguments[0])
-        answer = self.__dict__["answers"][arguments[0]]
+    def status(self, run):
+        return self._answer("status", run)
+
+    def stop(self, run):
+        return self._answer("stop", run)
+
+    def submit(self, app, settings, nodes=0):
+        return self._answer("submit", settings["run-dir"])
+
+    def _answer(self, what, about):
+        self.__dict__.setdefault("asked", []).append((what, about))
+        answer = self.__dict__["answers"][what]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
 def knows(tmp_path, **answers):
-    found = Server(tmp_path)
+    found = Server(tmp_path, "127.0.0.1:1", None)
     found.__dict__["answers"] = answers
     return found
 
 
-LOST = UserError("flwr list failed: Run ID not found. (1101)")
+AWAY = UserError("the server does not answer")
 
 
 def test_a_run_that_the_server_has_forgotten_is_submitted_again(run, tmp_path):
     run.write_number("7")
-    connection = knows(tmp_path, list=LOST, run={"run-id": 8})
+    connection = knows(tmp_path, status="unknown", submit="8")
     assert runs.restart(run.path, connection)[1] == "8"
-    assert connection.asked == ["list", "run"]
-    running = knows(tmp_path, list={"runs": [{"status": "running"}]}, stop={}, run={"run-id": 9})
+    assert connection.asked == [("status", "7"), ("submit", str(run.path.resolve()))]
+    running = knows(tmp_path, status="running", stop=None, submit="9")
     assert runs.restart(run.path, running)[1] == "9"
-    assert running.asked == ["list", "stop", "run"]
-    with pytest.raises(UserError, match="check your network"):
-        runs.restart(run.path, knows(tmp_path, list=UserError("check your network")))
+    assert [what for what, _ in running.asked] == ["status", "stop", "submit"]
+    with pytest.raises(UserError, match="does not answer"):
+        runs.restart(run.path, knows(tmp_path, status=AWAY))
 
 
 def attend(run, connection, status="failed", there=True):
@@ -78,17 +87,16 @@ def attend(run, connection, status="failed", there=True):
 
 def test_a_run_that_the_server_forgets_is_not_waited_for(run, tmp_path):
     with pytest.raises(UserError, match=r"does not know the run 7.*--resume"):
-        attend(run, knows(tmp_path, list=LOST))
+        attend(run, knows(tmp_path, status="unknown"))
 
 
 def test_a_server_that_goes_away_is_noticed_at_once(run, tmp_path):
-    away = knows(tmp_path, list=UserError("flwr list failed: check your network"))
-    with pytest.raises(UserError, match=r"check your network; once the server is back: .*--resume"):
-        attend(run, away, "running", there=False)
+    with pytest.raises(UserError, match=r"does not answer; once the server is back: .*--resume"):
+        attend(run, knows(tmp_path, status=AWAY), "running", there=False)
 
 
 def test_a_run_that_fails_says_the_last_error(run, tmp_path, own_logger):
-    failed = knows(tmp_path, list={"runs": [{"status": "finished:failed"}]})
+    failed = knows(tmp_path, status="finished:failed")
     with pytest.raises(UserError, match=r"before it began; is .* writable for the server"):
         attend(run, failed)
     log = run.path / "log.jsonl"
@@ -113,7 +121,7 @@ def test_a_run_that_fails_says_the_last_error(run, tmp_path, own_logger):
             return "finished:failed"
 
     with pytest.raises(UserError, match=r"finished:failed: the run ends: too few; see"):
-        attend(run, Following(tmp_path))
+        attend(run, Following(tmp_path, "127.0.0.1:1", None))
 
 
 EVIL = "[/bold][red]x\x1b[2J"
