@@ -205,7 +205,7 @@ def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logg
     config = check({"data": {"clients": 2}}).model_dump(mode="json")
 
     def ask(config):
-        header = Header("/runs/r", "a" * 32, config, 2, 0, 0, 0, "joint", {})
+        header = Header("/runs/r", "a" * 32, config, 2, 0, 0, 0, "joint", {}, 60.0)
         (message,) = number([Message(QueryRequest(header, initial=False).pack(), 4, QUERY)])
         return app(message, context)
 
@@ -223,7 +223,7 @@ def test_a_node_says_what_a_run_tells_it(tmp_path, own_logger):
     be_server()
     own = {"name": "west", "state": str(tmp_path), "clients": [0], "data": {}}
     context = Context(3, 4, {"fedjoint": json.dumps(own)}, RecordDict(), {})
-    header = Header("/runs/r", "a" * 32, {}, 0, 0, 0, 0, "joint", {})
+    header = Header("/runs/r", "a" * 32, {}, 0, 0, 0, 0, "joint", {}, 60.0)
     content = TellRequest(header, "it has 4 inputs, 6 elsewhere\x1b[2J").pack()
     (message,) = number([Message(content, 4, TELL)])
     assert not make_app()(message, context).has_error()
