@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import threading
 from functools import partial
 
 from flwr.superlink.cli import flwr_serverapp
 from flwr.superlink.grid import http_grid
 
 from fedjoint._util.logs import start_logging
+from fedjoint.errors import said
 from fedjoint.flower.logs import as_ours
+
+log = logging.getLogger("fedjoint.flower")
 
 _AGAIN = 0.05  # seconds
 
@@ -18,10 +23,17 @@ def main() -> None:
     """Run the ServerApp."""
     as_ours()
     start_logging()
+    threading.excepthook = _say
     # An object that is still on its way is asked for again after a second otherwise.
     http_grid.pull_objects = partial(http_grid.pull_objects, initial_backoff=_AGAIN)
     sys.argv[0] = "flwr-serverapp"
     flwr_serverapp()
+
+
+def _say(ended: threading.ExceptHookArgs) -> None:
+    """Say in a line why a thread ended: Flower's do where the server has ended the run."""
+    name = ended.thread.name if ended.thread else "a thread"
+    log.warning("%s ended: %s", name, said(ended.exc_value) if ended.exc_value else "for no reason")
 
 
 if __name__ == "__main__":
