@@ -51,11 +51,14 @@ class Gate:
         elif _length(scope) > MOST:
             await refuse(scope, send, 413, _TOO_LONG)
         else:
-            if self.bell:
-                await self.bell.wait(scope)
-            await self.app(scope, _counted(receive), send)
-            if self.bell:
-                self.bell.ring(scope)
+            await self._answer(scope, _counted(receive), send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.bell:
+            await self.app(scope, receive, send)
+        elif waited := await self.bell.wait(scope, receive):
+            await self.app(scope, waited, send)
+            self.bell.ring(scope)
 
 
 async def refuse(scope: Scope, send: Send, status: int, why: bytes) -> None:

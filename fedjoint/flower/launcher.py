@@ -15,8 +15,11 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.superlink.servicer.runtime.runtime_handlers import acquire_task
 
+from fedjoint._util.logs import add_line
 from fedjoint._util.often import Often
+from fedjoint.errors import UserError
 from fedjoint.flower.badges import FOLDER
+from fedjoint.runs.directory import RunDir
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -38,6 +41,7 @@ class Launcher:
         self._state, self._connection = state, connection
         self._environment = os.environ | ({FOLDER: str(nodes)} if nodes else {})
         self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._runs: dict[int, int] = {}  # task -> the number of its run
         self._vouched = -_VOUCH
         self._often = Often(self._look, _LOOK, "launcher: no run can be started")
 
@@ -59,6 +63,7 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+                self._note(task, f"it did not end within {_LAST:g} s, and was killed")
             self._state.finish_task(task, SubStatus.STOPPED, "the server was stopped")
         self._running.clear()
 
@@ -75,6 +80,7 @@ class Launcher:
             return
         command = [sys.executable, "-P", "-m", "fedjoint.flower.serverapp"]
         command += [*self._connection, "--token", found.token]
+        self._runs[found.task.task_id] = found.task.run_id
         self._running[found.task.task_id] = subprocess.Popen(command, env=self._environment)
 
     def _vouch(self) -> None:
@@ -88,6 +94,22 @@ class Launcher:
         for task, process in ended.items():
             del self._running[task]
             if process.returncode < 0:
-                text = f"killed by signal {-process.returncode}"
-                log.error("a run's process ended: %s", text)
+                text = f"its process was killed by signal {-process.returncode}"
+                log.error("a run ended: %s", text)
+                # First, as whoever follows the run reads there why it failed.
+                self._note(task, f"the run ends: {text}")
                 self._state.finish_task(task, SubStatus.FAILED, text)
+
+    def _note(self, task: int, why: str) -> None:
+        """Note in a run's directory that it failed, as its process could not."""
+        for info in self._state.get_run_info(run_ids=[self._runs[task]]):
+            path = info.override_config.get("run-dir")
+            if not path:  # of ``flwr run``: its directory has a name of its own
+                continue
+            try:
+                run = RunDir.open(Path(str(path)))
+                add_line(run.path / "log.jsonl", logging.ERROR, log.name, why)
+                if run.status in ("created", "running"):
+                    run.mark("failed")
+            except (UserError, OSError) as error:
+                log.error("that the run failed cannot be noted: %s", error)

@@ -140,6 +140,15 @@ def test_status_shows_text_as_it_is_and_says_when_it_is_old(run, monkeypatch):
     assert "no news" not in invoke("status", run.path).stdout
 
 
+def test_a_run_that_does_not_begin_is_dead_after_a_while(run, monkeypatch):
+    assert invoke("status", run.path).exit_code == 0
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    seen = invoke("status", run.path)
+    assert seen.exit_code == 1 and "it has not begun: start its server" in seen.stdout
+    assert "its server is gone" in invoke("stop", run.path).stdout.replace("\n", " ")
+    assert run.status == "failed"
+
+
 def test_progress_shows_text_as_it_is(capsys):
     failure = Failure(client=None, node=12, reason="[/x]", name=EVIL)
     clients = Participation(asked=2, trained=0, ids=(), failed=(failure,))

@@ -20,6 +20,19 @@ def scope(side, what, who="a", waits=True):
     return {"type": "http", "path": path, "headers": headers, "client": peer, "server": peer}
 
 
+def body(hung_up=None):
+    """What a request receives: its body, and then that the peer hangs up, if it does."""
+    parts = [{"type": "http.request", "body": b"ask"}]
+
+    async def receive():
+        if parts:
+            return parts.pop()
+        await (hung_up or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    return receive
+
+
 async def settle():
     for _ in range(20):
         await asyncio.sleep(0)
@@ -36,8 +49,8 @@ def long(monkeypatch):
 def test_a_peer_waits_until_the_other_side_has_pushed_something(side, pushed):
     async def go():
         bell, pull = Bell(), scope(side, "pull-messages")
-        await bell.wait(pull)  # the first one: something may be there
-        waiting = asyncio.ensure_future(bell.wait(pull))
+        await bell.wait(pull, body())  # the first one: something may be there
+        waiting = asyncio.ensure_future(bell.wait(pull, body()))
         await settle()
         bell.ring(scope(side, pushed))  # its own side's
         bell.ring(scope(OTHER[side], "pull-messages"))
@@ -52,11 +65,11 @@ def test_a_peer_waits_until_the_other_side_has_pushed_something(side, pushed):
 def test_what_comes_between_two_requests_is_not_missed():
     async def go():
         bell, pull = Bell(), scope("fleet", "pull-messages")
-        await bell.wait(pull)
+        await bell.wait(pull, body())
         bell.ring(scope("runtime", "push-messages"))
-        await asyncio.wait_for(bell.wait(pull), 60)
-        late = asyncio.ensure_future(bell.wait(pull))
-        await asyncio.wait_for(bell.wait(scope("fleet", "pull-messages", who="b")), 60)
+        await asyncio.wait_for(bell.wait(pull, body()), 60)
+        late = asyncio.ensure_future(bell.wait(pull, body()))
+        await asyncio.wait_for(bell.wait(scope("fleet", "pull-messages", who="b"), body()), 60)
         await settle()
         assert not late.done()
         late.cancel()
@@ -68,8 +81,33 @@ def test_a_node_that_does_not_ask_to_wait_does_not():
     async def go():
         bell, pull = Bell(), scope("fleet", "pull-messages", waits=False)
         for _ in range(3):
-            await asyncio.wait_for(bell.wait(pull), 60)
-            await asyncio.wait_for(bell.wait(scope("fleet", "pull-object")), 60)
+            await asyncio.wait_for(bell.wait(pull, body()), 60)
+            await asyncio.wait_for(bell.wait(scope("fleet", "pull-object"), body()), 60)
+
+    asyncio.run(go())
+
+
+def test_a_request_that_waited_has_its_body_still():
+    async def go():
+        bell, pull = Bell(), scope("runtime", "pull-messages")
+        await bell.wait(pull, body())
+        waiting = asyncio.ensure_future(bell.wait(pull, body()))
+        await settle()
+        bell.ring(scope("fleet", "push-object"))
+        receive = await asyncio.wait_for(waiting, 60)
+        assert (await receive())["body"] == b"ask"
+
+    asyncio.run(go())
+
+
+def test_a_peer_that_hangs_up_is_not_answered():
+    async def go():
+        bell, pull, gone = Bell(), scope("runtime", "pull-messages"), asyncio.Event()
+        await bell.wait(pull, body())
+        waiting = asyncio.ensure_future(bell.wait(pull, body(gone)))
+        await settle()
+        gone.set()
+        assert await asyncio.wait_for(waiting, 60) is None
 
     asyncio.run(go())
 
@@ -80,7 +118,7 @@ def test_a_wait_ends_by_itself(monkeypatch):
     async def go():
         bell, pull = Bell(), scope("runtime", "pull-messages")
         for _ in range(3):
-            await asyncio.wait_for(bell.wait(pull), 60)
+            await asyncio.wait_for(bell.wait(pull, body()), 60)
 
     asyncio.run(go())
 
@@ -91,7 +129,7 @@ def test_peers_without_number_take_no_memory_without_end(monkeypatch):
     async def go():
         bell = Bell()
         for i in range(20):
-            await bell.wait(scope("fleet", "pull-messages", who=str(i)))
+            await bell.wait(scope("fleet", "pull-messages", who=str(i)), body())
         assert len(bell._heard) <= 5
 
     asyncio.run(go())
@@ -105,11 +143,11 @@ def test_the_gate_holds_a_request_and_rings_after_another():
 
     async def go():
         gate, pull = Gate(app, bell=Bell()), scope("fleet", "pull-messages")
-        await gate(pull, None, None)
-        held = asyncio.ensure_future(gate(pull, None, None))
+        await gate(pull, body(), None)
+        held = asyncio.ensure_future(gate(pull, body(), None))
         await settle()
         assert len(answered) == 1
-        await gate(scope("runtime", "push-messages"), None, None)
+        await gate(scope("runtime", "push-messages"), body(), None)
         await asyncio.wait_for(held, 60)
 
     asyncio.run(go())

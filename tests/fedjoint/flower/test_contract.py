@@ -148,7 +148,8 @@ def test_a_state_can_end_a_task():
         fail(place, why)
     for name in ("STOPPED", "FAILED"):
         look_up(f"flwr.common.constant:SubStatus.{name}")
-    look_up("flwr.server.superlink.linkstate:LinkState.acknowledge_task_heartbeat")
+    for name in ("acknowledge_task_heartbeat", "get_run_info"):
+        look_up(f"flwr.server.superlink.linkstate:LinkState.{name}")
     for name in ("HEARTBEAT_DEFAULT_INTERVAL", "HEARTBEAT_PATIENCE"):
         look_up(f"flwr.common.constant:{name}")
 
