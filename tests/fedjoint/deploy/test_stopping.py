@@ -79,8 +79,11 @@ def test_flower_s_own_commands_run_list_show_and_stop_a_run(site):
     runs = site.folder / "flower"
     settings = " ".join([*(quoted(s) for s in SETTINGS), f"output.dir='{runs}'"])
     words = f"scenario='digits' {settings}"
-    answer = flwr("run", ".", connection.name, "--run-config", words, "--format", "json")
-    number = json.loads(answer)["run-id"]
+    answer = json.loads(
+        flwr("run", ".", connection.name, "--run-config", words, "--format", "json")
+    )
+    assert answer["success"], answer
+    number = answer["run-id"]
     site.until(lambda: any(runs.glob("*/metrics.jsonl")))
     (run,) = map(RunDir.open, runs.iterdir())
     site.until(lambda: len(run.records()) > 1)
