@@ -52,7 +52,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
 def connected(node: str) -> bool:
     """Return whether a node has reached the server."""
     log = Path(node, "log.jsonl")
-    return log.exists() and "connected to" in log.read_text("utf-8")
+    return log.exists() and "as node" in log.read_text("utf-8")
 
 
 def measure(address: str, started: list[subprocess.Popen[bytes]]) -> None:

@@ -38,7 +38,7 @@ def site(tmp_path_factory):
         site.server("--keys", "keys")
         for name, clients in (("a", "0,1"), ("b", "2,3")):
             site.node(name, clients, "--keys", f"keys/nodes/{name}")
-        site.until(lambda: all("connected to" in site.log(name) for name in "ab"))
+        site.until(lambda: all("as node" in site.log(name) for name in "ab"))
         yield site
 
 
