@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import threading
@@ -24,10 +25,25 @@ def main() -> None:
     as_ours()
     start_logging()
     threading.excepthook = _say
+    sys.stdout = Lines()
     # An object that is still on its way is asked for again after a second otherwise.
     http_grid.pull_objects = partial(http_grid.pull_objects, initial_backoff=_AGAIN)
     sys.argv[0] = "flwr-serverapp"
     flwr_serverapp()
+
+
+class Lines(io.TextIOBase):
+    """Logs what is printed, by Flower or a plug-in, line by line."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Log the lines that end; keep the last one until it does."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in filter(str.strip, lines):
+            log.info("%s", line)
+        return len(text)
 
 
 def _say(ended: threading.ExceptHookArgs) -> None:

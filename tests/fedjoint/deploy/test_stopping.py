@@ -96,6 +96,18 @@ def test_flower_s_own_commands_run_list_show_and_stop_a_run(site):
     assert [each["status"] for each in listed()] == ["finished:stopped"]
     assert "Traceback" not in site.log("server")
 
+    more = run.final().round + 1
+    resume = ("--resume", run.path, "--keys", "keys", "--set", f"rounds={more}")
+    site.deploy("more", *resume)
+    assert site.finish("more") == 0, site.log("more")
+    assert run.status == "done" and run.final().round == more
+
+
+def test_what_a_server_and_a_node_write_is_their_own(site):
+    written = [path for name in ("server", "a", "b") for path in (site.folder / name).rglob("*")]
+    assert {"superlink.db", "log.jsonl"} <= {path.name for path in written}
+    assert not [path for path in written if path.stat().st_mode & 0o077]
+
 
 def quoted(setting):
     """Return a setting as TOML has it."""
