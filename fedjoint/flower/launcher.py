@@ -15,11 +15,8 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.superlink.servicer.runtime.runtime_handlers import acquire_task
 
-from fedjoint._util.logs import add_line
 from fedjoint._util.often import Often
-from fedjoint.errors import UserError
 from fedjoint.flower.badges import FOLDER
-from fedjoint.runs.directory import RunDir
 
 log = logging.getLogger("fedjoint.deploy")
 
@@ -97,19 +94,13 @@ class Launcher:
                 text = f"its process was killed by signal {-process.returncode}"
                 log.error("a run ended: %s", text)
                 # First, as whoever follows the run reads there why it failed.
-                self._note(task, f"the run ends: {text}")
+                self._note(task, text)
                 self._state.finish_task(task, SubStatus.FAILED, text)
 
     def _note(self, task: int, why: str) -> None:
         """Note in a run's directory that it failed, as its process could not."""
         for info in self._state.get_run_info(run_ids=[self._runs[task]]):
-            path = info.override_config.get("run-dir")
-            if not path:  # of ``flwr run``: its directory has a name of its own
-                continue
-            try:
-                run = RunDir.open(Path(str(path)))
-                add_line(run.path / "log.jsonl", logging.ERROR, log.name, why)
-                if run.status in ("created", "running"):
-                    run.mark("failed")
-            except (UserError, OSError) as error:
-                log.error("that the run failed cannot be noted: %s", error)
+            # A run of ``flwr run`` has named its directory itself.
+            if path := info.override_config.get("run-dir"):
+                command = [sys.executable, "-P", "-m", "fedjoint.flower.obituary", str(path), why]
+                subprocess.run(command)

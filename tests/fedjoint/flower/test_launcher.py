@@ -1,10 +1,12 @@
 """What a server says of the processes of its runs."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 from fedjoint.config.load import check
-from fedjoint.flower import launcher
+from fedjoint.flower import launcher, obituary
 from fedjoint.flower.launcher import Launcher
 from fedjoint.runs.directory import RunDir
 
@@ -34,6 +36,14 @@ def test_a_process_that_takes_long_to_start_is_alive_and_one_that_is_killed_fail
     process = SimpleNamespace(poll=lambda: None)
     monkeypatch.setattr(launcher, "acquire_task", lambda request, state: found.pop(0))
     monkeypatch.setattr(launcher.subprocess, "Popen", lambda *a, **k: process)
+
+    def as_a_program(command):
+        assert command[-4:-2] == ["-m", "fedjoint.flower.obituary"]
+        monkeypatch.setattr("sys.argv", ["obituary", *command[-2:]])
+        obituary.main()
+
+    monkeypatch.setattr(launcher.subprocess, "run", as_a_program)
+    monkeypatch.setattr(obituary, "start_logging", lambda: None)
     runs = Launcher(state, [], None)
     runs._look()
     assert alive == [7] and not finished
@@ -43,3 +53,11 @@ def test_a_process_that_takes_long_to_start_is_alive_and_one_that_is_killed_fail
     (line,) = map(json.loads, (run.path / "log.jsonl").read_text().splitlines())
     assert line["level"] == "ERROR"
     assert line["message"] == "the run ends: its process was killed by signal 9"
+
+
+def test_a_server_does_without_pytorch():
+    code = (
+        "import sys, fedjoint.deploy.server, fedjoint.flower.launcher, fedjoint.flower.superlink; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
