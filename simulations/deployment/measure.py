@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         address, nodes = f"127.0.0.1:{free_port()}", {"a": "0,1,2", "b": "3,4,5"}
-        subprocess.run([PROGRAM, "keys", "keys", "--host", "localhost", "--nodes", "a,b"])
+        start("keys", "keys", "--host", "localhost", "--nodes", "a,b").wait()
         started = [start("server", "--address", address, "--keys", "keys")]
         for name, ids in nodes.items():
             own = ("--name", name, "--clients", ids, "--state", name)
