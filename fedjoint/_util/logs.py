@@ -93,6 +93,23 @@ def event(logger: logging.Logger, level: int, kind: str, text: str, **details: A
     logger.log(level, "%s", text, extra={"details": {"event": kind, **details}})
 
 
+def add_line(path: Path, level: int, name: str, text: str) -> None:
+    """Append one line to the log of a process that has ended.
+
+    Args:
+        path: the log.
+        level: of the line.
+        name: of its logger.
+        text: the message.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    record = logging.LogRecord(name, level, "", 0, text, None, None)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(JsonLines().format(record) + "\n")
+
+
 def log_to(path: Path, *, rotate: bool = False, watch: bool = False) -> None:
     """Append what fedjoint logs to ``path`` as well; the console's messages stay as they are.
 

@@ -23,6 +23,7 @@ from fedjoint.runs.result import RunResult
 from fedjoint.runs.whole import check_whole
 
 _QUIET = 60.0  # seconds without a sign of life, after which a run is taken for dead
+_START = 600.0  # seconds that a run has to begin
 _EVERY = 2.0  # seconds between two looks at a run
 
 Run = Annotated[Path, typer.Argument(help="A run directory.")]
@@ -103,13 +104,19 @@ def _look(run: RunDir) -> dict[str, Any]:
 
 def _alive(run: RunDir) -> bool:
     """Return whether there is no reason to take a run for dead."""
+    if run.status == "created":
+        return (
+            time.time() - datetime.datetime.fromisoformat(run.info["created"]).timestamp() <= _START
+        )
     news = run.last_news()
     return run.status != "running" or news is None or time.time() - news <= _QUIET
 
 
 def _show(run: RunDir, seen: dict[str, Any]) -> None:
     say(f"{run.path}: {seen['status']}, round {seen['round']} of {seen['rounds']}")
-    if not seen["alive"]:
+    if not seen["alive"] and seen["status"] == "created":
+        say("it has not begun: start its server, and resume the run")
+    elif not seen["alive"]:
         since = _clock(seen["last_news"])
         say(f"no news since {since}: if its server was stopped or killed, resume the run")
     if seen["round"]:

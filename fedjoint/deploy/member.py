@@ -17,6 +17,7 @@ from fedjoint.flower.parcels import Parcel
 log = logging.getLogger("fedjoint.deploy")
 
 _FIRST, _MOST = 0.1, 3.0  # seconds between two looks for a message
+_HELD = 0.5  # seconds: a look that took longer has waited for a message at the server
 _AGAIN, _LAST = 0.2, 20.0  # seconds between two looks for whether a reply arrived, and in all
 
 
@@ -52,6 +53,7 @@ class Member:
     def _serve(self) -> None:
         pause = _FIRST
         while not self._stop.asked or self._reply:
+            began = time.monotonic()
             try:
                 busy = self._step()
             except AwayError as error:
@@ -63,9 +65,11 @@ class Member:
             else:
                 self._trouble.over()
                 self._figures.connected = True
-                pause = _FIRST if busy else min(_MOST, 1.2 * pause)
+                held = time.monotonic() - began > _HELD
+                pause = _FIRST if busy or held else min(_MOST, 1.2 * pause)
                 if not busy:
                     self._worker.rest()
+                if not busy and not held:
                     self._stop.nap(pause)
 
     def _step(self) -> bool:

@@ -12,7 +12,7 @@ from fedjoint.flower.control import Control
 
 log = logging.getLogger("fedjoint.deploy")
 
-_LOOK = 2.0  # seconds between two looks into the folder
+_LOOK = 0.5  # seconds between two looks into the folder
 
 
 def register(control: Control, keys: Path) -> list[str]:

@@ -53,7 +53,7 @@ def restart(
     number = run.number()
     # A server that was killed takes the run that died with it for alive.
     if number and connection.status(number) in ("pending", "starting", "running"):
-        connection.call("stop", number, connection.name)
+        connection.stop(number)
     return run, _submit(run, connection)
 
 

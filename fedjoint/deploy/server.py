@@ -98,6 +98,7 @@ def run_server(
     if listens(local, port):
         who = listener(port) or "someone"
         raise UserError(f"{who} listens on {address} already: stop that, or choose another port")
+    os.umask(0o077)  # what it and its runs write is its own
     keep_to_owner(state)
     connection = connect(join(local, port), state, keys, insecure)
     os.environ |= connection.environment()
@@ -114,7 +115,6 @@ def run_server(
         options += ["--insecure"]
     trust = keys / _FILES[0] if keys else None
     nodes = (keys / "nodes").resolve() if keys else None
-    os.umask(0o077)  # what it and its runs write is its own
 
     # Not before they are needed: they take a second, and the command line uses this module.
     from fedjoint.flower.launcher import Launcher

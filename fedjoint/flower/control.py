@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import httpx
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
+    ListRunsRequest,
     RegisterNodeRequest,
+    StopRunRequest,
     UnregisterNodeRequest,
 )
 from flwr.supercore.control import ControlHttpClient
@@ -20,6 +22,10 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from fedjoint.errors import UserError, said
 
 Answer = TypeVar("Answer")
+
+
+class SlowError(UserError):
+    """The server is there, and does not answer in time."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,39 @@ class Control:
         """
         self._ask(self._client.UnregisterNode, UnregisterNodeRequest(node_id=number))
 
+    def status(self, run: int) -> str:
+        """Return a run's status: ``running``, ``finished:completed``, ``unknown`` or another.
+
+        Raises:
+            SlowError: the server is too busy to answer.
+            UserError: it does not answer.
+        """
+        try:
+            found = self._ask(self._client.ListRuns, ListRunsRequest(run_id=run)).run_dict
+        except _RefusalError as error:
+            if error.code == ApiErrorCode.RUN_ID_NOT_FOUND:
+                return "unknown"  # its database is another than when the run was started
+            raise
+        status = found[run].status
+        return ":".join(filter(None, (status.status, status.sub_status)))
+
+    def stop(self, run: int) -> None:
+        """End a run at once, or have one that died count as ended.
+
+        Raises:
+            UserError: there is no such run, or the server does not answer.
+        """
+        try:
+            self._ask(self._client.StopRun, StopRunRequest(run_id=run))
+        except _RefusalError as error:
+            if error.code != ApiErrorCode.RUN_ALREADY_FINISHED:
+                raise
+
     def _ask(self, call: Callable[[Any], Answer], request: Any) -> Answer:
         try:
             return call(request)
+        except httpx.ReadTimeout:
+            raise SlowError(f"the server at {self._address} is too busy to answer") from None
         except httpx.TransportError as error:
             raise UserError(
                 f"the server at {self._address} does not answer: {said(error)}"

@@ -36,15 +36,17 @@ from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from fedjoint.errors import UserError, said
+from fedjoint.flower.bell import WAITS
 from fedjoint.flower.parcels import Parcel
 
 BEAT = 10.0  # seconds between two signs of life: the least that a SuperLink accepts
 
-_AGAIN = 0.1  # seconds before an object that is not there yet is asked for again
+_AGAIN = 0.05  # seconds before an object that is not there yet is asked for again
 _CLOCKS = 4.0  # seconds by which clocks may surely differ; a SuperLink allows for five
 
 _UNKNOWN = (
@@ -67,6 +69,18 @@ class GoneError(Exception):
     """The run of a message is over: nobody waits for the reply."""
 
 
+class _Waits:
+    """Says in requests of a node, where ``now`` is true, that they may wait for a message."""
+
+    now = False
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Say it."""
+        if self.now:
+            context.request.headers[WAITS] = "1"
+        return call_next(context)
+
+
 class Fleet:
     """One node's connection to a SuperLink.
 
@@ -86,9 +100,10 @@ class Fleet:
         self._registered = not self._anonymous
         signs = NodeAuthHttpInterceptor(private, public)
         version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+        self._waits = _Waits()
         trust = None if authority is None else str(authority)
         self._client = FleetHttpClient.from_server_address(
-            address, authority is None, trust, interceptors=[version, signs]
+            address, authority is None, trust, interceptors=[version, signs, self._waits]
         )
 
     def join(self) -> int:
@@ -124,11 +139,15 @@ class Fleet:
     def receive(self) -> tuple[int, str, Parcel] | None:
         """Return the number of a run, and a message's kind and all of it; None: there is none.
 
+        Where there was none the last time, the server is asked to wait for one, see
+        :class:`fedjoint.flower.bell.Bell`.
+
         Raises:
             AwayError: the server cannot be reached.
             RefusedError: it knows this node no more.
         """
         found = self._ask(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        self._waits.now = not found.messages_list
         if not found.messages_list:
             return None
         head, tree = found.messages_list[0], found.message_object_trees[0]

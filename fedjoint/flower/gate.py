@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedjoint.flower.bell import Bell
     from fedjoint.flower.node_keys import NodeKeys
 
 Scope = MutableMapping[str, Any]
@@ -34,10 +35,11 @@ class Gate:
     Args:
         app: the SuperLink.
         keys: of the nodes; None: they have none.
+        bell: lets requests for messages wait; None: they are answered at once.
     """
 
-    def __init__(self, app: App, keys: NodeKeys | None = None):
-        self.app, self.keys = app, keys
+    def __init__(self, app: App, keys: NodeKeys | None = None, bell: Bell | None = None):
+        self.app, self.keys, self.bell = app, keys, bell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -49,7 +51,14 @@ class Gate:
         elif _length(scope) > MOST:
             await refuse(scope, send, 413, _TOO_LONG)
         else:
-            await self.app(scope, _counted(receive), send)
+            await self._answer(scope, _counted(receive), send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.bell:
+            await self.app(scope, receive, send)
+        elif waited := await self.bell.wait(scope, receive):
+            await self.app(scope, waited, send)
+            self.bell.ring(scope)
 
 
 async def refuse(scope: Scope, send: Send, status: int, why: bytes) -> None:

@@ -22,6 +22,7 @@ from fedjoint.server.patience import AWAY
 from fedjoint.server.stopping import StoppedError
 
 _FIRST, _MOST = 0.05, 2.0  # seconds between two looks for replies
+_HELD = 0.5  # seconds: a look that took longer has waited for a reply at the server
 
 # What Flower says of messages, in our terms.
 _SAID = {
@@ -95,10 +96,11 @@ class FleetGrid:
         self, waiting: dict[str, Message], timeout: float | None, early: bool
     ) -> Iterator[Message]:
         end = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST
+        pause = _FIRST / 2
         while waiting:
             if early:
                 self._check()
+            began = time.monotonic()
             with self._waiting(early):
                 found = list(self._grid.pull_messages(set(waiting)))
             for reply in found:
@@ -107,9 +109,9 @@ class FleetGrid:
                     yield _named(reply, message)
             if not waiting or (end is not None and time.monotonic() >= end):
                 break
+            pause = _FIRST if time.monotonic() - began > _HELD else min(_MOST, 1.2 * pause)
             with self._waiting(early):
                 time.sleep(pause)
-            pause = min(_MOST, 1.2 * pause)
 
 
 def _named(reply: Message, message: Message) -> Message:

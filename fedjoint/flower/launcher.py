@@ -20,7 +20,7 @@ from fedjoint.flower.badges import FOLDER
 
 log = logging.getLogger("fedjoint.deploy")
 
-_LOOK = 0.3  # seconds between two looks for a run
+_LOOK = 1.0  # seconds between two looks for a run
 _VOUCH = 10.0  # seconds between two signs of life of the runs: a SuperLink waits for thirty
 _LAST = 60.0  # seconds that a run has to end by itself once the server stops
 
@@ -38,6 +38,7 @@ class Launcher:
         self._state, self._connection = state, connection
         self._environment = os.environ | ({FOLDER: str(nodes)} if nodes else {})
         self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._runs: dict[int, int] = {}  # task -> the number of its run
         self._vouched = -_VOUCH
         self._often = Often(self._look, _LOOK, "launcher: no run can be started")
 
@@ -59,6 +60,7 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+                self._note(task, f"it did not end within {_LAST:g} s, and was killed")
             self._state.finish_task(task, SubStatus.STOPPED, "the server was stopped")
         self._running.clear()
 
@@ -75,6 +77,7 @@ class Launcher:
             return
         command = [sys.executable, "-P", "-m", "fedjoint.flower.serverapp"]
         command += [*self._connection, "--token", found.token]
+        self._runs[found.task.task_id] = found.task.run_id
         self._running[found.task.task_id] = subprocess.Popen(command, env=self._environment)
 
     def _vouch(self) -> None:
@@ -88,6 +91,16 @@ class Launcher:
         for task, process in ended.items():
             del self._running[task]
             if process.returncode < 0:
-                text = f"killed by signal {-process.returncode}"
-                log.error("a run's process ended: %s", text)
+                text = f"its process was killed by signal {-process.returncode}"
+                log.error("a run ended: %s", text)
+                # First, as whoever follows the run reads there why it failed.
+                self._note(task, text)
                 self._state.finish_task(task, SubStatus.FAILED, text)
+
+    def _note(self, task: int, why: str) -> None:
+        """Note in a run's directory that it failed, as its process could not."""
+        for info in self._state.get_run_info(run_ids=[self._runs[task]]):
+            # A run of ``flwr run`` has named its directory itself.
+            if path := info.override_config.get("run-dir"):
+                command = [sys.executable, "-P", "-m", "fedjoint.flower.obituary", str(path), why]
+                subprocess.run(command)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from fedjoint.errors import UserError
 
 if TYPE_CHECKING:
+    from fedjoint.flower.control import Control
     from fedjoint.runs.directory import RunDir
     from fedjoint.runs.record import RoundRecord
 
-_ASK = 30.0  # seconds between two questions to Flower
+_ASK = 10.0  # seconds between two questions to the server
 _LOOK = 0.2  # seconds between two looks of Flower's own simulation for a run to start
 
 _APP = """\
@@ -54,10 +55,14 @@ class Connection:
 
     Attributes:
         home: Flower's folder (``FLWR_HOME``) for this connection.
+        address: ``host:port``.
+        authority: certificate of the authority that signed the server's; None: no encryption.
         name: of the connection in its ``config.toml``.
     """
 
     home: Path
+    address: str
+    authority: Path | None
     name: str = "fedjoint"
 
     @classmethod
@@ -77,7 +82,7 @@ class Connection:
         )
         text = f'[superlink]\ndefault = "fedjoint"\n\n[superlink.fedjoint]\naddress = "{address}"\n'
         (home / "config.toml").write_text(text + trust + "\n", "utf-8")
-        return cls(home)
+        return cls(home, address, certificate)
 
     def environment(self) -> dict[str, str]:
         """Return the environment for Flower's programs."""
@@ -129,18 +134,35 @@ class Connection:
         return str(answer["run-id"])
 
     def status(self, run: str) -> str:
-        """Return a run's status: ``running``, ``finished:completed``, ``unknown`` or another.
+        """Return a run's status, see :meth:`fedjoint.flower.control.Control.status`.
+
+        A server that is too busy to say so has not ended it.
 
         Raises:
             UserError: the server does not answer.
         """
+        from fedjoint.flower.control import SlowError
+
         try:
-            answer = self.call("list", "--run-id", run, self.name)
-        except UserError as error:
-            if "not found" in str(error).lower():
-                return "unknown"  # its database is another than when the run was started
-            raise
-        return str(answer["runs"][0]["status"]) if answer["runs"] else "unknown"
+            with self._control() as server:
+                return server.status(int(run))
+        except SlowError:
+            return "running"
+
+    def stop(self, run: str) -> None:
+        """End a run at once.
+
+        Raises:
+            UserError: the server does not answer, or does not know it.
+        """
+        with self._control() as server:
+            server.stop(int(run))
+
+    def _control(self) -> Control:
+        # Not before it is needed: that takes a second, and the command line uses this module.
+        from fedjoint.flower.control import Control
+
+        return Control(self.address, self.authority)
 
 
 def follow(
@@ -159,14 +181,14 @@ def follow(
         run: its directory.
         on_round: gets the records of new rounds.
         meanwhile: is called every now and then.
-        there: whether the server still is, at little cost; Flower says why it is not.
+        there: whether the server still is, at little cost.
 
     Raises:
         UserError: the server does not answer, or knows no such run.
     """
     written, seen, ask = run.written, len(run.records()), time.monotonic() + _ASK
     while True:
-        # The run directory says how far it is; asking Flower costs a process each time.
+        # The run directory says how far it is, at less cost than the server.
         ended = run.info["status"] in ("done", "stopped", "failed")
         status = "running"
         if ended or time.monotonic() > ask or not there():

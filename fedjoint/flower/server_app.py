@@ -54,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
     if deployed:  # else this is not the main thread
         stop.heed_signals(fleet)
     nodes: Grid = fleet  # type: ignore[assignment]
-    wait = config.strategy.timeout
+    wait = config.strategy.limit
     serve(
         nodes,
         config,

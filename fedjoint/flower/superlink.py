@@ -18,9 +18,11 @@ from flwr.superlink import extensions
 from starlette.middleware import Middleware
 
 from fedjoint.errors import UserError
+from fedjoint.flower.bell import Bell
 from fedjoint.flower.gate import Gate
 from fedjoint.flower.logs import as_ours
 from fedjoint.flower.node_keys import NodeKeys
+from fedjoint.flower.pass_by import pass_by
 
 _LAST = 5  # seconds that open requests have once the server stops
 
@@ -65,6 +67,7 @@ def run_superlink(
             yield None
 
     def serve(app: Any, **given: Any) -> None:
+        pass_by(app)
         # One format for all lines; and whoever follows a log must not keep the server alive.
         own = {"log_config": None, "timeout_graceful_shutdown": _LAST}
         server = _Draining(uvicorn.Config(app, **given | own), drain)
@@ -75,7 +78,7 @@ def run_superlink(
     own = extensions.get_middleware
     # Flower offers these hooks to its own enterprise module alone. The first one is outermost.
     keys = NodeKeys(nodes) if nodes else None
-    extensions.get_middleware = lambda: (Middleware(Gate, keys=keys), *own())
+    extensions.get_middleware = lambda: (Middleware(Gate, keys=keys, bell=Bell()), *own())
     extensions.get_lifespan_contexts = lambda: (lifespan,)
     cli = import_module("flwr.superlink.cli.flower_superlink")  # the package hides it
     cli.uvicorn = SimpleNamespace(run=serve)  # type: ignore[attr-defined]

@@ -40,7 +40,7 @@ class Evaluation:
         self._least, self._together = least, together
         self._jobs, self._trainer = jobs, jobs.trainer
         self._drawing = Drawing(jobs.trainer.device)
-        self._turns = Turns(jobs, jobs.trainer.config.strategy.timeout)
+        self._turns = Turns(jobs)
 
     def run(self, request: EvaluateRequest, start: Start) -> EvaluateReply:
         """Sum the metrics' statistics over the clients of each block.
@@ -57,7 +57,8 @@ class Evaluation:
         failed: list[ClientFailure] = []
         sums: dict[str, dict[int, Tensor]] = {}
         work = self._jobs.divide(request.asked, request.rounds)
-        for turn in self._turns.run(work, partial(self._evaluate, request, start), failed):
+        act = partial(self._evaluate, request, start)
+        for turn in self._turns.run(work, act, failed, request.header.timeout):
             (each, good), members = turn.result, turn.members
             place = 0 if self._together else turn.place
             rows, block = good.numpy(), int(request.asked.blocks[place])

@@ -164,7 +164,7 @@ class Node:
         """``[n, 3]`` int64, validation, test and central examples of the clients at home."""
         if self.places is None:
             return np.zeros((0, 3), np.int64)
-        timeout = self.config.strategy.timeout
+        timeout = self.config.strategy.limit
         return count_held(self.problem, self.places.values(), timeout)
 
     def persist(self, request: PersistRequest) -> RecordDict:

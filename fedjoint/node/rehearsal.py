@@ -176,7 +176,7 @@ def _few(trainer: Trainer, place: int) -> Cohort:
 
     class First:
         def client(self, index: int) -> Client:
-            with limited(trainer.config.strategy.timeout):
+            with limited(trainer.config.strategy.limit):
                 data = load_client(problem.data, index)
             splits = (data.train, data.valid, data.test)
             return Client(*(part.take(torch.arange(min(size, len(part)))) for part in splits))
@@ -189,7 +189,7 @@ def _few(trainer: Trainer, place: int) -> Cohort:
     except UserError as error:
         raise _DataError(str(error)) from error
     except LateError:
-        limit = trainer.config.strategy.timeout
+        limit = trainer.config.strategy.limit
         raise _DataError(
             f"the data of client {place} did not come within strategy.timeout = {limit:g} s"
         ) from None

@@ -38,7 +38,7 @@ class Training:
         self._least = least
         self._jobs, self._trainer = jobs, jobs.trainer
         self._drawing = Drawing(jobs.trainer.device)
-        self._turns = Turns(jobs, jobs.trainer.config.strategy.timeout)
+        self._turns = Turns(jobs)
 
     def run(self, request: TrainRequest, start: Start, sink: Sink) -> TrainReply:
         """Train the clients of a request, block by block.
@@ -59,7 +59,8 @@ class Training:
         within = np.full((int(request.sampled.sum()), len(tasks), len(tasks)), np.nan)
         seats, had = request.sampled.cumsum() - 1, np.zeros(len(reports.good), np.int64)
         work = self._jobs.divide(request.asked, request.rounds)
-        for turn in self._turns.run(work, partial(self._train, request, start), failed):
+        act = partial(self._train, request, start)
+        for turn in self._turns.run(work, act, failed, request.header.timeout):
             trained, rows = turn.result, turn.members.rows
             good = trained.good
             failed += [ClientFailure(c, _NOT_FINITE) for c in turn.members.ids[~good].tolist()]

@@ -45,11 +45,10 @@ class Turns:
 
     Args:
         jobs: divides the clients.
-        seconds: that a request may take, ``strategy.timeout``.
     """
 
-    def __init__(self, jobs: Jobs, seconds: float) -> None:
-        self._jobs, self._seconds = jobs, seconds
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
         self._late: Counter[int] = Counter()
 
     def run(
@@ -57,6 +56,7 @@ class Turns:
         work: Iterable[tuple[int, Members]],
         act: Callable[[Members], T],
         failed: list[ClientFailure],
+        seconds: float,
     ) -> Iterator[Turn[T]]:
         """Yield what ``act`` gives, in turns; the clients of a turn have one block.
 
@@ -64,22 +64,23 @@ class Turns:
             work: the clients of each job, with their block's place in the request.
             act: does it for some clients.
             failed: is told of the clients that failed, or were late.
+            seconds: that all of it may take.
         """
-        end = time.monotonic() + self._seconds
+        end = time.monotonic() + seconds
         waiting = deque(self._in_order(work))
         while waiting:
             place, members = waiting.popleft()
             left = end - time.monotonic()
             if left <= 0:
-                failed += self._failures(members, "its turn did not come within")
+                failed += _failures(members, "its turn did not come", seconds)
                 continue
             before, done = len(failed), set[int]()
             parts = self._jobs.attempt(act, members, failed)
             try:
                 # One by one: what one holds is gone before the next takes memory.
-                for part, result, seconds in _timed(parts, left / 2 if waiting else left):
+                for part, result, took in _timed(parts, left / 2 if waiting else left):
                     done.update(part.ids.tolist())
-                    yield Turn(place, part, result, seconds)
+                    yield Turn(place, part, result, took)
             except LateError:
                 done.update(failure.client for failure in failed[before:])
                 late = members.at(np.flatnonzero([i not in done for i in members.ids.tolist()]))
@@ -87,7 +88,7 @@ class Turns:
                 if waiting and len(late.ids) > 1:
                     waiting.extend((place, one) for one in _each(late))
                 else:
-                    failed += self._failures(late, "it did not finish within")
+                    failed += _failures(late, "it did not finish", seconds)
             else:
                 done.update(members.ids.tolist())
             for client in done if self._late else ():
@@ -106,9 +107,10 @@ class Turns:
             last += [(place, one) for one in _each(members.at(np.flatnonzero(late)))]
         yield from sorted(last, key=lambda turn: self._late[int(turn[1].ids[0])])
 
-    def _failures(self, members: Members, what: str) -> list[ClientFailure]:
-        why = f"{what} strategy.timeout = {self._seconds:g} s"
-        return [ClientFailure(client, why) for client in members.ids.tolist()]
+
+def _failures(members: Members, what: str, seconds: float) -> list[ClientFailure]:
+    why = f"{what} within strategy.timeout = {seconds:g} s"
+    return [ClientFailure(client, why) for client in members.ids.tolist()]
 
 
 def _timed(

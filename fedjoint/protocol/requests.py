@@ -15,7 +15,7 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from fedjoint.protocol import wire
-from fedjoint.protocol.checks import Line, Number, counts, shaped
+from fedjoint.protocol.checks import Line, Number, Seconds, counts, shaped
 from fedjoint.runs.ledger import Ledger
 
 TRAIN, EVALUATE, QUERY, PERSIST = "train", "evaluate", "query", "query.persist"
@@ -36,6 +36,7 @@ class Header:
         durable: the round of the newest checkpoint; 0: none.
         method: the local method, by name or reference.
         method_options: its options.
+        timeout: seconds that the node has.
     """
 
     run: str
@@ -47,6 +48,7 @@ class Header:
     durable: Number
     method: str
     method_options: dict[str, Any]
+    timeout: Seconds
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from fedjoint.server.best import Best
 from fedjoint.server.callbacks import Callback
 from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.merging import Merging
+from fedjoint.server.pace import Pace
 from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
 from fedjoint.server.roster import Roster, Seat
@@ -70,6 +72,7 @@ class Run:
         stopping: whether somebody asks the run to stop.
         before: the strategy's state as the round found it (of a deployed run).
         exclusions: who is not asked any more.
+        paces: kind of request -> how long it may take.
     """
 
     config: Config
@@ -90,6 +93,7 @@ class Run:
     stopping: Callable[[], bool] = lambda: False
     before: dict[str, Any] = field(default_factory=dict)
     exclusions: Exclusions = field(default_factory=Exclusions)
+    paces: dict[str, Pace] = field(default_factory=dict)
     merging: Merging = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,8 +135,13 @@ class Run:
     def _settings(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
 
-    def header(self, round: int) -> Header:
-        """Return what every request says."""
+    def header(self, round: int, timeout: float | None = None) -> Header:
+        """Return what every request says.
+
+        Args:
+            round: the round.
+            timeout: seconds that the node has; None: the most.
+        """
         method, options = local_method(self.strategy, self.config)
         return Header(
             run=str(self.path.resolve()),
@@ -144,7 +153,13 @@ class Run:
             durable=self.durable,
             method=method,
             method_options=dict(options),
+            timeout=self.config.strategy.limit if timeout is None else timeout,
         )
+
+    def _pace(self, kind: str) -> Pace:
+        """Return how long requests of a kind may take."""
+        new = Pace(self.config.strategy, measures=self.roster.deployed)
+        return self.paces.setdefault(kind, new)
 
     def broadcast(self, round: int) -> dict[str, Broadcast]:
         """Return what every client of a group receives, by group.
@@ -165,9 +180,14 @@ class Run:
 
     def train(self, plan: Plan, sent: Mapping[str, Broadcast]) -> Iterable[Message]:
         """Ask every node to train its share of ``plan``; return the replies as they arrive."""
-        header = self.header(plan.round)
+        clients = {seat: len(share.clients) for seat, share in plan.asked.items()}
+        pace = self._pace(TRAIN)
+        header = self.header(plan.round, pace.seconds(max(clients.values(), default=1)))
         return self._send(
             TRAIN,
+            pace,
+            header.timeout,
+            clients,
             {
                 (node, group): TrainRequest(
                     header=header,
@@ -189,10 +209,15 @@ class Run:
         self, asked: Mapping[Seat, Asked], round: int, sent: Mapping[str, Broadcast]
     ) -> Iterable[Message]:
         """Ask every node to evaluate its share; return the replies as they arrive."""
-        header = self.header(round)
         train = self.config.evaluate.train or round >= self.config.rounds
+        clients = {seat: len(share.clients) for seat, share in asked.items()}
+        pace = self._pace(f"{EVALUATE} with training examples" if train else EVALUATE)
+        header = self.header(round, pace.seconds(max(clients.values(), default=1)))
         return self._send(
             EVALUATE,
+            pace,
+            header.timeout,
+            clients,
             {
                 (node, group): EvaluateRequest(
                     header=header,
@@ -211,18 +236,54 @@ class Run:
         """Ask every node to save private state; return the replies as they arrive."""
         kept = self.best.ledger if self.best else Ledger()
         content = PersistRequest(self.header(round), self.ledger, kept, forget).pack()
-        return self._send(PERSIST, {(node, ""): content for node in self.roster.nodes})
+        contents = {(node, ""): content for node in self.roster.nodes}
+        pace = self._pace(PERSIST)
+        return self._send(PERSIST, pace, pace.seconds(1), dict.fromkeys(contents, 1), contents)
 
-    def _send(self, kind: str, contents: Mapping[Seat, RecordDict]) -> Iterable[Message]:
-        """Send messages, each about one group; a node answers its own one after the other."""
+    def _send(
+        self,
+        kind: str,
+        pace: Pace,
+        seconds: float,
+        clients: Mapping[Seat, int],
+        contents: Mapping[Seat, RecordDict],
+    ) -> Iterable[Message]:
+        """Send messages, each about one group; a node answers its own one after the other.
+
+        Args:
+            kind: of the messages.
+            pace: is told how long they took.
+            seconds: that a node has for each.
+            clients: how many each is about.
+            contents: of each.
+        """
         # The node keeps to the limit; a little later, it is the node that is lost.
         most = max(Counter(node for node, _ in contents).values(), default=1)
-        timeout = 1.1 * most * self.config.strategy.timeout + _GRACE
+        timeout = 1.1 * most * seconds + _GRACE
         sent = [
             Message(content, node, kind, ttl=timeout, group_id=group)
             for (node, group), content in contents.items()
         ]
-        return self.grid.send_and_receive(sent, timeout=timeout)
+        began = time.monotonic()
+        replies = self.grid.send_and_receive(sent, timeout=timeout)
+        return _noted(replies, began, pace, seconds, clients)
+
+
+def _noted(
+    replies: Iterable[Message],
+    began: float,
+    pace: Pace,
+    had: float,
+    clients: Mapping[Seat, int],
+) -> Iterator[Message]:
+    """Yield replies as they arrive, and note then how long they took."""
+    took = []
+    for reply in replies:
+        seat = reply.metadata.src_node_id, reply.metadata.group_id
+        if not reply.has_error() and seat in clients:
+            took.append((time.monotonic() - began, clients[seat]))
+        yield reply
+    pace.note(took, had)
 
 
 @dataclass(frozen=True)

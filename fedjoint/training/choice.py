@@ -75,7 +75,7 @@ def choose_path(
         before = torch.get_num_threads()
         torch.set_num_threads(config.engine.threads)
         try:
-            with limited(config.strategy.timeout / 4), seeded(device, 0), seeded_elsewhere(0):
+            with limited(config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
                 ways = _ways(problem, model, config, device, round(_MOST[device.type] / operations))
                 return _fastest(_measured(ways)) if len(ways) > 1 else None
         finally:

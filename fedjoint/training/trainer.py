@@ -163,9 +163,7 @@ class Trainer:
         """Return a few inputs to try the model on, of one client where that has any."""
         data, example = self.problem.data, self.problem.example
         try:
-            with limited(
-                self.config.strategy.timeout / 4
-            ):  # of a round, on a node that starts anew
+            with limited(self.config.strategy.limit / 4):  # of a round, on a node that starts anew
                 train = load_client(data, int((data.sizes > 1).argmax())).train
             own = train.take(torch.arange(min(_TRIED, len(train)))).x
             return cat([loaded(self.fit(own, "the inputs")), example])

@@ -40,35 +40,44 @@ def invoke(*arguments):
 
 
 class Server(Connection):
-    """Answers what it is told to, and notes what it is asked."""
+    """Says of runs what it is told to, and notes what it is asked."""
 
-    def call(self, *arguments):
-        self.__dict__.setdefault("asked", []).append(arguments[0])
-        answer = self.__dict__["answers"][arguments[0]]
+    def status(self, run):
+        return self._answer("status", run)
+
+    def stop(self, run):
+        return self._answer("stop", run)
+
+    def submit(self, app, settings, nodes=0):
+        return self._answer("submit", settings["run-dir"])
+
+    def _answer(self, what, about):
+        self.__dict__.setdefault("asked", []).append((what, about))
+        answer = self.__dict__["answers"][what]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
 def knows(tmp_path, **answers):
-    found = Server(tmp_path)
+    found = Server(tmp_path, "127.0.0.1:1", None)
     found.__dict__["answers"] = answers
     return found
 
 
-LOST = UserError("flwr list failed: Run ID not found. (1101)")
+AWAY = UserError("the server does not answer")
 
 
 def test_a_run_that_the_server_has_forgotten_is_submitted_again(run, tmp_path):
     run.write_number("7")
-    connection = knows(tmp_path, list=LOST, run={"run-id": 8})
+    connection = knows(tmp_path, status="unknown", submit="8")
     assert runs.restart(run.path, connection)[1] == "8"
-    assert connection.asked == ["list", "run"]
-    running = knows(tmp_path, list={"runs": [{"status": "running"}]}, stop={}, run={"run-id": 9})
+    assert connection.asked == [("status", "7"), ("submit", str(run.path.resolve()))]
+    running = knows(tmp_path, status="running", stop=None, submit="9")
     assert runs.restart(run.path, running)[1] == "9"
-    assert running.asked == ["list", "stop", "run"]
-    with pytest.raises(UserError, match="check your network"):
-        runs.restart(run.path, knows(tmp_path, list=UserError("check your network")))
+    assert [what for what, _ in running.asked] == ["status", "stop", "submit"]
+    with pytest.raises(UserError, match="does not answer"):
+        runs.restart(run.path, knows(tmp_path, status=AWAY))
 
 
 def attend(run, connection, status="failed", there=True):
@@ -78,17 +87,16 @@ def attend(run, connection, status="failed", there=True):
 
 def test_a_run_that_the_server_forgets_is_not_waited_for(run, tmp_path):
     with pytest.raises(UserError, match=r"does not know the run 7.*--resume"):
-        attend(run, knows(tmp_path, list=LOST))
+        attend(run, knows(tmp_path, status="unknown"))
 
 
 def test_a_server_that_goes_away_is_noticed_at_once(run, tmp_path):
-    away = knows(tmp_path, list=UserError("flwr list failed: check your network"))
-    with pytest.raises(UserError, match=r"check your network; once the server is back: .*--resume"):
-        attend(run, away, "running", there=False)
+    with pytest.raises(UserError, match=r"does not answer; once the server is back: .*--resume"):
+        attend(run, knows(tmp_path, status=AWAY), "running", there=False)
 
 
 def test_a_run_that_fails_says_the_last_error(run, tmp_path, own_logger):
-    failed = knows(tmp_path, list={"runs": [{"status": "finished:failed"}]})
+    failed = knows(tmp_path, status="finished:failed")
     with pytest.raises(UserError, match=r"before it began; is .* writable for the server"):
         attend(run, failed)
     log = run.path / "log.jsonl"
@@ -113,7 +121,7 @@ def test_a_run_that_fails_says_the_last_error(run, tmp_path, own_logger):
             return "finished:failed"
 
     with pytest.raises(UserError, match=r"finished:failed: the run ends: too few; see"):
-        attend(run, Following(tmp_path))
+        attend(run, Following(tmp_path, "127.0.0.1:1", None))
 
 
 EVIL = "[/bold][red]x\x1b[2J"
@@ -130,6 +138,15 @@ def test_status_shows_text_as_it_is_and_says_when_it_is_old(run, monkeypatch):
     assert "no news since" in invoke("status", run.path).stdout
     run.mark("failed")
     assert "no news" not in invoke("status", run.path).stdout
+
+
+def test_a_run_that_does_not_begin_is_dead_after_a_while(run, monkeypatch):
+    assert invoke("status", run.path).exit_code == 0
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    seen = invoke("status", run.path)
+    assert seen.exit_code == 1 and "it has not begun: start its server" in seen.stdout
+    assert "its server is gone" in invoke("stop", run.path).stdout.replace("\n", " ")
+    assert run.status == "failed"
 
 
 def test_progress_shows_text_as_it_is(capsys):
@@ -197,7 +214,7 @@ def test_a_node_logs_what_is_asked_and_names_itself_in_errors(tmp_path, own_logg
     config = check({"data": {"clients": 2}}).model_dump(mode="json")
 
     def ask(config):
-        header = Header("/runs/r", "a" * 32, config, 2, 0, 0, 0, "joint", {})
+        header = Header("/runs/r", "a" * 32, config, 2, 0, 0, 0, "joint", {}, 60.0)
         (message,) = number([Message(QueryRequest(header, initial=False).pack(), 4, QUERY)])
         return app(message, context)
 
@@ -215,7 +232,7 @@ def test_a_node_says_what_a_run_tells_it(tmp_path, own_logger):
     be_server()
     own = {"name": "west", "state": str(tmp_path), "clients": [0], "data": {}}
     context = Context(3, 4, {"fedjoint": json.dumps(own)}, RecordDict(), {})
-    header = Header("/runs/r", "a" * 32, {}, 0, 0, 0, 0, "joint", {})
+    header = Header("/runs/r", "a" * 32, {}, 0, 0, 0, 0, "joint", {}, 60.0)
     content = TellRequest(header, "it has 4 inputs, 6 elsewhere\x1b[2J").pack()
     (message,) = number([Message(content, 4, TELL)])
     assert not make_app()(message, context).has_error()

@@ -34,7 +34,7 @@ def test_a_slow_node_is_left_out_until_it_is_quick_again(tmp_path):
         site.server()
         site.node("a", "0,1")
         site.node("b", "2,3", BUSY=str(busy))
-        site.until(lambda: all("connected to" in site.log(name) for name in "ab"))
+        site.until(lambda: all("as node" in site.log(name) for name in "ab"))
         site.deploy("deploy", "digits", *(word for s in settings for word in ("--set", s)))
         site.until(lambda: site.trained(2, after=0))
         busy.touch()

@@ -70,6 +70,10 @@ CALLED = {
         ["id", {}],
         {},
     ),
+    "flwr.supercore.inflatable.inflatable_utils:pull_objects": (
+        [["id"], "pull"],
+        {"initial_backoff": 0.1},
+    ),
     "flwr.app.message:remove_content_from_message": (["message"], {}),
     "flwr.common.serde:message_to_proto": (["message"], {}),
 }
@@ -95,6 +99,11 @@ READ = [
     ("flwr.supercore.superexec.run_superexec", '"FLWR_SUPEREXEC_TASK_POLL_INTERVAL"'),
     ("flwr.supercore.logger", 'LOGGER_NAME = "flwr"'),
     ("flwr.superlink.routers.fleet.router", 'prefix="/v1/fleet"'),
+    ("flwr.superlink.grid.http_grid", "= pull_objects("),
+    ("flwr.superlink.routers.control.middlewares", 'path.startswith("/v1/control/")'),
+    ("flwr.superlink.routers.fleet.middlewares", 'path.startswith("/v1/fleet/")'),
+    ("flwr.superlink.routers.fleet.node_auth", 'path.startswith("/v1/fleet/")'),
+    ("flwr.supercore.protobuf.client", "context.request"),
 ]
 
 
@@ -121,7 +130,7 @@ def test_a_superlink_uses_uvicorn_to_serve_alone():
         ),
         (
             "flwr.supercore.control:ControlHttpClient",
-            "ListNodes RegisterNode UnregisterNode close",
+            "ListNodes RegisterNode UnregisterNode ListRuns StopRun close",
         ),
     ],
 )
@@ -139,7 +148,8 @@ def test_a_state_can_end_a_task():
         fail(place, why)
     for name in ("STOPPED", "FAILED"):
         look_up(f"flwr.common.constant:SubStatus.{name}")
-    look_up("flwr.server.superlink.linkstate:LinkState.acknowledge_task_heartbeat")
+    for name in ("acknowledge_task_heartbeat", "get_run_info"):
+        look_up(f"flwr.server.superlink.linkstate:LinkState.{name}")
     for name in ("HEARTBEAT_DEFAULT_INTERVAL", "HEARTBEAT_PATIENCE"):
         look_up(f"flwr.common.constant:{name}")
 
@@ -156,6 +166,10 @@ FIELDS = {
     "flwr.proto.node_pb2:NodeInfo": "node_id name status public_key unregistered_at "
     "last_activated_at last_deactivated_at",
     "flwr.proto.control_pb2:RegisterNodeRequest": "public_key name",
+    "flwr.proto.control_pb2:ListRunsRequest": "run_id",
+    "flwr.proto.control_pb2:ListRunsResponse": "run_dict",
+    "flwr.proto.control_pb2:StopRunRequest": "run_id",
+    "flwr.proto.run_pb2:RunStatus": "status sub_status",
     "flwr.proto.runtime_pb2:AcquireTaskResponse": "task token",
 }
 
@@ -174,6 +188,8 @@ def test_the_errors_of_a_superlink_have_their_codes():
         "FLEET_NODE_ACTIVATION_FAILED",
         "FLEET_SUPERNODE_REGISTRATION_DISABLED",
         "PUBLIC_KEY_ALREADY_IN_USE",
+        "RUN_ID_NOT_FOUND",
+        "RUN_ALREADY_FINISHED",
     ):
         look_up(f"flwr.supercore.error:ApiErrorCode.{name}")
     for name in ("MESSAGE_UNAVAILABLE", "REPLY_MESSAGE_UNAVAILABLE", "NODE_UNAVAILABLE"):

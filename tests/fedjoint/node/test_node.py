@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message
+from support.busy import BUSY
 from support.plugins import plugin
 from support.states import RUN
 from torch import nn
@@ -52,8 +53,9 @@ def problem():
     return build_problem(CONFIG)
 
 
-def header(round=1, generation=0, resumed_from=0, method="joint", options=None):
-    return Header("run", RUN, {}, round, generation, resumed_from, 0, method, options or {})
+def header(round=1, generation=0, resumed_from=0, method="joint", options=None, timeout=60.0):
+    how = method, options or {}, timeout
+    return Header("run", RUN, {}, round, generation, resumed_from, 0, *how)
 
 
 def share(clients):
@@ -114,6 +116,15 @@ def train(
 def updates(collector):
     assert not collector.failed
     return collector.updates(torch.zeros(collector.terms.layout.size), 1)
+
+
+def test_a_node_has_as_long_as_the_request_says(problem, tmp_path, monkeypatch):
+    monkeypatch.setenv("BUSY", str(tmp_path))  # which is there for ever
+    collector = train(
+        Node(problem, CONFIG, None), [1, 2], method=BUSY.partition("=")[2], timeout=0.25
+    )
+    said = {failure.client: failure.reason for failure in collector.failed}
+    assert said.keys() == {1, 2} and "within strategy.timeout = 0.25 s" in said[1]
 
 
 def test_a_resumed_run_forgets_what_memory_holds_of_later_rounds(problem, tmp_path):

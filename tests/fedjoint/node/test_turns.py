@@ -82,7 +82,7 @@ def members(*ids):
 
 
 def test_late_clients_come_last_one_by_one_until_they_are_in_time_again():
-    stuck, turns, seen = {2}, Turns(Jobs(), 0.5), []
+    stuck, turns, seen = {2}, Turns(Jobs()), []
 
     def act(who):
         seen.append(who.ids.tolist())
@@ -94,7 +94,9 @@ def test_late_clients_come_last_one_by_one_until_they_are_in_time_again():
         seen.clear()
         failed = []
         work = [(0, members(1, 2)), (1, members(3, 4)), (2, members(5))]
-        done = {(t.place, *t.members.ids.tolist()): t.result for t in turns.run(work, act, failed)}
+        done = {
+            (t.place, *t.members.ids.tolist()): t.result for t in turns.run(work, act, failed, 0.5)
+        }
         return done, [failure.client for failure in failed]
 
     done, failed = go()
@@ -109,7 +111,7 @@ def test_late_clients_come_last_one_by_one_until_they_are_in_time_again():
 
 
 def test_when_time_is_up_the_others_had_no_turn():
-    turns, failed = Turns(Jobs(), 0.2), []
+    turns, failed = Turns(Jobs()), []
     work = [(0, members(1)), (0, members(2)), (1, members(3, 4))]
 
     def act(who):
@@ -118,7 +120,7 @@ def test_when_time_is_up_the_others_had_no_turn():
             while time.monotonic() < end:
                 pass
 
-    assert list(turns.run(work, act, failed)) == []
+    assert list(turns.run(work, act, failed, 0.2)) == []
     assert [failure.client for failure in failed] == [1, 2, 3, 4]
     assert "its turn did not come within strategy.timeout = 0.2 s" in failed[-1].reason
 

@@ -95,7 +95,9 @@ def asked(tmp_path, table):
     context = Context(3, 4, {"fedjoint": json.dumps(node)}, RecordDict(), {})
     source = {"name": "csv", "options": {"path": "all.csv", "targets": {"ill": "multiclass"}}}
     config = check({"data": {"clients": 1, "source": source, "outputs": {"ill": 2}}})
-    header = Header("/runs/r", "a" * 32, config.model_dump(mode="json"), 0, 0, 0, 0, "joint", {})
+    header = Header(
+        "/runs/r", "a" * 32, config.model_dump(mode="json"), 0, 0, 0, 0, "joint", {}, 60.0
+    )
     (message,) = number([Message(QueryRequest(header, initial=False).pack(), 4, QUERY)])
     with pytest.raises(UserError) as error:
         make_app()(message, context)
@@ -128,7 +130,9 @@ def test_a_run_may_not_name_code_beside_a_node_s_own_data(tmp_path):
     node = {"name": "west", "state": str(tmp_path), "clients": [0], "data": own}
     packed = json.dumps(node)
     be_server()
-    header = Header("/runs/r", "a" * 32, config, 0, 0, 0, 0, "subprocess:Popen", {"args": "true"})
+    header = Header(
+        "/runs/r", "a" * 32, config, 0, 0, 0, 0, "subprocess:Popen", {"args": "true"}, 60.0
+    )
     (message,) = number([Message(QueryRequest(header, initial=False).pack(), 4, QUERY)])
     with pytest.raises(UserError, match=r"local\.method names code by its place"):
         make_app()(message, Context(3, 4, {"fedjoint": packed}, RecordDict(), {}))

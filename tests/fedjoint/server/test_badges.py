@@ -8,7 +8,7 @@ from fedjoint.protocol.requests import Header
 from fedjoint.server.badges import Badge
 from fedjoint.server.roster import Roster
 
-HEADER = Header("run", "a" * 32, SETTINGS, 0, 0, 0, 0, "joint", {})
+HEADER = Header("run", "a" * 32, SETTINGS, 0, 0, 0, 0, "joint", {}, 60.0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fedjoint.errors import UserError
 from fedjoint.node.node import Node
 from fedjoint.node.store import StateStore
 from fedjoint.protocol import wire
-from fedjoint.protocol.requests import QUERY, TRAIN, Header
+from fedjoint.protocol.requests import EVALUATE, PERSIST, QUERY, TRAIN, Header
 from fedjoint.runs.directory import RunDir
 from fedjoint.server import patience
 from fedjoint.server.serve import serve
@@ -137,6 +137,39 @@ def test_the_first_round_has_a_checkpoint(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         killed_run.serve(killed)
     assert killed_run.run.latest().round == 1
+
+
+def limits(run, kind, **options):
+    """Return the seconds that nodes had for requests of a kind, of each round."""
+    had = {}
+
+    def note(message):
+        if message.metadata.message_type == kind:
+            header = wire.read(Header, message)
+            had.setdefault(header.round, set()).add(header.timeout)
+
+    run.serve(note, **options)
+    return had
+
+
+@pytest.mark.parametrize("kind", [TRAIN, EVALUATE])
+def test_nodes_have_as_long_as_was_measured_and_at_first_an_hour(tmp_path, kind):
+    had = limits(Deployment(tmp_path / "run"), kind)
+    # The last evaluation has training examples beside, which none was measured with.
+    last = 60.0 if kind == TRAIN else 3600.0
+    assert had == {1: {3600.0}, 2: {60.0}, 3: {60.0}, 4: {last}}
+
+
+def test_a_resumed_run_measures_anew_and_a_number_pins_it(tmp_path):
+    first = Deployment(tmp_path / "first")
+    limits(first, TRAIN, stopping=lambda: len(first.run.records()) == 2)
+    assert limits(first, TRAIN) == {3: {3600.0}, 4: {60.0}}
+    pinned = Deployment(tmp_path / "pinned")
+    pinned.run.change({"strategy.timeout": 90.0})
+    assert limits(pinned, TRAIN) == {round: {90.0} for round in range(1, 5)}
+    other = Deployment(tmp_path / "other")
+    other.run.change({"strategy.timeout": 90.0})
+    assert set.union(*limits(other, PERSIST).values()) == {90.0}
 
 
 def test_settings_of_operation_may_change_and_others_not(tmp_path):

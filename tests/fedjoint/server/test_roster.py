@@ -17,7 +17,7 @@ from fedjoint.runs.ledger import Ledger
 from fedjoint.server.roster import Roster
 from fedjoint.server.serve import serve
 
-HEADER = Header("run", "a" * 32, SETTINGS, 0, 0, 0, 0, "joint", {})
+HEADER = Header("run", "a" * 32, SETTINGS, 0, 0, 0, 0, "joint", {}, 60.0)
 
 
 @pytest.fixture

@@ -45,7 +45,9 @@ class Site:
             )
 
     def server(self, *arguments, **environment):
+        """Start the server, and wait until it listens: nodes that come before try again later."""
         self.start("server", "server", "--address", self.address, *arguments, **environment)
+        self.until(lambda: listens(*parse(self.address)))
 
     def node(self, name, clients, *arguments, server=None, **environment):
         self.start(
@@ -56,7 +58,6 @@ class Site:
         )
 
     def deploy(self, name, *arguments):
-        self.until(lambda: listens(*parse(self.address)))
         self.start(name, "deploy", *arguments, "--server", self.address)
 
     def kill(self, name):

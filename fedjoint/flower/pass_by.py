@@ -1,0 +1,52 @@
+"""Requests pass by those parts of a SuperLink that have nothing to say of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.middleware import Middleware
+
+from fedjoint.flower.gate import App, Receive, Scope, Send
+
+_RUNS, _NODES, _OPERATORS = "/v1/runtime/", "/v1/fleet/", "/v1/control/"
+
+#: module of a middleware of Flower's -> interfaces whose requests it hands on as they are
+_SILENT = {
+    "flwr.superlink.routers.control.middlewares": (_RUNS, _NODES),
+    "flwr.superlink.routers.fleet.middlewares": (_RUNS, _OPERATORS),
+    "flwr.superlink.routers.fleet.node_auth": (_RUNS, _OPERATORS),
+}
+
+
+class PassBy:
+    """ASGI middleware that is another one, but for requests to some interfaces.
+
+    Args:
+        app: what comes after it.
+        layer: makes the other one.
+        silent: beginnings of paths of the requests that pass by.
+    """
+
+    def __init__(self, app: App, layer: Any, silent: tuple[str, ...]) -> None:
+        self._next, self._layer, self._silent = app, layer(app), silent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        passes = scope["type"] == "http" and scope["path"].startswith(self._silent)
+        await (self._next if passes else self._layer)(scope, receive, send)
+
+
+def pass_by(app: Any) -> None:
+    """Let requests to a SuperLink go through two or three of its eight layers, not all.
+
+    Each of them wraps the request's and the answer's stream in tasks of its own, which is most of
+    what a request takes; six look at the requests to one interface alone.
+
+    Args:
+        app: the SuperLink, before it serves.
+    """
+    app.user_middleware = [_short(each) for each in app.user_middleware]
+
+
+def _short(layer: Middleware) -> Middleware:
+    silent = _SILENT.get(layer.cls.__module__)
+    return Middleware(PassBy, layer=layer.cls, silent=silent) if silent else layer
