@@ -26,9 +26,11 @@ _RANGES = 6
 def convergence(arms: Sequence[Arm], path: Path) -> None:
     """Draw the test metric over rounds: one panel per task, one line per arm (mean of seeds).
 
-    With few arms, a band shows the range over seeds.
+    With few arms, a band shows the range over seeds. Where clients are tasks, the one panel is of
+    all together.
     """
-    tasks = arms[0].tasks
+    pooled = arms[0].pooled
+    tasks = (pooled,) if pooled else arms[0].tasks
     figure, axes = plt.subplots(1, len(tasks), figsize=(3.6 * len(tasks), 3.6), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         for arm, colour in zip(arms, _colours(len(arms)), strict=True):
