@@ -248,6 +248,25 @@ def workers(config: EngineConfig, resources: dict[str, float]) -> tuple[float, f
     return per_cpu, share, count
 
 
+@contextmanager
+def up(config: EngineConfig) -> Iterator[None]:
+    """Have Ray up inside, for tasks rather than for nodes.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    own = not ray.is_initialized()
+    if own:
+        with held():
+            _start(config)
+    try:
+        yield
+    finally:
+        if own:
+            with held():
+                ray.shutdown()
+
+
 def _start(config: EngineConfig) -> None:
     if config.address:
         try:

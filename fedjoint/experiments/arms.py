@@ -32,14 +32,14 @@ class Way:
         plan: a seed's configuration -> the runs that it takes, each with its problem.
         merges: whether the configured strategy and local method are those that run.
         alone: whether every client trains alone.
-        run: trains a run, or returns what is kept of one.
+        run: trains a run, or returns what is kept of one; None: :func:`fedjoint.simulate`.
     """
 
     name: str
     plan: Callable[[Config], list[tuple[Config, Problem]]]
     merges: bool = True
     alone: bool = False
-    run: Run = simulate
+    run: Run | None = None
 
     def train(self, config: Config) -> tuple[tuple[Task, ...], Trained]:
         """Train a seed: return its tasks, and what it left."""
@@ -51,7 +51,8 @@ class Way:
 
     def runs(self, plan: Sequence[tuple[Config, Problem]]) -> tuple[RunResult, ...]:
         """Train what is planned."""
-        return tuple(told(self.run(_named(made, self.name), problem)) for made, problem in plan)
+        run = self.run or simulate
+        return tuple(told(run(_named(made, self.name), problem)) for made, problem in plan)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from fedjoint.experiments.trivial import by_seed, idle
 from fedjoint.experiments.tune import Tuning, trained
 from fedjoint.experiments.ways import ALONE, JOINT, WHOLE
 from fedjoint.model.tasks import Task
-from fedjoint.simulation import simulate
 
 #: Parts of the gain of joint training: from one arm to the other, and what is gained by it.
 PARTS = {
@@ -125,11 +124,12 @@ class Comparison:
     @cached_property
     def regrets(self) -> dict[Task, Paired]:
         """Task -> ``auto`` against the arm with the best mean on the test data, both not pooled."""
-        found = {}
-        for task in self.tasks:
-            best = max(self._apart, key=lambda arm: sign(task) * mean(arm.best(task.name)))
-            found[task] = Paired(best, self.arms[AUTO], self.overlap, self.idle)
-        return found
+        return {task: self.regret(task) for task in self.tasks}
+
+    def regret(self, task: Task) -> Paired:
+        """Return ``auto`` against the arm with the best mean on a task's test data."""
+        best = max(self._apart, key=lambda arm: sign(task) * mean(arm.best(task.name)))
+        return Paired(best, self.arms[AUTO], self.overlap, self.idle)
 
     def costs_to_target(self, arm: Arm, task: Task) -> list[Cost]:
         """Return what it takes ``arm`` to be as good as training alone at best.
@@ -241,7 +241,7 @@ def compare(
     corrected: bool = True,
     search: Search | None = None,
     on_run: OnRun = lambda name, seed: None,
-    run: Run = simulate,
+    run: Run | None = None,
 ) -> Comparison:
     """Run the ways of training with ``seeds`` seeds each; an interval needs two or more.
 
@@ -256,7 +256,7 @@ def compare(
         corrected: widen intervals by what the splits of one data set have in common.
         search: what is tuned, alike for every arm; None: nothing.
         on_run: hears of each run as it starts.
-        run: trains a run, or returns what is kept of one.
+        run: see :class:`fedjoint.experiments.arms.Way`.
 
     Raises:
         UserError: a setting is wrong, or nobody can be trained alone or jointly.

@@ -16,7 +16,6 @@ from fedjoint.experiments.search import Search
 from fedjoint.experiments.tune import Tuner, check_validation
 from fedjoint.experiments.ways import ALONE, JOINT, WHOLE
 from fedjoint.problem import Problem, build_problem
-from fedjoint.simulation import simulate
 
 #: What ``--groups`` says where validation data choose the groups.
 CHOOSE = "auto"
@@ -83,7 +82,7 @@ def contest(
     more: More,
     search: Search | None,
     on_run: OnRun,
-    run: Run = simulate,
+    run: Run | None = None,
 ) -> Contest:
     """Return what is to be compared.
 
@@ -93,7 +92,7 @@ def contest(
         more: what else is compared.
         search: what is tuned, alike for every way; None: nothing.
         on_run: hears of each trial as it starts.
-        run: trains a run, or returns what is kept of one.
+        run: see :class:`fedjoint.experiments.arms.Way`.
 
     Raises:
         UserError: a setting is wrong.
