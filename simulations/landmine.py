@@ -22,7 +22,7 @@ def config() -> dict[str, Any]:
     """Return the scenario."""
     return {
         "name": "landmine",
-        "rounds": 40,
+        "rounds": 60,
         "data": {
             "source": {
                 "name": "csv",

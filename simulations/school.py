@@ -23,7 +23,7 @@ def config() -> dict[str, Any]:
     """Return the scenario."""
     return {
         "name": "school",
-        "rounds": 40,
+        "rounds": 60,
         "data": {
             "source": {
                 "name": "csv",
