@@ -9,7 +9,6 @@ def suite() -> dict[str, Any]:
     """Landmine and school, whose clients are tasks of their own, and breast tumours."""
     return {
         "name": "tabular",
-        "seeds": 10,
         "comparisons": {
             "landmine": {"scenario": "landmine"},
             "school": {"scenario": "school"},
