@@ -53,14 +53,17 @@ class Auto(Arm):
 def auto(arms: Sequence[Arm]) -> Auto:
     """Pick an arm for each task and seed, by the task's validation metric in the arm's best round.
 
+    Where clients are tasks, one arm is picked for all, by their pooled validation data: a client's
+    own are few, and favour the arm whose round each client picks by them, which is training alone.
+
     Args:
         arms: of the same tasks and seeds; of equals, the first is picked.
     """
     tasks, pooled = arms[0].tasks, arms[0].pooled
     found = Auto(AUTO, tasks, pooled=pooled)
     for at in range(len(arms[0].seeds)):
-        measured = [*tasks, *([pooled] if pooled else [])]
-        picked = {task.name: _best(arms, task, at) for task in measured}
+        picked = {task.name: _best(arms, pooled or task, at) for task in tasks}
+        picked |= {pooled.name: _best(arms, pooled, at)} if pooled else {}
         sources = {name: (arm, arm.seeds[at]) for name, arm in picked.items()}
         runs = {id(own.of(name)): own.of(name) for name, (_, own) in sources.items()}
         clients = max(own.clients for _, own in sources.values())
