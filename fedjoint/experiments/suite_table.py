@@ -13,7 +13,7 @@ from fedjoint.experiments.centralised import CENTRALISED
 from fedjoint.experiments.compare import COSTS, MEAN, TRIVIAL, Comparison
 from fedjoint.experiments.intervals import LEVEL, Interval, columns, from_columns, interval
 from fedjoint.experiments.per_task import PER_TASK
-from fedjoint.experiments.tables import table
+from fedjoint.experiments.tables import side_by_side, table
 from fedjoint.experiments.ways import ALONE, JOINT, WHOLE
 from fedjoint.model.tasks import Task
 
@@ -24,6 +24,8 @@ GAINS = {
     "joint - alone": "both",
     "auto - best other": None,
 }
+
+_ROWS = "comparison: task"
 
 #: What the mean over tasks is called.
 ALL = "Delta-m %"
@@ -96,14 +98,15 @@ def show_suite(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     known = [ALONE.name, PER_TASK.name, JOINT.name, WHOLE.name, AUTO, CENTRALISED.name]
     arms = [arm for arm in known if any(row.get(arm) is not None for row in rows)]
     of_tasks = [row for row in rows if row["task"] != ALL]
-    cells = [
-        [_where(row), _text(row, TRIVIAL), *(_value(row, arm) for arm in arms)] for row in of_tasks
-    ]
-    headers = ["comparison: task, metric", "trivial", *(arm.replace(", ", ",\n") for arm in arms)]
-    console.print(table("test metric, mean and 95 % interval", headers, cells))
-    cells = [[_where(row), *(_change(row, column) for column in GAINS)] for row in rows]
-    headers = ["comparison: task", *(column.replace(" - ", "\n- ") for column in GAINS)]
-    console.print(table("gain on the test data, paired by seed", headers, cells))
+    columns_of = {TRIVIAL: [_text(row, TRIVIAL) for row in of_tasks]}
+    columns_of |= {arm.replace(", ", ",\n"): [_value(row, arm) for row in of_tasks] for arm in arms}
+    title = "test metric, mean and 95 % interval"
+    for made in side_by_side(title, _ROWS, [_where(row) for row in of_tasks], columns_of):
+        console.print(made)
+    columns_of = {c.replace(" - ", "\n- "): [_change(row, c) for row in rows] for c in GAINS}
+    title = "gain on the test data, paired by seed"
+    for made in side_by_side(title, _ROWS, [_where(row) for row in rows], columns_of):
+        console.print(made)
     console.print(f"*: not zero, p < {LEVEL:g}, corrected as in fedjoint compare")
     console.print("best other: the arm with the best mean on the test data")
     cells = [
@@ -113,7 +116,7 @@ def show_suite(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
         if f"{arm} reached" in row
         for reached in [f"{row[f'{arm} reached']} of {row['seeds']}"]
     ]
-    headers = ["comparison: task", "arm", "rounds", "steps", "MB", "seconds", "reached\nin seeds"]
+    headers = [_ROWS, "arm", "rounds", "steps", "MB", "seconds", "reached\nin seeds"]
     title = "what it takes to reach what training alone reaches at best"
     console.print(table(title, headers, cells, left=2, grouped=True))
 
