@@ -19,10 +19,10 @@ _SIZES = {
 
 # Smaller than in the paper, and with fewer buckets: clients have few sentences.
 _BACKBONES = {
-    "kim": ["model.backbone.name=kim", "model.backbone.options={embedding=64, maps=32}"],
+    "kim": ["model.backbone.name=kim", "model.backbone.options={embedding=32, maps=32}"],
     "transformer": [
         "model.backbone.name=transformer",
-        "model.backbone.options={width=64, hidden=128, attention_heads=2}",
+        "model.backbone.options={width=32, hidden=64, attention_heads=2}",
     ],
 }
 
@@ -56,4 +56,5 @@ def _comparison(
     second = (reviews,) if isinstance(reviews, str) else reviews
     path = files(*_TREC, _MPQA, *second)
     own = [f"data.source.options.path={path}", "data.source.options.vocabulary=8192"]
+    own += ["evaluate.every=2", "diagnostics.every=0"]
     return {"scenario": "text", "set": [*own, *_BACKBONES[backbone], *_SIZES[size], *more]}
