@@ -17,7 +17,7 @@ _SIZES = {
     "all": [],
 }
 
-# Smaller than in the paper, and with fewer buckets: clients have few sentences.
+# Smaller than in the paper: clients have few sentences.
 _BACKBONES = {
     "kim": ["model.backbone.name=kim", "model.backbone.options={embedding=32, maps=32}"],
     "transformer": [
@@ -55,6 +55,6 @@ def _comparison(
 ) -> dict[str, Any]:
     second = (reviews,) if isinstance(reviews, str) else reviews
     path = files(*_TREC, _MPQA, *second)
-    own = [f"data.source.options.path={path}", "data.source.options.vocabulary=8192"]
+    own = [f"data.source.options.path={path}"]
     own += ["evaluate.every=2", "diagnostics.every=0"]
     return {"scenario": "text", "set": [*own, *_BACKBONES[backbone], *_SIZES[size], *more]}
