@@ -55,6 +55,6 @@ def _comparison(
 ) -> dict[str, Any]:
     second = (reviews,) if isinstance(reviews, str) else reviews
     path = files(*_TREC, _MPQA, *second)
-    own = [f"data.source.options.path={path}"]
+    own = [f"data.source.options.path={path}", "data.source.options.vocabulary=8192"]
     own += ["evaluate.every=2", "diagnostics.every=0"]
     return {"scenario": "text", "set": [*own, *_BACKBONES[backbone], *_SIZES[size], *more]}
