@@ -369,9 +369,15 @@ def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem
         unseen: whether clients are kept out of training.
 
     Raises:
-        UserError: there is no such task, metric or scale, an option is wrong, or too many clients
-            are kept out.
+        UserError: there is no such task, metric or scale, an option is wrong, too many clients
+            are kept out, or clients are to be tasks and have several.
     """
+    if config.data.clients_are_tasks and len(problem.tasks) > 1:
+        names = ", ".join(task.name for task in problem.tasks)
+        raise UserError(
+            f"data.clients_are_tasks: clients have one task under one name, and here are {names}: "
+            "leave all but one out, or the setting"
+        )
     data = seen(problem.data, config) if unseen else problem.data
     return replace(problem, tasks=with_settings(problem.tasks, config), data=data)
 

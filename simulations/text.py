@@ -12,12 +12,11 @@ test set stays its test set.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import fedjoint
 
+from ._data import files
 from ._script import progress, script, show
 
 FILES = ("TREC.train.all", "TREC.test.all", "mpqa.all", "rt-polarity.all")
@@ -41,12 +40,6 @@ def config() -> dict[str, Any]:
         # Most words are rare: only an adaptive step moves their embeddings far enough.
         "strategy": {"name": "fedadam", "options": {"server_lr": 0.3}, "weight_by": "task"},
     }
-
-
-def files(*names: str) -> list[str]:
-    """Return the paths of files of sentences."""
-    root = Path(os.environ.get("FEDJOINT_DATA") or "../shared/data").expanduser().resolve()
-    return [str(root / "text" / name) for name in names]
 
 
 if __name__ == "__main__":

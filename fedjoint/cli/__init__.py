@@ -37,6 +37,10 @@ COMMANDS = {
         "affinity:affinity_command",
         "Tell which tasks help which: train jointly without each, and compare the updates.",
     ),
+    "suite": (
+        "suite:suite_command",
+        "Run a suite of comparisons, in parallel; an interrupted one goes on where it stopped.",
+    ),
     "bench-strategies": (
         "compare:bench_command",
         "Rank strategies on the same data, against training alone and per task.",

@@ -24,6 +24,7 @@ from fedjoint.experiments import plots
 from fedjoint.experiments.arms import Arm
 from fedjoint.experiments.bench import bench_strategies
 from fedjoint.experiments.compare import compare
+from fedjoint.experiments.contestants import More
 from fedjoint.experiments.entries import split_entries
 from fedjoint.experiments.show_bench import show_bench
 from fedjoint.experiments.show_compare import show_compare
@@ -67,9 +68,7 @@ def compare_command(
         found = compare(
             config,
             seeds,
-            full=full,
-            whole=whole,
-            groups=groups,
+            more=More(full, whole, groups),
             corrected=not plain_intervals,
             search=search,
             on_run=shown_in(status),

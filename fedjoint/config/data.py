@@ -92,6 +92,12 @@ class DataConfig(Section):
         "transfer RUN --unseen adapts the backbone to them",
     )
 
+    clients_are_tasks: bool = Field(
+        False,
+        description="whether every client is a task of its own under the one name of all: metrics "
+        "are told by client, and compare, affinity and --groups treat clients as tasks",
+    )
+
     @model_validator(mode="after")
     def _splits(self) -> DataConfig:
         if self.valid_fraction + self.test_fraction >= 1:

@@ -25,6 +25,7 @@ from fedjoint.config.schema import Config
 from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, Way
+from fedjoint.experiments.client_tasks import compared
 from fedjoint.experiments.cosines import mean_cosines
 from fedjoint.experiments.intervals import Interval, columns, interval, of_all
 from fedjoint.experiments.paired import Paired
@@ -192,7 +193,8 @@ def affinity(
     """
     first = build_problem(config)
     check_affinity(config, first)
-    ways = {task.name: Way(f"without {task.name}", _all_but(task.name)) for task in first.tasks}
+    tasks = compared(config, first)
+    ways = {task.name: Way(f"without {task.name}", _all_but(task.name)) for task in tasks}
     tuner = Tuner(search, first, config.seed + seeds, on_run)
     tuner.check([(way, config) for way in (JOINT, *ways.values())])
     common = overlap(config, first) if corrected else 0.0
@@ -208,9 +210,9 @@ def check_affinity(config: Config, problem: Problem) -> None:
     Raises:
         UserError: there are fewer than three tasks, or no round has diagnostics.
     """
-    if len(problem.tasks) < 3:
+    if (count := len(compared(config, problem))) < 3:
         raise UserError(
-            f"affinity needs three tasks or more, and there are {len(problem.tasks)}: without one "
+            f"affinity needs three tasks or more, and there are {count}: without one "
             "of two tasks, the other is trained per task, which fedjoint compare does"
         )
     every = config.diagnostics.every
@@ -224,7 +226,8 @@ def check_affinity(config: Config, problem: Problem) -> None:
 def _all_but(name: str) -> Callable[[Config], list[tuple[Config, Problem]]]:
     def plan(config: Config) -> list[tuple[Config, Problem]]:
         problem = build_problem(config)
-        return [run_of(config, problem, [t.name for t in problem.tasks if t.name != name])]
+        others = [task.name for task in compared(config, problem) if task.name != name]
+        return [run_of(config, problem, others)]
 
     return plan
 

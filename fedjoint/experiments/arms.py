@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjoint.config.schema import Config
+from fedjoint.experiments.client_tasks import compared, pooled_of, told
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem
 from fedjoint.runs.record import RoundRecord
@@ -19,6 +20,7 @@ from fedjoint.server.best import Best
 from fedjoint.simulation import simulate
 
 OnRun = Callable[[str, int], None]
+Run = Callable[[Config, Problem], RunResult]
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,27 @@ class Way:
         plan: a seed's configuration -> the runs that it takes, each with its problem.
         merges: whether the configured strategy and local method are those that run.
         alone: whether every client trains alone.
+        run: trains a run, or returns what is kept of one; None: :func:`fedjoint.simulate`.
     """
 
     name: str
     plan: Callable[[Config], list[tuple[Config, Problem]]]
     merges: bool = True
     alone: bool = False
+    run: Run | None = None
 
     def train(self, config: Config) -> tuple[tuple[Task, ...], Trained]:
         """Train a seed: return its tasks, and what it left."""
         plan = self.plan(config)
         problems = [problem for _, problem in plan]
         training = np.any([problem.data.sizes > 0 for problem in problems], axis=0)
-        tasks = tuple(task for problem in problems for task in problem.tasks)
+        tasks = tuple(task for made, problem in plan for task in compared(made, problem))
         return tasks, Trained(self.runs(plan), int(training.sum()))
 
     def runs(self, plan: Sequence[tuple[Config, Problem]]) -> tuple[RunResult, ...]:
         """Train what is planned."""
-        return tuple(simulate(_named(made, self.name), problem) for made, problem in plan)
+        run = self.run or simulate
+        return tuple(told(run(_named(made, self.name), problem)) for made, problem in plan)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Arm:
         seeds: what each seed left.
         rate: the learning rate.
         alone: whether every client trains alone, so that tasks share nothing.
+        pooled: the task of all clients together, where clients are tasks; else None.
     """
 
     name: str
@@ -108,6 +114,7 @@ class Arm:
     seeds: list[Trained] = field(default_factory=list)
     rate: float = math.nan
     alone: bool = False
+    pooled: Task | None = None
 
     @property
     def seconds(self) -> list[float]:
@@ -158,7 +165,8 @@ class Arm:
         """Return the record of a task's best round, see :meth:`best`, if there is one."""
         records = _evaluated(seed, task)
         valid = (records[-1].evaluation or {}).get("valid", {}) if records else {}
-        together = [t for t in self.tasks if t.name in valid and (t.name == task or not self.alone)]
+        apart = [t for t in (*self.tasks, self.pooled) if t and t.name == task]
+        together = [t for t in (apart if self.alone else self.tasks) if t.name in valid]
         best, chosen = Best(), records[-1:]
         for record in records:
             if together and best.beaten(record.evaluation or {}, together):
@@ -200,7 +208,8 @@ class Arm:
             task: the task's name.
             target: of its test metric.
         """
-        up = sign(next(known for known in self.tasks if known.name == task))
+        known = [each for each in (*self.tasks, self.pooled) if each]
+        up = sign(next(each for each in known if each.name == task))
         steps = megabytes = seconds = 0.0
         for record in self.seeds[seed].of(task).records:
             steps += record.steps.total
@@ -257,6 +266,7 @@ def run_arm(
         on_run(way.name, seed)
         made = config.model_copy(update={"seed": seed, "diagnostics": diagnostics})
         arm.tasks, found = way.train(made)
+        arm.pooled = pooled_of(arm.tasks) if made.data.clients_are_tasks else None
         arm.seeds.append(found)
     return arm
 

@@ -53,13 +53,17 @@ class Auto(Arm):
 def auto(arms: Sequence[Arm]) -> Auto:
     """Pick an arm for each task and seed, by the task's validation metric in the arm's best round.
 
+    Where clients are tasks, one arm is picked for all, by their pooled validation data: a client's
+    own are few, and favour the arm whose round each client picks by them, which is training alone.
+
     Args:
         arms: of the same tasks and seeds; of equals, the first is picked.
     """
-    tasks = arms[0].tasks
-    found = Auto(AUTO, tasks)
+    tasks, pooled = arms[0].tasks, arms[0].pooled
+    found = Auto(AUTO, tasks, pooled=pooled)
     for at in range(len(arms[0].seeds)):
-        picked = {task.name: _best(arms, task, at) for task in tasks}
+        picked = {task.name: _best(arms, pooled or task, at) for task in tasks}
+        picked |= {pooled.name: _best(arms, pooled, at)} if pooled else {}
         sources = {name: (arm, arm.seeds[at]) for name, arm in picked.items()}
         runs = {id(own.of(name)): own.of(name) for name, (_, own) in sources.items()}
         clients = max(own.clients for _, own in sources.values())
@@ -76,7 +80,17 @@ def _best(arms: Sequence[Arm], task: Task, at: int) -> Arm:
 
 
 def in_words(arm: Auto) -> Iterator[str]:
-    """Yield a line for each task: which arms it has, in how many seeds."""
+    """Yield a line for each task: which arms it has, in how many seeds.
+
+    Where clients are tasks, it is one line of all.
+    """
+    if arm.pooled:
+        counted: Counter[str] = Counter()
+        for task in arm.tasks:
+            counted += arm.picks(task.name)
+        counts = ", ".join(f"{name} ({count})" for name, count in counted.most_common())
+        yield f"auto: clients in {len(arm.seeds)} seeds: {counts}"
+        return
     for task in arm.tasks:
         picks = arm.picks(task.name).most_common()
         counts = ", ".join(f"{name} ({count})" for name, count in picks)

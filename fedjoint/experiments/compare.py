@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median
@@ -13,21 +14,20 @@ import numpy as np
 from fedjoint.config.schema import Config
 from fedjoint.engines.base import make_engine
 from fedjoint.errors import UserError
-from fedjoint.experiments.arms import Arm, Cost, OnRun, Way, mean, sign
+from fedjoint.experiments.arms import Arm, Cost, OnRun, Run, mean, sign
 from fedjoint.experiments.auto import AUTO, auto
-from fedjoint.experiments.centralised import CENTRALISED, CENTRALISED_PER_TASK
-from fedjoint.experiments.grouping import CHOSEN_GROUPS
-from fedjoint.experiments.groups import GROUPS, in_groups, read_groups
-from fedjoint.experiments.intervals import columns, interval
+from fedjoint.experiments.centralised import CENTRALISED
+from fedjoint.experiments.contestants import POOLED, More, contest
+from fedjoint.experiments.groups import GROUPS
+from fedjoint.experiments.intervals import columns, interval, p_value
 from fedjoint.experiments.paired import Paired, overall
-from fedjoint.experiments.per_task import PER_TASK, WHOLE_PER_TASK
+from fedjoint.experiments.per_task import PER_TASK
 from fedjoint.experiments.search import Search
 from fedjoint.experiments.splits import overlap
 from fedjoint.experiments.trivial import by_seed, idle
-from fedjoint.experiments.tune import Tuner, Tuning, check_validation, trained
+from fedjoint.experiments.tune import Tuning, trained
 from fedjoint.experiments.ways import ALONE, JOINT, WHOLE
 from fedjoint.model.tasks import Task
-from fedjoint.problem import Problem, build_problem
 
 #: Parts of the gain of joint training: from one arm to the other, and what is gained by it.
 PARTS = {
@@ -36,26 +36,18 @@ PARTS = {
     "both": (ALONE.name, JOINT.name),
     "sharing within groups": (PER_TASK.name, GROUPS),
     "sharing across groups": (GROUPS, JOINT.name),
+    "heads of their own": (WHOLE.name, JOINT.name),
     "choice by validation": (ALONE.name, AUTO),
 }
 
 #: field of a :class:`fedjoint.experiments.arms.Cost` -> what it is called
 COSTS = {"rounds": "rounds", "steps": "steps", "megabytes": "MB", "seconds": "seconds"}
 
-#: What ``--groups`` says where validation data choose the groups.
-CHOOSE = "auto"
-
 #: What the trivial predictor is called.
 TRIVIAL = "trivial"
 
-_POOLED = (CENTRALISED.name, CENTRALISED_PER_TASK.name)
-
-_ONE_TASK = {
-    PER_TASK.name: "with one task, it is joint training",
-    GROUPS: "with one task, it is joint training",
-    WHOLE_PER_TASK.name: "with one task, it is joint training",
-    CENTRALISED_PER_TASK.name: "with one task, it is centralised training",
-}
+#: What the mean over clients is called, where clients are tasks.
+MEAN = "mean of clients"
 
 
 @dataclass(frozen=True)
@@ -83,6 +75,16 @@ class Comparison:
     def tasks(self) -> tuple[Task, ...]:
         """The tasks."""
         return self.arms[JOINT.name].tasks
+
+    @property
+    def pooled(self) -> Task | None:
+        """The task of all clients together, where clients are tasks; else None."""
+        return self.arms[JOINT.name].pooled
+
+    @property
+    def measured(self) -> tuple[Task, ...]:
+        """The tasks and, before them, that of all clients together where clients are tasks."""
+        return (self.pooled, *self.tasks) if self.pooled else self.tasks
 
     @cached_property
     def idle(self) -> tuple[str, ...]:
@@ -117,16 +119,17 @@ class Comparison:
     @property
     def _apart(self) -> list[Arm]:
         """The arms that are trained with the data where they are."""
-        return [arm for name, arm in self.arms.items() if name not in (*_POOLED, AUTO)]
+        return [arm for name, arm in self.arms.items() if name not in (*POOLED, AUTO)]
 
     @cached_property
     def regrets(self) -> dict[Task, Paired]:
         """Task -> ``auto`` against the arm with the best mean on the test data, both not pooled."""
-        found = {}
-        for task in self.tasks:
-            best = max(self._apart, key=lambda arm: sign(task) * mean(arm.best(task.name)))
-            found[task] = Paired(best, self.arms[AUTO], self.overlap, self.idle)
-        return found
+        return {task: self.regret(task) for task in self.tasks}
+
+    def regret(self, task: Task) -> Paired:
+        """Return ``auto`` against the arm with the best mean on a task's test data."""
+        best = max(self._apart, key=lambda arm: sign(task) * mean(arm.best(task.name)))
+        return Paired(best, self.arms[AUTO], self.overlap, self.idle)
 
     def costs_to_target(self, arm: Arm, task: Task) -> list[Cost]:
         """Return what it takes ``arm`` to be as good as training alone at best.
@@ -149,13 +152,21 @@ class Comparison:
         """
         arms = self.arms.values()
         rows = []
-        for task in self.tasks:
+        for task in self.measured:
             rows += [self._of_task(task, arm) for arm in arms]
             rows += [self._of_nothing(task)] if self.trivial else []
             for measure, metric in list(task.measures.items())[1:]:
                 found = [(arm, arm.best(task.name, measure=measure)) for arm in arms]
                 rows += [self._row(task.name, metric.name, arm, test) for arm, test in found]
+        if self.pooled:
+            rows += [row for arm in arms for row in self._of_clients(self.pooled, arm)]
         return rows + [self._of_all(arm) for arm in arms]
+
+    def _of_clients(self, pooled: Task, arm: Arm) -> Iterator[dict[str, Any]]:
+        """Yield a row of each metric: its mean over clients, of whom it is defined for."""
+        for at, metric in enumerate(pooled.metrics):
+            each = [arm.best(task.name, measure=list(task.measures)[at]) for task in self.tasks]
+            yield self._row(MEAN, metric.name, arm, mean_of(each))
 
     def _of_nothing(self, task: Task) -> dict[str, Any]:
         test = self.trivial[task.name]
@@ -207,6 +218,12 @@ class Comparison:
             by_task = pair.p_values()
             values = {"Delta-m %": pair.delta_m(), "tasks won": pair.won()}
             p_values = {"Delta-m %": found[part], "tasks won": math.nan}
+            if self.pooled:
+                values[self.pooled.name] = pair.gain(self.pooled)
+                values[MEAN] = mean_of([pair.gain(task) for task in self.tasks])
+                p_values |= {
+                    on: p_value(values[on], self.overlap) for on in (self.pooled.name, MEAN)
+                }
             for task in self.tasks:
                 values[task.name], p_values[task.name] = pair.gain(task), by_task[task.name]
             for on, differences in values.items():
@@ -220,12 +237,11 @@ def compare(
     config: Config,
     seeds: int,
     *,
-    full: bool = False,
-    whole: bool = False,
-    groups: str | None = None,
+    more: More = More(),  # noqa: B008 (frozen)
     corrected: bool = True,
     search: Search | None = None,
     on_run: OnRun = lambda name, seed: None,
+    run: Run | None = None,
 ) -> Comparison:
     """Run the ways of training with ``seeds`` seeds each; an interval needs two or more.
 
@@ -236,51 +252,34 @@ def compare(
     Args:
         config: the joint run.
         seeds: how many.
-        full: also train a centralised model per task.
-        whole: also train per task and jointly with heads that are shared among the clients of
-            their task, as FedAvg of a whole model does.
-        groups: also train groups of tasks, each jointly by itself: which ones, see
-            :func:`fedjoint.experiments.groups.read_groups`, or ``auto``: validation data choose.
+        more: what else is compared.
         corrected: widen intervals by what the splits of one data set have in common.
         search: what is tuned, alike for every arm; None: nothing.
         on_run: hears of each run as it starts.
+        run: see :class:`fedjoint.experiments.arms.Way`.
 
     Raises:
         UserError: a setting is wrong, or nobody can be trained alone or jointly.
     """
-    evaluate = config.evaluate.model_copy(update={"train": True})  # in the best round, too
-    config = config.model_copy(update={"evaluate": evaluate})
-    first = build_problem(config)
-    common = overlap(config, first) if corrected else 0.0
-    grouped = [_grouped(groups, first)] if groups is not None else []
-    federated = [ALONE, PER_TASK, *grouped, JOINT, *([WHOLE_PER_TASK, WHOLE] if whole else [])]
-    pooled = [CENTRALISED, CENTRALISED_PER_TASK] if full else [CENTRALISED]
-    left_out = {}
-    if len(first.tasks) == 1:
-        names = [way.name for way in federated + pooled]
-        left_out = {name: _ONE_TASK[name] for name in names if name in _ONE_TASK}
-        federated, pooled = (
-            [way for way in ways if way.name not in _ONE_TASK] for ways in (federated, pooled)
-        )
-    tuner = Tuner(search, first, config.seed + seeds, on_run)
-    tuner.check([(way, config) for way in federated + pooled])
-    arms = {}
+    made = contest(config, seeds, more, search, on_run, run)
+    common = overlap(made.config, made.problem) if corrected else 0.0
+    arms, left_out = {}, dict(made.left_out)
     with make_engine(config.engine).session():
-        for way in federated + pooled:
+        for way in made.ways:
             try:
-                arms[way.name] = trained(way, config, seeds, tuner, on_run)
+                arms[way.name] = trained(way, made.config, seeds, made.tuner, on_run)
             except UserError as error:
-                if way in (ALONE, JOINT):
+                if way.name in (ALONE.name, JOINT.name):
                     raise UserError(f"{way.name}: {error}") from error
                 left_out[way.name] = str(error)
     arms = _with_auto(arms, left_out)
-    return Comparison(arms, common, left_out, tuner.found, by_seed(config, seeds))
+    return Comparison(arms, common, left_out, made.tuner.found, by_seed(made.config, seeds))
 
 
 def _with_auto(arms: dict[str, Arm], left_out: dict[str, str]) -> dict[str, Arm]:
     """Return the arms, and before those in one place what validation data pick among the others."""
-    pooled = [arm for arm in arms.values() if arm.name in _POOLED]
-    apart = [arm for arm in arms.values() if arm.name not in _POOLED]
+    pooled = [arm for arm in arms.values() if arm.name in POOLED]
+    apart = [arm for arm in arms.values() if arm.name not in POOLED]
     valid = [arm.best(task.name, "valid") for arm in apart for task in arm.tasks]
     if np.isnan(valid).all():
         left_out[AUTO] = "no client has validation data: set data.valid_fraction"
@@ -288,12 +287,14 @@ def _with_auto(arms: dict[str, Arm], left_out: dict[str, str]) -> dict[str, Arm]
     return {arm.name: arm for arm in [*apart, auto(apart), *pooled]}
 
 
-def _grouped(text: str, problem: Problem) -> Way:
-    """Return the way of training groups of tasks."""
-    if text != CHOOSE:
-        return in_groups(read_groups(text, [task.name for task in problem.tasks]))
-    check_validation(problem, f"--groups {CHOOSE}")
-    return CHOSEN_GROUPS
+def mean_of(each: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean over clients, by seed, of those of whom a metric is defined.
+
+    Args:
+        each: client -> by seed. A metric is undefined where a client's test data lack a class,
+            say, whatever the way of training.
+    """
+    return [mean(values) for values in zip(*each, strict=True)]
 
 
 def _differences(first: list[float], second: list[float]) -> list[float]:

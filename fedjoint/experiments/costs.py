@@ -59,7 +59,8 @@ def spreads(arms: Sequence[Arm]) -> Iterator[Table]:
 
     Of ten clients or fewer, the worst tenth is the worst one: both have one table then.
     """
-    names, tasks = [arm.name for arm in arms], arms[0].tasks
+    names, pooled = [arm.name for arm in arms], arms[0].pooled
+    tasks = (pooled,) if pooled else arms[0].tasks
     found = {
         what: np.array([[mean(arm.spread(t.name, what)) for arm in arms] for t in tasks])
         for what in SPREAD

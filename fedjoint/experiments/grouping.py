@@ -17,6 +17,7 @@ from scipy.cluster import hierarchy
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, Trained, Way
+from fedjoint.experiments.client_tasks import compared
 from fedjoint.experiments.cosines import mean_cosines
 from fedjoint.experiments.groups import GROUPS, Groups, run_of_group
 from fedjoint.experiments.statistics import mean_ranks
@@ -37,7 +38,8 @@ class ChosenGroups(Way):
             UserError: nobody can be trained, or no two tasks have a cosine.
         """
         problem = build_problem(config)
-        names = [task.name for task in problem.tasks]
+        tasks = compared(config, problem)
+        names = [task.name for task in tasks]
         (joint,) = self.runs(self.plan(_diagnosed(config)))
         found = {tuple(names): joint}
         partitions = cuts(mean_cosines(joint.records, names), names)
@@ -45,11 +47,11 @@ class ChosenGroups(Way):
             if group not in found:
                 (found[group],) = self.runs([run_of_group(config, problem, group, len(found))])
         made = [tuple(found[tuple(group)] for group in cut) for cut in partitions]
-        number = best(made, problem.tasks)
+        number = best(made, tasks)
         kept = {tuple(group) for group in partitions[number]}
         others = tuple(run for group, run in found.items() if group not in kept)
         clients = int((problem.data.sizes > 0).sum())
-        return tuple(problem.tasks), Trained(made[number], clients, others)
+        return tasks, Trained(made[number], clients, others)
 
 
 def cuts(cosines: np.ndarray, names: Sequence[str]) -> list[Groups]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedjoint.experiments.arms import Arm, sign
 from fedjoint.experiments.intervals import Interval, holm, of_all, p_value
 from fedjoint.experiments.statistics import delta_m, won
@@ -57,10 +59,14 @@ class Paired:
         tasks = [task for task in self.reference.tasks if task.name not in self.idle]
         if not tasks:
             return [math.nan] * len(self.arm.seeds)
-        ups = [task.metric_fn.higher_is_better for task in tasks]
-        own = zip(*(self.arm.best(task.name) for task in tasks), strict=True)
-        other = zip(*(self.reference.best(task.name) for task in tasks), strict=True)
-        return [measure(s, r, ups) for s, r in zip(own, other, strict=True)]
+        ups = np.array([task.metric_fn.higher_is_better for task in tasks])
+        own = np.array([self.arm.best(task.name) for task in tasks]).T
+        other = np.array([self.reference.best(task.name) for task in tasks]).T
+        counts = np.ones_like(own, bool)
+        if self.arm.pooled:  # clients whose test data leave the metric undefined, say of one class
+            counts = ~(np.isnan(own) & np.isnan(other))
+        rows = zip(own, other, counts, strict=True)
+        return [measure(s[c].tolist(), r[c].tolist(), ups[c].tolist()) for s, r, c in rows]
 
 
 def overall(pairs: Mapping[str, Paired]) -> dict[str, float]:

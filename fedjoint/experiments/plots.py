@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from fedjoint.experiments.affinity import Affinity
 from fedjoint.experiments.arms import Arm, mean
+from fedjoint.experiments.suite_table import ALL, GAINS
 from fedjoint.experiments.transfer import Transfer
 from fedjoint.runs.files import drafted
 from fedjoint.runs.record import RoundRecord
@@ -26,9 +27,11 @@ _RANGES = 6
 def convergence(arms: Sequence[Arm], path: Path) -> None:
     """Draw the test metric over rounds: one panel per task, one line per arm (mean of seeds).
 
-    With few arms, a band shows the range over seeds.
+    With few arms, a band shows the range over seeds. Where clients are tasks, the one panel is of
+    all together.
     """
-    tasks = arms[0].tasks
+    pooled = arms[0].pooled
+    tasks = (pooled,) if pooled else arms[0].tasks
     figure, axes = plt.subplots(1, len(tasks), figsize=(3.6 * len(tasks), 3.6), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         for arm, colour in zip(arms, _colours(len(arms)), strict=True):
@@ -171,6 +174,41 @@ def learning_curves(transfer: Transfer, path: Path) -> None:
     axis.set(title=transfer.task.name, xlabel="training examples", ylabel=metric, xscale="log")
     _cut(axis)
     _legend(figure, axis)
+    _save(figure, path)
+
+
+def gains(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the gains of a suite with 95 % intervals: a row for each comparison, a column a part.
+
+    Args:
+        rows: see :func:`fedjoint.experiments.suite_table.rows_of`.
+        path: of the file.
+    """
+    names = list(dict.fromkeys(row["comparison"] for row in rows))
+    of = {n: [r for r in rows if r["comparison"] == n and r["task"] != ALL] for n in names}
+    parts = list(GAINS)
+    figure, axes = plt.subplots(
+        len(names),
+        len(parts),
+        figsize=(3.2 * len(parts), 0.8 * len(names) + 0.28 * sum(map(len, of.values()))),
+        squeeze=False,
+        sharex="row",
+        sharey="row",
+        height_ratios=[1 + len(of[name]) for name in names],
+    )
+    for line, name in zip(axes, names, strict=True):
+        for axis, part in zip(line, parts, strict=True):
+            known = [(at, r) for at, r in enumerate(of[name]) if r.get(part) is not None]
+            for at, row in known:
+                half = row.get(f"{part} 95 %")
+                axis.errorbar(row[part], at, xerr=half or 0, fmt="o", color="C0", capsize=3)
+            axis.axvline(0, color="grey", linewidth=0.8)
+            axis.set_yticks(range(len(of[name])), [row["task"] for row in of[name]])
+            axis.set_ylim(len(of[name]) - 0.5, -0.5)
+            axis.tick_params(labelsize="small")
+        line[0].set_ylabel(name, fontsize="small")
+    for axis, part in zip(axes[0], parts, strict=True):
+        axis.set_title(part, fontsize="small")
     _save(figure, path)
 
 

@@ -50,6 +50,8 @@ def show_compare(comparison: Comparison, rate: float, console: Console) -> None:
 def _metrics(comparison: Comparison, console: Console) -> None:
     cells = []
     for row in comparison.rows:
+        if row["task"] in _clients(comparison):
+            continue
         task = row["task"] if row["metric"] else "raw mean"
         test = f"{from_columns('test', row):.3f}"
         best, last, gap = (
@@ -63,6 +65,13 @@ def _metrics(comparison: Comparison, console: Console) -> None:
     console.print(how(comparison.overlap))
     console.print("test: in the best round by validation, one for all tasks that share a model")
     console.print("trivial: each client's most frequent class, or its mean")
+    if comparison.pooled:
+        console.print("of single clients, which are tasks here: compare.csv and gains.csv")
+
+
+def _clients(comparison: Comparison) -> set[str]:
+    """Return what clients are called where they are tasks: too many to print."""
+    return {task.name for task in comparison.tasks} if comparison.pooled else set()
 
 
 def _groups(comparison: Comparison) -> Iterator[str]:
@@ -98,7 +107,7 @@ def _costs(comparison: Comparison, console: Console) -> None:
     """Print what it takes each arm to reach what training alone reaches."""
     seeds, cells = len(comparison.arms[ALONE.name].seeds), []
     for row in comparison.rows:
-        if "reached" in row:
+        if "reached" in row and row["task"] not in _clients(comparison):
             taken = [row[f"{what} to target"] for what in COSTS.values()]
             shown = [_thrifty(value) if value != "" else "never" for value in taken]
             cells.append([row["task"], row["arm"], *shown, f"{row['reached']} of {seeds}"])
@@ -115,9 +124,11 @@ def _thrifty(value: float) -> str:
 
 
 def _gains(comparison: Comparison, console: Console) -> None:
-    metrics = {task.name: task.metric_fn.name for task in comparison.tasks}
+    metrics = {task.name: task.metric_fn.name for task in comparison.measured}
     found: dict[str, list[str]] = {}
     for row in comparison.gains():
+        if row["on"] in _clients(comparison):
+            continue
         found.setdefault(row["on"], []).append(_gain(row))
     headers = [
         f"{pair.reference.name}\nto {pair.arm.name}:\n{part.replace(' ', chr(10), 1)}"

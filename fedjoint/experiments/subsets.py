@@ -11,6 +11,8 @@ import numpy as np
 from fedjoint.config.schema import Config
 from fedjoint.data.base import Client, Examples, Federation
 from fedjoint.errors import UserError
+from fedjoint.experiments.client_tasks import only
+from fedjoint.model.groups import Group
 from fedjoint.problem import Problem
 from fedjoint.server.population import round_half_up
 
@@ -46,6 +48,8 @@ class SomeTasks:
 def run_of(config: Config, problem: Problem, tasks: Sequence[str]) -> tuple[Config, Problem]:
     """Return a joint run of some tasks: of the clients that have them, with ``config``'s settings.
 
+    Where clients are tasks, it is of some clients.
+
     ``strategy.min_clients`` is lowered to the clients that these tasks have in a round, and what
     is set by task is what is set for these.
 
@@ -57,17 +61,25 @@ def run_of(config: Config, problem: Problem, tasks: Sequence[str]) -> tuple[Conf
     Raises:
         UserError: no client has a training example of a task.
     """
+    if config.data.clients_are_tasks:
+        own = only(problem, tasks)
+        return _settings(config, own.data), replace(own, groups=_training(problem, own.data))
     for name in tasks:
         if not SomeTasks(problem.data, [name]).sizes.any():
             raise UserError(f"task {name!r}: no client has a training example of it")
     data = SomeTasks(problem.data, tasks)
-    groups = {  # those with a client that trains
+    groups = _training(problem, data)
+    kept = [task for task in problem.tasks if task.name in tasks]
+    return _settings(config, data), replace(problem, tasks=kept, data=data, groups=groups)
+
+
+def _training(problem: Problem, data: Federation) -> dict[str, Group]:
+    """Return the groups of clients in which somebody trains."""
+    return {
         name: group
         for name, group in problem.groups.items()
         if data.sizes[np.asarray(group.clients)].any()
     }
-    kept = [task for task in problem.tasks if task.name in tasks]
-    return _settings(config, data), replace(problem, tasks=kept, data=data, groups=groups)
 
 
 def of_tasks(config: Config, tasks: Sequence[str]) -> Config:
@@ -90,7 +102,7 @@ def of_tasks(config: Config, tasks: Sequence[str]) -> Config:
     )
 
 
-def _settings(config: Config, data: SomeTasks) -> Config:
+def _settings(config: Config, data: Federation) -> Config:
     in_a_round = max(1, round_half_up(config.strategy.fraction * int((data.sizes > 0).sum())))
     least = min(config.strategy.min_clients, in_a_round)
     strategy = config.strategy.model_copy(update={"min_clients": least})

@@ -11,6 +11,7 @@ from fedjoint.config.schema import Config
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, Way, run_arm
+from fedjoint.experiments.client_tasks import compared
 from fedjoint.experiments.search import Search, concerns, trials, value_of, with_values
 from fedjoint.experiments.statistics import mean_ranks
 from fedjoint.model.tasks import Task
@@ -108,7 +109,7 @@ class Tuner:
         if self.search is None:
             return config
         points = trials(way, config, self.search, self.seed)
-        tuning = tune(way, config, points, self.problem.tasks, self.seed, self.on_run)
+        tuning = tune(way, config, points, compared(config, self.problem), self.seed, self.on_run)
         self.found[way.name] = tuning
         return tuning.config
 

@@ -39,6 +39,7 @@ class Evaluation:
     def __init__(self, jobs: Jobs, least: int, together: bool) -> None:
         self._least, self._together = least, together
         self._jobs, self._trainer = jobs, jobs.trainer
+        self._apart = jobs.trainer.config.data.clients_are_tasks
         self._drawing = Drawing(jobs.trainer.device)
         self._turns = Turns(jobs)
 
@@ -53,7 +54,11 @@ class Evaluation:
             UserError: a client does not live here.
         """
         began, known = time.perf_counter(), measures(self._trainer.problem.tasks)
-        values = np.full((len(request.asked.clients), len(known)), np.nan, np.float32)
+        splits = ("test", "train", "valid") if self._apart else ("test",)
+        values = {
+            split: np.full((len(request.asked.clients), len(known)), np.nan, np.float32)
+            for split in splits
+        }
         failed: list[ClientFailure] = []
         sums: dict[str, dict[int, Tensor]] = {}
         work = self._jobs.divide(request.asked, request.rounds)
@@ -63,7 +68,8 @@ class Evaluation:
             place = 0 if self._together else turn.place
             rows, block = good.numpy(), int(request.asked.blocks[place])
             failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~rows].tolist()]
-            values[members.rows[rows]] = self._values(each)[rows]
+            for split, own_values in values.items():
+                own_values[members.rows[rows]] = self._values(each, split)[rows]
             for name, own in each.items():
                 totals = sums.setdefault(name, {})
                 totals[block] = totals.get(block, 0) + own[good].sum(0)
@@ -74,7 +80,8 @@ class Evaluation:
             seconds=time.perf_counter() - began,
             sums={name: torch.stack(list(totals.values())) for name, totals in sums.items()},
             blocks={name: np.array(list(totals)) for name, totals in sums.items()},
-            values=values,
+            values=values.pop("test"),
+            others=values,
         )
 
     def _enough(self, sums: dict[str, dict[int, Tensor]]) -> dict[str, dict[int, Tensor]]:
@@ -121,11 +128,11 @@ class Evaluation:
             return values
         return torch.where(statistics[:, 0] >= self._least, values, torch.nan)
 
-    def _values(self, each: Mapping[str, Tensor]) -> np.ndarray:
-        """Return ``[c, measures]`` float32, the clients' own test metrics; NaN: undefined."""
+    def _values(self, each: Mapping[str, Tensor], split: str) -> np.ndarray:
+        """Return ``[c, measures]`` float32, the clients' own metrics of a split; NaN: undefined."""
         undefined = torch.full((len(next(iter(each.values()))),), torch.nan)
         columns = [
-            self._own(metric, each[key]) if (key := f"test/{name}") in each else undefined
+            self._own(metric, each[key]) if (key := f"{split}/{name}") in each else undefined
             for name, metric in measures(self._trainer.problem.tasks).items()
         ]
         return torch.stack([column.float() for column in columns], 1).numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +23,7 @@ from fedjoint.protocol.reports import ClientFailure, columns, of_asked
 from fedjoint.protocol.requests import Asked
 
 _MOST_OF_A_VALUE = 1e100  # so that squares have sums
+_OTHERS = ("train", "valid")  # splits beside test of which clients may tell metrics of their own
 _HELD = ("valid", "test", CENTRAL)  # columns of ``Asked.held``
 
 
@@ -46,6 +47,8 @@ class EvaluateReply:
             the metric's statistics, summed over blocks of clients.
         blocks: ``split/measure`` -> ``[b]`` int64, numbers of those blocks.
         values: ``[n, measures]`` float, each client's own test metrics; NaN where undefined.
+        others: ``train`` and ``valid`` -> the same of these splits, where clients are tasks
+            (``data.clients_are_tasks``); else empty.
     """
 
     measures: tuple[str, ...]
@@ -54,6 +57,7 @@ class EvaluateReply:
     sums: Mapping[str, Tensor | np.ndarray]
     blocks: Mapping[str, np.ndarray]
     values: np.ndarray
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def pack(self) -> RecordDict:
         """Return the content of the message."""
@@ -62,7 +66,7 @@ class EvaluateReply:
             said | {"failed": [vars(failure) for failure in self.failed]},
             sums=self.sums,
             blocks=self.blocks,
-            values={"values": self.values},
+            values={"values": self.values, **self.others},
         )
 
     @classmethod
@@ -101,12 +105,18 @@ class EvaluateReply:
             if (rows[:, 0] < 0).any() or rows[:, 0].sum() > most:
                 raise UserError(f"its sums of {name!r} count more examples than its clients have")
         names = list(widths)
+        told = wire.arrays(message, "values")
+        if strange := told.keys() - {"values", *_OTHERS}:
+            raise UserError(f"it has values of {plain(min(strange))!r}, for which nobody asked")
         shape = len(asked.clients), len(said.measures)
-        own = shaped(wire.arrays(message, "values"), "values", shape, "f").astype(float)
-        values = np.full((len(asked.clients), len(names)), np.nan)
-        known = np.abs(own) < _MOST_OF_A_VALUE  # and not NaN
-        values[:, columns(said.measures, names)] = np.where(known, own, np.nan)
-        return cls(tuple(names), said.failed, said.seconds, sums, blocks, values)
+        own = {}
+        for name in ("values", *(other for other in _OTHERS if other in told)):
+            array = shaped(told, name, shape, "f").astype(float)
+            own[name] = np.full((len(asked.clients), len(names)), np.nan)
+            known = np.abs(array) < _MOST_OF_A_VALUE  # and not NaN
+            own[name][:, columns(said.measures, names)] = np.where(known, array, np.nan)
+        values = own.pop("values")
+        return cls(tuple(names), said.failed, said.seconds, sums, blocks, values, own)
 
 
 def _most(asked: Asked, column: int, split: str) -> float:

@@ -104,6 +104,8 @@ class RoundRecord:
         evaluation: split -> task -> metric, pooled over clients; None in rounds without.
         spread: task -> how the clients' own test metrics differ, see
             :func:`fedjoint.server.evaluation.spread`; None in rounds without an evaluation.
+        own: split -> measure -> client's id -> its own metric, where clients are tasks
+            (``data.clients_are_tasks``); what is undefined is left out.
         clients: who took part.
         steps: gradients computed.
         kept: why the backbone stayed as it was; None where it was merged.
@@ -129,6 +131,7 @@ class RoundRecord:
     seconds: Seconds
     diagnostics: dict[str, Any] | None
     strategy: dict[str, float] = field(default_factory=dict)
+    own: dict[str, dict[str, dict[str, float]]] | None = None
 
     @property
     def test(self) -> Metrics:

@@ -121,6 +121,26 @@ def spread(values: np.ndarray, tasks: Sequence[Task]) -> dict[str, dict[str, flo
     return found
 
 
+def by_client(
+    values: Mapping[str, np.ndarray], ids: np.ndarray, tasks: Sequence[Task]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return split -> measure -> id -> the client's own metric; what is undefined is left out.
+
+    Args:
+        values: split -> ``[clients, measures]``, NaN where undefined.
+        ids: ``[clients]``.
+        tasks: have the measures.
+    """
+    order = np.argsort(ids)
+    return {
+        split: {
+            measure: {str(ids[at]): float(column[at]) for at in order if np.isfinite(column[at])}
+            for measure, column in zip(measures(tasks), rows.T, strict=True)
+        }
+        for split, rows in values.items()
+    }
+
+
 def pooled(sums: Sums, tasks: Sequence[Task]) -> dict[str, Metrics]:
     """Return split -> measure -> metric of all clients' examples together.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -89,6 +89,7 @@ def run_round(run: Run, round: int) -> bool:
         loss=losses,
         evaluation=evaluated.metrics,
         spread=evaluated.spread,
+        own=evaluated.own,
         clients=Participation(
             asked=plan.clients,
             trained=len(trained),
@@ -211,6 +212,7 @@ def evaluate_initial(run: Run) -> None:
         loss={},
         evaluation=evaluated.metrics,
         spread=evaluated.spread,
+        own=evaluated.own,
         clients=Participation(0, 0, (), unevaluated=_named(run, evaluated.failed)),
         steps=Steps(None, 0),
         kept=None,
@@ -375,6 +377,7 @@ class _Evaluated:
         clients: ``[n]`` int64 ids, ascending, of those evaluated.
         values: ``[n, measures]`` their own test metrics; NaN where undefined.
         untrained: how many were left out, as they never trained.
+        own: what clients measured, where they are tasks.
     """
 
     metrics: dict[str, Metrics] | None = None
@@ -383,6 +386,7 @@ class _Evaluated:
     clients: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     untrained: int = 0
+    own: dict[str, dict[str, dict[str, float]]] | None = None
 
 
 def _evaluate(run: Run, round: int) -> _Evaluated:
@@ -425,7 +429,20 @@ def _evaluate(run: Run, round: int) -> _Evaluated:
         ids[order],
         each[order],
         untrained,
+        _own(run, ids, each, replies.values()) if run.config.data.clients_are_tasks else None,
     )
+
+
+def _own(
+    run: Run, ids: np.ndarray, test: np.ndarray, replies: Collection[EvaluateReply]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what each client measured of its own, see :func:`evaluation.by_client`."""
+    found = {"test": test}
+    for split in ("train", "valid"):
+        none = [np.full(reply.values.shape, np.nan) for reply in replies]
+        told = [r.others.get(split, nan) for r, nan in zip(replies, none, strict=True)]
+        found[split] = evaluation.plausible(np.concatenate(told))
+    return evaluation.by_client(found, ids, run.roster.tasks)
 
 
 def _measured(

@@ -1,19 +1,27 @@
 """Every scenario is complete; the text and the tabular one hold the data they say."""
 
+import gzip
+import io
 import runpy
+import struct
 import sys
+from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+import torch
 from sklearn.datasets import load_breast_cancer
 
 from fedjoint.config.data import DataConfig
 from fedjoint.config.load import check
 from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
+from fedjoint.experiments.client_tasks import compared
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
-from fedjoint.simulations import tabular, text
+from fedjoint.simulations import _images, cifar, mnist, overlaid, scenes, tabular, text
 
 
 def _lines(times, *lines):
@@ -104,6 +112,103 @@ def test_text_without_data_says_how_to_set_it(sentences, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"shared/data/text/TREC\.train\.all: .*FEDJOINT_DATA"):
         build_problem(scenario_config("text", []))
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """A few made-up images in the files of MNIST and CIFAR-10."""
+    pillow = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    (tmp_path / "vision" / "mnist").mkdir(parents=True)
+    (tmp_path / "vision" / "cifar10").mkdir()
+    for name, count in (("train", 160), ("t10k", 80)):
+        pixels, labels = rng.integers(0, 256, (count, 28, 28)), np.arange(count) % 10
+        for part, array in (("images-idx3", pixels), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            data = gzip.compress(head + array.astype(np.uint8).tobytes())
+            (tmp_path / "vision" / "mnist" / f"{name}-{part}-ubyte.gz").write_bytes(data)
+    for name, count in (("train", 160), ("test", 80)):
+        files = []
+        for image in rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8):
+            pillow.fromarray(image).save(file := io.BytesIO(), "png")
+            files.append({"bytes": file.getvalue()})
+        table = pyarrow.table({"img": files, "label": [i % 10 for i in range(count)]})
+        pyarrow.parquet.write_table(table, tmp_path / "vision" / "cifar10" / f"{name}.parquet")
+    monkeypatch.setenv("FEDJOINT_DATA", str(tmp_path))
+    _images.digits.cache_clear()
+    _images.objects.cache_clear()
+    yield
+    _images.digits.cache_clear()
+    _images.objects.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar", "overlaid", "scenes"])
+def test_images_train_every_task(name, images, tmp_path):
+    few = ["data.examples_per_client=10", "rounds=1", "engine.name=inline"]
+    few += [] if name == "scenes" else ["data.source.options.train=160"]
+    result = simulate(scenario_config(name, [*few, f"output.dir={tmp_path}"]))
+    tasks = [task.name for task in build_problem(result.config).tasks]
+    assert list(result.metrics["test"]) == tasks and len(tasks) > 1
+    assert all(result.records[-1].loss[task] > 0 for task in tasks)
+
+
+def test_turned_digits_are_others_than_upright_ones(images):
+    found = mnist.Turned(160, 80).load(DataConfig())
+    y, x = found.examples.y, found.examples.x
+    turned = y["turn"] >= 0
+    assert turned.sum() == 40 + 20 and (y["digit"][turned] == -1).all()
+    assert torch.equal(y["parity"][~turned], y["digit"][~turned] % 2)
+    assert torch.equal(y["high"][~turned].bool(), y["digit"][~turned] > 4)
+    raw, _ = _images.digits(160, test=False)
+    for quarter in range(4):  # the image at 120 + quarter, turned back, is the file's
+        back = np.rot90(x[120 + quarter, 0].numpy(), -quarter)
+        assert (back == raw[120 + quarter, 0].numpy()).all()
+
+
+def test_overlaid_digits_show_both(images):
+    found = overlaid.Overlaid(160, 80).load(DataConfig())
+    raw, digit = _images.digits(160, test=False)
+    image = found.examples.x[5, 0]
+    assert torch.equal(image[:8, :28], raw[5, 0, :8])  # where the other is not
+    assert torch.equal(image[28:, 8:], raw[4, 0, 20:])
+    assert torch.equal(image[8:28, 8:28], torch.maximum(raw[5, 0, 8:, 8:], raw[4, 0, :20, :20]))
+    y = found.examples.y
+    assert (int(y["left"][5]), int(y["right"][5])) == (int(digit[5]), int(digit[4]))
+
+
+def test_attributes_of_objects_are_of_their_pixels(images):
+    found = cifar.Objects(160, 80).load(DataConfig())
+    x, y = found.examples.x, found.examples.y
+    names = ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    animals = [names[k] in "bird cat deer dog frog horse" for k in y["class"].tolist()]
+    assert y["animal"].bool().tolist() == animals
+    assert y["colour"][7].tolist() == pytest.approx(x[7].mean((1, 2)).tolist())
+    grey = x[7].mean(0)
+    quarters = [grey[:16, :16], grey[:16, 16:], grey[16:, :16], grey[16:, 16:]]
+    assert int(y["bright"][7]) == int(np.argmax([float(q.mean()) for q in quarters]))
+
+
+def test_scenes_agree_at_every_place():
+    x, shape, depth = scenes.scenes(40)
+    assert x.shape == (40, 3, 24, 24) and set(shape.unique().tolist()) == {0, 1, 2, 3}
+    ground = shape == 0
+    rows = torch.arange(24.0).view(-1, 1).expand(24, 24)
+    far = (1 - rows / 23) * 0.4 + 0.6
+    assert torch.equal(depth[ground], far.expand(40, 24, 24)[ground])
+    assert (depth <= far).all()  # whatever is in front of the ground hides it
+    edge = scenes.edges(shape)
+    for n, i, j in ((0, 5, 5), (1, 12, 8), (2, 20, 20)):
+        around = shape[n, i - 1 : i + 2, j - 1 : j + 2]
+        assert bool(edge[n, i, j]) == bool((around != shape[n, i, j]).any())
+
+
+@pytest.mark.parametrize(("name", "clients"), [("landmine", 29), ("school", 139)])
+def test_fields_and_schools_are_tasks(name, clients):
+    config = scenario_config(name, [])
+    if not Path(config.data.source.options["path"]).exists():
+        pytest.skip("the data are not here: set FEDJOINT_DATA")
+    problem = build_problem(config)
+    assert len(compared(config, problem)) == len(problem.data.sizes) == clients
 
 
 def test_text_reads_files_of_one_s_own_without_its_own(tmp_path, monkeypatch):

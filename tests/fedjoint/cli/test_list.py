@@ -72,7 +72,7 @@ def test_an_unknown_group_is_one_line(monkeypatch, capsys):
     assert out.err.strip() == (
         "error: unknown kind of plug-in 'method': allowed are augmentations, backbones, balances, "
         "callbacks, compressions, engines, losses, methods, metrics, scenarios, sources, "
-        "strategies; did you mean 'methods'?"
+        "strategies, suites; did you mean 'methods'?"
     )
 
 

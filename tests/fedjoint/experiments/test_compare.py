@@ -11,6 +11,7 @@ from scipy import stats
 from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
 from fedjoint.experiments.compare import Comparison, compare
+from fedjoint.experiments.contestants import More
 from fedjoint.experiments.show_compare import show_compare
 from fedjoint.experiments.verdict import verdict
 from fedjoint.problem import build_problem
@@ -208,7 +209,7 @@ def test_opposed_tasks_hurt_one_another_and_equal_ones_do_not(tmp_path, degrees)
 @pytest.mark.slow
 def test_bytes_are_backbones_down_and_up(tmp_path):
     config = digits(tmp_path)
-    found = compare(config, 1, full=True)
+    found = compare(config, 1, more=More(full=True))
     size = build_problem(config).model(config).layout().size
     assert found.arms["joint"].megabytes == [7 * 4 * size * 3 * 2 / 1e6]
     # Of seven clients, the fifth and the sixth have two tasks.
@@ -225,7 +226,7 @@ def test_bytes_are_backbones_down_and_up(tmp_path):
 
 def test_with_one_task_the_arm_is_left_out_in_words(tmp_path):
     config = digits(tmp_path, data={"clients": 4, "task_mix": [["digit"]]}, rounds=1)
-    found = compare(config, 2, full=True)
+    found = compare(config, 2, more=More(full=True))
     assert list(found.arms) == ["alone", "joint", "auto", "centralised"]
     assert list(found.parts) == ["both", "choice by validation"]
     assert len(verdict(found)) == 3

@@ -11,6 +11,7 @@ from scipy.spatial.distance import squareform
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Trained, run_arm
 from fedjoint.experiments.compare import Comparison, compare
+from fedjoint.experiments.contestants import More
 from fedjoint.experiments.grouping import CHOSEN_GROUPS, best, cuts
 from fedjoint.experiments.groups import in_groups, read_groups, shown
 from fedjoint.experiments.per_task import PER_TASK
@@ -38,7 +39,7 @@ def test_groups_are_read():
 def test_wrong_groups_are_one_line_before_anything_is_trained(tmp_path, monkeypatch, text, words):
     monkeypatch.setattr("fedjoint.experiments.arms.simulate", None)
     with pytest.raises(UserError, match=words):
-        compare(two_tasks(tmp_path), 1, groups=text)
+        compare(two_tasks(tmp_path), 1, more=More(groups=text))
 
 
 def test_groups_of_one_are_per_task_and_one_of_all_is_joint(tmp_path):
@@ -104,7 +105,7 @@ def test_auto_needs_validation_data(tmp_path, monkeypatch):
     monkeypatch.setattr("fedjoint.experiments.arms.simulate", None)
     config = two_tasks(tmp_path, data={"clients": 4, "valid_fraction": 0.0})
     with pytest.raises(UserError, match="--groups auto needs validation data"):
-        compare(config, 1, groups="auto")
+        compare(config, 1, more=More(groups="auto"))
 
 
 # Comparisons
@@ -126,13 +127,13 @@ def test_what_groups_gain_is_printed_within_80_columns():
 
 def test_with_one_task_there_are_no_groups(tmp_path):
     config = two_tasks(tmp_path, data={"clients": 4, "task_mix": [["digit"]]}, rounds=1)
-    found = compare(config, 1, groups="auto")
+    found = compare(config, 1, more=More(groups="auto"))
     assert found.left_out["groups"] == "with one task, it is joint training"
 
 
 @pytest.mark.slow
 def test_groups_gain_what_sharing_across_them_loses(tmp_path, monkeypatch):
-    found = compare(camps(tmp_path, monkeypatch, 4), 3, groups="auto")
+    found = compare(camps(tmp_path, monkeypatch, 4), 3, more=More(groups="auto"))
     assert list(found.arms) == ["alone", "per task", "groups", "joint", "auto", "centralised"]
     *_, within, across = (line for line in verdict(found) if line.startswith("Sharing"))
     assert " help" in within and ": hurts," in across, (within, across)

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_squared_error, r2_sco
 
 import fedjoint
 from fedjoint.errors import UserError
-from fedjoint.experiments import compare as compare_module
+from fedjoint.experiments import contestants
 from fedjoint.experiments.compare import Comparison, compare
 from fedjoint.experiments.trivial import trivial
 from fedjoint.experiments.verdict import verdict
@@ -103,15 +103,15 @@ SQUARES = {"clients": 4, "task_mix": [["ink"], ["centroid"]]}
 
 
 def test_an_arm_that_does_not_train_ends_and_the_others_go_on(tmp_path, monkeypatch):
-    way = compare_module.CENTRALISED
+    way = contestants.CENTRALISED
 
     def diverging(config):
         rule = config.local.optimiser.model_copy(update={"lr": 1e6, "weight_decay": 0.0})
         hot = config.local.model_copy(update={"optimiser": rule})
         return way.plan(config.model_copy(update={"local": hot}))
 
-    hot = compare_module.CENTRALISED.__class__("centralised", diverging, merges=False)
-    monkeypatch.setattr(compare_module, "CENTRALISED", hot)
+    hot = contestants.CENTRALISED.__class__("centralised", diverging, merges=False)
+    monkeypatch.setattr(contestants, "CENTRALISED", hot)
     found = compare(digits(tmp_path, data=SQUARES), 1)
     assert "centralised" not in found.arms and found.passed == {}
     said = found.left_out["centralised"]

@@ -36,12 +36,14 @@ def listed(kind):
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
 
-def recorded(tmp_path, **strategy):
-    """Return kind -> fields of all replies of a run with two nodes."""
+def recorded(tmp_path, *, apart=False, **strategy):
+    """Return kind -> fields of all replies of a run with two nodes, whose clients may be tasks."""
+    data = {"clients": 4, "test_fraction": 0.6, "clients_are_tasks": apart}
+    data["task_mix"] = [["digit"] if apart else ["digit", "parity"]]
     config = check(
         {
             "rounds": 1,
-            "data": {"clients": 4, "task_mix": [["digit", "parity"]], "test_fraction": 0.6},
+            "data": data,
             "model": {"backbone": {"options": {"hidden": [4]}}},
             "strategy": strategy,
             "diagnostics": {"within_every": 1},
@@ -70,8 +72,13 @@ def recorded(tmp_path, **strategy):
 
 def test_the_page_lists_every_field_and_no_other(tmp_path):
     found = recorded(tmp_path / "a", name="pcgrad")
-    for other in ("scaffold", "ifca"):
-        for kind, fields in recorded(tmp_path / other, name=other).items():
+    assert not found[EVALUATE] & {"values/train", "values/valid"}
+    for more in (
+        recorded(tmp_path / "b", name="scaffold"),
+        recorded(tmp_path / "i", name="ifca"),
+        recorded(tmp_path / "c", apart=True, name="fedavg"),
+    ):
+        for kind, fields in more.items():
             found[kind] |= fields
     unseen = {"sample/sample", "buffers/buffers", "frozen/*"}  # of other models, and many clients
     for kind in SECTIONS:

@@ -1,0 +1,17 @@
+"""Tables: mine fields and schools, of which every client is a task of its own; breast tumours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def suite() -> dict[str, Any]:
+    """Landmine and school, whose clients are tasks of their own, and breast tumours."""
+    return {
+        "name": "tabular",
+        "comparisons": {
+            "landmine": {"scenario": "landmine"},
+            "school": {"scenario": "school"},
+            "tumours": {"scenario": "tabular"},
+        },
+    }
