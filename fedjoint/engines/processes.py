@@ -60,14 +60,15 @@ def started_early(config: EngineConfig) -> Iterator[None]:
         yield
         return
     early = _Early(config)
-    early.start()
     _early.append(early)
     try:
+        early.start()
         yield
     finally:
         with held():
             _early.remove(early)
-            early.up.wait()
+            if early.ident:  # it has begun
+                early.up.wait()
             ray.shutdown()
             early.over.set()
 
@@ -96,7 +97,8 @@ class _Early(threading.Thread):
             start(self._config)
         except Exception as error:  # whatever keeps Ray from starting
             logging.getLogger("fedjoint").debug("Ray did not start early: %s", error)
-        self.up.set()
+        finally:
+            self.up.set()
         self.over.wait()
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ log = logging.getLogger("fedjoint.deploy")
 
 _LOOK = 1.0  # seconds between two looks for a run
 _VOUCH = 10.0  # seconds between two signs of life of the runs: a SuperLink waits for thirty
+_NOTED = 15.0  # seconds that a note of a run's end may take
 _LAST = 60.0  # seconds that a run has to end by itself once the server stops
 
 
@@ -90,17 +92,20 @@ class Launcher:
         ended = {t: p for t, p in self._running.items() if p.poll() is not None}
         for task, process in ended.items():
             del self._running[task]
+            run = self._runs.pop(task)
             if process.returncode < 0:
                 text = f"its process was killed by signal {-process.returncode}"
                 log.error("a run ended: %s", text)
                 # First, as whoever follows the run reads there why it failed.
-                self._note(task, text)
+                self._note(run, text)
                 self._state.finish_task(task, SubStatus.FAILED, text)
 
-    def _note(self, task: int, why: str) -> None:
+    def _note(self, run: int, why: str) -> None:
         """Note in a run's directory that it failed, as its process could not."""
-        for info in self._state.get_run_info(run_ids=[self._runs[task]]):
+        self._vouch()  # for the others, while this takes its time
+        for info in self._state.get_run_info(run_ids=[run]):
             # A run of ``flwr run`` has named its directory itself.
             if path := info.override_config.get("run-dir"):
                 command = [sys.executable, "-P", "-m", "fedjoint.flower.obituary", str(path), why]
-                subprocess.run(command)
+                with suppress(subprocess.TimeoutExpired):
+                    subprocess.run(command, timeout=_NOTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -36,10 +37,10 @@ class PassBy:
 
 
 def pass_by(app: Any) -> None:
-    """Let requests to a SuperLink go through two or three of its eight layers, not all.
+    """Let requests to a SuperLink go through the layers alone that look at their interface.
 
-    Each of them wraps the request's and the answer's stream in tasks of its own, which is most of
-    what a request takes; six look at the requests to one interface alone.
+    Each of the eight layers wraps the request's and the answer's stream in tasks of its own, which
+    is most of what a request takes.
 
     Args:
         app: the SuperLink, before it serves.
@@ -49,4 +50,6 @@ def pass_by(app: Any) -> None:
 
 def _short(layer: Middleware) -> Middleware:
     silent = _SILENT.get(layer.cls.__module__)
-    return Middleware(PassBy, layer=layer.cls, silent=silent) if silent else layer
+    if silent is None:
+        return layer
+    return Middleware(PassBy, layer=partial(layer.cls, *layer.args, **layer.kwargs), silent=silent)

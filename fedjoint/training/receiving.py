@@ -42,6 +42,9 @@ def take_backbones(
 
 
 def best_of(job: Job, backbones: Tensor) -> Tensor:
-    """``[clients]`` int64, which of ``backbones`` ``[k, P]`` has each client's lowest loss."""
+    """``[clients]`` int64, which of ``backbones`` ``[k, P]`` has each client's lowest loss.
+
+    One that has grown until its losses are undefined is nobody's.
+    """
     losses = [job.loss(backbone.expand_as(job.shared)) for backbone in backbones]
-    return torch.stack(losses).argmin(0)
+    return torch.stack(losses).nan_to_num(nan=torch.inf).argmin(0)

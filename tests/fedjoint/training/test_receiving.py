@@ -8,7 +8,7 @@ from support.small import config
 from fedjoint.clients.ditto import Ditto
 from fedjoint.problem import build_problem
 from fedjoint.training.method import LocalMethod
-from fedjoint.training.receiving import take_backbones
+from fedjoint.training.receiving import best_of, take_backbones
 from fedjoint.training.trainer import Trainer
 
 CLIENTS = np.array([1, 3, 5])  # with the tasks loop and ink
@@ -76,3 +76,10 @@ def test_private_state_that_is_fresh_is_of_the_client_s_own_backbone(trainer):
     assert torch.equal(job.private["own.backbone"][0], backbones[2])
     assert (job.private["own.backbone"][1] == 7).all()
     assert torch.equal(job.private["own.backbone"][2], backbones[0])
+
+
+def test_a_backbone_whose_losses_are_undefined_is_nobody_s(trainer):
+    backbones = candidates(trainer)
+    backbones[0] = torch.nan
+    job = begun(trainer, LocalMethod(), backbones)
+    assert (best_of(job, backbones) > 0).all()
