@@ -49,7 +49,8 @@ def pass_by(app: Any) -> None:
 
 
 def _short(layer: Middleware) -> Middleware:
-    silent = _SILENT.get(layer.cls.__module__)
+    cls: Any = layer.cls
+    silent = _SILENT.get(cls.__module__)
     if silent is None:
         return layer
-    return Middleware(PassBy, layer=partial(layer.cls, *layer.args, **layer.kwargs), silent=silent)
+    return Middleware(PassBy, layer=partial(cls, *layer.args, **layer.kwargs), silent=silent)

@@ -37,7 +37,7 @@ def test_a_process_that_takes_long_to_start_is_alive_and_one_that_is_killed_fail
     monkeypatch.setattr(launcher, "acquire_task", lambda request, state: found.pop(0))
     monkeypatch.setattr(launcher.subprocess, "Popen", lambda *a, **k: process)
 
-    def as_a_program(command):
+    def as_a_program(command, timeout):
         assert command[-4:-2] == ["-m", "fedjoint.flower.obituary"]
         monkeypatch.setattr("sys.argv", ["obituary", *command[-2:]])
         obituary.main()
