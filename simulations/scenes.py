@@ -121,9 +121,9 @@ def config() -> dict[str, Any]:
         },
         "model": {"backbone": {"name": "fedjoint.simulations.scenes:decoder"}},
         "local": {
-            "epochs": 2,
+            "epochs": 4,
             "batch_size": 8,
-            "optimiser": {"name": "adam", "lr": 0.003},
+            "optimiser": {"name": "adam", "lr": 0.01},
         },
         "strategy": {"name": "fedavg", "weight_by": "task"},
         "evaluate": {"every": 2},

@@ -115,6 +115,9 @@ class Arm:
     rate: float = math.nan
     alone: bool = False
     pooled: Task | None = None
+    _chosen: dict[tuple[int, str], list[RoundRecord]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def seconds(self) -> list[float]:
@@ -163,6 +166,12 @@ class Arm:
 
     def chosen(self, seed: Trained, task: str) -> list[RoundRecord]:
         """Return the record of a task's best round, see :meth:`best`, if there is one."""
+        key = id(seed.of(task)), task if self.alone else ""
+        if key not in self._chosen:  # of tasks that share a run it is one, and they may be many
+            self._chosen[key] = self._choose(seed, task)
+        return self._chosen[key]
+
+    def _choose(self, seed: Trained, task: str) -> list[RoundRecord]:
         records = _evaluated(seed, task)
         valid = (records[-1].evaluation or {}).get("valid", {}) if records else {}
         apart = [t for t in (*self.tasks, self.pooled) if t and t.name == task]

@@ -1,4 +1,4 @@
-"""Tables: mine fields and schools, of which every client is a task of its own; breast tumours."""
+"""Tables: mine fields and schools, of which every client is a task of its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Any
 
 
 def suite() -> dict[str, Any]:
-    """Landmine and school, whose clients are tasks of their own, and breast tumours."""
+    """Landmine and school, whose clients are tasks of their own."""
     return {
         "name": "tabular",
         "comparisons": {
             "landmine": {"scenario": "landmine"},
             "school": {"scenario": "school"},
-            "tumours": {"scenario": "tabular"},
         },
     }
