@@ -38,10 +38,15 @@ class Turns:
             return None
         return (round - self.since - 1) // self.length % self.ways
 
-    def measured(self, round: int) -> int | None:
-        """Return whose turn the evaluation before ``round`` ended; None: it is no news."""
-        ended = (round - 1 - self.since) % self.length == 0
-        return self.way(round - 1) if ended else None
+    def measured(self, round: int, evaluated: int) -> int | None:
+        """Return whose turn the last evaluation ended; None: it is no news.
+
+        Args:
+            round: the round.
+            evaluated: the round after which the last evaluation was.
+        """
+        news = evaluated == round - 1 and (evaluated - self.since) % self.length == 0
+        return self.way(evaluated) if news else None
 
 
 def rounds_of_a_turn(strategy: JointStrategy) -> int:
@@ -57,9 +62,11 @@ def rounds_of_the_run(strategy: JointStrategy) -> int | None:
 
 
 class Measured:
-    """The sums of validation metrics of each way, in a strategy's state.
+    """The validation metrics of each way, in a strategy's state.
 
-    It has ``valid`` ``[ways, tasks]`` float64, and ``known``, whether all of them were defined.
+    It has ``valid`` ``[ways, tasks]`` float64, their sums; ``known``, whether all of them were
+    defined; and ``times`` ``[ways]`` int64, how often a way was measured: rounds that were not
+    merged, and evaluations that nobody answered, are missing.
 
     Args:
         state: of the strategy.
@@ -70,16 +77,19 @@ class Measured:
     def __init__(self, state: dict[str, Tensor], ways: int, tasks: int) -> None:
         state.setdefault("valid", torch.zeros(ways, tasks, dtype=torch.float64))
         state.setdefault("known", torch.ones(ways, tasks, dtype=torch.bool))
+        state.setdefault("times", torch.zeros(ways, dtype=torch.int64))
         self._state = state
 
     def add(self, way: int, values: Tensor) -> None:
         """Add what was measured of a way, ``[tasks]``; NaN: undefined."""
         self._state["valid"][way] += values.nan_to_num()
         self._state["known"][way] &= ~values.isnan()
+        self._state["times"][way] += 1
 
     def close(self) -> Tensor:
-        """``[ways, tasks]``, the sums, NaN where undefined; the state has them no more."""
-        return self._state.pop("valid").masked_fill(~self._state.pop("known"), torch.nan)
+        """``[ways, tasks]``, the means, NaN where undefined; the state has them no more."""
+        valid, known, times = (self._state.pop(name) for name in ("valid", "known", "times"))
+        return (valid / times[:, None]).masked_fill(~known, torch.nan)
 
 
 def validated(strategy: JointStrategy, updates: Updates) -> Tensor:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
 from fedjoint.options import Count
 from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
+from fedjoint.training.method import LocalMethod
 
 from ._places import grown, known_of
 from ._tasks import as_before, begin_anew
@@ -46,13 +49,27 @@ class Auto(JointStrategy):
         super().__init__()
         self.trial = trial
 
+    def check_config(self, config: Config, method: LocalMethod) -> None:
+        super().check_config(config, method)
+        trial = 3 * self.trial * config.evaluate.every
+        if config.rounds <= trial:
+            raise UserError(
+                f"strategy auto tries three ways for {trial} rounds (3 * trial * evaluate.every), "
+                f"and the run has {config.rounds}: raise rounds, or lower strategy.options.trial "
+                "or evaluate.every"
+            )
+        if not config.data.valid_fraction:
+            raise UserError("strategy auto goes by validation data: set data.valid_fraction")
+
     def turns(self) -> Turns:
         """Return who trains when in the trial."""
         return Turns(int(self.state["since"]), rounds_of_a_turn(self), 3, self.trial)
 
     def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
-        if not as_before(self):
-            return torch.zeros_like(clients)
+        return self.rows(round, clients, tasks) if as_before(self) else torch.zeros_like(clients)
+
+    def rows(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
+        """``[n]`` int64, the backbones of clients in a round; 0 of those that have none yet."""
         alike, alone = self.rows_alike(tasks), known_of(clients, self.state["place"], 0)
         rows = torch.stack([torch.zeros_like(alike), alike, alone])
         return rows.gather(0, self.ways(round, tasks)[None])[0]
@@ -80,9 +97,8 @@ class Auto(JointStrategy):
         for name in ("row", "place"):
             self.state.setdefault(name, torch.zeros(0, dtype=torch.int64))
         kept = self.join(updates, len(updates.backbones))
-        moves = updates.means()
-        # Who is new stays where everyone begins, or the joint backbone is.
-        moves = torch.cat([moves, moves.new_zeros(kept - len(moves), moves.shape[1])])
+        # Who is new has received the joint backbone, and moves its own.
+        moves = updates.means_of(self.rows(updates.round, updates.clients, updates.tasks), kept)
         of = torch.arange(kept)
         of[len(updates.backbones) :] = 0
         if "pick" not in self.state:
@@ -114,7 +130,10 @@ class Auto(JointStrategy):
     def listen(self, updates: Updates) -> None:
         """Hear what was measured; after the trial, let every task pick its way."""
         turns, heard = self.turns(), Measured(self.state, 3, len(updates.task_names))
-        measured, before = turns.measured(updates.round), updates.round - 2 - turns.since
+        measured, before = (
+            turns.measured(updates.round, updates.evaluated),
+            updates.round - 2 - turns.since,
+        )
         if measured is not None and 2 * (before // (3 * turns.length)) >= self.trial - 1:
             heard.add(measured, validated(self, updates))
         if updates.round > turns.last:

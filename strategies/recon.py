@@ -29,8 +29,8 @@ class Recon(JointStrategy):
 
     Where the run's tasks change, as nodes come and go, it begins anew from backbone 0.
 
-    The state holds ``score`` ``[layers]`` int64, in the order of the backbone, and once they are
-    chosen ``own`` ``[layers]`` bool.
+    The state holds ``score`` ``[layers]`` int64, in the order of the backbone, the number of rounds
+    that it is of, ``scored``, and once they are chosen ``own`` ``[layers]`` bool.
 
     Args:
         after: rounds before layers are chosen.
@@ -69,7 +69,8 @@ class Recon(JointStrategy):
         tasks = updates.by_task().matrix
         score = torch.stack([self.conflicts(tasks[:, at]) for at in layers.values()])
         self.state["score"] = self.state.get("score", torch.zeros_like(score)) + score
-        if updates.round < self.after or count == 1:
+        self.state["scored"] = self.state.get("scored", torch.tensor(0)) + 1
+        if self.state["scored"] < self.after or count == 1:
             return mean
         self.state["own"] = self.chosen()
         if not self.state["own"].any():

@@ -117,7 +117,7 @@ class TaskGroups(JointStrategy):
     def judge(self, updates: Updates, moves: Tensor) -> Tensor | Steps:
         """Hear of a trial; once it is over, keep the better partition's backbones alone."""
         turns, heard = self.turns(), Measured(self.state, 2, len(updates.task_names))
-        if (measured := turns.measured(updates.round)) is not None:
+        if (measured := turns.measured(updates.round, updates.evaluated)) is not None:
             heard.add(measured, validated(self, updates))
         if updates.round <= turns.last:
             return moves

@@ -228,7 +228,8 @@ def _tell(run: Run, record: RoundRecord, evaluated: _Evaluated) -> bool:
     """Tell all that follows the run of a round; return whether one wants it to be the last."""
     run.exclusions.note(record)
     # Copied, as a callback may do to the record what it likes.
-    run.evaluation = copy.deepcopy(evaluated.metrics or {}) or run.evaluation
+    if evaluated.metrics:
+        run.evaluation, run.evaluated = copy.deepcopy(evaluated.metrics), record.round
     snapshot = Snapshot(
         record.round,
         run.named,
@@ -366,7 +367,8 @@ def _check_enough(run: Run, groups: Mapping[str, Collector]) -> None:
 
 def _updates(run: Run, group: str, collected: Collector, round: int) -> Updates:
     backbone = run.roster.parts.groups[group].parameters.flat(run.of_group(group))
-    return replace(collected.updates(backbone, round), evaluation=run.evaluation)
+    found = collected.updates(backbone, round)
+    return replace(found, evaluation=run.evaluation, evaluated=run.evaluated)
 
 
 @dataclass(frozen=True)

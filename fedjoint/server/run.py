@@ -68,6 +68,7 @@ class Run:
         ledger: the last round of each client that was merged.
         backbone: the parameters of all groups of clients and, after them, the shared buffers.
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
+        evaluated: the round that it was after.
         best: what the best round has; None where it is not kept.
         stopping: whether somebody asks the run to stop.
         before: the strategy's state as the round found it (of a deployed run).
@@ -89,6 +90,7 @@ class Run:
     ledger: Ledger = field(default_factory=Ledger)
     backbone: Tensor = field(default_factory=lambda: torch.zeros(0))
     evaluation: Mapping[str, Metrics] = field(default_factory=dict)
+    evaluated: int = 0
     best: Best | None = None
     stopping: Callable[[], bool] = lambda: False
     before: dict[str, Any] = field(default_factory=dict)

@@ -127,8 +127,9 @@ def _begin(
     if saved:
         begun.ledger = saved.ledger
         begun.exclusions = Exclusions.of(run.records())
-        done = [record.evaluation for record in run.records() if record.evaluation]
-        begun.evaluation = done[-1] if done else {}
+        for record in run.records():
+            if record.evaluation:
+                begun.evaluation, begun.evaluated = record.evaluation, record.round
     return begun, saved
 
 

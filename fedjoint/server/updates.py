@@ -110,6 +110,7 @@ class Updates:
         rates: ``[rows]`` float32, the factors on the learning rate that the strategy's budget gave
             (not those of ``local.lr_scales``); None: all one.
         evaluation: split -> task -> metric, of the last evaluation; empty before the first.
+        evaluated: the round that it was after.
         deviations: how the updates of a client's single tasks differ, which :meth:`by_task` adds;
             None where the strategy does not ask (``tasks_apart``), or no client has several tasks.
         backbones: ``[K, P]`` float32, all that the strategy keeps; by default the only one.
@@ -129,6 +130,7 @@ class Updates:
     extras: dict[str, Tensor] = field(default_factory=dict)
     rates: Tensor | None = None
     evaluation: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    evaluated: int = 0
     deviations: Deviations | None = None
     backbones: Tensor = field(default=_NONE)
     received: Tensor = field(default=_NONE)

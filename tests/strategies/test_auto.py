@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fedjoint.config.scenario import scenario_config
+from fedjoint.errors import UserError
 from fedjoint.experiments.ways import independent
-from fedjoint.server.strategy import checked_merge
+from fedjoint.server.strategy import checked_merge, make_strategy
 from fedjoint.simulation import simulate
 from fedjoint.strategies.auto import ALIKE, ALONE, JOINT, Auto
 
@@ -41,6 +42,7 @@ class Run:
             backbones=self.backbones,
             received=received,
             evaluation={"valid": dict(zip("abc", valid, strict=True))} if valid else {},
+            evaluated=self.round - 1 if valid else 0,
         )
         of, steps = checked_merge(self.strategy, updates)
         self.backbones = self.backbones[of] + steps
@@ -106,6 +108,27 @@ def test_who_comes_later_starts_from_the_joint_backbone(wrap):
     torch.testing.assert_close(run.backbones[0], before + last.matrix[0])
 
 
+def test_who_comes_in_the_turn_of_another_way_leaves_the_joint_backbone_alone(wrap):
+    run = Run(wrap, trial=2)
+    run.go(rows=[0, 2])
+    run.go(rows=[0, 2])
+    before = run.backbones[0].clone()
+    third = run.go(rows=[0, 1, 2])  # alone
+    assert run.received[-1][1] == 0
+    assert torch.equal(run.backbones[0], before)
+    place = run.strategy.state["place"][3]
+    torch.testing.assert_close(run.backbones[place], before + third.matrix[1])
+
+
+def test_a_way_that_was_measured_less_often_is_not_the_worse_for_it(wrap):
+    run = Run(wrap, trial=4)
+    for round in range(1, 14):
+        # The last evaluation in a turn of JOINT is missing, which is the best by far.
+        ways = [(0.9, 0.9, 0.9), (0.6, 0.6, 0.6), (0.5, 0.5, 0.5)]
+        run.go(None if round in (1, 11) else ways[(round - 2) % 3])
+    assert run.strategy.state["pick"].tolist() == [JOINT] * 3
+
+
 @pytest.mark.parametrize("trial", [2, 3, 4])
 def test_the_second_half_of_the_turns_counts(wrap, trial):
     run = Run(wrap, trial=trial)
@@ -130,3 +153,17 @@ def test_tasks_in_conflict_end_apart_and_no_worse_than_alone(tmp_path):
     assert JOINT not in (picks["way of task0"], picks["way of task1"])
     for task, value in found.metrics["test"].items():
         assert value > alone.metrics["test"][task] - 0.02
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("rounds=12", "for 12 rounds .* the run has 12: raise rounds"),
+        ("evaluate.every=4", "for 48 rounds"),
+        ("data.valid_fraction=0", "set data.valid_fraction"),
+    ],
+)
+def test_a_run_without_an_end_of_the_trial_is_refused(setting, says):
+    config = scenario_config("conflict", [*SETTINGS, "strategy.name=auto", setting])
+    with pytest.raises(UserError, match=says):
+        make_strategy(config)

@@ -25,6 +25,7 @@ def updates(wrap, round, strategy=None, backbones=None, valid=(0.5, 0.5, 0.5)):
         tasks=tasks,
         weights=torch.full((3,), 1 / 3),
         evaluation={"valid": dict(zip("abc", valid, strict=True))},
+        evaluated=round - 1,
     )
     if backbones is None:
         return found
@@ -111,8 +112,9 @@ def test_ways_take_turns_between_evaluations():
     way = [turns.way(round) for round in range(4, 14)]
     assert way == [None, 0, 0, 1, 1, 0, 0, 1, 1, None] and turns.last == 12
     # An evaluation after rounds 6, 8, 10 and 12 is seen in the rounds after these.
-    measured = [turns.measured(round) for round in range(4, 15)]
+    measured = [turns.measured(round, round - 1) for round in range(4, 15)]
     assert measured == [None, None, None, 0, None, 1, None, 0, None, 1, None]
+    assert turns.measured(7, 4) is None  # nobody replied to the one after round 6
 
 
 SETTINGS = ["engine.name=inline", "diagnostics.every=0", "strategy.name=taskgroups", "rounds=30"]

@@ -35,3 +35,12 @@ def test_where_the_tasks_change_all_go_on_from_the_first_backbone(wrap, name):
     assert list(strategy.state) == ["tasks"]
     after = checked_merge(strategy, replace(opposed(wrap, 3), task_names=("a", "b", "d")))
     assert len(after.of) > 1
+
+
+def test_layers_are_scored_for_as_many_rounds_again(wrap):
+    strategy = make_strategy(check({"strategy": {"name": "recon", "options": {"after": 2}}}))
+    for round, names in enumerate(["abc", "abc", "abd", "abd", "abd"], start=7):
+        circumstances(strategy).rising = dict.fromkeys(names, True)
+        checked_merge(strategy, replace(opposed(wrap, round), task_names=tuple(names)))
+        # Round 9 begins anew, and scores nothing.
+        assert ("own" in strategy.state) == (round in (8, 11))
