@@ -13,7 +13,7 @@ from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod
 
-from ._places import grown, known_of
+from ._places import known_of, nobody, noted
 from ._tasks import as_before, begin_anew
 from ._turns import Measured, Turns, rounds_of_a_turn, validated
 
@@ -36,7 +36,7 @@ class Auto(JointStrategy):
 
     The state holds ``tasks``, what they are; ``since``, the round before the trial; ``sets``
     ``[S, tasks]`` bool, the sets of tasks so far, and ``row`` ``[S]`` int64, their backbones;
-    ``place`` ``[ids]`` int64, the backbone of every client id so far; in the trial the sums of
+    ``place`` ``[2, ids]`` int64, every client id so far, and its backbone; in the trial the sums of
     metrics, and after it ``pick`` ``[tasks]`` int64, their ways.
 
     Args:
@@ -94,8 +94,8 @@ class Auto(JointStrategy):
         length = rounds_of_a_turn(self)
         self.state.setdefault("since", torch.tensor((updates.round - 1) // length * length))
         self.state.setdefault("sets", torch.zeros(0, count, dtype=torch.bool))
-        for name in ("row", "place"):
-            self.state.setdefault(name, torch.zeros(0, dtype=torch.int64))
+        self.state.setdefault("row", torch.zeros(0, dtype=torch.int64))
+        self.state.setdefault("place", nobody())
         kept = self.join(updates, len(updates.backbones))
         # Who is new has received the joint backbone, and moves its own.
         moves = updates.means_of(self.rows(updates.round, updates.clients, updates.tasks), kept)
@@ -120,11 +120,11 @@ class Auto(JointStrategy):
         self.state["sets"] = torch.cat([self.state["sets"], new])
         self.state["row"] = torch.cat([self.state["row"], count + torch.arange(len(new))])
         count += len(new)
-        place = grown(self.state["place"], updates.clients, 0)
-        strangers = updates.clients[place[updates.clients] == 0]
+        place = self.state["place"]
+        strangers = updates.clients[known_of(updates.clients, place, 0) == 0]
         strangers = strangers if ALONE in wanted else strangers[:0]
-        place[strangers] = count + torch.arange(len(strangers))
-        self.state["place"] = place
+        own = count + torch.arange(len(strangers))
+        self.state["place"] = noted(place, strangers, own)
         return count + len(strangers)
 
     def listen(self, updates: Updates) -> None:
@@ -145,16 +145,12 @@ class Auto(JointStrategy):
         if "pick" not in self.state:
             return torch.arange(count)
         wanted = set(self.state["pick"].tolist())
-        left = torch.zeros(count, dtype=torch.bool)
-        left[0] = True
-        for way, name in ((ALIKE, "row"), (ALONE, "place")):
-            if way in wanted:
-                left[self.state[name]] = True
-            else:
-                self.state[name] = self.state[name][:0]
         if ALIKE not in wanted:
-            self.state["sets"] = self.state["sets"][:0]
+            self.state["sets"], self.state["row"] = self.state["sets"][:0], self.state["row"][:0]
+        ids, own = self.state["place"] if ALONE in wanted else nobody()
+        left = torch.zeros(count, dtype=torch.bool)
+        left[0] = left[self.state["row"]] = left[own] = True
         number = left.long().cumsum(0) - 1
-        for name in ("row", "place"):
-            self.state[name] = number[self.state[name]]
+        self.state["row"] = number[self.state["row"]]
+        self.state["place"] = torch.stack([ids, number[own]])
         return left.nonzero().squeeze(1)

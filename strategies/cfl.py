@@ -15,7 +15,7 @@ from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy, circumstances
 from fedjoint.server.updates import Updates
 
-from ._places import grown, known_of
+from ._places import known_of, nobody, noted
 
 
 class CFL(JointStrategy):
@@ -45,8 +45,8 @@ class CFL(JointStrategy):
     lets everyone train in every round, and has latecomers descend a tree of all splits by
     the cosines of their updates; the loss needs no old backbones.
 
-    The state holds ``assignment`` ``[ids]`` int64, the cluster of every client id so far, -1 for
-    none; ``come`` ``[K, P]`` and ``way`` ``[K]``, the two sums; and ``first``, over the learning
+    The state holds ``assignment`` ``[2, ids]`` int64, every client id so far, and its cluster;
+    ``come`` ``[K, P]`` and ``way`` ``[K]``, the two sums; and ``first``, over the learning
     rate.
 
     Args:
@@ -76,10 +76,14 @@ class CFL(JointStrategy):
         self.across = across
 
     def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
+        return self.clusters(clients)
+
+    def clusters(self, clients: Tensor) -> Tensor:
+        """``[n]`` int64, the clusters of ``clients``; -1: none."""
         return known_of(clients, self.state["assignment"], -1)
 
     def merge(self, updates: Updates) -> Steps:
-        self.state.setdefault("assignment", torch.zeros(0, dtype=torch.int64))
+        self.state.setdefault("assignment", nobody())
         self.state.setdefault("come", torch.zeros_like(updates.backbones))
         self.state.setdefault("way", updates.backbones.new_zeros(len(updates.backbones)))
         lengths = updates.gram.diagonal().sqrt()
@@ -87,12 +91,12 @@ class CFL(JointStrategy):
         self.join(updates.clients, updates.received)
         of = torch.arange(len(updates.backbones))
         for cluster in range(len(updates.backbones)):
-            rows = (self.state["assignment"][updates.clients] == cluster).nonzero().squeeze(1)
+            rows = (self.clusters(updates.clients) == cluster).nonzero().squeeze(1)
             if len(rows):
                 self.remember(updates, rows, lengths[rows].mean(), cluster)
                 if self.may_split(lengths[rows] / self.rate(updates.round), cluster):
                     of = self.split(updates, rows, of, cluster)
-        return Steps(of, updates.means_of(self.state["assignment"][updates.clients], len(of)))
+        return Steps(of, updates.means_of(self.clusters(updates.clients), len(of)))
 
     def rate(self, round: int) -> float:
         """Return the learning rate of ``round``; outside a run, one."""
@@ -101,9 +105,9 @@ class CFL(JointStrategy):
 
     def join(self, clients: Tensor, received: Tensor) -> None:
         """Put ``clients`` into the cluster that they chose, unless they are in one already."""
-        self.state["assignment"] = grown(self.state["assignment"], clients, -1)
-        known = self.state["assignment"][clients]
-        self.state["assignment"][clients] = torch.where(known < 0, received, known)
+        known = self.clusters(clients)
+        own = torch.where(known < 0, received, known)
+        self.state["assignment"] = noted(self.state["assignment"], clients, own)
 
     def remember(self, updates: Updates, rows: Tensor, length: Tensor, cluster: int) -> None:
         """Add a round to how far ``cluster``, of which ``rows`` are here, has come, and its way."""
@@ -137,9 +141,11 @@ class CFL(JointStrategy):
         leaving = parts != parts[0]  # the part with the first client stays
         if not leaving.any() or cosines[leaving][:, ~leaving].max() > self.across:
             return of
-        assignment, new = self.state["assignment"], len(of)
-        assignment[assignment == cluster] = -1  # and so are those who are not here
-        assignment[updates.clients[rows]] = torch.where(leaving, new, cluster)
+        (ids, clusters), new = self.state["assignment"], len(of)
+        # Who is not here is in neither part.
+        others = torch.stack([ids, clusters])[:, clusters != cluster]
+        own = torch.where(leaving, new, cluster)
+        self.state["assignment"] = noted(others, updates.clients[rows], own)
         for name in ("come", "way"):
             self.state[name] = torch.cat([self.state[name], self.state[name][[cluster]]])
         for sums in (self.state["come"], self.state["way"]):

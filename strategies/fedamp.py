@@ -13,7 +13,7 @@ from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates, inner_products
 
-from ._places import grown, known_of
+from ._places import known_of, nobody, noted
 
 
 class FedAMP(JointStrategy):
@@ -26,7 +26,7 @@ class FedAMP(JointStrategy):
     and a step of ``alpha * s / (n - 1)``: options have no unit, and hold for every model.
 
     Backbone 0 is for clients that have not trained yet: it becomes the weighted mean of the ``w_i``
-    of a round. The state holds ``place`` ``[ids]`` int64, the backbone of every client id so far.
+    of a round. The state holds ``place`` ``[2, ids]`` int64, every client so far and its backbone.
 
     Args:
         alpha: most that a client takes from the others, in [0, 1].
@@ -51,7 +51,7 @@ class FedAMP(JointStrategy):
         return known_of(clients, self.state["place"], 0)
 
     def merge(self, updates: Updates) -> Steps:
-        self.state.setdefault("place", torch.zeros(0, dtype=torch.int64))
+        self.state.setdefault("place", nobody())
         count, present = len(updates.backbones), self.join(updates.clients, len(updates.backbones))
         received = updates.backbones[updates.received]
         models = received + updates.matrix
@@ -64,11 +64,10 @@ class FedAMP(JointStrategy):
 
     def join(self, clients: Tensor, count: int) -> Tensor:
         """``[n]`` int64, the backbones of ``clients``, new ones after the ``count`` there are."""
-        place = grown(self.state["place"], clients, 0)
-        new = clients[place[clients] == 0]
-        place[new] = count + torch.arange(len(new))
-        self.state["place"] = place
-        return place[clients]
+        new = clients[known_of(clients, self.state["place"], 0) == 0]
+        own = count + torch.arange(len(new))
+        self.state["place"] = noted(self.state["place"], new, own)
+        return known_of(clients, self.state["place"], 0)
 
     def attention(self, models: Tensor) -> Tensor:
         """``[n, n]``, the weights of ``models`` ``[n, P]`` in each client's cloud model."""

@@ -11,6 +11,7 @@ from fedjoint.errors import UserError
 from fedjoint.experiments.ways import independent
 from fedjoint.server.strategy import checked_merge, make_strategy
 from fedjoint.simulation import simulate
+from fedjoint.strategies._places import known_of
 from fedjoint.strategies.auto import ALIKE, ALONE, JOINT, Auto
 
 #: Clients 0, 3, 6 and 9, with the tasks a, a, b, and a and c.
@@ -48,6 +49,10 @@ class Run:
         self.backbones = self.backbones[of] + steps
         self.received.append(received.tolist())
         return updates
+
+
+def place_of(run, client):
+    return known_of(torch.tensor([client]), run.strategy.state["place"], 0).item()
 
 
 def test_every_way_has_backbones_of_its_own_from_one_start(wrap):
@@ -100,7 +105,7 @@ def test_who_comes_later_starts_from_the_joint_backbone(wrap):
     run.go(rows=[0, 2])
     run.go(MEASURED[JOINT], rows=[0, 1, 2])
     run.go(MEASURED[ALIKE], rows=[0, 1])
-    assert run.received[-1][1] == run.strategy.state["place"][3] > 0
+    assert run.received[-1][1] == place_of(run, 3) > 0
     run.go(MEASURED[ALONE], rows=[3])
     before = run.backbones[0].clone()
     last = run.go(rows=[3])
@@ -116,7 +121,7 @@ def test_who_comes_in_the_turn_of_another_way_leaves_the_joint_backbone_alone(wr
     third = run.go(rows=[0, 1, 2])  # alone
     assert run.received[-1][1] == 0
     assert torch.equal(run.backbones[0], before)
-    place = run.strategy.state["place"][3]
+    place = place_of(run, 3)
     torch.testing.assert_close(run.backbones[place], before + third.matrix[1])
 
 

@@ -77,7 +77,7 @@ def test_cfl_compares_lengths_with_those_of_the_updates(wrap, scale, agreement, 
     updates = replace(wrap(g), weights=torch.full((6,), 1 / 6))
     strategy = CFL(still=0.2)
     strategy.merge(updates)
-    found = strategy.state["assignment"][updates.clients].tolist()
+    found = strategy.clusters(updates.clients).tolist()
     assert found == ([0, 1, 0, 1, 0, 1] if splits else [0] * 6)
 
 
@@ -108,7 +108,8 @@ CONFLICT = ["engine.name=inline", "diagnostics.every=0", "data.source.options.co
 def test_cfl_tells_the_tasks_of_the_conflict_scenario_apart(tmp_path, settings, least):
     settings = [*CONFLICT, f"output.dir={tmp_path}", "strategy.name=cfl", *settings]
     result = simulate(scenario_config("conflict", [*settings, "evaluate.every=100"]))
-    assignment = RunDir.open(result.path).latest().state["assignment"]
+    ids, assignment = RunDir.open(result.path).latest().state["assignment"]
+    assert torch.equal(ids, torch.arange(len(ids)))
     few = assignment[3::4]
     many = torch.cat([assignment[at::4] for at in range(3)])
     assert sorted({*few.tolist()}) + sorted({*many.tolist()}) in ([0, 1], [1, 0])
@@ -144,7 +145,7 @@ def test_cfl_parts_have_the_least_similar_nearest_pair(draw):
         return float(cosine[list(part)][:, rest].max())
 
     best = min(across(p) for n in (1, 2, 3) for p in combinations(range(7), n))
-    part = (strategy.state["assignment"][updates.clients] == 1).nonzero().squeeze(1).tolist()
+    part = (strategy.clusters(updates.clients) == 1).nonzero().squeeze(1).tolist()
     assert across(part) == pytest.approx(best, abs=1e-6)
 
 
@@ -181,8 +182,7 @@ def test_cfl_has_the_absent_choose_and_then_stay(wrap):
     later = part_of(camps, [2, 4, 5], [0, 1, 1], 2)
     later = replace(later, clients=torch.tensor([6, 12, 40]))
     of, steps = strategy.merge(later)
-    assignment = strategy.state["assignment"]
-    assert assignment[[6, 12, 40]].tolist() == [0, 1, 1] and assignment[9] == -1
+    assert strategy.clusters(torch.tensor([6, 12, 40, 9])).tolist() == [0, 1, 1, -1]
     assert of.tolist() == [0, 1]
     torch.testing.assert_close(steps[0], later.matrix[0])
     torch.testing.assert_close(steps[1], later.matrix[1:].mean(0))
