@@ -20,7 +20,7 @@ from ._pull import check_pull, pull_to
 class AMP(LocalMethod):
     """Train one's own backbone, from where it was: ``loss + lam / 2 * |own - received|^2``.
 
-    It is private state, ``own.backbone`` ``[P]``, and what the client is evaluated with; its
+    It is private state, ``own.backbone`` ``[P + B]``, and what the client is evaluated with; its
     difference from the received one is sent.
 
     Args:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedjoint._util.cores import allowed_cores
 from fedjoint.config.schema import EngineConfig
@@ -23,7 +24,7 @@ Finish = Callable[[News], None]
 log = logging.getLogger(__name__)
 
 
-class Asked(Protocol):
+class Contested(Protocol):
     """A comparison whose runs are kept."""
 
     def contest(self) -> Contest:
@@ -32,7 +33,7 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class Training:
     """An arm of a comparison: its trials, and its seeds.
 
     Attributes:
@@ -40,7 +41,7 @@ class Job:
         way: the name of the way of training.
     """
 
-    asked: Asked
+    asked: Contested
     way: str
 
     def __call__(self) -> None:
@@ -54,7 +55,7 @@ class Job:
         trained(way, made.config, made.seeds, made.tuner, lambda name, seed: None)
 
 
-Pool = Callable[[Job, str], Finish]
+Pool = Callable[[Training, str], Finish]
 
 
 @contextmanager
@@ -80,16 +81,16 @@ def in_parallel(workers: int, jobs: int) -> Iterator[Pool]:
     config = EngineConfig(name="ray", workers=workers)
     with up(config):
         _, gpus, _ = share(config, ray.cluster_resources())
-        cores = max(1, allowed_cores() // workers)
-        remote = ray.remote(_elsewhere).options(num_cpus=cores, num_gpus=gpus, max_retries=0)
+        remote = ray.remote(_elsewhere).options(num_cpus=0, num_gpus=gpus, max_retries=0)
+        line = _Line(lambda job: remote.remote(job, Path.cwd(), sys.path), workers)
 
-        def start(job: Job, name: str) -> Finish:
-            reference = remote.remote(job, Path.cwd(), sys.path)
+        def start(job: Training, name: str) -> Finish:
+            number = line.add(job)
 
             def finish(on_news: News) -> None:
                 on_news(f"{name}, {workers} arms at a time")
                 try:
-                    if why := ray.get(reference):
+                    if why := ray.get(line.wait(number)):
                         log.info("%s: %s", name, why)
                 except ray.exceptions.RayError as error:  # it died, and is trained here
                     log.warning("%s: a worker failed: %s", name, str(error).splitlines()[0])
@@ -99,7 +100,44 @@ def in_parallel(workers: int, jobs: int) -> Iterator[Pool]:
         yield start
 
 
-def _elsewhere(job: Job, folder: Path, path: list[str]) -> str | None:
+class _Line:
+    """Has so many at work at a time: the next one starts as one ends.
+
+    Args:
+        start: starts one in a process of Ray's, and returns the reference to its result.
+        most: at a time.
+    """
+
+    def __init__(self, start: Callable[[Training], Any], most: int) -> None:
+        self._start, self._most, self._count = start, most, 0
+        self._waiting: deque[tuple[int, Training]] = deque()
+        self._at_work: dict[Any, int] = {}
+        self._ended: dict[int, Any] = {}
+
+    def add(self, job: Training) -> int:
+        """Put one at the end of the line; return its number."""
+        self._waiting.append((self._count, job))
+        self._count += 1
+        self._fill()
+        return self._count - 1
+
+    def wait(self, number: int) -> Any:
+        """Return the reference to the result of one, which has ended."""
+        import ray
+
+        while number not in self._ended:
+            (ended,), _ = ray.wait(list(self._at_work), num_returns=1)
+            self._ended[self._at_work.pop(ended)] = ended
+            self._fill()
+        return self._ended.pop(number)
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._at_work) < self._most:
+            number, job = self._waiting.popleft()
+            self._at_work[self._start(job)] = number
+
+
+def _elsewhere(job: Training, folder: Path, path: list[str]) -> str | None:
     """Do a job in a process of Ray's; return why it cannot be done."""
     import torch
 

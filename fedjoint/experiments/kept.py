@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -39,11 +39,12 @@ class Kept:
         """
         path = self.folder / f"{_key(config, problem)}.json"
         if not path.exists():
-            output = config.output.model_copy(update={"dir": str(self.folder / "running")})
-            result = simulate(config.model_copy(update={"output": output}), problem)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix="running-", dir=self.folder) as running:
+                output = config.output.model_copy(update={"dir": running})
+                result = simulate(config.model_copy(update={"output": output}), problem)
             lines = [plain(record.to_json()) for record in result.records]
             write_bytes(path, json.dumps(lines).encode())
-            shutil.rmtree(result.path, ignore_errors=True)
         return RunResult(path, config, _read(path), {})
 
 

@@ -20,13 +20,15 @@ from fedjoint.config.suite import ComparisonConfig, SuiteConfig
 from fedjoint.data.fingerprint import fingerprint
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
+from fedjoint.experiments.arms import OnRun
 from fedjoint.experiments.compare import Comparison, compare
 from fedjoint.experiments.contestants import Contest, More, contest
-from fedjoint.experiments.jobs import Job, in_parallel
+from fedjoint.experiments.jobs import Training, in_parallel
 from fedjoint.experiments.kept import Kept
 from fedjoint.experiments.search import Search, read_search
 from fedjoint.experiments.suite_table import rows_of
 from fedjoint.problem import Problem
+from fedjoint.protocol.wire import VERSION
 from fedjoint.runs.files import read_bytes, write_bytes, writing
 from fedjoint.runs.plain import plain
 
@@ -71,11 +73,12 @@ class Entry:
         Raises:
             UserError: a setting is wrong.
         """
-
-        def on_run(name: str, seed: int) -> None:
-            on_news(f"{self.name}: {name}, seed {seed}")
-
+        on_run = self.told_by(on_news)
         return contest(self.config, self.seeds, self.more, self.search, on_run, self.kept())
+
+    def told_by(self, on_news: News) -> OnRun:
+        """Return what hears of each run as it starts."""
+        return lambda name, seed: on_news(f"{self.name}: {name}, seed {seed}")
 
 
 def entries(
@@ -103,6 +106,12 @@ def entries(
     Raises:
         UserError: a setting is wrong, or there is no such comparison.
     """
+    for setting in settings:
+        if setting.partition("=")[0].strip() in ("name", "engine.name"):
+            raise UserError(
+                f"--set {setting}: a suite names its runs, and trains each in one process: leave "
+                "that out (--workers says how many arms at a time)"
+            )
     for name in only:
         if name not in suite.comparisons:
             known = ", ".join(suite.comparisons)
@@ -168,7 +177,7 @@ def run_suite(
             todo.append((entry, [way.name for way in made.ways]))
     with in_parallel(workers, jobs=sum(len(ways) for _, ways in todo)) as pool:
         waiting = [
-            (entry, [pool(Job(entry, way), f"{entry.name}: {way}") for way in ways])
+            (entry, [pool(Training(entry, way), f"{entry.name}: {way}") for way in ways])
             for entry, ways in todo
         ]
         for entry, trained in waiting:
@@ -180,10 +189,6 @@ def run_suite(
 
 def _finish(entry: Entry, report: Report, on_news: News) -> None:
     """Compare what was trained, and whatever was not; write it."""
-
-    def on_run(name: str, seed: int) -> None:
-        on_news(f"{entry.name}: {name}, seed {seed}")
-
     found = _named(
         entry.name,
         lambda: compare(
@@ -191,7 +196,7 @@ def _finish(entry: Entry, report: Report, on_news: News) -> None:
             entry.seeds,
             more=entry.more,
             search=entry.search,
-            on_run=on_run,
+            on_run=entry.told_by(on_news),
             run=entry.kept(),
         ),
     )
@@ -240,6 +245,7 @@ def _about(entry: Entry, problem: Problem) -> dict[str, Any]:
         "seeds": entry.seeds,
         "more": vars(entry.more),
         "tune": search.trials if search else 0,
+        "fedjoint": VERSION,
         "tune over": {key: repr(values) for key, values in search.over.items()} if search else {},
         "data": _data(problem),
     }
