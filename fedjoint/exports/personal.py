@@ -92,6 +92,7 @@ class PersonalModels:
         self._merging.divide(self._parts)
         self._merging.named = done.backbones
         self._whole = self._parts.layout.flat(done.backbone)
+        self._all: dict[str, Tensor] = {}  # group -> its backbones, stacked once for all clients
         self._tasks = _task_names(run, problem)
         for own in self._merging.of.values():
             known = circumstances(own)
@@ -238,8 +239,9 @@ class PersonalModels:
         has = {name for name, own in zip(names, self.problem.data.tasks[place], strict=True) if own}
         tasks = np.array([[name in has for name in self._tasks]])
         received = self._merging.receives(group, self.round, job.cohort.clients, tasks)
-        backbones = self._merging.all_of(group, self._whole)
-        take_backbones(job, backbones, received, np.zeros(1, bool), lambda _: {})
+        if group not in self._all:
+            self._all[group] = self._merging.all_of(group, self._whole)
+        take_backbones(job, self._all[group], received, np.zeros(1, bool), lambda _: {})
 
 
 def _task_names(run: RunDir, problem: Problem) -> list[str]:
