@@ -20,6 +20,7 @@ from fedjoint.experiments.centralised import CENTRALISED
 from fedjoint.experiments.contestants import POOLED, More, contest
 from fedjoint.experiments.groups import GROUPS
 from fedjoint.experiments.intervals import columns, interval, p_value
+from fedjoint.experiments.kept import DamagedError
 from fedjoint.experiments.paired import Paired, overall
 from fedjoint.experiments.per_task import PER_TASK
 from fedjoint.experiments.search import Search
@@ -268,6 +269,8 @@ def compare(
         for way in made.ways:
             try:
                 arms[way.name] = trained(way, made.config, seeds, made.tuner, on_run)
+            except DamagedError:
+                raise
             except UserError as error:
                 if way.name in (ALONE.name, JOINT.name):
                     raise UserError(f"{way.name}: {error}") from error

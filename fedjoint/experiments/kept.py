@@ -19,6 +19,10 @@ from fedjoint.runs.result import RunResult
 from fedjoint.simulation import simulate
 
 
+class DamagedError(UserError):
+    """What was kept of a run is damaged, which is no failure of the run."""
+
+
 class Kept:
     """Trains runs, and keeps the records of each; models and private state are not kept.
 
@@ -35,7 +39,8 @@ class Kept:
         """Return the run that ``config`` describes, without its backbone.
 
         Raises:
-            UserError: it cannot be trained, or what was kept is damaged.
+            UserError: it cannot be trained.
+            DamagedError: what was kept of it is damaged.
         """
         path = self.folder / f"{_key(config, problem)}.json"
         if not path.exists():
@@ -51,8 +56,9 @@ class Kept:
 def _read(path: Path) -> list[RoundRecord]:
     try:
         return [RoundRecord.from_json(tree) for tree in json.loads(read_bytes(path))]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it, and it is trained anew") from None
+    except (ValueError, TypeError, KeyError) as error:
+        text = f"{path}: damaged ({error}); delete it, and it is trained anew"
+        raise DamagedError(text) from None
 
 
 def _key(config: Config, problem: Problem) -> str:

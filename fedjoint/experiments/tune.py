@@ -12,6 +12,7 @@ from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import Arm, OnRun, Way, run_arm
 from fedjoint.experiments.client_tasks import compared
+from fedjoint.experiments.kept import DamagedError
 from fedjoint.experiments.search import Search, concerns, trials, value_of, with_values
 from fedjoint.experiments.statistics import mean_ranks
 from fedjoint.model.tasks import Task
@@ -185,6 +186,8 @@ def tune(
 def _try(way: Way, config: Config, values: dict[str, Any], tasks: Sequence[Task]) -> Trial:
     try:
         arm = run_arm(way, config, 1)
+    except DamagedError:
+        raise
     except UserError as error:
         return Trial(values, {task.name: math.nan for task in tasks}, failed=str(error))
     valid = {task.name: arm.best(task.name, "valid")[0] for task in tasks}

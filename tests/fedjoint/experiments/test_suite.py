@@ -9,7 +9,7 @@ from fedjoint.cli import main
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.suite import suite_config
 from fedjoint.errors import UserError
-from fedjoint.experiments import kept
+from fedjoint.experiments import jobs, kept
 from fedjoint.experiments.compare import compare
 from fedjoint.experiments.suite import entries, run_suite
 from fedjoint.experiments.suite_table import show_suite
@@ -224,3 +224,26 @@ def test_the_command_leaves_a_table_plots_and_comparisons(own, monkeypatch, caps
             path.name for path in (folder / name).iterdir()
         }
     assert json.loads((folder / "few" / "begun.json").read_text())["seeds"] == 1
+
+
+def test_no_more_are_at_work_than_asked_for_and_the_next_starts_as_one_ends(monkeypatch):
+    started, ended = [], []
+
+    def wait(references, num_returns):
+        ended.append(max(references))  # the youngest ends first
+        return [ended[-1]], []
+
+    monkeypatch.setattr("ray.wait", wait)
+    line = jobs._Line(lambda job: started.append(job) or job, 2)
+    numbers = [line.add(job) for job in range(5)]
+    assert started == [0, 1]
+    assert line.wait(numbers[1]) == 1 and started == [0, 1, 2]
+    assert line.wait(numbers[0]) == 0
+    assert ended == [1, 2, 3, 4, 0] and started == [0, 1, 2, 3, 4]
+    assert [line.wait(number) for number in numbers[2:]] == [2, 3, 4]
+
+
+def test_what_a_suite_decides_itself_cannot_be_set(own):
+    for setting in ("name=other", "engine.name = ray"):
+        with pytest.raises(UserError, match=f"--set {setting}: a suite names its runs"):
+            planned(own, settings=[setting])
