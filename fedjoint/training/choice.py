@@ -76,7 +76,9 @@ def choose_path(
         torch.set_num_threads(config.engine.threads)
         try:
             with limited(config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
-                ways = _ways(problem, model, config, device, round(_MOST[device.type] / operations))
+                ways = ways_of(
+                    problem, model, config, device, round(_MOST[device.type] / operations)
+                )
                 return _fastest(_measured(ways)) if len(ways) > 1 else None
         finally:
             torch.set_num_threads(before)
@@ -107,14 +109,14 @@ class Products(Mode):
         return result
 
 
-def _ways(
+def ways_of(
     problem: Problem, model: JointModel, config: Config, device: torch.device, most: int
-) -> dict[str, _Way]:
+) -> dict[str, Way]:
     """Return the ways in which clients of this model can train, by path, the default first.
 
     Each takes about ``most`` steps, of all clients together.
     """
-    batched = _Way(problem, model, config, "batched", device, most)
+    batched = Way(problem, model, config, "batched", device, most)
     traits = batched.trainer.traits
     ways = {"batched": batched} if traits.sequential is None else {}
     paths = ["sequential"]
@@ -123,12 +125,12 @@ def _ways(
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
         paths.append("channels_last")
     for path in paths:
-        ways[path] = _Way(problem, model, config, path, device, most)
+        ways[path] = Way(problem, model, config, path, device, most)
         ways[path].trainer.traits = traits  # of the model, whichever way it is trained
     return ways
 
 
-def _measured(ways: dict[str, _Way]) -> dict[str, float]:
+def _measured(ways: dict[str, Way]) -> dict[str, float]:
     """Return the seconds that a client and step take, by path."""
     for way in ways.values():
         way.run()
@@ -148,7 +150,7 @@ def _fastest(seconds: dict[str, float]) -> Choice:
     return Choice(best, f"a client's step took: {times}")
 
 
-class _Way:
+class Way:
     """Trains a few clients in one of the ways.
 
     Args:

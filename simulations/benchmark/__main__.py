@@ -17,6 +17,7 @@ from fedjoint.runs.files import drafted, write_csv
 
 from . import merge as merging
 from . import population as populations
+from . import ways as compared
 from .cell import WARM_UP, Cell, run
 from .contestants import CONTESTANTS
 from .plot import draw
@@ -42,6 +43,9 @@ def main(
     population: Annotated[
         bool, typer.Option("--population", help="Only measure what registered clients cost.")
     ] = False,
+    ways: Annotated[
+        bool, typer.Option("--ways", help="Only measure the ways of training each workload.")
+    ] = False,
 ) -> None:
     """Measure ways to train clients side by side; every number is from this run."""
     if merge:
@@ -49,6 +53,9 @@ def main(
         return
     if population:
         populations.compare([10_000, 100_000, 1_000_000], console)
+        return
+    if ways:
+        compared.compare(_names(workloads, "workload", WORKLOADS), console)
         return
     cells = lineup(
         _names(workloads, "workload", WORKLOADS),

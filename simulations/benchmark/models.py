@@ -58,6 +58,22 @@ class _Block(nn.Module):
         return F.relu(self.norms[1](self.second(inner)) + self.shortcut(x))
 
 
+class Recurrent(nn.Module):
+    """``[n, tokens]`` int64 to ``[n, 128]``: an LSTM's state after the last of the words.
+
+    Args:
+        vocabulary: number of words.
+    """
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, 64)
+        self.recurrent = nn.LSTM(64, 128, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.recurrent(self.words(x))[0][:, -1]
+
+
 class Transformer(nn.Module):
     """``[n, tokens]`` int64 to ``[n, 128]``: two layers of width 128, the mean over the tokens.
 

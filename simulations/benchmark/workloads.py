@@ -23,7 +23,7 @@ from fedjoint.model.stream import loaded
 from fedjoint.model.tree import first
 
 from .. import adapters
-from .models import Transformer, femnist_cnn, resnet8, resnet18
+from .models import Recurrent, Transformer, femnist_cnn, resnet8, resnet18
 
 EXAMPLES, STEPS, BATCH, RATE = 64, 4, 16, 0.05
 
@@ -169,5 +169,6 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "resnet8": lambda: _pictures("resnet8", (3, 32, 32), 10, resnet8, 64),
     "resnet18": lambda: _pictures("resnet18", (3, 32, 32), 10, resnet18, 512),
     "transformer": _sentences,
+    "lstm": lambda: replace(_sentences(), name="lstm", backbone=partial(Recurrent, 1000)),
     "lora-minilm": _adapters,
 }

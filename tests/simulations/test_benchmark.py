@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fedjoint.simulations.benchmark import merge, population
+from fedjoint.simulations.benchmark import merge, population, ways
 from fedjoint.simulations.benchmark.cell import Cell, Outcome, run
 from fedjoint.simulations.benchmark.contestants import kernel, sequential
 from fedjoint.simulations.benchmark.peak import operations, peak
@@ -17,7 +17,8 @@ from fedjoint.simulations.benchmark.results import Results
 from fedjoint.simulations.benchmark.workloads import WORKLOADS, workload
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+# vmap has no rule for an LSTM.
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "lstm"])
 def test_the_kernel_trains_what_plain_pytorch_trains(name, monkeypatch):
     made = workload(name)
     draws = made.draws(5)
@@ -90,6 +91,15 @@ def test_merging_is_the_weighted_mean():
     console = Console(record=True, width=120)
     merge.compare(5, 7, 1, console)
     assert "merge / reading" in console.export_text()
+
+
+@pytest.mark.slow
+def test_the_ways_of_training_are_measured():
+    console = Console(record=True, width=120)
+    ways.compare(["mlp", "lstm"], console)
+    mlp, lstm = console.export_text().splitlines()[-3:-1]
+    assert mlp.split()[0] == "mlp" and mlp.split()[-1] == "batched" and len(mlp.split()) == 6
+    assert lstm.split()[0] == "lstm" and len(lstm.split()) == 4
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def times(monkeypatch):
     def run(way):
         return found[way.trainer.config.local.path]
 
-    monkeypatch.setattr(choice._Way, "run", run)
+    monkeypatch.setattr(choice.Way, "run", run)
     return found
 
 
@@ -105,7 +105,7 @@ def test_a_trial_that_fails_is_no_end(monkeypatch):
     def fail(way):
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr(choice._Way, "run", fail)
+    monkeypatch.setattr(choice.Way, "run", fail)
     found = choose(settings())
     assert (found.path, found.why) == ("batched", "the trial failed: RuntimeError: no such thing")
 
