@@ -18,6 +18,7 @@ from fedjoint._util.wording import plain
 from fedjoint.config.load import check
 from fedjoint.errors import ANYTHING, OpenError, UserError
 from fedjoint.node.jobs import openly
+from fedjoint.node.mods import Mods, load_mods
 from fedjoint.node.node import Node
 from fedjoint.node.outward import outward
 from fedjoint.node.own_data import check_registered, with_own_data
@@ -36,7 +37,7 @@ def make_app(problem: Problem | None = None, *, write_through: bool = True) -> C
     A simulated node keeps private state in the run directory, which is on its machine. A
     deployed node's own configuration has ``fedjoint``: ``name``, ``state`` (a folder), ``clients``
     (ids) and ``data`` (settings that replace those of the run's ``data``; empty where the clients
-    are some of those of the run's own data), as JSON.
+    are some of those of the run's own data), and ``mods``, references, as JSON.
 
     Args:
         problem: tasks, backbone and data; by default what the run's configuration describes.
@@ -151,6 +152,7 @@ def make_node(
         write_through=True,
         name=own["name"],
         discreet=bool(own["data"]),
+        mods=Mods(load_mods(own["mods"]), context) if own.get("mods") else None,
     )
 
 

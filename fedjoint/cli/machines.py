@@ -17,6 +17,7 @@ from fedjoint.deploy.resident import OwnNode
 from fedjoint.deploy.server import run_server
 from fedjoint.errors import UserError
 from fedjoint.node.own_data import own_data
+from fedjoint.registry import anchored
 
 Keys = Annotated[Path | None, typer.Option(help="Folder of keys; see fedjoint keys.")]
 Insecure = Annotated[
@@ -87,10 +88,21 @@ def client_command(
         bool,
         typer.Option("--foreign-code", help="With --data: run code that a run names by its place."),
     ] = False,
+    mod: Annotated[
+        list[str],
+        typer.Option(
+            help="A mod of Flower's that updates pass: package.module:name or file.py:name."
+        ),
+    ] = [],  # noqa: B006 (typer's way)
     _config: Config = None,
 ) -> None:
     """Run a node, with its clients' data."""
     ids, own = own_ids(clients), own_data(data, parts(tasks))
     choose_logging(log_level, log_format)
-    node = OwnNode(name, str(state.resolve()), ids, own, foreign_code)
+    if mod:
+        from fedjoint.node.mods import load_mods
+
+        load_mods(mod)
+    mods = tuple(map(anchored, mod))
+    node = OwnNode(name, str(state.resolve()), ids, own, foreign_code, mods)
     run_node(node, server, keys, insecure, metrics)

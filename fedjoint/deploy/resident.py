@@ -38,6 +38,7 @@ class OwnNode:
         clients: ids of the clients that live there.
         data: settings that replace the run's, see :func:`fedjoint.node.own_data.own_data`.
         foreign_code: whether runs may name code by file or module beside these.
+        mods: references of Flower's mods, which its clients' updates pass.
     """
 
     name: str
@@ -45,6 +46,7 @@ class OwnNode:
     clients: list[int]
     data: dict[str, Any]
     foreign_code: bool = False
+    mods: tuple[str, ...] = ()
 
     def text(self) -> str:
         """Return it as the ClientApp reads it."""

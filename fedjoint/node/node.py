@@ -17,6 +17,7 @@ from fedjoint.model.groups import naming
 from fedjoint.model.layout import Layout
 from fedjoint.node.held import count_held
 from fedjoint.node.jobs import Jobs, Start, openly
+from fedjoint.node.mods import Mods
 from fedjoint.node.names import named
 from fedjoint.node.outward import outward
 from fedjoint.node.private import PrivateState
@@ -63,6 +64,7 @@ class Node:
         write_through: write private state after every message, as the process may end.
         name: what people call the node.
         discreet: whether the data are the node's own, so that no error's text may leave it.
+        mods: what updates pass before they are sent; None: nothing.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Node:
         write_through: bool = False,
         name: str = "",
         discreet: bool = False,
+        mods: Mods | None = None,
     ):
         self.watched = WatchedFederation(problem.data, store, clients) if store else None
         if self.watched and problem.central is not None:
@@ -85,6 +88,7 @@ class Node:
         self.places, self.write_through = clients, write_through
         self.generation, self.rehearsed = -1, False
         self.methods: dict[str, LocalMethod] = {}
+        self.mods = mods
         self.rooms = self._rooms(outward if discreet else openly)
 
     def _rooms(self, tell: Callable[[BaseException], str]) -> dict[str, Room]:
@@ -100,7 +104,7 @@ class Node:
             with naming(name):
                 trainer = Trainer(problem.of(name), config, self.device)
             jobs = Jobs(trainer, self.state, self.places, tell)
-            rooms[name] = Room(jobs, least, deployed=deployed)
+            rooms[name] = Room(jobs, least, deployed=deployed, mods=self.mods)
         return rooms
 
     def handle(self, message: Message) -> RecordDict:
@@ -111,6 +115,8 @@ class Node:
         """
         kind = message.metadata.message_type
         if kind == TRAIN:
+            if self.mods:
+                self.mods.answer(message)
             return self.train(TrainRequest.unpack(message))
         if kind == EVALUATE:
             return self.evaluate(EvaluateRequest.unpack(message))

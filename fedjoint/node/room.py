@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedjoint.config.schema import Config
 from fedjoint.node.evaluate import Evaluation
 from fedjoint.node.jobs import Jobs
+from fedjoint.node.mods import Mods
 from fedjoint.node.train import Training
 from fedjoint.protocol.description import Architecture
 
@@ -16,11 +17,12 @@ class Room:
         jobs: makes their jobs.
         least: fewest examples of a client whose losses and metrics are told.
         deployed: whether the clients live here alone.
+        mods: what updates pass before they are sent; None: nothing.
     """
 
-    def __init__(self, jobs: Jobs, least: int, *, deployed: bool) -> None:
+    def __init__(self, jobs: Jobs, least: int, *, deployed: bool, mods: Mods | None = None) -> None:
         self.trainer = jobs.trainer
-        self.training = Training(jobs, least)
+        self.training = Training(jobs, least, mods)
         self.evaluation = Evaluation(jobs, least, together=deployed)
 
     def describe(self, *, initial: bool) -> Architecture:

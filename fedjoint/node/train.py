@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedjoint._util.limit import uninterrupted
 from fedjoint.node.jobs import Jobs, Members, Start
+from fedjoint.node.mods import Mods
 from fedjoint.node.sinks import Sink
 from fedjoint.node.trained import Trained
 from fedjoint.node.turns import Turns
@@ -32,10 +33,11 @@ class Training:
     Args:
         jobs: makes their jobs.
         least: fewest training examples of a client whose losses are told.
+        mods: what updates pass before they are sent; None: nothing.
     """
 
-    def __init__(self, jobs: Jobs, least: int) -> None:
-        self._least = least
+    def __init__(self, jobs: Jobs, least: int, mods: Mods | None = None) -> None:
+        self._least, self._mods = least, mods
         self._jobs, self._trainer = jobs, jobs.trainer
         self._drawing = Drawing(jobs.trainer.device)
         self._turns = Turns(jobs)
@@ -100,11 +102,17 @@ class Training:
             return job, self._trainer.pulls(job) if apart else None, start.method.train(job)
 
         config, method = self._trainer.config, start.method
-        within = self._compare_tasks(start, members, request.within & request.sampled[members.rows])
+        asked = request.within and not self._mods  # which pass by them
+        within = self._compare_tasks(start, members, asked & request.sampled[members.rows])
         seeds = derive(config.seed, Purpose.TRAINING, start.round, members.ids).tolist()
         job, pulls, extras = self._drawing.run(seeds, train)
         self._trainer.check_held()
         update = job.shared.sub_(job.start) if method.shares else job.shared[:, :0]
+        if self._mods and method.shares:
+            apart = ["updates of single tasks"] if pulls is not None else []
+            self._mods.check(request.header.method, [*extras, *apart])
+            sizes = job.cohort.train.sizes
+            self._mods.apply(self._trainer.layout, job.start, update, sizes)
         deviations = self._deviations(job, pulls, update)
         good = _finite(job, {**extras, "deviations": deviations})
         payload: dict[str, Tensor] = {}

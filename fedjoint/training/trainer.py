@@ -494,11 +494,11 @@ class Trainer:
     def _how(self) -> Literal["batched", "sequential", "traced", "channels_last"]:
         """How clients take their steps."""
         path = self.config.local.path
-        if self.fallback is None or path == "auto":
-            return "batched" if self.fallback is None else "sequential"
-        if path == "batched" or (path == "traced" and self.traits.sequential):
-            return "sequential"
-        return path
+        if self.fallback is None:
+            return "batched"
+        if path == "channels_last" or (path == "traced" and not self.traits.sequential):
+            return path
+        return "sequential"
 
     @property
     def _channels_last(self) -> bool:

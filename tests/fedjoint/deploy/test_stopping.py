@@ -28,6 +28,18 @@ SETTINGS = [
     BUSY,
 ]
 
+#: a mod of Flower's, which notes what it sees
+MOD = """
+from pathlib import Path
+
+
+def note(message, context, call_next):
+    reply = call_next(message, context)
+    kind, arrays = message.metadata.message_type, reply.content["arrays"]
+    Path(__file__).with_name("passed").write_text(f"{kind} {min(arrays)}")
+    return reply
+"""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -36,8 +48,9 @@ def site(tmp_path_factory):
         site.start("keys", "keys", "keys", "--host", "localhost", "--nodes", "a,b")
         assert site.finish("keys") == 0
         site.server("--keys", "keys")
-        for name, clients in (("a", "0,1"), ("b", "2,3")):
-            site.node(name, clients, "--keys", f"keys/nodes/{name}")
+        (site.folder / "own.py").write_text(MOD)
+        site.node("a", "0,1", "--keys", "keys/nodes/a", "--mod", "own.py:note")
+        site.node("b", "2,3", "--keys", "keys/nodes/b")
         site.until(lambda: all("as node" in site.log(name) for name in "ab"))
         yield site
 
@@ -87,6 +100,7 @@ def test_flower_s_own_commands_run_list_show_and_stop_a_run(site):
     site.until(lambda: any(runs.glob("*/metrics.jsonl")))
     (run,) = map(RunDir.open, runs.iterdir())
     site.until(lambda: len(run.records()) > 1)
+    assert (site.folder / "passed").read_text() == "train backbone.0.bias"
     assert [(each["run-id"], each["status"]) for each in listed()] == [(number, "running")]
     site.until(lambda: "of 1000" in flwr("log", number, connection.name, "--show"))
 
