@@ -15,7 +15,7 @@ from fedjoint.simulation import simulate
 @pytest.mark.xdist_group("ray")
 @pytest.mark.parametrize("rule", ["fedavg", "pcgrad", "ifca"])
 def test_ray_equals_inline_bit_for_bit(tmp_path, monkeypatch, two_workers, rule):
-    monkeypatch.setattr("fedjoint.engines.ray._INLINE", 0)  # even a small backbone is shared
+    monkeypatch.setattr("fedjoint.engines.ray.INLINE", 0)  # even a small backbone is shared
     strategy = {"name": rule}
     inline = simulate(config(tmp_path, strategy=strategy))
     engine = {"name": "ray", "workers": 2}
