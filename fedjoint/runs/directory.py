@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from fedjoint.runs.tensors import DamagedError
 
 log = logging.getLogger(__name__)
 
+_NODES = threading.Lock()  # a round and the run's heartbeat both write what is known of nodes
 _KEPT = 2  # checkpoints: the newest, and one in case that is damaged
 _FINAL = "final/backbone.safetensors"
 _BEST = "best/backbone.safetensors"
@@ -241,7 +243,8 @@ class RunDir:
         """Replace what is known of the nodes, see :meth:`fedjoint.server.roster.Roster.report`."""
         # Every round: not worth waiting for the disk.
         tree = {"time": time.time(), "nodes": list(nodes)}
-        write_sealed(self._nodes, self.id, tree, durable=False)
+        with _NODES:
+            write_sealed(self._nodes, self.id, tree, durable=False)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return what was last written of the nodes; nothing where the run has not begun.

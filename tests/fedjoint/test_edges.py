@@ -33,6 +33,8 @@ PLACES = {
 REQUIRED = {
     "alpha": 0.5,
     "lam": 0.1,
+    "mix_epochs": 1,
+    "mix_rate": 0.1,
     "mu": 0.1,
     "name": "a",
     "path": "a",

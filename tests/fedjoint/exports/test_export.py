@@ -91,7 +91,7 @@ def unscaled(config):
         {"strategy": {"name": "cfl", "options": {"still": 1.0, "moving": 0.01}}},
         {"strategy": {"name": "fedamp"}},
         {"strategy": {"name": "recon", "options": {"after": 1, "share": 1.0}}},
-        {"strategy": {"name": "auto"}},
+        {"rounds": 4, "strategy": {"name": "auto", "options": {"trial": 1}}},
         {"local": {"method": "independent", "steps": 4}},
         {
             "model": {

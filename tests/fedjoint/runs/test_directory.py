@@ -250,3 +250,11 @@ def test_files_that_the_server_reads_are_named_by_their_whole_paths(tmp_path, mo
     assert config.strategy.name == f"{tmp_path / 'mine.py'}:Rule"
     names = [callback.name for callback in config.callbacks]
     assert names == [f"{tmp_path / 'mine.py'}:told", "package.module:told"]
+
+
+def test_what_is_known_of_nodes_is_written_by_several_threads(tmp_path):
+    run = RunDir.create(tmp_path, "run", check({}))
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(run.write_nodes, [{"name": str(n)}]) for n in range(400)]:
+            done.result()
+    assert int(run.nodes()[0]["name"]) < 400

@@ -131,7 +131,8 @@ def test_means_of_blocks_are_rows_of_clients(tmp_path):
 @pytest.mark.parametrize("rule", ["cfl", "taskgroups", "recon", "fedamp", "auto"])
 def test_a_rule_of_whole_backbones_is_refused_where_they_are_in_parts(tmp_path, rule):
     with pytest.raises(UserError, match=f"strategy {rule} merges whole backbones alone"):
-        simulate(config(tmp_path, strategy={"name": rule}, model={"common": COMMON}), stemmed())
+        more = {"strategy": {"name": rule}, "model": {"common": COMMON}, "rounds": 20}
+        simulate(config(tmp_path, **more), stemmed())
 
 
 UNLIKE = """
