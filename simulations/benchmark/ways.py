@@ -33,9 +33,9 @@ def compare(names: list[str], console: Console) -> None:
     """
     torch.set_num_threads(1)
     table = Table(title="one thread, times a plain loop", box=SIMPLE)
-    for column in ("work", "plain ms a step", "batched", "sequential", "traced", "channels_last"):
+    for column in ("work", "plain ms", "batched", "sequential", "traced", "channels_last"):
         table.add_column(column, justify="left" if column == "work" else "right", no_wrap=True)
-    table.add_column("a run takes")
+    table.add_column("chosen", no_wrap=True)
     for name in names:
         with console.status(name):
             table.add_row(*_row(workload(name)))
