@@ -100,7 +100,7 @@ def test_flower_s_own_commands_run_list_show_and_stop_a_run(site):
     site.until(lambda: any(runs.glob("*/metrics.jsonl")))
     (run,) = map(RunDir.open, runs.iterdir())
     site.until(lambda: len(run.records()) > 1)
-    assert (site.folder / "passed").read_text() == "train backbone.0.bias"
+    assert (site.folder / "passed").read_text() == "train backbone.1.bias"
     assert [(each["run-id"], each["status"]) for each in listed()] == [(number, "running")]
     site.until(lambda: "of 1000" in flwr("log", number, connection.name, "--show"))
 
