@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
@@ -27,6 +27,18 @@ _NOTED = 15.0  # seconds that a note of a run's end may take
 _LAST = 60.0  # seconds that a run has to end by itself once the server stops
 
 
+class _Program(NamedTuple):
+    """The ServerApp of a run.
+
+    Attributes:
+        run: the run's number.
+        process: its process.
+    """
+
+    run: int
+    process: subprocess.Popen[bytes]
+
+
 class Launcher:
     """Runs ServerApps as processes of this one, which Flower's SuperExec does in one more.
 
@@ -39,8 +51,7 @@ class Launcher:
     def __init__(self, state: Any, connection: list[str], nodes: Path | None) -> None:
         self._state, self._connection = state, connection
         self._environment = os.environ | ({FOLDER: str(nodes)} if nodes else {})
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
-        self._runs: dict[int, int] = {}  # task -> the number of its run
+        self._running: dict[int, _Program] = {}  # by task
         self._vouched = -_VOUCH
         self._often = Often(self._look, _LOOK, "launcher: no run can be started")
 
@@ -54,15 +65,15 @@ class Launcher:
     def drain(self) -> None:
         """Start no more runs, and have those that go on stop after their newest round."""
         self._often.join()
-        for process in self._running.values():
+        for _, process in self._running.values():
             process.terminate()
-        for task, process in self._running.items():
+        for task, (run, process) in self._running.items():
             try:
                 process.wait(_LAST)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                self._note(task, f"it did not end within {_LAST:g} s, and was killed")
+                self._note(run, f"it did not end within {_LAST:g} s, and was killed")
             self._state.finish_task(task, SubStatus.STOPPED, "the server was stopped")
         self._running.clear()
 
@@ -79,8 +90,8 @@ class Launcher:
             return
         command = [sys.executable, "-P", "-m", "fedjoint.flower.serverapp"]
         command += [*self._connection, "--token", found.token]
-        self._runs[found.task.task_id] = found.task.run_id
-        self._running[found.task.task_id] = subprocess.Popen(command, env=self._environment)
+        process = subprocess.Popen(command, env=self._environment)
+        self._running[found.task.task_id] = _Program(found.task.run_id, process)
 
     def _vouch(self) -> None:
         """Say that the processes are alive: on a busy machine, one that starts says so too late."""
@@ -89,20 +100,19 @@ class Launcher:
         self._vouched = time.monotonic()
 
     def _reap(self) -> None:
-        ended = {t: p for t, p in self._running.items() if p.poll() is not None}
-        for task, process in ended.items():
+        ended = {t: p for t, p in self._running.items() if p.process.poll() is not None}
+        for task, (run, process) in ended.items():
             del self._running[task]
-            run = self._runs.pop(task)
             if process.returncode < 0:
                 text = f"its process was killed by signal {-process.returncode}"
                 log.error("a run ended: %s", text)
+                self._vouch()  # for the others, while the note takes its time
                 # First, as whoever follows the run reads there why it failed.
                 self._note(run, text)
                 self._state.finish_task(task, SubStatus.FAILED, text)
 
     def _note(self, run: int, why: str) -> None:
         """Note in a run's directory that it failed, as its process could not."""
-        self._vouch()  # for the others, while this takes its time
         for info in self._state.get_run_info(run_ids=[run]):
             # A run of ``flwr run`` has named its directory itself.
             if path := info.override_config.get("run-dir"):

@@ -61,3 +61,48 @@ def test_a_server_does_without_pytorch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+class Deaf:
+    """A process that ends only where it is killed."""
+
+    def __init__(self):
+        self.killed = False
+
+    def terminate(self):
+        pass
+
+    def poll(self):
+        return -9 if self.killed else None
+
+    def wait(self, timeout=None):
+        if not self.killed:
+            raise subprocess.TimeoutExpired("run", timeout)
+
+    def kill(self):
+        self.killed = True
+
+
+def test_a_run_that_does_not_end_with_its_server_is_killed_and_noted(tmp_path, monkeypatch):
+    asked, noted, finished, process = [], [], [], Deaf()
+
+    def runs(run_ids):
+        asked.extend(run_ids)
+        return [SimpleNamespace(override_config={"run-dir": str(tmp_path)})]
+
+    state = SimpleNamespace(
+        acknowledge_task_heartbeat=lambda task: None,
+        finish_task=lambda task, *_: finished.append(task),
+        get_run_info=runs,
+    )
+    tokens = ["token", ""]
+    found = [SimpleNamespace(token=t, task=SimpleNamespace(task_id=7, run_id=3)) for t in tokens]
+    monkeypatch.setattr(launcher, "acquire_task", lambda request, state: found.pop(0))
+    monkeypatch.setattr(launcher.subprocess, "Popen", lambda *a, **k: process)
+    monkeypatch.setattr(launcher.subprocess, "run", lambda command, **_: noted.append(command))
+    server = Launcher(state, [], None)
+    server._look()
+    server._often = SimpleNamespace(join=lambda: None)
+    server.drain()
+    assert process.killed and asked == [3] and finished == [7]
+    assert noted[0][-2:] == [str(tmp_path), "it did not end within 60 s, and was killed"]
