@@ -16,6 +16,7 @@ from fedjoint.cli.comparing import (
     prepared,
     shown_in,
     tuned_by,
+    write_comparison,
     write_tuning,
 )
 from fedjoint.config.scenario import scenario_config
@@ -75,9 +76,7 @@ def compare_command(
         )
     show_compare(found, config.local.optimiser.lr, console)
     with drafted(folder) as draft:
-        write_csv(found.rows, draft / "compare.csv")
-        write_csv(found.gains(), draft / "gains.csv")
-        write_tuning(found.tuning.values(), draft)
+        write_comparison(found, draft)
         _draw(list(found.arms.values()), found.arms["joint"], draft)
     console.print(f"table and plots: {folder}", soft_wrap=True)
 

@@ -14,6 +14,7 @@ from rich.status import Status
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import OnRun
+from fedjoint.experiments.compare import Comparison
 from fedjoint.experiments.search import Search, read_search
 from fedjoint.experiments.tune import Tuning
 from fedjoint.runs.directory import new_folder
@@ -82,6 +83,13 @@ def prepared(config: Config, what: str) -> Iterator[tuple[Config, Path]]:
             for path in (folder, *new):
                 path.rmdir()
         raise
+
+
+def write_comparison(found: Comparison, folder: Path) -> None:
+    """Write the tables of a comparison."""
+    write_csv(found.rows, folder / "compare.csv")
+    write_csv(found.gains(), folder / "gains.csv")
+    write_tuning(found.tuning.values(), folder)
 
 
 def write_tuning(found: Iterable[Tuning], folder: Path) -> None:

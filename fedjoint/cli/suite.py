@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedjoint.cli.common import Settings, console, parts
-from fedjoint.cli.comparing import write_tuning
+from fedjoint.cli.comparing import write_comparison
 from fedjoint.config.schema import Config
 from fedjoint.config.suite import suite_config
 from fedjoint.experiments import plots
@@ -78,7 +78,5 @@ def _report(found: Comparison, config: Config, folder: Path) -> None:
     show_compare(found, config.local.optimiser.lr, Console(file=text, width=_WIDTH))
     with drafted(folder) as draft:
         (draft / "report.txt").write_text(text.getvalue())
-        write_csv(found.rows, draft / "compare.csv")
-        write_csv(found.gains(), draft / "gains.csv")
-        write_tuning(found.tuning.values(), draft)
+        write_comparison(found, draft)
         plots.convergence(list(found.arms.values()), draft / "convergence.png")

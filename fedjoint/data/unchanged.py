@@ -35,12 +35,13 @@ def check_unchanged(
             now = central_fingerprint(central) if central is not None else None
         else:
             place = client if places is None else places.get(client, len(data.sizes))
-            now = _now(data, place) if place < len(data.sizes) else None
+            now = client_fingerprint(data, place) if place < len(data.sizes) else None
         if now != before:
             raise changed(client)
 
 
-def _now(data: Federation, place: int) -> str:
+def client_fingerprint(data: Federation, place: int) -> str:
+    """Return what stands for the data of the client at ``place``."""
     return fingerprint(load_client(data, place), getattr(data, "legend", ()))
 
 

@@ -50,6 +50,25 @@ def start(config: EngineConfig) -> None:
 
 
 @contextmanager
+def up(config: EngineConfig) -> Iterator[None]:
+    """Have Ray up inside, for tasks rather than for nodes.
+
+    Raises:
+        UserError: it cannot be reached.
+    """
+    own = not ray.is_initialized()
+    if own:
+        with held():
+            start(config)
+    try:
+        yield
+    finally:
+        if own:
+            with held():
+                ray.shutdown()
+
+
+@contextmanager
 def started_early(config: EngineConfig) -> Iterator[None]:
     """Have Ray come up on this machine while what is done inside begins.
 

@@ -243,25 +243,6 @@ def workers(config: EngineConfig, resources: dict[str, float]) -> tuple[float, f
     return per_cpu, share, count
 
 
-@contextmanager
-def up(config: EngineConfig) -> Iterator[None]:
-    """Have Ray up inside, for tasks rather than for nodes.
-
-    Raises:
-        UserError: it cannot be reached.
-    """
-    own = not ray.is_initialized()
-    if own:
-        with held():
-            start(config)
-    try:
-        yield
-    finally:
-        if own:
-            with held():
-                ray.shutdown()
-
-
 def _shared(messages: list[Message]) -> list[ArrayRecord]:
     """Return the large records that several messages carry."""
     seen: dict[int, tuple[ArrayRecord, int]] = {}

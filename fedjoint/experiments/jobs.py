@@ -75,7 +75,7 @@ def in_parallel(workers: int, jobs: int) -> Iterator[Pool]:
         return
     import ray
 
-    from fedjoint.engines.ray import up
+    from fedjoint.engines.processes import up
     from fedjoint.engines.ray import workers as share
 
     config = EngineConfig(name="ray", workers=workers)

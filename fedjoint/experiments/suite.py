@@ -17,8 +17,7 @@ from typing import Any
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
 from fedjoint.config.suite import ComparisonConfig, SuiteConfig
-from fedjoint.data.fingerprint import fingerprint
-from fedjoint.data.loading import load_client
+from fedjoint.data.unchanged import client_fingerprint
 from fedjoint.errors import UserError
 from fedjoint.experiments.arms import OnRun
 from fedjoint.experiments.compare import Comparison, compare
@@ -254,9 +253,8 @@ def _about(entry: Entry, problem: Problem) -> dict[str, Any]:
 def _data(problem: Problem) -> str:
     """Return what stands for the data of all clients, as the first seed splits them."""
     digest = hashlib.blake2b(digest_size=16)
-    legend = getattr(problem.data, "legend", ())
     for client in range(len(problem.data.sizes)):
-        digest.update(fingerprint(load_client(problem.data, client), legend).encode())
+        digest.update(client_fingerprint(problem.data, client).encode())
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, TASK_TOKEN_HEADER
 
-from fedjoint.flower.gate import Receive, Scope
+from fedjoint.flower.gate import NODES, RUNS, Receive, Scope
 
 #: The header of a request for messages that may wait: a node's, whose last one found none.
 WAITS = "fedjoint-waits"
@@ -19,8 +19,7 @@ MOST = 3.0  # seconds
 _REST = 0.03  # seconds in which the objects of a message arrive one after the other
 _PEERS = 10_000  # that are remembered
 
-_RUNS, _NODES = "/v1/runtime/", "/v1/fleet/"
-_WHO = {_RUNS: TASK_TOKEN_HEADER.lower(), _NODES: FLEET_HTTP_PUBLIC_KEY_HEADER.lower()}
+_WHO = {RUNS: TASK_TOKEN_HEADER.lower(), NODES: FLEET_HTTP_PUBLIC_KEY_HEADER.lower()}
 _PULL = "pull-messages"
 _PUSHES = ("push-messages", "push-object")
 
@@ -53,7 +52,7 @@ class Bell:
             return receive
         headers = {name.decode("latin-1").lower(): value for name, value in scope["headers"]}
         peer = side, headers.get(_WHO[side], b"")
-        if (side == _RUNS or WAITS in headers) and self._heard.get(peer) == self._rung[side]:
+        if (side == RUNS or WAITS in headers) and self._heard.get(peer) == self._rung[side]:
             body = await receive()
             if not body.get("more_body") and await _hangs_up(receive, self._next(side)):
                 return None
@@ -70,7 +69,7 @@ class Bell:
         """Wake those that wait for what a request has brought."""
         side = _side(scope["path"], _PUSHES)
         if side:
-            other = _NODES if side == _RUNS else _RUNS
+            other = NODES if side == RUNS else RUNS
             self._rung[other] += 1
             self._news.pop(other, asyncio.Event()).set()
 
@@ -100,4 +99,4 @@ def _again(first: MutableMapping[str, Any], receive: Receive) -> Receive:
 
 def _side(path: str, ends: tuple[str, ...]) -> str:
     """Return whose interface a request is to, if it is for one of ``ends``; empty else."""
-    return next((side for side in (_RUNS, _NODES) if path in [side + end for end in ends]), "")
+    return next((side for side in (RUNS, NODES) if path in [side + end for end in ends]), "")

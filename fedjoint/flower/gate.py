@@ -18,7 +18,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: Bytes that a request may have: as many as a message of Flower's.
 MOST = 2**31
 
-_NODES = "/v1/fleet/"  # where a node has to prove its key
+#: Interfaces of a SuperLink: those of runs, of nodes, who have to prove their keys, of operators.
+RUNS, NODES, OPERATORS = "/v1/runtime/", "/v1/fleet/", "/v1/control/"
 _DIGITS = 20
 _REFUSAL = b"this server takes runs and node keys from its own machine alone"
 _NO_KEY = b"this server knows no such key, or the signature is not its own, or too old"
@@ -46,7 +47,7 @@ class Gate:
             await self.app(scope, receive, send)
         elif not allowed(scope):
             await refuse(scope, send, 403, _REFUSAL)
-        elif self.keys and scope["path"].startswith(_NODES) and not self.keys.signed(scope):
+        elif self.keys and scope["path"].startswith(NODES) and not self.keys.signed(scope):
             await refuse(scope, send, 401, _NO_KEY)
         elif _length(scope) > MOST:
             await refuse(scope, send, 413, _TOO_LONG)
@@ -92,7 +93,7 @@ def _counted(receive: Receive) -> Receive:
 
 def allowed(scope: Scope) -> bool:
     """Return whether a request may pass: it is a node's, or comes from this machine."""
-    if scope["path"].startswith(_NODES):
+    if scope["path"].startswith(NODES):
         return True
     # A proxy on this machine speaks for others; and what it says of them may replace the peer.
     if any(_forwarded(name) for name, _ in scope["headers"]):

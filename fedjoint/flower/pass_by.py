@@ -7,15 +7,13 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-from fedjoint.flower.gate import App, Receive, Scope, Send
-
-_RUNS, _NODES, _OPERATORS = "/v1/runtime/", "/v1/fleet/", "/v1/control/"
+from fedjoint.flower.gate import NODES, OPERATORS, RUNS, App, Receive, Scope, Send
 
 #: module of a middleware of Flower's -> interfaces whose requests it hands on as they are
 _SILENT = {
-    "flwr.superlink.routers.control.middlewares": (_RUNS, _NODES),
-    "flwr.superlink.routers.fleet.middlewares": (_RUNS, _OPERATORS),
-    "flwr.superlink.routers.fleet.node_auth": (_RUNS, _OPERATORS),
+    "flwr.superlink.routers.control.middlewares": (RUNS, NODES),
+    "flwr.superlink.routers.fleet.middlewares": (RUNS, OPERATORS),
+    "flwr.superlink.routers.fleet.node_auth": (RUNS, OPERATORS),
 }
 
 

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from fedjoint.config.schema import OptimiserConfig
 from fedjoint.model.tree import Input, alone, each
-from fedjoint.training.descent import Few
+from fedjoint.training.stepper import Few
 
 Tensors = dict[str, Tensor]
 

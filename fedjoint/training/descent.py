@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedjoint.config.schema import OptimiserConfig
-from fedjoint.model.tree import Input
-from fedjoint.training.fused import descending
 from fedjoint.training.generic import few
-from fedjoint.training.graphs import Graphs, Step
-from fedjoint.training.quick import quicken
-from fedjoint.training.replay import flat, notes, shapes
-
-log = logging.getLogger("fedjoint.training")
-
-Tensors = dict[str, Tensor]
+from fedjoint.training.graphs import Graphs
+from fedjoint.training.notes import Graphed
+from fedjoint.training.replay import flat, notes
+from fedjoint.training.stepper import Few, Stepper, Tensors
 
 
-class Few(NamedTuple):
-    """A minibatch of the first clients; the others have taken all their steps.
-
-    Attributes:
-        clients: how many.
-        x: ``[clients, batch, ...]`` inputs.
-        y: task name -> ``[clients, batch, ...]`` labels.
-        labelled: ``[clients, tasks]`` bool, where it has a label of the task; None where no
-            client's data lack any.
-    """
-
-    clients: int
-    x: Input
-    y: Tensors
-    labelled: Tensor | None
-
-
-class Descent:
+class Descent(Stepper):
     """Takes steps that change the weights in place.
 
     Args:
@@ -49,8 +26,7 @@ class Descent:
     """
 
     def __init__(self, program: Callable[..., Any], rule: OptimiserConfig) -> None:
-        self._program, self._rule = program, rule
-        self._traced: dict[Hashable, Step | None] = {}
+        super().__init__(program, rule)
         self._graphs = Graphs()
 
     @torch.no_grad()
@@ -87,7 +63,7 @@ class Descent:
             inputs = parameters, frozen, x, y, weights
             shapes_now = [part.shape[1:] for part in flat((x, y))]
             if shapes_now != shaped:
-                step, shaped = self._step(inputs), shapes_now
+                step, shaped = self._step(inputs, flat(inputs)), shapes_now
             if step is None:
                 return None
             values = [*flat(inputs), rate, *buffers]
@@ -98,24 +74,9 @@ class Descent:
             counted[:clients] += 1 if labelled is None else labelled
         return total, counted
 
-    def _step(self, inputs: Any) -> Step | None:
-        tensors = flat(inputs)
-        key = shapes(inputs, tensors)
-        if key not in self._traced:
-            self._traced[key] = self._trace(inputs, tensors)
-        return self._traced[key]
-
-    def _trace(self, inputs: Any, tensors: list[Tensor]) -> Step | None:
-        rule, trained = self._rule, len(inputs[0])
-        try:
-            graph, _ = notes(self._program, inputs, tensors)
-            step = descending(graph, trained, rule.momentum, rule.weight_decay)
-            tried = [few(tensor) for tensor in tensors]
-            buffers = [torch.zeros_like(p) for p in tried[:trained]] if rule.momentum else []
-            return quicken(step, [*tried, rule.lr, *buffers]).forward
-        except Exception as error:  # whatever a model may do that cannot be written down
-            log.info("a step of descent is not traced: %s", error)
-            return None
+    def _noted(self, inputs: Any, tensors: list[Tensor]) -> tuple[Graphed, list[Tensor]]:
+        graph, _ = notes(self._program, inputs, tensors)
+        return graph, [few(tensor) for tensor in tensors]
 
 
 def _first(clients: int, stacked: Tensors) -> Tensors:

@@ -18,11 +18,12 @@ from fedjoint.training.alone import Alone
 from fedjoint.training.augment import Augmentations, seeds_of_steps
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Cohort
-from fedjoint.training.descent import Descent, Few
+from fedjoint.training.descent import Descent
 from fedjoint.training.draws import take_turns
 from fedjoint.training.gradients import Gradients, Kernel, Measure
 from fedjoint.training.minibatches import Schedule, schedule
 from fedjoint.training.optimisers import Optimiser
+from fedjoint.training.stepper import Few
 from fedjoint.training.traced import Traced
 
 Tensors = dict[str, Tensor]

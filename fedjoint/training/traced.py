@@ -6,26 +6,19 @@ between them. ``vmap`` of one client would have others, which take longer for so
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from fedjoint.config.schema import OptimiserConfig
 from fedjoint.model.tree import alone
-from fedjoint.training.descent import Few
-from fedjoint.training.fused import descending
-from fedjoint.training.quick import quicken
-from fedjoint.training.replay import flat, notes_of_one, shapes
-
-log = logging.getLogger("fedjoint.training")
-
-Tensors = dict[str, Tensor]
+from fedjoint.training.notes import Graphed
+from fedjoint.training.replay import flat, notes_of_one
+from fedjoint.training.stepper import Few, Stepper, Tensors
 
 
-class Traced:
+class Traced(Stepper):
     """Takes the steps of one client.
 
     Args:
@@ -34,10 +27,6 @@ class Traced:
             a minibatch for itself.
         rule: SGD.
     """
-
-    def __init__(self, program: Callable[..., Any], rule: OptimiserConfig) -> None:
-        self._program, self._rule = program, rule
-        self._traced: dict[Hashable, fx.GraphModule | None] = {}
 
     @torch.no_grad()
     def run(
@@ -62,21 +51,7 @@ class Traced:
             counted += 1 if labelled is None else labelled
         return total, counted
 
-    def _step(self, inputs: Any, tensors: list[Tensor]) -> fx.GraphModule | None:
-        key = shapes(inputs, tensors)
-        if key not in self._traced:
-            self._traced[key] = self._trace(inputs)
-        return self._traced[key]
-
-    def _trace(self, inputs: Any) -> fx.GraphModule | None:
-        rule, trained = self._rule, len(inputs[0])
-        own = tuple(alone(part) for part in inputs)
-        try:
-            graph = notes_of_one(self._program, own, flat(own))
-            step = descending(graph, trained, rule.momentum, rule.weight_decay)
-            tried = [tensor.clone() for tensor in flat(own)]
-            buffers = [torch.zeros_like(p) for p in tried[:trained]] if rule.momentum else []
-            return quicken(step, [*tried, rule.lr, *buffers])
-        except Exception as error:  # whatever a model may do that cannot be written down
-            log.info("a step of one client is not traced: %s", error)
-            return None
+    def _noted(self, inputs: Any, tensors: list[Tensor]) -> tuple[Graphed, list[Tensor]]:
+        own = [tensor[0] for tensor in tensors]
+        graph = notes_of_one(self._program, tuple(map(alone, inputs)), own)
+        return graph, [tensor.clone() for tensor in own]
