@@ -71,12 +71,9 @@ class Layout:
 
         The views share memory with ``flat``.
         """
-        lead, views, start = flat.shape[:-1], {}, 0
-        for name, shape in self.shapes.items():
-            stop = start + prod(shape)
-            views[name] = flat[..., start:stop].view((*lead, *shape))
-            start = stop
-        return views
+        lead, sizes = flat.shape[:-1], [prod(shape) for shape in self.shapes.values()]
+        parts = zip(self.shapes.items(), flat.split(sizes, -1) if sizes else (), strict=True)
+        return {name: part.view((*lead, *shape)) for (name, shape), part in parts}
 
     def take(self, flat: Tensor, of: Layout) -> Tensor:
         """Return the numbers ``[..., size]`` of these tensors, of ``flat`` ``[..., of.size]``."""

@@ -35,6 +35,14 @@ class TaskLoss(ABC):
     def __call__(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return every example's loss ``[n]``, zero where there is no label, and where one is."""
 
+    def summed(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of the losses, and how many examples have a label.
+
+        A loss may have a faster way to these two, for clients that train one by one.
+        """
+        values, known = self(output, y)
+        return values.sum(), known.sum()
+
     def weights(self) -> Sequence[float] | None:
         """Return the weights of classes or targets; None: all are one."""
         return None
@@ -72,6 +80,14 @@ class PositionLoss(TaskLoss):
         known = known_positions(y)
         y = y.nan_to_num() if y.is_floating_point() else y.clamp(min=0)
         return mean_of_known(torch.where(known, self.at(output, y), 0), known)
+
+
+def summed(loss: Loss, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of a loss over examples, and how many of these have a label."""
+    if isinstance(loss, TaskLoss):
+        return loss.summed(output, y)
+    values, known = loss(output, y)
+    return values.sum(), known.sum()
 
 
 def numbers(values: Sequence[float], like: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class Alone:
         self, model: nn.Module, objective: Objective, rule: OptimiserConfig, *, channels_last: bool
     ) -> None:
         self._holder, self._names = _Holder(model), set(model.state_dict())
+        parameters = model.named_parameters(remove_duplicate=False)
+        self._tied = len(list(parameters)) > len(list(model.parameters()))
         self._objective, self._rule, self._channels_last = objective, rule, channels_last
 
     def run(
@@ -63,7 +65,8 @@ class Alone:
         def descend() -> tuple[Tensor, Tensor]:
             return self._descend(own, state, batches, weights[0], rate)
 
-        total, counted = functional_call(self._holder, held, (descend,))
+        # PyTorch looks for names of the same parameter at every call, which takes long.
+        total, counted = functional_call(self._holder, held, (descend,), tie_weights=self._tied)
         for name, parameter in parameters.items():
             if own[name].data_ptr() != parameter.data_ptr():
                 parameter[0] = own[name].detach()

@@ -14,6 +14,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
+from fedjoint.model.loss import Loss, summed
 from fedjoint.model.mode import evaluating
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, alone, first
@@ -62,7 +63,7 @@ def make_forward(
     them.
     """
     own = set(model.state_dict())
-    losses_of = _make_losses_of(tasks, precision)
+    losses_of = _make_losses_of(tasks, precision, batched=batched)
 
     def forward(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
         held = {n: t for n, t in weights.items() if n in own}
@@ -73,21 +74,27 @@ def make_forward(
 
 
 def _make_losses_of(
-    tasks: Sequence[Task], precision: str
+    tasks: Sequence[Task], precision: str, *, batched: bool
 ) -> Callable[[Callable[..., Tensors], Input, Tensors], tuple[Tensor, Tensor]]:
     """Return what sums the losses of a model, which is called with inputs and names of tasks."""
-    names = [task.name for task in tasks]
+    losses = {task.name: task.loss_fn for task in tasks}
+    total = _summed if batched else summed
+    lower = precision == "bfloat16"
 
     def losses_of(model: Callable[..., Tensors], x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
-        lower = precision == "bfloat16"
-        with torch.autocast(first(x).device.type, torch.bfloat16, enabled=lower):
-            outputs = model(x, names)
-        sums, known = zip(
-            *(task.loss_fn(outputs[task.name].float(), y[task.name]) for task in tasks), strict=True
-        )
-        return torch.stack([s.sum() for s in sums]), torch.stack([k.sum() for k in known])
+        with torch.autocast(first(x).device.type, torch.bfloat16) if lower else nullcontext():
+            outputs = model(x, list(losses))
+        found = [total(loss, outputs[name].float(), y[name]) for name, loss in losses.items()]
+        sums, known = zip(*found, strict=True)
+        return torch.stack(sums), torch.stack(known)
 
     return losses_of
+
+
+def _summed(loss: Loss, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`fedjoint.model.loss.summed`, of parts that ``vmap`` does not take apart."""
+    values, known = loss(output, y)
+    return values.sum(), known.sum()
 
 
 def passes(rows: int, most: int, least: int = 1) -> list[slice]:
@@ -205,7 +212,7 @@ def make_descent(
         if how == "traced":
             return Traced(single, local.optimiser)
         return Descent(vmap(single, randomness="different"), local.optimiser)
-    losses_of = _make_losses_of(balance.tasks, local.precision)
+    losses_of = _make_losses_of(balance.tasks, local.precision, batched=False)
 
     def held(state: Tensors, x: Input, y: Tensors, weights: Tensor) -> tuple[Tensor, Tensor]:
         sums, known = losses_of(model, x, y)

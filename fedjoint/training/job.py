@@ -358,18 +358,19 @@ class Job:
         if own is not parameters:
             for name, parameter in parameters.items():
                 parameter[at] = own[name]
-        for values in sums:
-            values[at] = values.clone()
+        if not in_order:
+            for values in sums:
+                values[at] = values.clone()
         return sums
 
     def _few(self, drawn: Schedule, order: np.ndarray) -> Iterator[Few]:
         data = self.cohort.learnt
         rows, labelled = self._places(drawn, order)
-        for step, mask in enumerate(drawn.mask):
-            some = int(mask.any(1).sum())
+        examples = drawn.mask.sum(2)
+        for step, some in enumerate((examples > 0).sum(1).tolist()):
             at = rows[step, :some]
             if isinstance(self.descent, Alone):  # no padding, which BatchNorm would take for data
-                at = at[:, : int(mask.sum())]
+                at = at[:, : int(examples[step, 0])]
             x, y = data.take(at)
             yield Few(some, x, y, None if labelled is None else labelled[step, :some])
 

@@ -31,6 +31,20 @@ class CrossEntropy(PositionLoss):
     def weights(self) -> Sequence[float] | None:
         return self.class_weights
 
+    def summed(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if y.ndim > 1 or type(self) is not CrossEntropy:  # what extends it may have another loss
+            return super().summed(output, y)
+        weights = None if self.class_weights is None else numbers(self.class_weights, output)
+        total = F.cross_entropy(
+            output,
+            y,
+            weight=weights,
+            ignore_index=-1,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        return total, (y >= 0).sum()
+
     def at(self, output: Tensor, y: Tensor) -> Tensor:
         # As F.cross_entropy, which under vmap is put together from slower parts.
         logs = F.log_softmax(output, -1)
