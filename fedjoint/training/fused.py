@@ -48,7 +48,8 @@ def descending(traced: Graphed, parameters: int, momentum: float, decay: float) 
     graph = traced.graph
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     (output,) = (node for node in graph.nodes if node.op == "output")
-    results = list(output.args[0])
+    results = [_untransposed(graph, result) for result in output.args[0][:parameters]]
+    results += output.args[0][parameters:]
     _add_in_products(graph)
     _overwrite(graph)
     output.args = (results[parameters:],)
@@ -58,6 +59,35 @@ def descending(traced: Graphed, parameters: int, momentum: float, decay: float) 
     needed = {*steps.nodes, *inputs, output}
     graph.eliminate_dead_code(lambda node: node in needed or node.op == "placeholder")
     return traced
+
+
+def _untransposed(graph: fx.Graph, gradient: Any) -> Any:
+    """Return a transposed product, ``(A B)^T``, as the product that it is: ``B^T A^T``."""
+    product = _turned(gradient)
+    if product is None or not _is_product(product) or len(product.users) > 1:
+        return gradient
+    with graph.inserting_before(gradient):
+        factors = [_turned(factor) or _turn(graph, factor) for factor in product.args]
+        turned = graph.call_function(product.target, tuple(reversed(factors)))
+    turned.meta = {**product.meta, "shape": gradient.meta["shape"]}
+    return turned
+
+
+def _turned(node: Any) -> Any:
+    """Return the matrices of which ``node`` is the transpose; None: it is none."""
+    if not isinstance(node, fx.Node) or node.target not in (_ops.transpose.int, _ops.t.default):
+        return None
+    matrix: Any = node.args[0]
+    swapped: Any = node.args[1:]
+    rank = len(node.meta["shape"])
+    return matrix if {each % rank for each in swapped} in (set(), {rank - 2, rank - 1}) else None
+
+
+def _turn(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    found = graph.call_function(_ops.transpose.int, (node, -2, -1))
+    *lead, rows, columns = node.meta["shape"]
+    found.meta = {**node.meta, "shape": torch.Size((*lead, columns, rows))}
+    return found
 
 
 def _add_in_products(graph: fx.Graph) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, jacrev, vmap
+from torch.func import functional_call, vmap
 
 from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
@@ -24,6 +25,7 @@ from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
 from fedjoint.training.descent import Descent
 from fedjoint.training.replay import replayed
+from fedjoint.training.trace import functional
 from fedjoint.training.traced import Traced
 
 Tensors = dict[str, Tensor]
@@ -208,10 +210,10 @@ def make_descent(
         return None
     if how in ("batched", "traced"):
         objective = _make_objective(model, balance, local.precision, batched=how == "batched")
-        single = grad(objective, has_aux=True)
         if how == "traced":
-            return Traced(single, local.optimiser)
-        return Descent(vmap(single, randomness="different"), local.optimiser)
+            return Traced(_differentiated(objective), local.optimiser)
+        many = vmap(objective, randomness="different")
+        return Descent(_differentiated(many), local.optimiser)
     losses_of = _make_losses_of(balance.tasks, local.precision, batched=False)
 
     def held(state: Tensors, x: Input, y: Tensors, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,16 +246,6 @@ def make_kernel(
     losses_of = _make_losses(model, balance, precision, batched=batched)
     objective = _make_objective(model, balance, precision, batched=batched)
 
-    def separate(
-        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
-    ) -> tuple[Tensors, Tensor, Tensor]:
-        def twice(t: Tensors) -> tuple[Tensor, Tensor]:
-            losses, _ = losses_of(t, frozen, x, y)
-            return losses, losses.detach()
-
-        by_task, losses = jacrev(twice, has_aux=True)(trained)
-        return *_combined(balance, by_task, losses, weights), losses
-
     def one_client(
         trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
     ) -> Gradients:
@@ -265,21 +257,19 @@ def make_kernel(
             of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
             return Gradients(_stacked(one, of), losses[None], None)
         losses, _ = losses_of(one, rest, inputs, batch)
-        rows = [
-            torch.autograd.grad(loss, list(one.values()), retain_graph=True, materialize_grads=True)
-            for loss in losses
-        ]
-        by_task = {n: torch.stack(of) for n, of in zip(one, zip(*rows, strict=True), strict=True)}
-        combined, norms = _combined(balance, by_task, losses.detach(), weights[0])
+        rows = by_task(losses, list(one.values()))
+        stacked = {n: torch.stack(of) for n, of in zip(one, zip(*rows, strict=True), strict=True)}
+        combined, norms = _combined(balance, stacked, losses.detach(), weights[0])
         return Gradients(
             {n: g[None] for n, g in combined.items()}, losses.detach()[None], norms[None]
         )
 
     if not batched:
         return one_client
-    single = separate if balance.separate else grad(objective, has_aux=True)
-    many = vmap(single, randomness="different")
-    program = torch.compile(many) if compiled else replayed(many) if traced else many
+    many = vmap(losses_of if balance.separate else objective, randomness="different")
+    differentiated = _separately(many, balance) if balance.separate else _differentiated(many)
+    program = torch.compile(differentiated) if compiled else differentiated
+    program = replayed(program) if traced and not compiled else program
 
     def all_clients(
         trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
@@ -290,18 +280,73 @@ def make_kernel(
     return all_clients
 
 
+def _differentiated(objective: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+    """Return (trained, ...) -> gradients of what ``objective`` minimises, and its losses.
+
+    Clients have nothing in common, so the gradient of their sum is each one's own. PyTorch
+    differentiates what ``vmap`` has made of the model: ``torch.func.grad`` inside it would batch
+    the gradients of operations, of which it has to take some apart; and it imports the compiler.
+
+    Args:
+        objective: (trained, ...) of one client or of all -> what is minimised, and losses.
+    """
+    objective = functional(objective)
+
+    def gradients(trained: Tensors, *rest: Any) -> tuple[Tensors, Tensor]:
+        with torch.enable_grad():
+            own = {n: t.detach().requires_grad_() for n, t in trained.items()}
+            totals, losses = objective(own, *rest)
+            of = torch.autograd.grad(totals.sum(), list(own.values()), materialize_grads=True)
+        return dict(zip(own, of, strict=True)), losses
+
+    return gradients
+
+
+def _separately(losses_of: Callable[..., Any], balance: Balance) -> Callable[..., Any]:
+    """As :func:`_differentiated`, of every task's losses on their own, which ``balance`` combines.
+
+    Args:
+        losses_of: of all clients.
+        balance: the rule.
+    """
+    losses_of, combined = functional(losses_of), vmap(partial(_combined, balance))
+
+    def gradients(
+        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
+    ) -> tuple[Tensors, Tensor, Tensor]:
+        with torch.enable_grad():
+            own = {n: t.detach().requires_grad_() for n, t in trained.items()}
+            losses, _ = losses_of(own, frozen, x, y)
+            rows = by_task(losses.sum(0), list(own.values()))
+        of = {
+            n: torch.stack(rows_of, 1)
+            for n, rows_of in zip(own, zip(*rows, strict=True), strict=True)
+        }
+        return *combined(of, losses.detach(), weights), losses.detach()
+
+    return gradients
+
+
+def by_task(losses: Tensor, places: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Return the gradients of each of the ``[tasks]`` losses; zero where one does not depend."""
+    return [
+        torch.autograd.grad(loss, places, retain_graph=True, materialize_grads=True)
+        for loss in losses
+    ]
+
+
 def _combined(
-    balance: Balance, by_task: Tensors, losses: Tensor, weights: Tensor
+    balance: Balance, gradients: Tensors, losses: Tensor, weights: Tensor
 ) -> tuple[Tensors, Tensor]:
     """Combine one client's gradients of every task into one; return it, and their lengths.
 
     Args:
         balance: the rule.
-        by_task: parameter name -> ``[tasks, ...]``.
+        gradients: parameter name -> ``[tasks, ...]``.
         losses: ``[tasks]``.
         weights: ``[tasks]``.
     """
-    backbone = [g.flatten(1) for n, g in by_task.items() if n[:9] == "backbone."]
+    backbone = [g.flatten(1) for n, g in gradients.items() if n[:9] == "backbone."]
     square = sum((g.square().sum(1) for g in backbone), torch.zeros_like(losses))
     together = weights
     if balance.resolves and backbone:
@@ -309,7 +354,7 @@ def _combined(
         together = weights * balance.resolve(gram)
     of = {
         n: torch.tensordot(together if n[:9] == "backbone." else weights, g, 1)
-        for n, g in by_task.items()
+        for n, g in gradients.items()
     }
     return of, square.sqrt()
 

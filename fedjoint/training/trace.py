@@ -7,8 +7,9 @@ long. Random operations draw every client's own numbers (see :mod:`fedjoint.trai
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from torch.func import functionalize
 from fedjoint.model.dispatch import Mode
 from fedjoint.training.draws import as_clients_draw, is_random
 from fedjoint.training.notes import Note, Notes, replaced
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _ops = torch.ops.aten
 
@@ -36,18 +40,57 @@ def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> No
     """Run ``program`` once, and return notes of its operations, which run on other numbers, too.
 
     Args:
-        program: takes and returns tensors; its course depends on their shapes alone.
+        program: takes and returns tensors; its course depends on their shapes alone. Parts of it
+            that may change tensors in place are :func:`functional`.
         tensors: what it takes.
 
     Raises:
-        NotImplementedError: its course depends on numbers.
+        NotImplementedError: its course depends on numbers, or it changes tensors in place.
     """
+    try:
+        return _recorded(program, tensors)
+    except _InPlaceError:
+        with _asked():
+            return _recorded(program, tensors)
+
+
+def functional(part: Callable[P, T]) -> Callable[P, T]:
+    """Return ``part`` of a program, without changes in place where a trace needs it so.
+
+    Gradients are not taken inside. Most models need no such thing, and ``functionalize`` imports
+    PyTorch's compiler, which takes as long as PyTorch itself.
+    """
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return (functionalize(part) if _needed else part)(*args, **kwargs)
+
+    return run
+
+
+#: Whether parts of programs are to be functional.
+_needed: list[bool] = []
+
+
+@contextmanager
+def _asked() -> Iterator[None]:
+    _needed.append(True)
+    try:
+        yield
+    finally:
+        _needed.pop()
+
+
+def _recorded(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> Notes:
     recorder = _Recorder(tensors)
     with recorder:
-        results = functionalize(program)(*tensors)
+        results = program(*tensors)
     return Notes(
         recorder.steps, [recorder.note(tensor) for tensor in results], recorder.constants
     ).needed()
+
+
+class _InPlaceError(NotImplementedError):
+    pass
 
 
 class _Recorder(Mode):
@@ -82,7 +125,7 @@ class _Recorder(Mode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func._schema.is_mutable:
-            raise NotImplementedError(f"{func} changes a tensor in place")
+            raise _InPlaceError(f"{func} changes a tensor in place")
         result = func(*args, **kwargs)
         target = as_clients_draw(func) if is_random(func) else func
         noted, named = replaced(args, Tensor, self.note), replaced(kwargs, Tensor, self.note)

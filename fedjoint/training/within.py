@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vjp, vmap
+from torch.func import vmap
 
 from fedjoint.model.joint import JointModel
 from fedjoint.model.mode import evaluating
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, alone
-from fedjoint.training.gradients import make_forward
+from fedjoint.training.gradients import Forward, by_task, make_forward
 
 Tensors = dict[str, Tensor]
 
@@ -72,47 +72,30 @@ def make_differentiate(
     """
     forward = make_forward(model, tasks, precision, batched=batched)
 
-    def by_program(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
-        trained, rest = _divided(weights, shared)
-
-        def losses_of(trained: Tensors) -> tuple[Tensor, Tensor]:
-            return forward({**trained, **rest}, x, y)
-
-        # A pass backward for each task, and not one vmapped over tasks: models that are trained
-        # batched need not support that.
-        sums, backward, known = vjp(losses_of, trained, has_aux=True)  # type: ignore[misc]
-        rows = [backward(one)[0] for one in torch.eye(len(tasks)).to(sums)]
-        return {n: torch.stack([row[n] for row in rows]) for n in trained}, sums, known
-
-    def one_client(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensors, Tensor, Tensor]:
-        trained, rest = _divided({n: t[0].detach().clone() for n, t in weights.items()}, shared)
-        trained = {n: t.requires_grad_() for n, t in trained.items()}
-        sums, known = forward({**trained, **rest}, alone(x), alone(y))
-        rows = [
-            torch.autograd.grad(
-                loss, list(trained.values()), retain_graph=True, materialize_grads=True
-            )
-            for loss in sums
-        ]
-        by_name = zip(trained, zip(*rows, strict=True), strict=True)
-        return {name: torch.stack(of)[None] for name, of in by_name}, sums[None], known[None]
-
-    several = vmap(by_program, randomness="different") if batched else one_client
+    several = vmap(forward, randomness="different") if batched else _alone(forward)
 
     def differentiate(weights: Tensors, x: Input, y: Tensors) -> TaskGradients:
-        with evaluating(model):
-            of, sums, known = several(weights, x, y)
-        return TaskGradients({n: g.detach() for n, g in of.items()}, sums.detach(), known)
+        if not batched:  # a module may write into its buffers
+            weights = {n: t.detach().clone() for n, t in weights.items()}
+        with evaluating(model), torch.enable_grad():
+            own = {n: t.detach().requires_grad_() for n, t in weights.items() if n in shared}
+            sums, known = several({**weights, **own}, x, y)
+            rows = by_task(sums.sum(0), list(own.values()))
+        of = zip(own, zip(*rows, strict=True), strict=True)
+        return TaskGradients({n: torch.stack(g, 1) for n, g in of}, sums.detach(), known)
 
     return differentiate
+
+
+def _alone(forward: Forward) -> Forward:
+    def of_one(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
+        sums, known = forward(alone(weights), alone(x), alone(y))
+        return sums[None], known[None]
+
+    return of_one
 
 
 def inner_products(gradients: Tensors) -> Tensor:
     """Return ``[clients, tasks, tasks]`` float64 of gradients ``[clients, tasks, ...]``."""
     parts = (g.flatten(2).double() for g in gradients.values())
     return torch.stack([part @ part.mT for part in parts]).sum(0)
-
-
-def _divided(weights: Tensors, shared: Collection[str]) -> tuple[Tensors, Tensors]:
-    trained = {n: t for n, t in weights.items() if n in shared}
-    return trained, {n: t for n, t in weights.items() if n not in shared}

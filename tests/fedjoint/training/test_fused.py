@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from fedjoint.training.fused import descending
-from fedjoint.training.trace import trace
+from fedjoint.training.trace import functional, trace
 
 CLIENTS, STEPS, RATE = 3, 4, 0.1
 
@@ -69,10 +69,29 @@ def draw(model):
     return weights, torch.randn(STEPS, CLIENTS, 6, 4, generator=generator)
 
 
+def inside(loss):
+    """Differentiate each client's loss, inside vmap."""
+    return vmap(grad(loss, has_aux=True))
+
+
+def outside(loss):
+    """Differentiate the sum of the clients' losses."""
+
+    def gradients(own, x):
+        own = {n: p.detach().requires_grad_() for n, p in own.items()}
+        with torch.enable_grad():
+            values, losses = functional(vmap(loss))(own, x)
+            of = torch.autograd.grad(values.sum(), list(own.values()), materialize_grads=True)
+        return dict(zip(own, of, strict=True)), losses
+
+    return gradients
+
+
+@pytest.mark.parametrize("differentiated", [inside, outside])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_step_is_that_of_torch(name, momentum, decay):
+def test_a_step_is_that_of_torch(name, momentum, decay, differentiated):
     model = MODELS[name]()
     weights, batches = draw(model)
     names = list(weights)
@@ -83,7 +102,9 @@ def test_a_step_is_that_of_torch(name, momentum, decay):
 
     def program(*inputs):
         *own, x = inputs
-        of, losses = vmap(grad(loss, has_aux=True))(dict(zip(names, own, strict=True)), x)
+        program = differentiated(loss)
+        program = functional(program) if differentiated is inside else program
+        of, losses = program(dict(zip(names, own, strict=True)), x)
         return [*of.values(), losses]
 
     stacked = [p.clone() for p in weights.values()]
@@ -130,3 +151,19 @@ def test_views_of_a_parameter_are_refused(program):
     traced = trace(program, [torch.rand(2, 3, 3), torch.rand(2)]).graph()
     with pytest.raises(NotImplementedError, match="view of a parameter"):
         descending(traced, 1, 0.0, 0.0)
+
+
+def test_a_transposed_product_goes_into_the_weights_too():
+    def program(w, x):
+        out = torch.bmm(x, w.transpose(1, 2))
+        return [torch.bmm(x.transpose(1, 2), out).transpose(1, 2), out.square().sum((1, 2))]
+
+    _, batches = draw(MODELS["mlp"]())
+    weight = torch.randn(CLIENTS, 5, 4, generator=torch.Generator().manual_seed(2))
+    gradient, _ = program(weight, batches[0])
+    step = descending(trace(program, [weight, batches[0]]).graph(), 1, 0.0, 0.0)
+    called = [node.target.__name__ for node in step.graph.nodes if node.op == "call_function"]
+    assert "_by_product" in called
+    expected = weight - RATE * gradient
+    step.compiled()(weight, batches[0], RATE)
+    torch.testing.assert_close(weight, expected)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from fedjoint.training.trace import trace
+from fedjoint.training.trace import functional, trace
 
 SCALE = torch.arange(1.0, 4.0)
 
@@ -20,9 +20,14 @@ def draw(seed):
 
 
 def test_it_computes_what_the_program_computes_of_other_numbers():
-    traced = trace(program, draw(0)).graph().compiled()
+    traced = trace(functional(program), draw(0)).graph().compiled()
     for result, expected in zip(traced(*draw(1)), program(*draw(1)), strict=True):
         assert torch.equal(result, expected)
+
+
+def test_what_may_not_change_in_place_is_refused_where_it_does():
+    with pytest.raises(NotImplementedError, match="changes a tensor in place"):
+        trace(program, draw(0))
 
 
 def operations(nodes):
@@ -30,7 +35,10 @@ def operations(nodes):
 
 
 def test_the_operations_are_those_that_make_fx_sees():
-    traced, expected = trace(program, draw(0)), make_fx(torch.func.functionalize(program))(*draw(0))
+    traced, expected = (
+        trace(functional(program), draw(0)),
+        make_fx(torch.func.functionalize(program))(*draw(0)),
+    )
     expected.graph.eliminate_dead_code()
     assert operations(traced.steps) == operations(expected.graph.nodes)
 

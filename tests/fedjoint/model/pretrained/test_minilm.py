@@ -35,6 +35,7 @@ def test_a_round_of_the_scenario_costs_the_adapter_s_bytes(tmp_path, monkeypatch
         (folder / name).write_text("".join(lines))
     monkeypatch.setenv("FEDJOINT_DATA", str(tmp_path))
     few = ["rounds=1", "data.clients=4", "data.examples_per_client=4", "engine=inline"]
+    few += ["local.path=batched"]
     result = simulate(scenario_config("adapters", [*few, f"output.dir={tmp_path / 'runs'}"]))
     (record,) = result.records
     # A and B beside queries and values, in float32, for each client; and nothing else.
