@@ -523,7 +523,7 @@ def test_buffers_move_by_the_weighted_mean(order, reduce):
     keys = [np.mean(b) for node in (1, 2, 3) for b in CLIENTS[node]] if reduce else EVERYONE
     expected = np.outer(found.weights.numpy() @ np.array(keys), [1, 2, 3])[0]
     part, groups = Part("", BUFFERS, ("",)), {"": collector}
-    moved = moved_buffers(part, groups, {"": found}, robust=False)
+    moved = moved_buffers(part, groups, robust=False)
     np.testing.assert_allclose(moved, expected, rtol=1e-5)
 
 
