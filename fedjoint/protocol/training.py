@@ -81,7 +81,8 @@ class TrainReply:
         reports: a row for each client asked for.
         block_seconds: ``[b]`` float64, how long each block took.
         rows: ``[n, P]`` float32 updates, or ``[b, P]`` means of blocks, which may be elsewhere (see
-            :mod:`fedjoint.protocol.elsewhere`); None where clients share nothing, or where a node sends ``payload`` instead.
+            :mod:`fedjoint.protocol.elsewhere`); None where clients share nothing, or where a node
+            sends ``payload`` instead.
         payload: the compressed updates of the clients that trained; decoded into ``rows`` by
             :meth:`unpack`.
         buffers: ``[n, B]`` or ``[b, B]`` float32, by how much the shared buffers moved; None where
