@@ -55,12 +55,7 @@ class Sums:
         self, parts: Sequence[Part], quanta: Mapping[int, float], *kept: Mapping[str, np.ndarray]
     ) -> list[Term]:
         """Return the sums of rows of this machine."""
-        terms = []
-        for part in parts:
-            row = kept[part.kept][part.record][part.place]
-            scaled = row if part.factor == 1 else row * part.factor
-            terms.append(Term(part.slot, scaled, part.weight))
-        return combine(terms, quanta)
+        return combine(_terms(parts, kept), quanta)
 
     def sum_sums(self, quanta: Mapping[int, float], *sums: list[Term]) -> list[Term]:
         """Return the sums of what several machines summed."""
@@ -126,7 +121,7 @@ class Machines:
         for own in by_machine.values():
             parts, kept = _parts(own)
             if (actor := self._free(own)) is None:
-                here += Sums().sum_rows(parts, quanta, *ray.get(kept))
+                here += _terms(parts, ray.get(kept))
             else:
                 level.append((actor, actor.sum_rows.remote(parts, shared, *kept)))
         while len(level) > _FAN:
@@ -145,6 +140,16 @@ class Machines:
         nodes = dict.fromkeys(leaf.rows.kept[0] for leaf in leaves)
         free = [node for node in nodes if node not in self.busy]
         return self._workers.actors[free[0]] if free else None
+
+
+def _terms(parts: Sequence[Part], kept: Sequence[Mapping[str, np.ndarray]]) -> list[Term]:
+    """Return the rows of ``kept`` that are meant, weighed."""
+    terms = []
+    for part in parts:
+        row = kept[part.kept][part.record][part.place]
+        scaled = row if part.factor == 1 else row * part.factor
+        terms.append(Term(part.slot, scaled, part.weight))
+    return terms
 
 
 def _parts(leaves: Sequence[Leaf]) -> tuple[list[Part], list[Any]]:

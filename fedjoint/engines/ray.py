@@ -34,6 +34,8 @@ from fedjoint.protocol.requests import TRAIN, asks_for_means
 from fedjoint.protocol.wire import NODE_DIED
 from fedjoint.registry import from_files
 
+_PLACES = 60.0  # seconds in which Ray finds places for workers
+
 _kept: list[Workers] = []
 
 
@@ -134,15 +136,28 @@ class Workers:
         self.cpus, self.gpus, self.count = workers(config, ray.cluster_resources())
         self.actors: dict[int, Any] = {}
         self.group = placement_group([self._bundle()] * self.count, strategy="SPREAD")
-        if not self.group.wait(timeout_seconds=60):
-            free = ray.available_resources()
+        self._placed = False
+        try:
+            self.wait_for_places()
+        except UserError:
             self.close()
+            raise
+        self.actors = {node: self._start_actor(node) for node in range(1, self.count + 1)}
+
+    def wait_for_places(self) -> None:
+        """Wait until all workers have places, also those whose machine has died.
+
+        Raises:
+            UserError: the cluster has none for them.
+        """
+        if not self._placed and not self.group.wait(timeout_seconds=_PLACES):
+            free = ray.available_resources()
             raise UserError(
                 f"Ray cannot place {self.count} workers with {self.cpus:g} CPUs and "
                 f"{self.gpus:g} GPUs each; free are {free.get('CPU', 0):g} CPUs and "
                 f"{free.get('GPU', 0):g} GPUs: lower engine.workers or what each asks for"
             )
-        self.actors = {node: self._start_actor(node) for node in range(1, self.count + 1)}
+        self._placed = True
 
     def host(self, make_app: MakeApp) -> None:
         """Have every worker make the app of the next run.
@@ -161,6 +176,7 @@ class Workers:
 
     def replace(self, node: int) -> None:
         """Start a worker in the place of one that died."""
+        self._placed = False
         self.actors[node] = self._start_actor(node)
         self.actors[node].host.remote(self.make_app)
 
@@ -230,7 +246,12 @@ class RayGrid(LocalGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Send, and return replies as they arrive; an error for what is late or lost."""
+        """Send, and return replies as they arrive; an error for what is late or lost.
+
+        Raises:
+            UserError: a machine has died, and the cluster has no room for its workers.
+        """
+        self.workers.wait_for_places()
         sent = number(messages)
         shared = _shared(sent)
         stubs = {id(record): ray.put(record) for record in shared}
