@@ -1,13 +1,13 @@
 """Rounds per second against the number of machines of a Ray cluster, simulated on this one.
 
     python -m simulations.scale --machines 1,2,4,8
-    python -m simulations.scale --workload femnist-cnn --clients 64 --blocks 64
+    python -m simulations.scale --hidden 4096 --clients 64 --blocks 64
 
 Every machine is a Ray node of one CPU with a worker of its own. They share this machine's cores, so
 the clients trained per second do not grow beyond these: what grows is what a round costs beside
 training, and that is what the table is for, and how many bytes of updates reach the driver. Rows of
 a megabyte and more are summed on the machines first, unless ``--all-rows`` says otherwise. Clients
-are those of the benchmark.
+are those of the benchmark's MLP, or of a wider one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import logging
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Annotated
 
@@ -30,6 +31,8 @@ from rich.table import Table
 import fedjoint
 from fedjoint.config.load import check
 from fedjoint.engines import combining
+from fedjoint.model.backbones.mlp import mlp
+from fedjoint.model.inputs import Inputs
 from fedjoint.runs.record import RoundRecord
 
 from ..benchmark.workloads import BATCH, RATE, STEPS, workload
@@ -43,12 +46,12 @@ def main(
     machines: Annotated[str, typer.Option(help="Numbers of machines.")] = "1,2,4,8",
     clients: Annotated[int, typer.Option(min=3, help="Clients of a round.")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds after a warm-up.")] = 10,
-    workload: Annotated[str, typer.Option(help="What clients train.")] = "mlp",
+    hidden: Annotated[int, typer.Option(min=1, help="Width of the MLP's first layer.")] = 128,
     blocks: Annotated[int, typer.Option(min=0, help="Blocks of clients; 0: as usual.")] = 0,
     all_rows: Annotated[bool, typer.Option(help="Send all rows to the driver.")] = False,
 ) -> None:
     """Measure rounds on clusters of simulated machines."""
-    load = Load(workload, clients, blocks, rounds)
+    load = Load(hidden, clients, blocks, rounds)
     if all_rows:
         combining.LEAST = sys.maxsize
     table = Table(title=f"{clients:,} clients a round, medians of {rounds} rounds")
@@ -65,13 +68,13 @@ class Load:
     """What the machines do.
 
     Attributes:
-        workload: what clients train.
+        hidden: width of the first layer of what clients train.
         clients: of a round.
         blocks: of clients; 0: as usual.
         rounds: after a warm-up.
     """
 
-    workload: str
+    hidden: int
     clients: int
     blocks: int
     rounds: int
@@ -137,7 +140,9 @@ def _run(address: str, machines: int, load: Load) -> tuple[list[RoundRecord], li
                 "output": {"dir": folder, "checkpoint_every": 10**9},
             }
         )
-        fedjoint.simulate(config, workload(load.workload).problem(load.clients), callbacks=[note])
+        backbone = partial(mlp, Inputs(shape=(64,), dtype="float32"), [load.hidden, 64])
+        problem = replace(workload("mlp"), backbone=backbone).problem(load.clients)
+        fedjoint.simulate(config, problem, callbacks=[note])
     counted = slice(_WARM_UP, _WARM_UP + load.rounds)
     took = [later - earlier for earlier, later in itertools.pairwise(ended)]
     return records[counted], took[_WARM_UP - 1 : _WARM_UP - 1 + load.rounds]
