@@ -124,6 +124,9 @@ class Workers:
     Args:
         config: workers, CPUs and GPUs, address.
 
+    Attributes:
+        machines: node -> the machine that it is on, as Ray calls it; empty on this one alone.
+
     Raises:
         UserError: the cluster cannot be joined, or cannot ever hold the workers.
     """
@@ -136,7 +139,7 @@ class Workers:
         self.cpus, self.gpus, self.count = workers(config, ray.cluster_resources())
         self.actors: dict[int, Any] = {}
         self.group = placement_group([self._bundle()] * self.count, strategy="SPREAD")
-        self._placed = False
+        self._placed, self.machines = False, dict[int, str]()
         try:
             self.wait_for_places()
         except UserError:
@@ -150,7 +153,9 @@ class Workers:
         Raises:
             UserError: the cluster has none for them.
         """
-        if not self._placed and not self.group.wait(timeout_seconds=_PLACES):
+        if self._placed:
+            return
+        if not self.group.wait(timeout_seconds=_PLACES):
             free = ray.available_resources()
             raise UserError(
                 f"Ray cannot place {self.count} workers with {self.cpus:g} CPUs and "
@@ -158,6 +163,9 @@ class Workers:
                 f"{free.get('GPU', 0):g} GPUs: lower engine.workers or what each asks for"
             )
         self._placed = True
+        if self.config.address:
+            placed = placement_group_table(self.group)["bundles_to_node_id"]
+            self.machines = {bundle + 1: machine for bundle, machine in placed.items()}
 
     def host(self, make_app: MakeApp) -> None:
         """Have every worker make the app of the next run.
@@ -196,13 +204,6 @@ class Workers:
                 dead.append(asked[answer])
                 self.replace(asked[answer])
         return sorted(dead)
-
-    def machines(self) -> dict[int, str]:
-        """Return node -> the machine that it is on, as Ray calls it; nothing on this one alone."""
-        if not self.config.address:
-            return {}
-        placed = placement_group_table(self.group)["bundles_to_node_id"]
-        return {node: placed[node - 1] for node in self.actors}
 
     def close(self) -> None:
         """Stop the workers, and Ray where they started it."""
@@ -273,7 +274,7 @@ class RayGrid(LocalGrid):
 
     def _together(self) -> Machines | None:
         """Return what sums rows on the machines where they are; None: there is one machine."""
-        machines = self.workers.machines()
+        machines = self.workers.machines
         return Machines(self.workers, machines) if len(set(machines.values())) > 1 else None
 
     def _replies(self, pending: dict[Any, _Sent], timeout: float | None) -> Iterator[Message]:
