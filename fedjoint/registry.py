@@ -67,7 +67,11 @@ KINDS = {
     "augmentations": Kind("augmentation", "local.augment", "fedjoint.training.augmentations"),
     "compressions": Kind("compression", "strategy.compression", "fedjoint.protocol.compressions"),
     "engines": Kind(
-        "engine", "engine", "fedjoint.engines", besides=("base", "local", "processes"), given=1
+        "engine",
+        "engine",
+        "fedjoint.engines",
+        besides=("base", "combining", "local", "processes"),
+        given=1,
     ),
     "callbacks": Kind("callback", "callbacks"),
 }

@@ -6,26 +6,35 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import torch
 from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedjoint._util.interrupt import held
 from fedjoint._util.wording import first_line
 from fedjoint.config.schema import EngineConfig
+from fedjoint.engines import combining
 from fedjoint.engines.base import Engine, MakeApp
+from fedjoint.engines.combining import Machines, Sums, set_apart
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.engines.processes import INLINE, start, wait_for_early
 from fedjoint.errors import UserError
 from fedjoint.flower.compat import number
 from fedjoint.protocol.arrays import to_arrays
+from fedjoint.protocol.requests import TRAIN, asks_for_means
 from fedjoint.protocol.wire import NODE_DIED
 from fedjoint.registry import from_files
+
+_PLACES = 60.0  # seconds in which Ray finds places for workers
 
 _kept: list[Workers] = []
 
@@ -66,7 +75,7 @@ class Ray(Engine):
                     workers.close()
 
 
-class Worker:
+class Worker(Sums):
     """A node in a Ray actor.
 
     Args:
@@ -93,12 +102,30 @@ class Worker:
         except Exception as error:
             return Message(Error(code=2, reason=str(error)), reply_to=message)
 
+    def train(
+        self, least: int, message: Message, names: list[str], *records: ArrayRecord
+    ) -> tuple[Message, Any]:
+        """Answer as :meth:`handle` does, but keep means of blocks on this machine.
+
+        Args:
+            least: bytes of a row from which it is kept.
+            message: see :meth:`handle`.
+            names: alike.
+            records: alike.
+        """
+        reduce = asks_for_means(message)
+        reply = self.handle(message, names, *records)
+        return set_apart(reply, least) if reduce else (reply, None)
+
 
 class Workers:
     """Actors in their places, which may serve one run after another.
 
     Args:
         config: workers, CPUs and GPUs, address.
+
+    Attributes:
+        machines: node -> the machine that it is on, as Ray calls it; empty on this one alone.
 
     Raises:
         UserError: the cluster cannot be joined, or cannot ever hold the workers.
@@ -112,15 +139,33 @@ class Workers:
         self.cpus, self.gpus, self.count = workers(config, ray.cluster_resources())
         self.actors: dict[int, Any] = {}
         self.group = placement_group([self._bundle()] * self.count, strategy="SPREAD")
-        if not self.group.wait(timeout_seconds=60):
-            free = ray.available_resources()
+        self._placed, self.machines = False, dict[int, str]()
+        try:
+            self.wait_for_places()
+        except UserError:
             self.close()
+            raise
+        self.actors = {node: self._start_actor(node) for node in range(1, self.count + 1)}
+
+    def wait_for_places(self) -> None:
+        """Wait until all workers have places, also those whose machine has died.
+
+        Raises:
+            UserError: the cluster has none for them.
+        """
+        if self._placed:
+            return
+        if not self.group.wait(timeout_seconds=_PLACES):
+            free = ray.available_resources()
             raise UserError(
                 f"Ray cannot place {self.count} workers with {self.cpus:g} CPUs and "
                 f"{self.gpus:g} GPUs each; free are {free.get('CPU', 0):g} CPUs and "
                 f"{free.get('GPU', 0):g} GPUs: lower engine.workers or what each asks for"
             )
-        self.actors = {node: self._start_actor(node) for node in range(1, self.count + 1)}
+        self._placed = True
+        if self.config.address:
+            placed = placement_group_table(self.group)["bundles_to_node_id"]
+            self.machines = {bundle + 1: machine for bundle, machine in placed.items()}
 
     def host(self, make_app: MakeApp) -> None:
         """Have every worker make the app of the next run.
@@ -139,8 +184,26 @@ class Workers:
 
     def replace(self, node: int) -> None:
         """Start a worker in the place of one that died."""
+        self._placed = False
         self.actors[node] = self._start_actor(node)
         self.actors[node].host.remote(self.make_app)
+
+    def replace_dead(self, seconds: float) -> list[int]:
+        """Replace the workers that died; return their nodes.
+
+        Args:
+            seconds: after which one that says nothing is taken to be at work.
+        """
+        asked = {actor.__ray_ready__.remote(): node for node, actor in self.actors.items()}
+        done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
+        dead = []
+        for answer in done:
+            try:
+                ray.get(answer)
+            except ray.exceptions.RayActorError:
+                dead.append(asked[answer])
+                self.replace(asked[answer])
+        return sorted(dead)
 
     def close(self) -> None:
         """Stop the workers, and Ray where they started it."""
@@ -184,38 +247,71 @@ class RayGrid(LocalGrid):
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterator[Message]:
-        """Send, and return replies as they arrive; an error for what is late or lost."""
+        """Send, and return replies as they arrive; an error for what is late or lost.
+
+        Raises:
+            UserError: a machine has died, and the cluster has no room for its workers.
+        """
+        self.workers.wait_for_places()
         sent = number(messages)
         shared = _shared(sent)
         stubs = {id(record): ray.put(record) for record in shared}
-        pending: dict[Any, Message] = {}
+        together = self._together()
+        pending: dict[Any, _Sent] = {}
         for message in sent:
             names = [n for n, r in message.content.items() if id(r) in stubs]
             references = [stubs[id(message.content[n])] for n in names]
             rest = {n: r for n, r in message.content.items() if n not in names}
             light = Message(content=RecordDict(rest), metadata=message.metadata)  # type: ignore[call-overload]
             actor = self.workers.actors[message.metadata.dst_node_id]
-            pending[actor.handle.remote(light, names, *references)] = message
+            if together and message.metadata.message_type == TRAIN:
+                train = actor.train.options(num_returns=2)
+                reply, rows = train.remote(combining.LEAST, light, names, *references)
+                pending[reply] = _Sent(message, rows, together)
+            else:
+                pending[actor.handle.remote(light, names, *references)] = _Sent(message)
         return self._replies(pending, timeout)
 
-    def _replies(self, pending: dict[Any, Message], timeout: float | None) -> Iterator[Message]:
+    def _together(self) -> Machines | None:
+        """Return what sums rows on the machines where they are; None: there is one machine."""
+        machines = self.workers.machines
+        return Machines(self.workers, machines) if len(set(machines.values())) > 1 else None
+
+    def _replies(self, pending: dict[Any, _Sent], timeout: float | None) -> Iterator[Message]:
         deadline = None if timeout is None else time.monotonic() + timeout
         while pending:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             done, _ = ray.wait(list(pending), num_returns=1, timeout=left)
             if not done:
                 break
-            message = pending.pop(done[0])
+            message, rows, together = pending.pop(done[0])
             try:
-                yield ray.get(done[0])
+                reply = ray.get(done[0])
+                yield together.take(reply, rows) if together else reply
             except ray.exceptions.RayActorError as error:
                 # A new worker takes its place; it reads the private state last saved.
                 self.workers.replace(message.metadata.dst_node_id)
                 reason = f"the worker failed: {first_line(error)}"
                 yield Message(Error(NODE_DIED, reason), reply_to=message)
-        for message in pending.values():
+        for message, _, together in pending.values():
+            if together:
+                together.busy.add(message.metadata.dst_node_id)
             reason = f"no reply within {timeout:g} s"
             yield Message(Error(code=3, reason=reason), reply_to=message)
+
+
+class _Sent(NamedTuple):
+    """A message on its way.
+
+    Attributes:
+        message: the message.
+        rows: reference to what its node keeps.
+        together: sums that with what other nodes keep; None: the reply holds all there is.
+    """
+
+    message: Message
+    rows: Any = None
+    together: Machines | None = None
 
 
 def workers(config: EngineConfig, resources: dict[str, float]) -> tuple[float, float, int]:

@@ -18,6 +18,7 @@ from fedjoint.protocol import wire
 from fedjoint.protocol.arrays import to_tensor
 from fedjoint.protocol.checks import finite_rows, shaped
 from fedjoint.protocol.compression import decode
+from fedjoint.protocol.elsewhere import AnyRows, elsewhere, finite_elsewhere
 
 
 class Seats(NamedTuple):
@@ -54,12 +55,12 @@ class Received:
     """What a node sent, checked.
 
     Attributes:
-        rows: ``[k, P]`` float32.
+        rows: ``[k, P]`` float32; of blocks, they may be elsewhere.
         seats: whose they are.
         row_bytes: of a row, as it was sent.
     """
 
-    rows: np.ndarray
+    rows: AnyRows
     seats: Seats
     row_bytes: int
 
@@ -91,7 +92,11 @@ def receive(
         UserError: they are missing or damaged.
     """
     seats = Seats.of(tasks, order)
-    count, sent = len(seats.owners), wire.arrays(message, "deviations")
+    count = len(seats.owners)
+    if (away := elsewhere(message, "deviations", (count, size))) is not None:
+        finite_elsewhere("the deviation of a task", away, np.ones(count, bool))
+        return Received(away, seats, 4 * size)
+    sent = wire.arrays(message, "deviations")
     if not count:
         rows = np.zeros((0, size), np.float32)
     elif config.name != "none":

@@ -239,6 +239,15 @@ class TrainRequest:
         )
 
 
+def asks_for_means(message: Message) -> bool:
+    """Say whether a request to train asks for means of blocks.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    return wire.read(_Train, message).reduce
+
+
 @dataclass(frozen=True)
 class EvaluateRequest:
     """Asks a node to evaluate clients; see :class:`TrainRequest` for what else it holds.

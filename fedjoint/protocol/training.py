@@ -26,6 +26,7 @@ from fedjoint.protocol.checks import (
 )
 from fedjoint.protocol.compression import decode
 from fedjoint.protocol.deviations import Received, receive
+from fedjoint.protocol.elsewhere import AnyRows, elsewhere, finite_elsewhere
 from fedjoint.protocol.reports import ClientFailure, ClientReports, columns, of_asked
 from fedjoint.protocol.requests import Asked
 
@@ -79,8 +80,9 @@ class TrainReply:
         fallback: why clients were not batched, or fewer at once, where they were not.
         reports: a row for each client asked for.
         block_seconds: ``[b]`` float64, how long each block took.
-        rows: ``[n, P]`` float32 updates, or ``[b, P]`` means of blocks; None where clients share
-            nothing, or where a node sends ``payload`` instead.
+        rows: ``[n, P]`` float32 updates, or ``[b, P]`` means of blocks, which may be elsewhere (see
+            :mod:`fedjoint.protocol.elsewhere`); None where clients share nothing, or where a node
+            sends ``payload`` instead.
         payload: the compressed updates of the clients that trained; decoded into ``rows`` by
             :meth:`unpack`.
         buffers: ``[n, B]`` or ``[b, B]`` float32, by how much the shared buffers moved; None where
@@ -105,7 +107,7 @@ class TrainReply:
     fallback: str | None
     reports: ClientReports
     block_seconds: np.ndarray
-    rows: np.ndarray | None
+    rows: AnyRows | None
     payload: Mapping[str, Tensor]
     buffers: np.ndarray | None
     sample: np.ndarray | None
@@ -210,11 +212,15 @@ class _Arrays:
     used: np.ndarray
     terms: Terms
 
-    def rows(self) -> np.ndarray:
+    def rows(self) -> AnyRows:
         """Return the updates, decoded."""
         size, count = self.terms.layout.parameters.size, int(self.good.sum())
         if not count:
             return np.zeros((len(self.used), size), np.float32)
+        if self.terms.reduce:
+            away = elsewhere(self.message, "updates", (len(self.used), size))
+            if away is not None:
+                return finite_elsewhere("an update", away, self.used)
         updates, compression = wire.arrays(self.message, "updates"), self.terms.compression
         if compression.name != "none":
             payload = {n.removeprefix("payload."): to_tensor(a) for n, a in updates.items()}
@@ -276,5 +282,5 @@ class _Arrays:
         return np.where(np.isfinite(found), found, np.nan)
 
 
-def _some(name: str, rows: np.ndarray | None) -> dict[str, np.ndarray]:
-    return {} if rows is None or not rows.size else {name: rows}
+def _some(name: str, rows: AnyRows | None) -> dict[str, np.ndarray]:
+    return {name: rows} if isinstance(rows, np.ndarray) and rows.size else {}

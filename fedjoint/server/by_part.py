@@ -57,27 +57,24 @@ def _compared(
     return ids[order], rough_inner_products(torch.cat(rows)[order])
 
 
-def moved_buffers(
-    part: Part, groups: Mapping[str, Collector], updates: Mapping[str, Updates], *, robust: bool
-) -> Tensor:
+def moved_buffers(part: Part, groups: Mapping[str, Collector], *, robust: bool) -> Tensor:
     """``[B]``, by how much a part's buffers move: as the clients that have them, on the mean.
 
     Args:
         part: the part.
         groups: what the clients of each group replied, where some trained.
-        updates: of the same groups.
         robust: take the median of each number.
     """
-    own = [name for name in part.groups if name in groups]
-    wanted = part.layout.statistics
-    rows = [wanted.take(groups[n].buffers(), groups[n].terms.layout.statistics) for n in own]
+    own = [groups[name] for name in part.groups if name in groups]
+    wanted, total = part.layout.statistics, sum(collected.mass for collected in own)
+    rows, weights = [], []
+    for collected in own:
+        moved, shares = collected.buffers()
+        rows.append(wanted.take(moved, collected.terms.layout.statistics))
+        weights.append(shares * (collected.mass / total))
     if robust:
         ascending = torch.cat(rows).sort(dim=0).values
         count = len(ascending)
         return (ascending[(count - 1) // 2] + ascending[count // 2]) / 2
     # Of BatchNorm's statistics, only a mean makes sense.
-    if len(own) == 1:
-        return updates[own[0]].weights @ rows[0]
-    total = sum(groups[name].mass for name in own)
-    weights = [updates[name].weights * (groups[name].mass / total) for name in own]
     return torch.cat(weights) @ torch.cat(rows)

@@ -14,11 +14,14 @@ from torch import Tensor
 from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.protocol.arrays import to_tensor
+from fedjoint.protocol.elsewhere import AnyRows
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Terms, TrainReply
 from fedjoint.runs.record import Failure
+from fedjoint.server.columns import Columns, columns_of, joined
 from fedjoint.server.outliers import believed, clipped, left_out
 from fedjoint.server.part import Part
+from fedjoint.server.pooling import pooled
 from fedjoint.server.updates import Deviations, Updates, rough_inner_products
 
 
@@ -115,7 +118,7 @@ class Collector:
     @property
     def mass(self) -> float:
         """The weight of the clients that trained, which :meth:`updates` makes one."""
-        return float(sum(column.weights.sum() for column in self._columns()))
+        return float(self._columns()[0].weights.sum()) if self.parts else 0.0
 
     @property
     def node_seconds(self) -> float:
@@ -171,42 +174,49 @@ class Collector:
         return (float(sums.sum() / total) if total > 0 else None), each
 
     def updates(self, backbone: Tensor, round: int) -> Updates:
-        """Stack what arrived, sorted by client id (or block).
+        """Stack what arrived, sorted by client id; of means of blocks, those alike are one row.
 
         Args:
             backbone: ``[P]`` the parameters that the clients received.
             round: the round.
+
+        Raises:
+            LostError: a machine died with rows of its own.
         """
-        columns = self._columns()
-        order = _order(columns)
+        found, order = self._columns()
+        if self.terms.reduce:
+            found, matrix, deviations = pooled(self.parts, found, order)
+        else:
+            matrix, deviations = self._rows(order), self._deviations(order)
         extras: dict[str, list[np.ndarray]] = {}
         for part in self.parts if not self.terms.reduce else ():
             for name, values in part.extras.items():
                 extras.setdefault(name, []).append(values[part.good])
 
-        def stacked(name: str) -> Tensor:
-            return _stacked([getattr(column, name) for column in columns], order)
-
-        weights = stacked("weights")
         return Updates(
-            matrix=_stacked([self._kept(part, part.reply.rows) for part in self.parts], order),
-            weights=(weights / weights.sum()).float(),
-            examples=stacked("examples"),
-            clients=stacked("keys"),
-            tasks=stacked("tasks"),
+            matrix=matrix,
+            weights=torch.from_numpy(found.shares),
+            examples=torch.from_numpy(found.examples),
+            clients=torch.from_numpy(found.keys),
+            tasks=torch.from_numpy(found.tasks),
             task_names=self.terms.tasks,
-            steps=stacked("steps"),
+            steps=torch.from_numpy(found.mean_steps),
             backbone=backbone,
             layout=self.terms.layout.parameters,
             round=round,
             extras={name: _stacked(parts, order) for name, parts in extras.items()},
-            rates=None if columns[0].rates is None else stacked("rates"),
-            received=stacked("received"),
-            deviations=self._deviations(order) if self.terms.deviations else None,
+            rates=None if found.rates is None else torch.from_numpy(found.rates),
+            received=torch.from_numpy(found.received),
+            deviations=deviations,
         )
 
-    def _deviations(self, order: np.ndarray) -> Deviations:
+    def _rows(self, order: np.ndarray) -> Tensor:
+        return _stacked([self._kept(part, _here(part.reply.rows)) for part in self.parts], order)
+
+    def _deviations(self, order: np.ndarray) -> Deviations | None:
         """Stack the deviations of single tasks, in the order of the rows and of their tasks."""
+        if not self.terms.deviations:
+            return None
         found = [part.reply.apart for part in self.parts]
         counts = [int(part.kept.sum()) for part in self.parts]
         starts, place = np.cumsum(counts) - counts, np.argsort(order)
@@ -216,14 +226,18 @@ class Collector:
         rests = np.concatenate([each.seats.rests for each, _ in parts])
         by_task = np.lexsort((tasks, owners))
         return Deviations(
-            _stacked([each.rows for each, _ in parts], by_task),
+            _stacked([_here(each.rows) for each, _ in parts], by_task),
             *(torch.from_numpy(column[by_task]) for column in (owners, tasks, rests)),
         )
 
-    def buffers(self) -> Tensor:
-        """``[rows, B]``, the moves of the shared buffers, in the order of :meth:`updates`."""
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """Return ``[rows, B]`` moves of the shared buffers, and ``[rows]`` what they weigh.
+
+        The weights sum to one. A row is of a client, or of a block.
+        """
+        found, order = self._columns()
         rows = [self._kept(part, part.reply.buffers) for part in self.parts]
-        return _stacked(rows, _order(self._columns()))
+        return _stacked(rows, order), torch.from_numpy(found.shares)
 
     def compared(self, updates: Updates) -> tuple[Tensor, Tensor]:
         """Return the ids ``[n]`` of the sampled clients that trained, and their Gram matrix.
@@ -268,8 +282,8 @@ class Collector:
                 parts.append(part.reply.within)
         return torch.from_numpy(np.concatenate(parts)[np.argsort(np.concatenate(ids))])
 
-    def _columns(self) -> list[_Columns]:
-        return [_columns(part) for part in self.parts]
+    def _columns(self) -> tuple[Columns, np.ndarray]:
+        return joined([columns_of(part) for part in self.parts])
 
     def _kept(self, part: Part, rows: np.ndarray | None) -> np.ndarray:
         """Return the rows of a reply that count."""
@@ -291,67 +305,9 @@ def together(collectors: Iterable[Collector]) -> Collector:
     )
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """What is known of each row that counts: of a client, or of a block of clients.
-
-    Attributes:
-        keys: ``[rows]`` int64, ids of clients, or numbers of blocks.
-        weights: ``[rows]`` float64, not normalised.
-        examples: ``[rows]`` int64.
-        steps: ``[rows]`` int64; of a block, the mean over its clients.
-        tasks: ``[rows, tasks]`` bool.
-        received: ``[rows]`` int64, which backbone each received.
-        rates: ``[rows]`` float32, factors on the learning rate; None: all one, or rows of blocks.
-    """
-
-    keys: np.ndarray
-    weights: np.ndarray
-    examples: np.ndarray
-    steps: np.ndarray
-    tasks: np.ndarray
-    received: np.ndarray
-    rates: np.ndarray | None = None
-
-
-def _order(columns: list[_Columns]) -> np.ndarray:
-    """Return what sorts the rows as they arrived by client, or by block."""
-    return np.argsort(np.concatenate([column.keys for column in columns]), kind="stable")
-
-
-def _columns(part: Part) -> _Columns:
-    asked, good, reports = part.asked, part.good, part.reply.reports
-    received = part.reply.received
-    if received is None:
-        received = np.zeros(len(good), np.int64)
-    if not part.reduce:
-        return _Columns(
-            keys=asked.clients[good],
-            weights=asked.weights[good],
-            examples=reports.examples[good],
-            steps=reports.steps[good],
-            tasks=asked.tasks[good],
-            received=received[good],
-            rates=None if asked.rates is None else asked.rates[good],
-        )
-    kept = part.kept
-    block = np.repeat(np.arange(len(kept)), asked.sizes)
-
-    def sums(values: np.ndarray) -> np.ndarray:
-        return np.bincount(block, values * good, len(kept))[kept]
-
-    first = np.cumsum(asked.sizes) - asked.sizes
-    mean_steps = sums(reports.steps) / sums(np.ones(len(good)))
-    return _Columns(
-        keys=asked.blocks[kept],
-        weights=sums(asked.weights),
-        examples=sums(reports.examples).astype(np.int64),
-        steps=np.floor(mean_steps + 0.5).astype(np.int64),
-        tasks=asked.tasks[first][kept],
-        received=asked.backbones[asked.received[first]][kept]
-        if asked.backbones is not None and asked.received is not None
-        else np.zeros(int(kept.sum()), np.int64),
-    )
+def _here(rows: AnyRows | None) -> np.ndarray:
+    assert isinstance(rows, np.ndarray), "only means of blocks are elsewhere"
+    return rows
 
 
 def _stacked(parts: list[np.ndarray], order: np.ndarray) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedjoint._util.lengths import squared_lengths
+from fedjoint.protocol.elsewhere import AnyRows, Elsewhere
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import TrainReply, used
 from fedjoint.training.method import HEARD
@@ -67,9 +68,9 @@ class Part:
         return {name.removeprefix(HEARD): self.reply.extras[name] for name in names}
 
     @property
-    def rows(self) -> dict[str, np.ndarray]:
+    def rows(self) -> dict[str, AnyRows]:
         """What -> ``[rows, ...]`` of it, of all that has a length."""
-        found = {_UPDATE: self.reply.rows, _BUFFERS: self.reply.buffers}
+        found: dict[str, AnyRows | None] = {_UPDATE: self.reply.rows, _BUFFERS: self.reply.buffers}
         rows = {name: array for name, array in found.items() if array is not None}
         if not self.reduce:
             rows |= {n: e for n, e in self.extras.items() if e.dtype.kind == "f"}
@@ -132,14 +133,14 @@ class Part:
             apart = self.reply.apart
             assert apart is not None, "it is sent"
             own = factors[self.kept][apart.seats.owners].astype(np.float32)
-            apart = replace(apart, rows=apart.rows * own[:, None])
+            apart = replace(apart, rows=_scaled(apart.rows, own))
             return replace(self, reply=replace(self.reply, apart=apart))
         rows = self.rows[what]
-        shape = len(rows), *[1] * (rows.ndim - 1)
-        new = rows * factors.reshape(shape).astype(rows.dtype)
+        new = _scaled(rows, factors)
         if what == _UPDATE:
-            reply = replace(self.reply, rows=new)
-        elif what == _BUFFERS:
+            return replace(self, reply=replace(self.reply, rows=new))
+        assert isinstance(new, np.ndarray), "only updates are elsewhere"
+        if what == _BUFFERS:
             reply = replace(self.reply, buffers=new)
         else:
             reply = replace(self.reply, extras={**self.reply.extras, what: new})
@@ -149,8 +150,17 @@ class Part:
         return np.repeat(rows, self.asked.sizes) if self.reduce else rows
 
 
-def lengths_of(rows: np.ndarray) -> np.ndarray:
+def _scaled(rows: AnyRows, factors: np.ndarray) -> AnyRows:
+    if isinstance(rows, Elsewhere):
+        return rows.scaled(factors)
+    shape = len(rows), *[1] * (rows.ndim - 1)
+    return rows * factors.reshape(shape).astype(rows.dtype)
+
+
+def lengths_of(rows: AnyRows) -> np.ndarray:
     """Return ``[n]`` float64, the lengths of ``rows`` ``[n, ...]``."""
+    if isinstance(rows, Elsewhere):
+        return rows.lengths
     flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     flat = flat if flat.dtype.kind == "f" else flat.astype(np.float64)
     return np.sqrt(squared_lengths(flat))

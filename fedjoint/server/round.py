@@ -17,6 +17,7 @@ from torch import Tensor
 from fedjoint._util.wording import plain
 from fedjoint.errors import UserError
 from fedjoint.model.tasks import measures
+from fedjoint.protocol.elsewhere import LostError
 from fedjoint.protocol.evaluation import EvaluateReply
 from fedjoint.protocol.requests import Asked
 from fedjoint.protocol.training import Terms
@@ -354,7 +355,7 @@ def _merge(run: Run, plan: Plan, groups: Mapping[str, Collector]) -> _Merged:
     steps = {}
     for part in run.roster.parts.parts:
         if part.name in merged:
-            moved = moved_buffers(part, some, updates, robust=run.strategy.robust)
+            moved = moved_buffers(part, some, robust=run.strategy.robust)
             steps[part.name] = torch.cat([merged[part.name][1], moved])
     return _Merged(run.merging.whole(steps), None, found)
 
@@ -367,7 +368,11 @@ def _check_enough(run: Run, groups: Mapping[str, Collector]) -> None:
 
 def _updates(run: Run, group: str, collected: Collector, round: int) -> Updates:
     backbone = run.roster.parts.groups[group].parameters.flat(run.of_group(group))
-    found = collected.updates(backbone, round)
+    try:
+        found = collected.updates(backbone, round)
+    except LostError as error:
+        nodes = ", ".join(f"node {run.roster.name(node)}" for node in error.nodes)
+        raise StateLostError(nodes or "a node") from None
     return replace(found, evaluation=run.evaluation, evaluated=run.evaluated)
 
 

@@ -41,9 +41,9 @@ class JointStrategy(ABC):
     Attributes:
         per_client: whether :meth:`merge` needs one row per client. Where it only uses
             ``updates.mean()`` and ``updates.by_task()``, say False: with many clients, the
-            updates are then summed where they are made (rows are means over blocks of clients
-            with the same tasks, for which both stay exact), and memory does not grow with
-            the clients.
+            updates are then summed where they are made (there is one row, a mean, for all clients
+            with the same tasks and backbone, for which both stay right), and memory does not
+            grow with the clients.
         robust: whether some of the clients may send anything. Clients then weigh alike unless
             ``strategy.weight_by`` says otherwise, as sizes are what they claim; and the shared
             buffers, which no merge sees, move by their median.

@@ -16,3 +16,4 @@ def test_rounds_on_simulated_machines_are_measured():
     rows = [line.strip("│ ").split("│") for line in done.stdout.splitlines() if "│" in line]
     assert [row[0].strip() for row in rows] == ["1", "2"]
     assert all(float(row[1]) > 0 for row in rows)
+    assert all(int(row[4]) > 0 and float(row[5]) > 0 for row in rows)

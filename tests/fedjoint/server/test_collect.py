@@ -390,18 +390,26 @@ def test_sums_over_blocks_have_the_mean_of_the_rows(failing):
         return collect(replies, reduce).updates(BACKBONE, round=1)
 
     summed, rows = both(True), both(False)
-    assert summed.clients.tolist() == [0, 1, 2, 3]  # the blocks
+    assert summed.clients.tolist() == [0]  # the first of the blocks, whose clients are alike
     torch.testing.assert_close(summed.mean(), rows.mean())
     assert int(summed.examples.sum()) == int(rows.examples.sum())
     assert summed.weights.sum() == pytest.approx(1)
 
 
-def test_blocks_without_a_client_that_trained_have_no_row():
+def check_mean(updates, clients):
+    """Check that the only row is the mean of some clients by their weights."""
+    weights = 10.0 + np.array(clients)
+    expected = weights @ np.stack([update(client) for client in clients]) / weights.sum()
+    np.testing.assert_allclose(updates.matrix.numpy(), expected[None], rtol=1e-6)
+    assert int(updates.examples[0]) == sum(20 + client for client in clients)
+
+
+def test_blocks_without_a_client_that_trained_have_no_part_in_the_mean():
     reply = parts(2, reduce=True)
     reply["report"]["good"] = np.array([False, True, True])
     reply["updates"]["updates"][0] = np.nan
     collector = collect([(1, parts(1, reduce=True)), (2, reply)], reduce=True)
-    assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 2]
+    check_mean(collector.updates(BACKBONE, 1), [2, 9, 11, 6, 5])
     assert [f.client for f in collector.failed] == [0]
 
 
@@ -520,10 +528,13 @@ def test_buffers_move_by_the_weighted_mean(order, reduce):
     assert not collector.failed
     found = collector.updates(BACKBONE, 1)
     assert found.matrix.shape[1] == 4 and found.layout == LAYOUT
-    keys = [np.mean(b) for node in (1, 2, 3) for b in CLIENTS[node]] if reduce else EVERYONE
-    expected = np.outer(found.weights.numpy() @ np.array(keys), [1, 2, 3])[0]
+    blocks = [block for node in (1, 2, 3) for block in CLIENTS[node]]
+    blocks = blocks if reduce else [[client] for client in EVERYONE]
+    weights = np.array([sum(10.0 + client for client in block) for block in blocks])
+    keys = np.array([np.mean(block) for block in blocks])
+    expected = weights @ keys / weights.sum() * np.array([1, 2, 3])
     part, groups = Part("", BUFFERS, ("",)), {"": collector}
-    moved = moved_buffers(part, groups, {"": found}, robust=False)
+    moved = moved_buffers(part, groups, robust=False)
     np.testing.assert_allclose(moved, expected, rtol=1e-5)
 
 
@@ -623,7 +634,7 @@ def test_of_blocks_the_whole_block_is_left_out():
     replies = [(1, parts(1, reduce=True)), (2, spoilt), (3, parts(3, reduce=True))]
     collector = collect(replies, reduce=True)
     assert sorted(failed.client for failed in collector.failed) == [5, 6]
-    assert collector.updates(BACKBONE, 1).clients.tolist() == [0, 1, 3]
+    check_mean(collector.updates(BACKBONE, 1), [2, 9, 11, 0, 4])
 
 
 def test_weights_are_made_anew_of_those_that_trained():

@@ -19,9 +19,10 @@ from fedjoint.server.collect import Collector
 SIZE = 3
 TASKS = ("a", "b", "c")
 #: client -> its tasks
-HELD = {4: "ac", 1: "abc", 3: "b", 8: "abc", 2: "bc"}
-#: node -> its blocks, whose clients have the same tasks; and its tasks in its own order
-NODES = {1: ([[4]], "cab"), 2: ([[1, 8], [3]], "abc"), 3: ([[2]], "bca")}
+HELD = {4: "ac", 6: "abc", 1: "abc", 3: "b", 8: "abc", 2: "bc"}
+#: node -> its blocks, whose clients have the same tasks; and its tasks in its own order, so that of
+#: client 6 another task's deviation is left out than of 1 and 8
+NODES = {1: ([[4], [6]], "cab"), 2: ([[1, 8], [3]], "abc"), 3: ([[2]], "bca")}
 
 
 @pytest.fixture(autouse=True)
@@ -121,8 +122,8 @@ def test_each_task_gets_its_own_rows_whatever_the_arrival(order, reduce):
 def test_clients_that_failed_have_none(reduce):
     replies = [(1, reply(1)), (2, reply(2, [False, True, True], reduce)), (3, reply(3, [False]))]
     collector = collect(replies, reduce)
-    check(collector.updates(torch.zeros(SIZE), 1), [4, 8, 3])
-    assert collector.bytes_up == 4 * SIZE * (2 + 3 + 1)
+    check(collector.updates(torch.zeros(SIZE), 1), [4, 6, 8, 3])
+    assert collector.bytes_up == 4 * SIZE * (2 + 3 + 3 + 1)
 
 
 def test_where_all_who_trained_have_one_task_there_are_none():
@@ -151,4 +152,4 @@ def test_a_bad_reply_is_reported_and_the_others_count(what):
     (failed,) = collector.failed
     assert (failed.node, failed.client) == (2, None)
     assert re.search(words, failed.reason), failed.reason
-    check(collector.updates(torch.zeros(SIZE), 1), [4, 2])
+    check(collector.updates(torch.zeros(SIZE), 1), [4, 6, 2])
