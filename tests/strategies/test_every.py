@@ -32,7 +32,6 @@ from fedjoint.strategies.gradvac import GradVac
 from fedjoint.strategies.ifca import IFCA
 from fedjoint.strategies.imtlg import IMTLG
 from fedjoint.strategies.krum import Krum
-from fedjoint.strategies.matu import MaTU
 from fedjoint.strategies.median import Median
 from fedjoint.strategies.mgda import MGDA
 from fedjoint.strategies.multikrum import MultiKrum
@@ -43,6 +42,7 @@ from fedjoint.strategies.scaffold import Scaffold
 from fedjoint.strategies.swa import SWA
 from fedjoint.strategies.taskbalanced import TaskBalanced
 from fedjoint.strategies.trimmedmean import TrimmedMean
+from fedjoint.strategies.unify import Unify
 from fedjoint.strategies.upgrad import UPGrad
 
 OF_TASKS = [
@@ -77,7 +77,7 @@ SUMS = [
     SWA,
     FedProx,
     TaskBalanced,
-    MaTU,
+    Unify,
     FedAdagrad,
     FedAdam,
     FedYogi,

@@ -15,7 +15,7 @@ OURS = {"auto", "taskbalanced", "independent"}
 IN_PART = {
     *("bulyan", "cfl", "fedhca2", "fedmgda", "fedprox", "geometricmedian", "gradvac"),
     *("ifca", "imtlg", "matu", "normclip", "prox", "feddf", "fedmd", "fedproto", "config", "swa"),
-    *("fedamp", "fedala", "ala", "recon", "taskgroups", "fedmerge"),
+    *("fedamp", "fedala", "ala", "recon", "taskgroups", "fedmerge", "unify"),
 }
 
 

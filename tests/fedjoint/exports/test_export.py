@@ -91,6 +91,7 @@ def unscaled(config):
         {"strategy": {"name": "cfl", "options": {"still": 1.0, "moving": 0.01}}},
         {"strategy": {"name": "fedamp"}},
         {"strategy": {"name": "fedmerge"}},
+        {"strategy": {"name": "matu"}},
         {"strategy": {"name": "recon", "options": {"after": 1, "share": 1.0}}},
         {"rounds": 4, "strategy": {"name": "auto", "options": {"trial": 1}}},
         {"local": {"method": "independent", "steps": 4}},
