@@ -21,7 +21,6 @@ from fedjoint.strategies.fedavg import FedAvg
 from fedjoint.strategies.fedavgm import FedAvgM
 from fedjoint.strategies.fedbabu import FedBABU
 from fedjoint.strategies.feddyn import FedDyn
-from fedjoint.strategies.fedhca2 import FedHCA2
 from fedjoint.strategies.fedmgda import FedMGDA
 from fedjoint.strategies.fednova import FedNova
 from fedjoint.strategies.fedprox import FedProx
@@ -100,13 +99,12 @@ ROWS = [
     GeometricMedian,
     NormClip,
     FedMGDA,
-    FedHCA2,
     *BY_CLIENT,
 ]
 EVERY = SUMS + ROWS
 FIXED_LENGTH = [FedAdagrad, FedAdam, FedYogi, NormClip]
 ADAPTED = [*FIXED_LENGTH, IFCA, CFL]  # or steps of several backbones
-CAGRAD = [CAGrad, BY_CLIENT[OF_TASKS.index(CAGrad)], FedHCA2]
+CAGRAD = [CAGrad, BY_CLIENT[OF_TASKS.index(CAGrad)]]
 every = pytest.mark.parametrize("build", EVERY)
 
 

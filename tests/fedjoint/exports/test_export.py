@@ -92,6 +92,7 @@ def unscaled(config):
         {"strategy": {"name": "fedamp"}},
         {"strategy": {"name": "fedmerge"}},
         {"strategy": {"name": "matu"}},
+        {"strategy": {"name": "fedhca2"}, "model": {"heads": "shared"}},
         {"strategy": {"name": "recon", "options": {"after": 1, "share": 1.0}}},
         {"rounds": 4, "strategy": {"name": "auto", "options": {"trial": 1}}},
         {"local": {"method": "independent", "steps": 4}},

@@ -129,7 +129,7 @@ def test_means_of_blocks_are_rows_of_clients(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "rule", ["cfl", "taskgroups", "recon", "fedamp", "fedmerge", "matu", "auto"]
+    "rule", ["cfl", "taskgroups", "recon", "fedamp", "fedmerge", "fedhca2", "matu", "auto"]
 )
 def test_a_rule_of_whole_backbones_is_refused_where_they_are_in_parts(tmp_path, rule):
     with pytest.raises(UserError, match=f"strategy {rule} merges whole backbones alone"):
