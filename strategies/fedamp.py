@@ -10,13 +10,12 @@ from torch import Tensor
 
 from fedjoint.options import NotNegative, Positive, UpToOne
 from fedjoint.server.steps import Steps
-from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates, inner_products
 
-from ._places import known_of, nobody, noted
+from ._of_clients import OfClients
 
 
-class FedAMP(JointStrategy):
+class FedAMP(OfClients):
     """Attentive message passing: a backbone per client, a mean of those that are like its own.
 
     With the models ``w_i`` that n clients send, the cloud models become
@@ -25,8 +24,8 @@ class FedAMP(JointStrategy):
     distances. That is the paper's rule for its ``A(x) = 1 - exp(-x / s)``, with ``s = sigma * m``
     and a step of ``alpha * s / (n - 1)``: options have no unit, and hold for every model.
 
-    Backbone 0 is for clients that have not trained yet: it becomes the weighted mean of the ``w_i``
-    of a round. The state holds ``place`` ``[2, ids]`` int64, every client so far and its backbone.
+    Backbone 0, for clients that have not trained yet, becomes the weighted mean of the ``w_i`` of a
+    round.
 
     Args:
         alpha: most that a client takes from the others, in [0, 1].
@@ -38,7 +37,6 @@ class FedAMP(JointStrategy):
     """
 
     method = "amp"
-    by_part = False  # attention is between whole backbones
     omits = "messages of clients that are absent from a round, HeurFedAMP"
 
     def __init__(self, alpha: UpToOne = 0.5, sigma: Positive = 1.0, lam: NotNegative = 0.1) -> None:
@@ -47,27 +45,14 @@ class FedAMP(JointStrategy):
         self.sigma = sigma
         self.method_options = {"lam": lam}
 
-    def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
-        return known_of(clients, self.state["place"], 0)
-
     def merge(self, updates: Updates) -> Steps:
-        self.state.setdefault("place", nobody())
-        count, present = len(updates.backbones), self.join(updates.clients, len(updates.backbones))
+        of, own = self.join(updates)
         received = updates.backbones[updates.received]
         models = received + updates.matrix
-        new = int((present >= count).sum())
-        of = torch.cat([torch.arange(count), updates.received[present >= count]])
-        steps = models.new_zeros(count + new, models.shape[1])
-        steps[present] = self.attention(models) @ models - received
+        steps = models.new_zeros(len(of), models.shape[1])
+        steps[own] = self.attention(models) @ models - received
         steps[0] = updates.weights @ models - updates.backbones[0]
         return Steps(of, steps)
-
-    def join(self, clients: Tensor, count: int) -> Tensor:
-        """``[n]`` int64, the backbones of ``clients``, new ones after the ``count`` there are."""
-        new = clients[known_of(clients, self.state["place"], 0) == 0]
-        own = count + torch.arange(len(new))
-        self.state["place"] = noted(self.state["place"], new, own)
-        return known_of(clients, self.state["place"], 0)
 
     def attention(self, models: Tensor) -> Tensor:
         """``[n, n]``, the weights of ``models`` ``[n, P]`` in each client's cloud model."""

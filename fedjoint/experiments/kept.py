@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from fedjoint.config.own_code import own_code
 from fedjoint.config.schema import Config
 from fedjoint.errors import UserError
 from fedjoint.problem import Problem
@@ -62,9 +63,11 @@ def _read(path: Path) -> list[RoundRecord]:
 
 
 def _key(config: Config, problem: Problem) -> str:
-    """Return what stands for a run: its settings, and which clients have which of its tasks."""
+    """Return what stands for a run: its settings, the user's own code, and who has which tasks."""
     tree = config.model_dump(mode="json", exclude={"output", "engine"})
     digest = hashlib.blake2b(json.dumps(tree, sort_keys=True).encode(), digest_size=12)
+    for reference, code in own_code(config).items():
+        digest.update(f"{reference} {code}".encode())
     digest.update(repr([task.name for task in problem.tasks]).encode())
     digest.update(np.ascontiguousarray(problem.data.sizes, np.int64).tobytes())
     digest.update(np.packbits(problem.data.tasks).tobytes())

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedjoint.config.own_code import own_code
 from fedjoint.config.scenario import scenario_config
 from fedjoint.config.schema import Config
 from fedjoint.config.suite import ComparisonConfig, SuiteConfig
@@ -247,7 +248,7 @@ def _about(entry: Entry, problem: Problem) -> dict[str, Any]:
         "fedjoint": VERSION,
         "tune over": {key: repr(values) for key, values in search.over.items()} if search else {},
         "data": _data(problem),
-    }
+    } | {f"the code of {name}": digest for name, digest in own_code(entry.config).items()}
 
 
 def _data(problem: Problem) -> str:

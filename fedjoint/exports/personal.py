@@ -196,6 +196,8 @@ class PersonalModels:
                 f"local method {self.method_name} misses {error}; it needs the checkpoint of "
                 f"round {self.round}, which the run directory does not have"
             ) from None
+        if backbone.ndim == 3:  # one for each task
+            backbone = backbone[:, [own.name for own in cohort.tasks].index(task)]
         found = {**trainer.layout.views(backbone), **kept}
         weights = {}
         head, once = f"heads.{task}.", trainer.model.held_once

@@ -88,7 +88,8 @@ class Job:
         last: whether the run ends with this round, as it is configured.
         augmentations: what changes minibatches; None: nothing does.
         losses: ``[clients, tasks]``, filled by :meth:`descend`: mean losses over the steps whose
-            minibatch had a label of the task; NaN without any.
+            minibatch had a label of the task; NaN without any. Of tasks that are trained apart,
+            each has those of its own steps.
         steps: ``[clients]`` int64, optimiser steps taken on ``shared``.
         work: ``[clients]`` int64, gradients computed, whatever was trained with them.
         backbone: ``[clients]`` int64, which of several backbones each has; None: there is one.
@@ -250,8 +251,15 @@ class Job:
         weights, known = self.weights(self.private), torch.ones_like(losses)
         return torch.vmap(self.balance.total)(losses, weights, state, known)
 
-    def weights(self, private: Tensors) -> Tensor:
-        """``[clients, tasks]``, the weights of the tasks."""
+    def weights(self, private: Tensors, task: str | None = None) -> Tensor:
+        """``[clients, tasks]``, the weights of the tasks; zero of all but ``task``, if given."""
+        weights = self._weights(private)
+        if task is None:
+            return weights
+        own = [float(other.name == task) for other in self.cohort.tasks]
+        return weights * weights.new_tensor(own)
+
+    def _weights(self, private: Tensors) -> Tensor:
         state = {n: t for n, t in private.items() if n.startswith("balance.")}
         if not state:
             weights = self.balance.weights({}).to(self.shared.device)
@@ -265,6 +273,7 @@ class Job:
         shared: Tensor | None = None,
         private: Tensors | None = None,
         trainable: Callable[[str], bool] = lambda name: True,
+        task: str | None = None,
         beside: Beside | None = None,
         correct: Correct | None = None,
         steps: int | None = None,
@@ -278,6 +287,7 @@ class Job:
             shared: ``[clients, P]`` backbones instead of the job's own.
             private: the heads that go with them.
             trainable: which of the trainable parameters to train, by name.
+            task: train for this task alone: the others weigh nothing, and their heads stay.
             beside: is called with every minibatch before its step, to train something else on it.
             correct: changes the gradients in place before every step, and is told who takes it.
             steps: this many steps instead of the configured budget.
@@ -287,17 +297,18 @@ class Job:
         """
         shared = self.shared if shared is None else shared
         private = self.private if private is None else private
-        names = {name for name in self.trainable if trainable(name)}
+        names = {name for name in self._trained_for(task) if trainable(name)}
         parameters, frozen = self._divided(shared, private, names)
         if self.descent is not None and beside is None and correct is None:
             budget, padded = self._budget(steps, epochs), not isinstance(self.descent, Alone)
             drawn, order = self._draw(budget, stream, padded=padded).packed(self.least)
-            sums = self._descend_at_once(self.descent, parameters, frozen, private, drawn, order)
+            weights = self.weights(private, task)
+            sums = self._descend_at_once(self.descent, parameters, frozen, weights, drawn, order)
             if sums is not None:
-                self._count(*sums, drawn.steps[np.argsort(order)], private, record)
+                self._count(*sums, drawn.steps[np.argsort(order)], private, record, task)
                 return
         optimiser = self.optimiser(parameters)
-        weights, fixed = self.weights(private), not self.balance.private()
+        weights, fixed = self.weights(private, task), not self.balance.private()
         total = torch.zeros_like(self.losses)
         taken = torch.zeros(len(self.cohort), device=shared.device)
         counted = torch.zeros_like(self.losses)  # steps whose minibatch had a label of the task
@@ -305,7 +316,7 @@ class Job:
             if beside is not None:
                 beside(batch)
             if not fixed:
-                weights = self.weights(private)
+                weights = self.weights(private, task)
             found = self.kernel(parameters, frozen, batch.x, batch.y, weights)
             if correct is not None:
                 correct(found.of, parameters, batch.active)
@@ -321,14 +332,20 @@ class Job:
             total += found.losses if counts is None else torch.where(counts, found.losses, 0)
             counted += 1 if counts is None else counts
             taken += 1.0 if batch.active is None else batch.active.float()
-        self._count(total, counted, taken.long().cpu().numpy(), private, record)
+        self._count(total, counted, taken.long().cpu().numpy(), private, record, task)
+
+    def _trained_for(self, task: str | None) -> set[str]:
+        """Return the names of what may change where ``task`` is trained; None: all of them."""
+        others = () if task is None else [t.name for t in self.cohort.tasks if t.name != task]
+        heads = tuple(f"heads.{other}." for other in others)
+        return {name for name in self.trainable if not name.startswith(heads)}
 
     def _descend_at_once(
         self,
         descent: Descent | Traced | Alone,
         parameters: Tensors,
         frozen: Tensors,
-        private: Tensors,
+        weights: Tensor,
         drawn: Schedule,
         order: np.ndarray,
     ) -> tuple[Tensor, Tensor] | None:
@@ -338,7 +355,7 @@ class Job:
             descent: takes them.
             parameters: trained in place.
             frozen: the rest of the model.
-            private: decides the weights of the tasks.
+            weights: ``[clients, tasks]`` of the tasks.
             drawn: the minibatches, packed.
             order: ``[clients]`` whose they are.
 
@@ -351,8 +368,8 @@ class Job:
         if isinstance(descent, Descent):  # products go into weights that lie one after the other
             whole = torch.contiguous_format
             own = {n: p[at].clone(memory_format=whole) for n, p in parameters.items()}
-        rest, weights = {n: t[at] for n, t in frozen.items()}, self.weights(private)[at]
-        sums = descent.run(own, rest, self._few(drawn, order), weights, self.lr)
+        rest = {n: t[at] for n, t in frozen.items()}
+        sums = descent.run(own, rest, self._few(drawn, order), weights[at], self.lr)
         if sums is None:
             return None
         if own is not parameters:
@@ -381,12 +398,14 @@ class Job:
         taken: np.ndarray,
         private: Tensors,
         record: bool,
+        task: str | None,
     ) -> None:
         """Note the losses ``[clients, tasks]`` and the steps ``[clients]`` of a descent."""
         # A loss that was infinite or undefined shows as infinite: NaN says that there was none.
         mean = torch.where((counted > 0) & ~total.isfinite(), torch.inf, total / counted)
         self.work += taken
         if record:
-            self.losses = mean
+            own = torch.tensor([task in (None, other.name) for other in self.cohort.tasks])
+            self.losses = torch.where(own.to(mean.device), mean, self.losses)
             self.steps = self.steps + taken
             self.balance.after_round(mean, private)

@@ -66,7 +66,12 @@ class LocalMethod:
         return {}
 
     def personal(self, job: Job) -> tuple[Tensor, Tensors]:
-        """Return the clients' backbones, like ``job.shared``, and the private state to evaluate."""
+        """Return the clients' backbones and the private state to evaluate.
+
+        Returns:
+            ``[clients, P + B]``, like ``job.shared``, or ``[clients, tasks, P + B]``, a backbone
+            for each of their tasks.
+        """
         return job.shared, job.private
 
 

@@ -401,7 +401,7 @@ class Trainer:
 
         Args:
             cohort: the clients.
-            shared: ``[clients, P]`` backbones.
+            shared: ``[clients, P]`` backbones, or ``[clients, tasks, P]``, one for each task.
             private: name -> ``[clients, ...]`` private state.
             train: whether on the training examples, too.
 
@@ -410,19 +410,29 @@ class Trainer:
             test and central, as far as they are measured; and ``[clients]`` bool, whose outputs
             are all finite. The statistics of the others mean nothing.
         """
-        weights = {**self.layout.views(shared), **private}
-        weights = {n: t for n, t in weights.items() if n in self._state_names}
-        if self.fallback is not None:
-            weights = {n: laid_out(t[0], self._channels_last) for n, t in weights.items()}
+        if shared.ndim == 2:
+            parts = [(shared, cohort.tasks)]
+        else:
+            parts = [(shared[:, at], (task,)) for at, task in enumerate(cohort.tasks)]
         names = [task.name for task in cohort.tasks]
         result: dict[str, Tensor] = {}
         finite = torch.ones(len(cohort), dtype=torch.bool, device=self.device)
         with evaluating(self.model):
-            for split, stack in self._measured(cohort, names, train):
-                sums = self._statistics(cohort, names, stack, weights, finite)
-                result |= {f"{split}/{task}": values.cpu() for task, values in sums.items()}
+            for backbones, tasks in parts:
+                weights = self._to_evaluate(backbones, private)
+                for split, stack in self._measured(cohort, names, train):
+                    sums = self._statistics(cohort, tasks, stack, weights, finite)
+                    result |= {f"{split}/{key}": values.cpu() for key, values in sums.items()}
         self.check_held()
         return result, finite.cpu()
+
+    def _to_evaluate(self, shared: Tensor, private: Tensors) -> Tensors:
+        """Return the weights of models as a forward pass takes them."""
+        weights = {**self.layout.views(shared), **private}
+        weights = {n: t for n, t in weights.items() if n in self._state_names}
+        if self.fallback is None:
+            return weights
+        return {n: laid_out(t[0], self._channels_last) for n, t in weights.items()}
 
     def _measured(
         self, cohort: Cohort, names: Sequence[str], train: bool
@@ -460,11 +470,13 @@ class Trainer:
     def _statistics(
         self,
         cohort: Cohort,
-        names: list[str],
+        tasks: Sequence[Task],
         stack: Stack,
         weights: Tensors,
         finite: Tensor,
     ) -> Tensors:
+        names = [task.name for task in tasks]
+
         def forward(weights: Tensors, x: Input) -> Tensors:
             return torch.func.functional_call(self.model, weights, (x, names))
 
@@ -479,7 +491,7 @@ class Trainer:
                 own = each(lambda tensor: laid_out(tensor[0], self._channels_last), x)
                 single = forward(weights, own)
                 outputs = {n: o[None] for n, o in single.items()}
-            for task in cohort.tasks:
+            for task in tasks:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
                 finite &= output.flatten(1).isfinite().all(1)

@@ -15,7 +15,6 @@ from fedjoint.strategies._conflict import ConflictAware
 from fedjoint.strategies.alignedmtl import AlignedMTL
 from fedjoint.strategies.cagrad import CAGrad
 from fedjoint.strategies.fedavg import FedAvg
-from fedjoint.strategies.fedhca2 import FedHCA2
 from fedjoint.strategies.fedmgda import FedMGDA
 from fedjoint.strategies.gradvac import GradVac
 from fedjoint.strategies.imtlg import IMTLG
@@ -117,13 +116,6 @@ def test_cagrad_solves_its_dual(seed, radius, draw):
 
 def test_cagrad_of_radius_zero_is_fedavg(draw):
     torch.testing.assert_close(CAGrad(**OWN, radius=0).merge(draw(5)), FedAvg().merge(draw(5)))
-
-
-def test_fedhca2_is_cagrad_around_the_plain_mean_rescaled(draw):
-    updates = draw(5, common=0.5)
-    equal = replace(updates, weights=torch.full((5,), 0.2))
-    expected = CAGrad(**OWN, radius=0.4).merge(equal) / 1.16
-    torch.testing.assert_close(FedHCA2().merge(updates), expected)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -287,8 +279,8 @@ def test_without_conflicts_projection_is_fedavg(rule, draw):
     torch.testing.assert_close(rule(**OWN).merge(updates), FedAvg().merge(updates))
 
 
-RULES = [MGDA, FedMGDA, CAGrad, FedHCA2, NashMTL, IMTLG, AlignedMTL, PCGrad, GradVac]
-BY_CLIENT = [FedMGDA, FedHCA2]  # made for clients
+RULES = [MGDA, FedMGDA, CAGrad, NashMTL, IMTLG, AlignedMTL, PCGrad, GradVac]
+BY_CLIENT = [FedMGDA]  # made for clients
 
 
 @pytest.mark.parametrize("length", ["own", "mean"])

@@ -21,7 +21,6 @@ from fedjoint.strategies.fedavg import FedAvg
 from fedjoint.strategies.fedavgm import FedAvgM
 from fedjoint.strategies.fedbabu import FedBABU
 from fedjoint.strategies.feddyn import FedDyn
-from fedjoint.strategies.fedhca2 import FedHCA2
 from fedjoint.strategies.fedmgda import FedMGDA
 from fedjoint.strategies.fednova import FedNova
 from fedjoint.strategies.fedprox import FedProx
@@ -32,7 +31,6 @@ from fedjoint.strategies.gradvac import GradVac
 from fedjoint.strategies.ifca import IFCA
 from fedjoint.strategies.imtlg import IMTLG
 from fedjoint.strategies.krum import Krum
-from fedjoint.strategies.matu import MaTU
 from fedjoint.strategies.median import Median
 from fedjoint.strategies.mgda import MGDA
 from fedjoint.strategies.multikrum import MultiKrum
@@ -43,6 +41,7 @@ from fedjoint.strategies.scaffold import Scaffold
 from fedjoint.strategies.swa import SWA
 from fedjoint.strategies.taskbalanced import TaskBalanced
 from fedjoint.strategies.trimmedmean import TrimmedMean
+from fedjoint.strategies.unify import Unify
 from fedjoint.strategies.upgrad import UPGrad
 
 OF_TASKS = [
@@ -77,7 +76,7 @@ SUMS = [
     SWA,
     FedProx,
     TaskBalanced,
-    MaTU,
+    Unify,
     FedAdagrad,
     FedAdam,
     FedYogi,
@@ -100,13 +99,12 @@ ROWS = [
     GeometricMedian,
     NormClip,
     FedMGDA,
-    FedHCA2,
     *BY_CLIENT,
 ]
 EVERY = SUMS + ROWS
 FIXED_LENGTH = [FedAdagrad, FedAdam, FedYogi, NormClip]
 ADAPTED = [*FIXED_LENGTH, IFCA, CFL]  # or steps of several backbones
-CAGRAD = [CAGrad, BY_CLIENT[OF_TASKS.index(CAGrad)], FedHCA2]
+CAGRAD = [CAGrad, BY_CLIENT[OF_TASKS.index(CAGrad)]]
 every = pytest.mark.parametrize("build", EVERY)
 
 

@@ -17,10 +17,11 @@ from fedjoint.simulation import simulate
 
 OPTIONS = {"prox": {"mu": 0.1}, "rep": {"head_steps": 2}, "ditto": {"lam": 0.1}}
 OPTIONS |= {"apfl": {"alpha": 0.5}, "feddyn": {"alpha": 0.1}, "amp": {"lam": 0.1}}
-OPTIONS |= {"ala": {"mix_epochs": 1, "mix_rate": 1.0}}
+OPTIONS |= {"matu": {}, "ala": {"mix_epochs": 1, "mix_rate": 1.0}}
 OWN = [n for n in registered("strategies") if find("strategies", n).method != "joint"]
 HALVES = {"scaffold": "scaffold", "feddyn": "feddyn"}
 HALVES |= {"feddf": "feddf", "fedmd": "fedmd", "fedproto": "fedproto", "amp": "fedamp"}
+HALVES |= {"matu": "matu"}
 
 
 def configured(strategy, method=None, options=None):
@@ -30,7 +31,9 @@ def configured(strategy, method=None, options=None):
 
 
 def test_the_strategies_with_a_half_of_their_own_are_known():
-    own = "apfl ditto fedala fedamp fedbabu feddf feddyn fedmd fedproto fedprox fedrep scaffold"
+    own = (
+        "apfl ditto fedala fedamp fedbabu feddf feddyn fedmd fedproto fedprox fedrep matu scaffold"
+    )
     assert " ".join(OWN) == own
 
 

@@ -15,7 +15,7 @@ OURS = {"auto", "taskbalanced", "independent"}
 IN_PART = {
     *("bulyan", "cfl", "fedhca2", "fedmgda", "fedprox", "geometricmedian", "gradvac"),
     *("ifca", "imtlg", "matu", "normclip", "prox", "feddf", "fedmd", "fedproto", "config", "swa"),
-    *("fedamp", "fedala", "ala", "recon", "taskgroups"),
+    *("fedamp", "fedala", "ala", "recon", "taskgroups", "fedmerge", "unify"),
 }
 
 
@@ -56,7 +56,7 @@ def test_the_list_says_so_beside_the_name(monkeypatch, capsys):
     assert all(group in lines for group in KINDS)
     at = next(n for n, line in enumerate(lines) if line.startswith("fedhca2 (in part): "))
     assert "CVPR 2024, https://arxiv.org/abs/2311.13250" in lines[at + 1]
-    assert lines[at + 2].startswith("    left out: weights learnt per client")
+    assert lines[at + 2].startswith("    left out: momentum and decay of the learnt weights")
     assert any(line.startswith("fedavg, fedper: Federated averaging: step = ") for line in lines)
 
 

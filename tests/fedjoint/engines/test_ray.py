@@ -13,7 +13,7 @@ from fedjoint.simulation import simulate
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("rule", ["fedavg", "pcgrad", "ifca"])
+@pytest.mark.parametrize("rule", ["fedavg", "pcgrad", "ifca", "fedmerge", "fedhca2", "matu"])
 def test_ray_equals_inline_bit_for_bit(tmp_path, monkeypatch, two_workers, rule):
     monkeypatch.setattr("fedjoint.engines.ray.INLINE", 0)  # even a small backbone is shared
     strategy = {"name": rule}

@@ -1,6 +1,8 @@
 """Suites: the numbers of their comparisons, and that what is done is not done again."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from handmade import printed
@@ -159,6 +161,40 @@ def test_other_data_are_refused_before_anything_is_trained(own, monkeypatch):
     monkeypatch.setattr(kept, "simulate", lambda config, problem: pytest.fail("trained"))
     with pytest.raises(UserError, match=r"csv was begun in .*, and the data have changed"):
         run_suite(planned(own), silent, workers=1)
+
+
+MERGE = """
+import fedjoint
+class Merge(fedjoint.JointStrategy):
+    def merge(self, updates):
+        return {factor} * updates.mean()
+"""
+
+
+@pytest.mark.slow
+def test_edited_code_is_not_answered_from_what_is_kept(own):
+    start = "from fedjoint.cli import main; main()"
+    words = ["suite", "mine.toml", "--only=csv", "--tune=0", "--workers=1", "--output=a"]
+    words = [sys.executable, "-c", start, *words, "--set", "strategy.name=merge.py:Merge"]
+
+    def run():  # a process of its own, as each has imported the file once
+        return subprocess.run(words, cwd=own, capture_output=True, text=True, check=False)
+
+    (own / "merge.py").write_text(MERGE.format(factor=1.0))
+    assert run().returncode == 0
+    folder = own / "a" / "suite-mine" / "csv"
+    first = {path.name for path in (folder / "kept").iterdir()}
+    (own / "merge.py").write_text(MERGE.format(factor=0.5))
+    refused = run()
+    assert refused.returncode == 2
+    said = " ".join(refused.stderr.split())
+    assert "and the code of merge.py:Merge is not as before" in said, said
+    # The records themselves go by the code, too.
+    for name in ("begun.json", "done.json"):
+        (folder / name).unlink()
+    assert run().returncode == 0
+    both = {path.name for path in (folder / "kept").iterdir()}
+    assert first < both and len(both) == len(first) + 2  # alone, there is nothing to merge
 
 
 def test_damaged_records_are_named(own):

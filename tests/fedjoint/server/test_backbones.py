@@ -93,7 +93,9 @@ def test_backbones_come_and_go(tmp_path):
     alike(last, odd.backbone, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["Parity", "Later", "ifca", "cfl"])
+@pytest.mark.parametrize(
+    "strategy", ["Parity", "Later", "ifca", "cfl", "fedmerge", "fedhca2", "matu"]
+)
 def test_resumed_is_never_stopped(tmp_path, strategy):
     options = {"still": 0.9, "across": 1.0, "moving": 0.0} if strategy == "cfl" else {}
     name = strategy if strategy.islower() else named(tmp_path, strategy)["name"]

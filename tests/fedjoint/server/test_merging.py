@@ -128,7 +128,9 @@ def test_means_of_blocks_are_rows_of_clients(tmp_path):
         torch.testing.assert_close(sums.backbone[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", ["cfl", "taskgroups", "recon", "fedamp", "auto"])
+@pytest.mark.parametrize(
+    "rule", ["cfl", "taskgroups", "recon", "fedamp", "fedmerge", "fedhca2", "matu", "auto"]
+)
 def test_a_rule_of_whole_backbones_is_refused_where_they_are_in_parts(tmp_path, rule):
     with pytest.raises(UserError, match=f"strategy {rule} merges whole backbones alone"):
         more = {"strategy": {"name": rule}, "model": {"common": COMMON}, "rounds": 20}
