@@ -9,6 +9,7 @@ same operations on the same operands, so the results are the same, bit for bit.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,20 +32,26 @@ Form = tuple[tuple[str, ...] | None, ...]
 Program = Callable[..., Any]
 
 
-def replayed(program: Program) -> Program:
+def replayed(program: Program, after: int = 0) -> Program:
     """Return ``program``, replayed from a trace.
 
     Args:
         program: takes tensors and dicts of tensors, stacked over clients, and returns a tuple of
             such. Its course depends on their shapes alone; random numbers are drawn anew at every
             call. Where it cannot be traced, it runs as it is.
+        after: how often it runs as it is before it is traced, for each shape of what it takes: a
+            trace costs as much as some runs.
     """
     traced: dict[Hashable, tuple[Program, Form] | None] = {}
+    seen = Counter[Hashable]()
 
     def run(*arguments: Tensor | Tensors) -> Values:
         tensors = flat(arguments)
         key = shapes(arguments, tensors)
         if key not in traced:
+            seen[key] += 1
+            if seen[key] <= after:
+                return program(*arguments)
             traced[key] = _trace(program, arguments, tensors)
         if (found := traced[key]) is None:
             return program(*arguments)

@@ -29,7 +29,6 @@ from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.training.accumulation import scales
 from fedjoint.training.alone import Alone, laid_out
-from fedjoint.training.attention import batchable
 from fedjoint.training.augment import make_augmentations
 from fedjoint.training.balance import Balance, make_balance
 from fedjoint.training.chunk import Need, gpu_memory, most_on_cpu, most_on_gpu
@@ -48,6 +47,7 @@ from fedjoint.training.job import Job, Tensors
 from fedjoint.training.memory import computed_bytes, keep_freed_memory
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.optimisers import Optimiser
+from fedjoint.training.outputs import Outputs, make_outputs
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
 from fedjoint.training.slow_operations import in_words
@@ -98,6 +98,7 @@ class Trainer:
         self._balances: dict[tuple[str, ...], Balance] = {}
         self._kernels: dict[tuple[str, ...], _Programs] = {}
         self._differentiate: dict[tuple[str, ...], Differentiate] = {}
+        self._forward: dict[tuple[str, ...], Outputs] = {}
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
         self.squeezed: str | None = None  # why jobs are smaller than intended
 
@@ -475,22 +476,11 @@ class Trainer:
         weights: Tensors,
         finite: Tensor,
     ) -> Tensors:
-        names = [task.name for task in tasks]
-
-        def forward(weights: Tensors, x: Input) -> Tensors:
-            return torch.func.functional_call(self.model, weights, (x, names))
-
-        sums: Tensors = {}
+        outputs_of, sums = self._outputs(tuple(task.name for task in tasks)), dict[str, Tensor]()
         stack = stack if self.fallback is None else stack.alone
         for at in passes(stack.rows, self.config.evaluate.batch_size, self.traits.evaluate):
             x, y = stack.at(at)
-            if self.fallback is None:
-                with batchable(self.device):
-                    outputs = torch.vmap(forward, randomness="different")(weights, x)
-            else:
-                own = each(lambda tensor: laid_out(tensor[0], self._channels_last), x)
-                single = forward(weights, own)
-                outputs = {n: o[None] for n, o in single.items()}
+            outputs = outputs_of(weights, x)
             for task in tasks:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
@@ -501,6 +491,17 @@ class Trainer:
                     found = metric.summed(output, y[task.name])
                     sums[key] = sums.get(key, 0) + found
         return sums
+
+    def _outputs(self, names: tuple[str, ...]) -> Outputs:
+        """Return what computes the outputs of clients with these tasks, in evaluation mode."""
+        if names not in self._forward:
+            self._forward[names] = make_outputs(
+                self.model,
+                names,
+                batched=self.fallback is None,
+                channels_last=self._channels_last,
+            )
+        return self._forward[names]
 
     @property
     def _how(self) -> Literal["batched", "sequential", "traced", "channels_last"]:

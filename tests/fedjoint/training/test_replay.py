@@ -87,6 +87,23 @@ def test_it_is_traced_once_for_any_number_of_clients():
     assert len(runs) == 2  # of two and of three clients
 
 
+def test_it_is_traced_once_its_shapes_have_come_often_enough():
+    model = MODELS["mlp"]()
+    plain, runs = program(model), []
+
+    def counted(*arguments):
+        runs.append(len(arguments[1]))
+        return plain(*arguments)
+
+    function = replayed(counted, after=2)
+    calls(function, model, 2)
+    assert runs == [CLIENTS] * 2
+    expected, found = calls(plain, model, 5), calls(function, model, 5)
+    assert len(runs) == 4  # and then of two and of three clients
+    for (of, _), (also, _) in zip(expected, found, strict=True):
+        assert all(torch.equal(of[n], also[n]) for n in of)
+
+
 def test_it_runs_as_it_is_where_it_cannot_be_traced(caplog):
     def halves_until_small(x):
         while x.sum() > 1:
