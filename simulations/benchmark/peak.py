@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from .workloads import BATCH, STEPS, workload
+from .workloads import workload
 
 _SIDE, _REPEATS = 2048, 4
 
@@ -39,6 +39,6 @@ def operations(name: str) -> int:
     made = workload(name)
     model = made.model()
     with FlopCounterMode(display=False) as counter:
-        F.cross_entropy(model(made.x[:BATCH]), made.y[:BATCH]).backward()
+        F.cross_entropy(model(made.x[: made.batch]), made.y[: made.batch]).backward()
     total: int = counter.get_total_flops()
-    return total * STEPS
+    return total * made.steps

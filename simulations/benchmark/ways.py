@@ -19,7 +19,7 @@ from fedjoint.config.schema import Config
 from fedjoint.training.choice import choose_path, ways_of
 
 from .contestants import sequential
-from .workloads import BATCH, RATE, STEPS, Workload, workload
+from .workloads import Workload, workload
 
 _CLIENTS, _TURNS = 8, 12
 
@@ -43,16 +43,16 @@ def compare(names: list[str], console: Console) -> None:
 
 
 def _row(made: Workload) -> list[str]:
-    problem, config, cpu = made.problem(_CLIENTS), _config(), torch.device("cpu")
-    ways = ways_of(problem, problem.model(config), config, cpu, _CLIENTS * STEPS)
+    problem, config, cpu = made.problem(_CLIENTS), _config(made), torch.device("cpu")
+    ways = ways_of(problem, problem.model(config), config, cpu, _CLIENTS * made.steps)
     plain, draws = made.model(), made.draws(_CLIENTS)
     x, y = made.x[draws], made.y[draws]
     start = {name: tensor.clone() for name, tensor in sequential.trained(plain).items()}
 
     def loop() -> float:
         began = time.thread_time()
-        sequential.average(plain, start, x, y)
-        return (time.thread_time() - began) / (_CLIENTS * STEPS)
+        sequential.average(plain, start, x, y, made)
+        return (time.thread_time() - began) / (_CLIENTS * made.steps)
 
     for turn in (loop, *(way.run for way in ways.values())):
         turn()
@@ -68,6 +68,6 @@ def _row(made: Workload) -> list[str]:
     ]
 
 
-def _config() -> Config:
-    local = {"steps": STEPS, "batch_size": BATCH, "optimiser": {"lr": RATE}}
+def _config(made: Workload) -> Config:
+    local = {"steps": made.steps, "batch_size": made.batch, "optimiser": {"lr": made.rate}}
     return check({"local": local, "engine": {"name": "inline"}})

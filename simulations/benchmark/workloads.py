@@ -1,4 +1,4 @@
-"""What is trained: a model and 64 examples for each of any number of clients."""
+"""What is trained: a model and a few examples for each of any number of clients."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ from fedjoint.model.stream import loaded
 from fedjoint.model.tree import first
 
 from .. import adapters
-from .models import Recurrent, Transformer, femnist_cnn, resnet8, resnet18
-
-EXAMPLES, STEPS, BATCH, RATE = 64, 4, 16, 0.05
+from .models import Recurrent, Transformer, cifar_cnn, femnist_cnn, resnet8, resnet18
 
 _SEED = 0
 
@@ -34,8 +32,7 @@ _SEED = 0
 class Workload:
     """A classification problem that every contestant trains alike.
 
-    A client has 64 examples drawn with replacement, and takes 4 steps of SGD on batches of 16
-    with learning rate 0.05, one pass over its examples.
+    A client has a few examples drawn with replacement, and takes steps of SGD, one pass over these.
 
     Attributes:
         name: of the workload.
@@ -44,6 +41,9 @@ class Workload:
         classes: number of classes.
         backbone: makes a backbone with ``features`` outputs.
         features: outputs of the backbone.
+        examples: of a client.
+        batch: examples in a step.
+        rate: the learning rate.
     """
 
     name: str
@@ -52,6 +52,14 @@ class Workload:
     classes: int
     backbone: Callable[[], nn.Module]
     features: int
+    examples: int = 64
+    batch: int = 16
+    rate: float = 0.05
+
+    @property
+    def steps(self) -> int:
+        """Steps of a client in a round."""
+        return self.examples // self.batch
 
     def model(self) -> nn.Module:
         """Return a plain model, backbone and head, with the same initial weights every time."""
@@ -60,9 +68,9 @@ class Workload:
             return nn.Sequential(self.backbone(), nn.Linear(self.features, self.classes))
 
     def draws(self, clients: int) -> Tensor:
-        """Return ``[clients, 64]`` int64, the positions of every client's examples."""
+        """Return ``[clients, examples]`` int64, the positions of every client's examples."""
         rng = np.random.default_rng(_SEED)
-        return torch.from_numpy(rng.integers(len(self.x), size=(clients, EXAMPLES)))
+        return torch.from_numpy(rng.integers(len(self.x), size=(clients, self.examples)))
 
     def problem(self, clients: int) -> Problem:
         """Return the same for fedjoint: one task, whose head stays with the client."""
@@ -76,7 +84,7 @@ class Drawn:
     task_names: tuple[str, ...] = ("label",)
 
     def __init__(self, workload: Workload, draws: Tensor) -> None:
-        self.sizes = np.full(len(draws), EXAMPLES, np.int64)
+        self.sizes = np.full(len(draws), workload.examples, np.int64)
         self.tasks = np.ones((len(draws), 1), bool)
         self._draws = draws
         self._all = Examples(workload.x, {"label": workload.y})
@@ -131,6 +139,12 @@ def _pictures(
     return Workload(name, x, y, classes, backbone, features)
 
 
+def _cifar() -> Workload:
+    """As pfl-research's own benchmark has CIFAR-10: 50 images a client, batches of ten."""
+    made = _pictures("cifar-cnn", (3, 32, 32), 10, cifar_cnn, 128)
+    return replace(made, examples=50, batch=10, rate=0.1)
+
+
 def _sentences() -> Workload:
     """Sentences of 32 random words of two classes, each with a vocabulary of its own."""
     generator = torch.Generator().manual_seed(_SEED)
@@ -166,6 +180,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
         "mnist-cnn", (1, 28, 28), 10, partial(cnn, _DIGITS, [16, 32, 64]), 3 * 3 * 64
     ),
     "femnist-cnn": lambda: _pictures("femnist-cnn", (1, 28, 28), 62, femnist_cnn, 512),
+    "cifar-cnn": _cifar,
     "resnet8": lambda: _pictures("resnet8", (3, 32, 32), 10, resnet8, 64),
     "resnet18": lambda: _pictures("resnet18", (3, 32, 32), 10, resnet18, 512),
     "transformer": _sentences,

@@ -35,7 +35,7 @@ from fedjoint.model.backbones.mlp import mlp
 from fedjoint.model.inputs import Inputs
 from fedjoint.runs.record import RoundRecord
 
-from ..benchmark.workloads import BATCH, RATE, STEPS, workload
+from ..benchmark.workloads import workload
 
 _WARM_UP = 2
 
@@ -117,6 +117,7 @@ def _measured(machines: int, load: Load) -> list[str]:
 
 def _run(address: str, machines: int, load: Load) -> tuple[list[RoundRecord], list[float]]:
     """Return the rounds that count, and the seconds that each took."""
+    made = workload("mlp")
     ended: list[float] = []
     records: list[RoundRecord] = []
 
@@ -128,7 +129,11 @@ def _run(address: str, machines: int, load: Load) -> tuple[list[RoundRecord], li
         config = check(
             {
                 "rounds": _WARM_UP + load.rounds + 1,  # the last is evaluated
-                "local": {"steps": STEPS, "batch_size": BATCH, "optimiser": {"lr": RATE}},
+                "local": {
+                    "steps": made.steps,
+                    "batch_size": made.batch,
+                    "optimiser": {"lr": made.rate},
+                },
                 "evaluate": {"every": 10**9},
                 "diagnostics": {"every": 0, "clients": 2},
                 "engine": {
@@ -141,7 +146,7 @@ def _run(address: str, machines: int, load: Load) -> tuple[list[RoundRecord], li
             }
         )
         backbone = partial(mlp, Inputs(shape=(64,), dtype="float32"), [load.hidden, 64])
-        problem = replace(workload("mlp"), backbone=backbone).problem(load.clients)
+        problem = replace(made, backbone=backbone).problem(load.clients)
         fedjoint.simulate(config, problem, callbacks=[note])
     counted = slice(_WARM_UP, _WARM_UP + load.rounds)
     took = [later - earlier for earlier, later in itertools.pairwise(ended)]

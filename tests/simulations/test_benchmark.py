@@ -28,7 +28,7 @@ def test_the_kernel_trains_what_plain_pytorch_trains(name, monkeypatch):
     model, x = made.model().double(), made.x[draws]
     start = {n: t.clone() for n, t in model.state_dict().items()}
     x = x.double() if x.is_floating_point() else x
-    mean = sequential.average(model, start, x, made.y[draws])
+    mean = sequential.average(model, start, x, made.y[draws], made)
     update = batched.layout.flat({n: (t - start[n]).float() for n, t in mean.items()})
     assert update.abs().max() > 1e-4
     # The kernel's is float32: rounding turns a ReLU or a maximum here and there.
@@ -41,7 +41,7 @@ def test_the_engine_gets_the_same_model_and_data(name):
     problem = made.problem(3)
     train = problem.data.client(2).train
     index = made.draws(3)[2]
-    assert len(train) == problem.data.sizes[2] == 64
+    assert len(train) == problem.data.sizes[2] == made.examples
     assert torch.equal(train.x, made.x[index]) and torch.equal(train.y["label"], made.y[index])
     shapes = [tuple(p.shape) for p in made.model().parameters()]
     assert [tuple(p.shape) for p in problem.backbone().parameters()] == shapes[:-2]

@@ -14,7 +14,7 @@ from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.runs.record import RoundRecord
 
-from ..workloads import BATCH, RATE, STEPS, Workload
+from ..workloads import Workload
 from . import OnRound
 
 _NEVER = 10**9
@@ -39,11 +39,11 @@ def measure(
         ended = now
 
     with tempfile.TemporaryDirectory() as folder:
-        config = settings(rounds, threads, folder, compiled)
+        config = settings(workload, rounds, threads, folder, compiled)
         simulate(config, workload.problem(clients), callbacks=[record])
 
 
-def settings(rounds: int, threads: int, folder: str, compiled: bool) -> Config:
+def settings(workload: Workload, rounds: int, threads: int, folder: str, compiled: bool) -> Config:
     """Return the configuration: FedAvg over all clients, without evaluation and checkpoints."""
     return check(
         {
@@ -51,9 +51,9 @@ def settings(rounds: int, threads: int, folder: str, compiled: bool) -> Config:
             # One more than is measured, for the last round is always evaluated.
             "rounds": rounds + 1,
             "local": {
-                "steps": STEPS,
-                "batch_size": BATCH,
-                "optimiser": {"lr": RATE},
+                "steps": workload.steps,
+                "batch_size": workload.batch,
+                "optimiser": {"lr": workload.rate},
                 "compile": compiled,
             },
             "evaluate": {"every": _NEVER},

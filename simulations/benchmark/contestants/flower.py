@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fedjoint.node.node import best_device
 
 from .. import workloads
-from ..workloads import EXAMPLES, Workload
+from ..workloads import Workload
 from . import OnRound
 from .sequential import train
 
@@ -39,11 +39,11 @@ def train_client(message: Message, context: Context) -> Message:
     index = draws[int(str(own["partition-id"]))]
     model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
     device = next(model.parameters()).device
-    train(model, workload.x[index].to(device), workload.y[index].to(device))
+    train(model, workload.x[index].to(device), workload.y[index].to(device), workload)
     content = RecordDict(
         {
             "arrays": ArrayRecord(model.state_dict()),
-            "metrics": MetricRecord({"num-examples": EXAMPLES}),
+            "metrics": MetricRecord({"num-examples": workload.examples}),
         }
     )
     return Message(content, reply_to=message)

@@ -25,7 +25,7 @@ from fedjoint.node.node import best_device
 from fedjoint.training.memory import keep_freed_memory
 
 from .. import workloads
-from ..workloads import BATCH, EXAMPLES, RATE, Workload
+from ..workloads import Workload
 from . import OnRound
 from .sequential import trained, wait
 
@@ -63,13 +63,13 @@ class Kernel:
 
     Args:
         workload: what to train.
-        draws: ``[clients, 64]`` the positions of the clients' examples.
+        draws: ``[clients, examples]`` the positions of the clients' examples.
     """
 
     def __init__(self, workload: Workload, draws: Tensor) -> None:
         device = best_device()
         model = workload.model().to(device)
-        self._chunk = CHUNK[device.type]
+        self._workload, self._chunk = workload, CHUNK[device.type]
         parameters = trained(model)
         self.layout = Layout.of(parameters)
         self.start = self.layout.flat(parameters)
@@ -89,10 +89,12 @@ class Kernel:
             x, y = self._x[own], self._y[own]
             weights = start.expand(len(x), -1).clone()
             views = self.layout.views(weights)
-            for at in range(0, EXAMPLES, BATCH):
-                found = self._gradients(views, x[:, at : at + BATCH], y[:, at : at + BATCH])
+            made = self._workload
+            for at in range(0, made.examples, made.batch):
+                some = slice(at, at + made.batch)
+                found = self._gradients(views, x[:, some], y[:, some])
                 for name, parameter in views.items():
-                    parameter.sub_(found[name], alpha=RATE)
+                    parameter.sub_(found[name], alpha=made.rate)
             total += weights.sub_(start).sum(0)
         return total / len(self._x)
 

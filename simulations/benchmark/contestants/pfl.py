@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import workloads
-from ..workloads import BATCH, RATE, Workload
+from ..workloads import Workload
 from . import OnRound
 
 
@@ -99,7 +99,9 @@ def _run(workload: Workload, clients: int, rounds: int, on_round: OnRound) -> No
         ),
         SimulatedBackend(data, data),
         PyTorchModel(model, torch.optim.SGD, torch.optim.SGD(model.parameters(), lr=1.0)),
-        NNTrainHyperParams(local_num_epochs=1, local_learning_rate=RATE, local_batch_size=BATCH),
+        NNTrainHyperParams(
+            local_num_epochs=1, local_learning_rate=workload.rate, local_batch_size=workload.batch
+        ),
         NNEvalHyperParams(local_batch_size=None),
         [Stamp()],
         send_metrics_to_platform=False,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedjoint.node.node import best_device
 from fedjoint.training.memory import keep_freed_memory
 
-from ..workloads import BATCH, EXAMPLES, RATE, Workload
+from ..workloads import Workload
 from . import OnRound
 
 
@@ -25,7 +25,7 @@ def measure(workload: Workload, clients: int, rounds: int, threads: int, on_roun
     start = {name: tensor.clone() for name, tensor in trained(model).items()}
     for _ in range(rounds):
         began = time.perf_counter()
-        start = average(model, start, x, y)
+        start = average(model, start, x, y, workload)
         wait(device)
         on_round(time.perf_counter() - began, {})
 
@@ -41,22 +41,26 @@ def trained(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def average(model: nn.Module, start: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def average(
+    model: nn.Module, start: dict[str, Tensor], x: Tensor, y: Tensor, workload: Workload
+) -> dict[str, Tensor]:
     """Train every client from ``start`` and return the mean of what they arrive at."""
     mean = {name: torch.zeros_like(tensor) for name, tensor in start.items()}
     for client in range(len(x)):
         for name, tensor in trained(model).items():
             tensor.copy_(start[name])
-        train(model, x[client], y[client])
+        train(model, x[client], y[client], workload)
         for name, tensor in trained(model).items():
             mean[name].add_(tensor, alpha=1 / len(x))
     return mean
 
 
-def train(model: nn.Module, x: Tensor, y: Tensor) -> None:
+def train(model: nn.Module, x: Tensor, y: Tensor, workload: Workload) -> None:
     """Train on one client's examples, once over in random order."""
-    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=RATE)
-    for index in torch.randperm(EXAMPLES, device=x.device).split(BATCH):
+    optimiser = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad], lr=workload.rate
+    )
+    for index in torch.randperm(len(x), device=x.device).split(workload.batch):
         optimiser.zero_grad()
         F.cross_entropy(model(x[index]), y[index]).backward()
         optimiser.step()
