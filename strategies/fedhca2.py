@@ -46,7 +46,10 @@ class FedHCA2(OfClients):
     https://arxiv.org/abs/2311.13250
     """
 
-    omits = "momentum and decay of the learnt weights; decoders, unless model.heads is shared"
+    omits = (
+        "momentum and decay of the learnt weights, the lengths in what they learn from; decoders, "
+        "unless model.heads is shared"
+    )
 
     def __init__(
         self, radius: BelowOne = 0.4, start: UpToOne = 0.1, rate: NotNegative = 0.05

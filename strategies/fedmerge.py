@@ -41,7 +41,10 @@ class FedMerge(OfClients):
     https://arxiv.org/abs/2504.06768
     """
 
-    omits = "first models drawn independently, shares by the last layers alone, the clients' pull"
+    omits = (
+        "first models drawn independently, steps of models as sums, shares by the last layers "
+        "alone, the clients' pull"
+    )
 
     def __init__(
         self,

@@ -8,10 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fedjoint.config.schema import Config
+from fedjoint.errors import UserError
 from fedjoint.options import UpToOne
 from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy, circumstances
 from fedjoint.server.updates import Updates
+from fedjoint.training.method import LocalMethod
 from fedjoint.training.unified import Unified, key, packed, unified, unpacked
 
 from ._directions import shared_along
@@ -31,7 +34,8 @@ class MaTU(JointStrategy):
        similarity of their signs to those of ``v_t`` where that exceeds ``threshold`` (``v_t``
        itself counts with weight one).
     4. A client receives the vectors of its set of tasks unified again, as its backbone, and with
-       them the masks and factors.
+       them masks and factors: of all sets of several tasks, a bit a parameter for each task of
+       each. A client sends as many masks as there are tasks at all.
 
     Backbone 0 is the origin, for sets of tasks of which no client has trained yet. The others are
     those of sets. The state holds ``origin`` ``[P]``, ``vector/<task>`` ``[P]``, and
@@ -43,7 +47,7 @@ class MaTU(JointStrategy):
         agreement: the paper's rho, in [0, 1].
 
     Paper: Tsouvalas, Ozcelebi and Meratnia, "Many-Task Federated Fine-Tuning via Unified Task
-    Vectors", 2025, https://arxiv.org/abs/2502.06376
+    Vectors", 2025, https://arxiv.org/abs/2502.06376. Not compared with the authors' code.
     """
 
     method = "matu"
@@ -54,6 +58,14 @@ class MaTU(JointStrategy):
         super().__init__()
         self.threshold = threshold
         self.agreement = agreement
+
+    def check_config(self, config: Config, method: LocalMethod) -> None:
+        super().check_config(config, method)
+        if config.strategy.clip is not None:
+            raise UserError(
+                "strategy.clip would scale the factors of matu's task vectors like updates: leave "
+                "it out"
+            )
 
     def broadcast(self, backbone: Tensor) -> dict[str, Tensor]:
         known = circumstances(self)

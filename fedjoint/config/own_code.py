@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fedjoint.config.schema import Config
+from fedjoint.errors import ANYTHING
 
 
 def own_code(config: Config) -> dict[str, str]:
@@ -37,14 +39,25 @@ def _file_behind(reference: str) -> Path | None:
     if place.endswith(".py"):
         path = Path(place).resolve()
     elif name.isidentifier() and all(part.isidentifier() for part in place.split(".")):
-        try:
-            spec = importlib.util.find_spec(place)
-        except (ImportError, ValueError):
-            return None
-        path = Path(spec.origin or "") if spec else Path()
+        path = _module(*place.split("."))
     else:
         return None
     return path if path.suffix == ".py" and path.is_file() else None
+
+
+def _module(top: str, *inner: str) -> Path:
+    """Return the file of a module, without importing it or its packages; or a path that is none."""
+    if top == __name__.partition(".")[0]:  # whose version stands for it
+        return Path()
+    try:
+        spec = importlib.util.find_spec(top)
+    except ANYTHING:  # of whatever finds modules here
+        return Path()
+    if spec is None or not inner:
+        return Path(spec.origin or "") if spec else Path()
+    places = [Path(folder, *inner) for folder in spec.submodule_search_locations or ()]
+    files = [file for at in places for file in (at.with_suffix(".py"), at / "__init__.py")]
+    return next((file for file in files if file.is_file()), Path())
 
 
 # A process imports a file once, and goes on with that whatever becomes of the file.
@@ -53,31 +66,56 @@ def _digest(path: Path) -> str:
     found = hashlib.blake2b(digest_size=16)
     waiting, seen = [path], {path}
     while waiting:
-        content = waiting.pop().read_bytes()
+        file = waiting.pop()
+        content = file.read_bytes()
         found.update(hashlib.blake2b(content).digest())
-        new = [each for each in _neighbours(path.parent, content) if each not in seen]
+        new = (
+            [] if _installed(file) else [each for each in _near(file, content) if each not in seen]
+        )
         waiting += new
         seen.update(new)
     return found.hexdigest()
 
 
-def _neighbours(folder: Path, content: bytes) -> Iterator[Path]:
-    """Yield the files of ``folder`` that Python code imports, in the order of its imports."""
+def _installed(file: Path) -> bool:
+    paths = sysconfig.get_paths()
+    places = {
+        Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
+    return any(place in file.resolve().parents for place in places)
+
+
+def _near(file: Path, content: bytes) -> Iterator[Path]:
+    """Yield the files that ``file`` may import: of its package, and those beside it or beside that.
+
+    Of a package all count.
+    """
+    folder = file.parent
+    while (folder / "__init__.py").is_file():
+        folder = folder.parent
+    if folder != file.parent:
+        yield from _all(folder / file.relative_to(folder).parts[0])
+    for name in _imported(content):
+        for place in {file.parent / name, folder / name}:
+            if (path := place.with_suffix(".py")).is_file():
+                yield path
+            elif place.is_dir():
+                yield from _all(place)
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def _imported(content: bytes) -> Iterator[str]:
+    """Yield the first parts of the names of all modules that code imports."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):  # as whoever imports it will say
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             inner = [alias.name for alias in node.names]
-            names = [node.module] if node.module else inner
-        else:
-            continue
-        for name in names:
-            place = folder / name.partition(".")[0]
-            if (path := place.with_suffix(".py")).is_file():
-                yield path
-            elif (place / "__init__.py").is_file():
-                yield from sorted(place.rglob("*.py"))
+            yield from [node.module.partition(".")[0]] if node.module else inner

@@ -15,6 +15,7 @@ import ray
 from flwr.app import ArrayRecord, Message
 
 from fedjoint._util.exact import Term, combine
+from fedjoint.errors import UserError, said
 from fedjoint.protocol.elsewhere import Elsewhere, Leaf, LostError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _RECORDS = ("updates", "deviations")
 _PATIENCE = 30.0  # seconds in which a worker says that it lives
 
 
-class Part(NamedTuple):
+class Place(NamedTuple):
     """A row of some that are kept, as a part of a sum: what a worker hears of a leaf.
 
     Attributes:
@@ -52,10 +53,10 @@ class Sums:
     """What every worker can do: sum the rows of its machine, and the sums of others."""
 
     def sum_rows(
-        self, parts: Sequence[Part], quanta: Mapping[int, float], *kept: Mapping[str, np.ndarray]
+        self, parts: Sequence[Place], quanta: Mapping[int, float], *kept: Mapping[str, np.ndarray]
     ) -> list[Term]:
         """Return the sums of rows of this machine."""
-        return combine(_terms(parts, kept), quanta)
+        return combine(_weighed(parts, kept), quanta)
 
     def sum_sums(self, quanta: Mapping[int, float], *sums: list[Term]) -> list[Term]:
         """Return the sums of what several machines summed."""
@@ -110,7 +111,8 @@ class Machines:
         except ray.exceptions.RayError as error:
             cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
             if not isinstance(cause, ray.exceptions.RayError):
-                raise  # an error of ours
+                text = f"a worker cannot sum the updates of its machine: {said(cause)}"
+                raise UserError(text) from None
             raise LostError(self._workers.replace_dead(_PATIENCE)) from error
 
     def _sums(self, leaves: Sequence[Leaf], quanta: Mapping[int, float]) -> list[Term]:
@@ -121,7 +123,7 @@ class Machines:
         for own in by_machine.values():
             parts, kept = _parts(own)
             if (actor := self._free(own)) is None:
-                here += _terms(parts, ray.get(kept))
+                here += _weighed(parts, ray.get(kept))
             else:
                 level.append((actor, actor.sum_rows.remote(parts, shared, *kept)))
         while len(level) > _FAN:
@@ -142,7 +144,7 @@ class Machines:
         return self._workers.actors[free[0]] if free else None
 
 
-def _terms(parts: Sequence[Part], kept: Sequence[Mapping[str, np.ndarray]]) -> list[Term]:
+def _weighed(parts: Sequence[Place], kept: Sequence[Mapping[str, np.ndarray]]) -> list[Term]:
     """Return the rows of ``kept`` that are meant, weighed."""
     terms = []
     for part in parts:
@@ -152,12 +154,12 @@ def _terms(parts: Sequence[Part], kept: Sequence[Mapping[str, np.ndarray]]) -> l
     return terms
 
 
-def _parts(leaves: Sequence[Leaf]) -> tuple[list[Part], list[Any]]:
+def _parts(leaves: Sequence[Leaf]) -> tuple[list[Place], list[Any]]:
     """Return what a worker hears of the leaves, and the references to their rows."""
     kept: dict[Any, int] = {}
     parts = []
     for slot, weight, rows, place in leaves:
         _, record, reference = rows.kept
         at = kept.setdefault(reference, len(kept))
-        parts.append(Part(at, record, int(rows.places[place]), slot, weight, rows.factors[place]))
+        parts.append(Place(at, record, int(rows.places[place]), slot, weight, rows.factors[place]))
     return parts, list(kept)

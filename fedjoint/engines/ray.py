@@ -27,7 +27,7 @@ from fedjoint.engines.base import Engine, MakeApp
 from fedjoint.engines.combining import Machines, Sums, set_apart
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.engines.processes import INLINE, start, wait_for_early
-from fedjoint.errors import UserError
+from fedjoint.errors import UserError, said
 from fedjoint.flower.compat import number
 from fedjoint.protocol.arrays import to_arrays
 from fedjoint.protocol.requests import TRAIN, asks_for_means
@@ -115,7 +115,10 @@ class Worker(Sums):
         """
         reduce = asks_for_means(message)
         reply = self.handle(message, names, *records)
-        return set_apart(reply, least) if reduce else (reply, None)
+        try:
+            return set_apart(reply, least) if reduce else (reply, None)
+        except Exception as error:  # such as that there is no memory for copies
+            return Message(Error(code=2, reason=said(error)), reply_to=message), None
 
 
 class Workers:

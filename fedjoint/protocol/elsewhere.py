@@ -95,8 +95,9 @@ class Elsewhere(FlowerArray):
     def scaled(self, factors: np.ndarray) -> Elsewhere:
         """Return the rows times ``factors`` ``[n]``, in float32."""
         own = factors.astype(np.float32)
-        changed = {"factors": own, "peaks": self.peaks * own, "lengths": self.lengths * own}
-        return self._with(**changed)
+        return self._with(
+            factors=self.factors * own, peaks=self.peaks * own, lengths=self.lengths * own
+        )
 
     def _with(self, **changed: Any) -> Elsewhere:
         found = Elsewhere.__new__(Elsewhere)

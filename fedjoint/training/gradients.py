@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad, vmap
 
 from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
@@ -94,7 +94,7 @@ def _make_losses_of(
 
 
 def _summed(loss: Loss, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`fedjoint.model.loss.summed`, of parts that ``vmap`` does not take apart."""
+    """As :func:`fedjoint.model.loss.summed`, not in a loss's own way: ``vmap`` takes that apart."""
     values, known = loss(output, y)
     return values.sum(), known.sum()
 
@@ -210,10 +210,8 @@ def make_descent(
         return None
     if how in ("batched", "traced"):
         objective = _make_objective(model, balance, local.precision, batched=how == "batched")
-        if how == "traced":
-            return Traced(_differentiated(objective), local.optimiser)
-        many = vmap(objective, randomness="different")
-        return Descent(_differentiated(many), local.optimiser)
+        program = _differentiated(objective, batched=how == "batched")
+        return (Traced if how == "traced" else Descent)(program, local.optimiser)
     losses_of = _make_losses_of(balance.tasks, local.precision, batched=False)
 
     def held(state: Tensors, x: Input, y: Tensors, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -266,8 +264,10 @@ def make_kernel(
 
     if not batched:
         return one_client
-    many = vmap(losses_of if balance.separate else objective, randomness="different")
-    differentiated = _separately(many, balance) if balance.separate else _differentiated(many)
+    if balance.separate:
+        differentiated = _separately(vmap(losses_of, randomness="different"), balance)
+    else:
+        differentiated = _differentiated(objective, batched=True)
     program = torch.compile(differentiated) if compiled else differentiated
     program = replayed(program) if traced and not compiled else program
 
@@ -280,7 +280,9 @@ def make_kernel(
     return all_clients
 
 
-def _differentiated(objective: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
+def _differentiated(
+    objective: Callable[..., tuple[Tensor, Tensor]], *, batched: bool
+) -> Callable[..., Any]:
     """Return (trained, ...) -> gradients of what ``objective`` minimises, and its losses.
 
     Clients have nothing in common, so the gradient of their sum is each one's own. PyTorch
@@ -288,9 +290,13 @@ def _differentiated(objective: Callable[..., tuple[Tensor, Tensor]]) -> Callable
     the gradients of operations, of which it has to take some apart; and it imports the compiler.
 
     Args:
-        objective: (trained, ...) of one client or of all -> what is minimised, and losses.
+        objective: (trained, ...) of one client -> what is minimised, and losses.
+        batched: of all clients at once.
     """
-    objective = functional(objective)
+    inside = grad(objective, has_aux=True)
+    if batched:
+        objective = vmap(objective, randomness="different")
+        inside = vmap(inside, randomness="different")
 
     def gradients(trained: Tensors, *rest: Any) -> tuple[Tensors, Tensor]:
         with torch.enable_grad():
@@ -299,7 +305,7 @@ def _differentiated(objective: Callable[..., tuple[Tensor, Tensor]]) -> Callable
             of = torch.autograd.grad(totals.sum(), list(own.values()), materialize_grads=True)
         return dict(zip(own, of, strict=True)), losses
 
-    return gradients
+    return functional(gradients, inside)
 
 
 def _separately(losses_of: Callable[..., Any], balance: Balance) -> Callable[..., Any]:

@@ -16,11 +16,12 @@ from fedjoint.training.trace import functional
 
 Tensors = dict[str, Tensor]
 
-#: (weights, x), each stacked over clients -> task -> ``[clients, rows, ...]`` outputs
+#: (weights, x), each stacked over clients -> task -> ``[clients, rows, ...]`` outputs; of one client
+#: that is not batched, weights are as its model has them
 Outputs = Callable[[Tensors, Input], Tensors]
 
 #: Passes over as many rows before they are traced. Where other clients take part in every round,
-#: hardly any pass has as many rows as another.
+#: hardly any last pass has as many rows as another.
 _SEEN = 4
 
 
@@ -53,4 +54,12 @@ def make_outputs(
     if not batched:
         return of_one
     program = replayed(of_all, after=_SEEN)
-    return lambda weights, x: program(weights, x)[0]
+    return lambda weights, x: program(weights, each(_packed, x))[0]
+
+
+def _packed(x: Tensor) -> Tensor:
+    """Return rows of clients one client's after the other's: a trace goes by how they lie.
+
+    Rows that all clients share stay so.
+    """
+    return x.contiguous() if x.stride(0) else x

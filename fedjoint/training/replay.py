@@ -9,7 +9,6 @@ same operations on the same operands, so the results are the same, bit for bit.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +24,9 @@ from fedjoint.training.quick import quicken
 from fedjoint.training.trace import trace
 
 log = logging.getLogger("fedjoint.training")
+
+#: Shapes of which traces are kept, and numbers of calls.
+_MOST = 256
 
 Tensors = dict[str, Tensor]
 Values = tuple[Tensor | Tensors, ...]
@@ -43,15 +45,17 @@ def replayed(program: Program, after: int = 0) -> Program:
             trace costs as much as some runs.
     """
     traced: dict[Hashable, tuple[Program, Form] | None] = {}
-    seen = Counter[Hashable]()
+    seen: dict[Hashable, int] = {}
 
     def run(*arguments: Tensor | Tensors) -> Values:
         tensors = flat(arguments)
         key = shapes(arguments, tensors)
         if key not in traced:
-            seen[key] += 1
+            seen[key] = seen.pop(key, 0) + 1
+            _forget_oldest(seen)
             if seen[key] <= after:
                 return program(*arguments)
+            _forget_oldest(traced, 1)
             traced[key] = _trace(program, arguments, tensors)
         if (found := traced[key]) is None:
             return program(*arguments)
@@ -61,6 +65,12 @@ def replayed(program: Program, after: int = 0) -> Program:
             return _formed(graph(*tensors), form)
 
     return run
+
+
+def _forget_oldest(found: dict[Hashable, Any], more: int = 0) -> None:
+    """Make room for so many more."""
+    while len(found) + more > _MOST:
+        del found[next(iter(found))]
 
 
 def shapes(arguments: Values, tensors: Sequence[Tensor]) -> Hashable:

@@ -54,15 +54,19 @@ def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> No
             return _recorded(program, tensors)
 
 
-def functional(part: Callable[P, T]) -> Callable[P, T]:
-    """Return ``part`` of a program, without changes in place where a trace needs it so.
+def functional(program: Callable[P, T], instead: Callable[P, T] | None = None) -> Callable[P, T]:
+    """Return ``program``, which changes nothing in place where a trace needs it so.
 
-    Gradients are not taken inside. Most models need no such thing, and ``functionalize`` imports
-    PyTorch's compiler, which takes as long as PyTorch itself.
+    Most need no such thing, and ``functionalize`` imports PyTorch's compiler, which takes as long
+    as PyTorch itself. It takes programs alone that do not use autograd.
+
+    Args:
+        program: the program, or a part of it.
+        instead: computes the same without autograd; None: ``program`` does so.
     """
 
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        return (functionalize(part) if _needed else part)(*args, **kwargs)
+        return (functionalize(instead or program) if _needed else program)(*args, **kwargs)
 
     return run
 

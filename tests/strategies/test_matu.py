@@ -153,6 +153,7 @@ def test_tasks_of_one_client_are_trained_one_after_the_other(tmp_path):
     ("settings", "line"),
     [
         ({"balance": {"name": "uncertainty"}}, "balance = 'uncertainty': matu trains the tasks"),
+        ({"strategy": {"name": "matu", "clip": 1.0}}, "strategy.clip would scale the factors"),
         ({"model": {"heads": "shared"}}, "model.heads = 'shared': matu mixes what all tasks have"),
     ],
 )

@@ -75,6 +75,46 @@ def test_a_module_counts_as_a_file_does(folder, monkeypatch):
     assert before.keys() == {"mine:Merge"} and digests(tree) != before
 
 
+PACKAGE = {
+    "mypkg/__init__.py": "",
+    "mypkg/rule.py": "from mypkg.helper import f\nfrom beside import g\nimport tools.h\n",
+    "mypkg/helper.py": "",
+    "mypkg/sub/__init__.py": "",
+    "mypkg/sub/r.py": "from ..helper import f\n",
+    "beside.py": "",
+    "tools/h.py": "",  # a package without __init__
+    "other.py": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("reference", "counts"),
+    [
+        ("mypkg.rule:Merge", {"mypkg/rule.py", "mypkg/helper.py", "beside.py", "tools/h.py"}),
+        ("mypkg.sub.r:Merge", {"mypkg/sub/r.py", "mypkg/helper.py"}),
+        ("mypkg/sub/r.py:Merge", {"mypkg/sub/r.py", "mypkg/helper.py"}),
+    ],
+)
+def test_of_a_package_all_that_its_modules_import_counts(reference, counts, folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    for name, text in PACKAGE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    for name in [*counts, "other.py"]:
+        before = digests({"strategy": reference})
+        with (folder / name).open("a") as file:
+            file.write("# edited\n")
+        assert (digests({"strategy": reference}) != before) == (name in counts), name
+
+
+def test_looking_for_a_module_imports_nothing(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "__init__.py").write_text("1 / 0")
+    (folder / "broken" / "r.py").write_text("")
+    assert digests({"strategy": "broken.r:Merge"}).keys() == {"broken.r:Merge"}
+
+
 def test_what_names_no_code_has_none(folder):
     options = {
         "path": "a.csv",

@@ -69,9 +69,13 @@ def draw(model):
     return weights, torch.randn(STEPS, CLIENTS, 6, 4, generator=generator)
 
 
+def _inside(loss):
+    return vmap(grad(loss, has_aux=True))
+
+
 def inside(loss):
     """Differentiate each client's loss, inside vmap."""
-    return vmap(grad(loss, has_aux=True))
+    return functional(_inside(loss))
 
 
 def outside(loss):
@@ -80,11 +84,11 @@ def outside(loss):
     def gradients(own, x):
         own = {n: p.detach().requires_grad_() for n, p in own.items()}
         with torch.enable_grad():
-            values, losses = functional(vmap(loss))(own, x)
+            values, losses = vmap(loss)(own, x)
             of = torch.autograd.grad(values.sum(), list(own.values()), materialize_grads=True)
         return dict(zip(own, of, strict=True)), losses
 
-    return gradients
+    return functional(gradients, _inside(loss))
 
 
 @pytest.mark.parametrize("differentiated", [inside, outside])
@@ -102,9 +106,7 @@ def test_a_step_is_that_of_torch(name, momentum, decay, differentiated):
 
     def program(*inputs):
         *own, x = inputs
-        program = differentiated(loss)
-        program = functional(program) if differentiated is inside else program
-        of, losses = program(dict(zip(names, own, strict=True)), x)
+        of, losses = differentiated(loss)(dict(zip(names, own, strict=True)), x)
         return [*of.values(), losses]
 
     stacked = [p.clone() for p in weights.values()]

@@ -9,6 +9,7 @@ from torch import nn
 
 from fedjoint import Client, Examples, Problem, Task
 from fedjoint.config.load import check
+from fedjoint.model.losses.cross_entropy import CrossEntropy
 from fedjoint.simulation import simulate
 
 
@@ -56,3 +57,33 @@ def test_minibatches_without_a_label_do_not_count(tmp_path, path, balance):
     for record in simulate(check(tree), problem).records:
         # Zero logits: every class has a third, whatever the labels.
         assert record.loss == pytest.approx({"common": math.log(3), "rare": math.log(3)})
+
+
+class Doubled(CrossEntropy):
+    """Extends a loss whose sum has a way of its own."""
+
+    def at(self, output, y):
+        return 2 * super().at(output, y)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CrossEntropy(),
+        CrossEntropy(label_smoothing=0.2),
+        CrossEntropy(class_weights=[1.0, 2.0, 0.5]),
+        CrossEntropy(label_smoothing=0.2, class_weights=[1.0, 2.0, 0.5]),
+        Doubled(),
+    ],
+)
+@pytest.mark.parametrize("shape", [(7,), (7, 4)], ids=["classes", "of a sequence"])
+def test_the_sum_is_that_over_examples_with_labels(loss, shape):
+    generator = torch.Generator().manual_seed(0)
+    output = torch.randn(*shape, 3, generator=generator)
+    y = torch.randint(-1, 3, shape, generator=generator)
+    values, known = loss(output, y)
+    total, count = loss.summed(output, y)
+    torch.testing.assert_close(total, values.sum())
+    assert count == known.sum()
+    nothing, none = loss.summed(output, torch.full_like(y, -1))
+    assert nothing == 0 and none == 0
