@@ -16,8 +16,8 @@ from fedjoint.training.trace import functional
 
 Tensors = dict[str, Tensor]
 
-#: (weights, x), each stacked over clients -> task -> ``[clients, rows, ...]`` outputs; of one client
-#: that is not batched, weights are as its model has them
+#: (weights, x), each stacked over clients -> task -> ``[clients, rows, ...]`` outputs; of one
+#: client that is not batched, weights are as its model has them
 Outputs = Callable[[Tensors, Input], Tensors]
 
 #: Passes over as many rows before they are traced. Where other clients take part in every round,
