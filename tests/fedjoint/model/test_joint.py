@@ -103,8 +103,9 @@ def test_it_trains(what, path, tmp_path):
     assert all(tensor.isfinite().all() for tensor in result.backbone.values())
 
 
-def test_a_tied_parameter_travels_once_and_trains_as_one(tmp_path):
-    tied, single = simulate(tmp_path, Tied), simulate(tmp_path, Single)
+@pytest.mark.parametrize("path", ["batched", "sequential", "traced"])
+def test_a_tied_parameter_travels_once_and_trains_as_one(path, tmp_path):
+    tied, single = simulate(tmp_path, Tied, path), simulate(tmp_path, Single, path)
     assert sorted(tied.backbone) == [
         "backbone.first.bias",
         "backbone.first.weight",
