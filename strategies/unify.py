@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from fedjoint.options import Positive, UpToOne
 from fedjoint.server.updates import Updates
+from fedjoint.training.unified import unified
 
-from ._cosines import ROUNDING
 from ._directions import shared_along
 from .fedavg import FedAvg
 
@@ -53,20 +52,5 @@ class Unify(FedAvg):
 
     def merge(self, updates: Updates) -> Tensor:
         tasks = updates.by_task()
-        vectors = shared_along(tasks.matrix, self.threshold)
-        total = vectors.sum(0)
-        unified, lengths = torch.zeros_like(total), torch.zeros_like(total)
-        for vector in vectors:
-            lengths += vector.abs()
-        # What cancels out leaves the rounding errors of the vectors, and elects no sign.
-        sign = total.sign() * (total.abs() > ROUNDING * lengths)
-        for vector in vectors:  # one task at a time: P numbers of memory, not tasks * P
-            unified = torch.maximum(unified, vector * sign)
-        factors = [_factor(vector, sign, unified) for vector in vectors]
-        return self.step(tasks.weights @ torch.stack(factors) * sign * unified)
-
-
-def _factor(vector: Tensor, sign: Tensor, unified: Tensor) -> Tensor:
-    """Return what makes the masked unified vector as long as ``vector`` in the 1-norm."""
-    agreed = (unified * (vector * sign > 0)).sum()
-    return torch.where(agreed > 0, vector.abs().sum() / agreed, 0.0)
+        found = unified(shared_along(tasks.matrix, self.threshold))
+        return self.step(tasks.weights @ found.factors * found.vector)

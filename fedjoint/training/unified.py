@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Relative uncertainty of a coordinate; what cancels out up to that elects no sign.
+#: Relative uncertainty of a coordinate: what cancels out up to rounding elects no sign.
 _ROUNDING = 2 * torch.finfo(torch.float32).eps
 
 
