@@ -84,7 +84,7 @@ def test_means_are_summed_for_each_of_several_backbones(found):
 @pytest.mark.parametrize("name", DEATHS)
 def test_whoever_dies_with_rows_is_replaced_and_the_run_goes_back(found, name):
     run = found[name]
-    assert run["generation"] == 1
+    assert run["generation"] >= 1  # twice where Ray hears late that a machine is gone
     assert run["trained"] == [40, 40, 40]
     assert run["actors"] == 4  # the workers, and nobody else
 
