@@ -12,6 +12,7 @@ from fedjoint.options import NotNegative, Positive, UpToOne
 from fedjoint.server.steps import Steps
 from fedjoint.server.updates import Updates, inner_products
 
+from ._cosines import squared_distances
 from ._of_clients import OfClients
 
 
@@ -56,9 +57,7 @@ class FedAMP(OfClients):
 
     def attention(self, models: Tensor) -> Tensor:
         """``[n, n]``, the weights of ``models`` ``[n, P]`` in each client's cloud model."""
-        count, gram = len(models), inner_products(models)
-        square = gram.diagonal()
-        distance = (square[:, None] + square - 2 * gram).clamp(min=0).fill_diagonal_(0)
+        count, distance = len(models), squared_distances(inner_products(models))
         mean = distance.sum() / max(1, count * (count - 1))
         others = (
             self.alpha

@@ -40,8 +40,7 @@ class TaskLoss(ABC):
 
         A loss may have a faster way to these two, for clients that train one by one.
         """
-        values, known = self(output, y)
-        return values.sum(), known.sum()
+        return plainly_summed(self, output, y)
 
     def weights(self) -> Sequence[float] | None:
         """Return the weights of classes or targets; None: all are one."""
@@ -84,8 +83,11 @@ class PositionLoss(TaskLoss):
 
 def summed(loss: Loss, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of a loss over examples, and how many of these have a label."""
-    if isinstance(loss, TaskLoss):
-        return loss.summed(output, y)
+    return loss.summed(output, y) if isinstance(loss, TaskLoss) else plainly_summed(loss, output, y)
+
+
+def plainly_summed(loss: Loss, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`summed`, example by example, though the loss may have a way of its own."""
     values, known = loss(output, y)
     return values.sum(), known.sum()
 

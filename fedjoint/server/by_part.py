@@ -66,12 +66,12 @@ def moved_buffers(part: Part, groups: Mapping[str, Collector], *, robust: bool) 
         robust: take the median of each number.
     """
     own = [groups[name] for name in part.groups if name in groups]
-    wanted, total = part.layout.statistics, sum(collected.mass for collected in own)
+    wanted, masses = part.layout.statistics, [collected.mass for collected in own]
     rows, weights = [], []
-    for collected in own:
+    for collected, mass in zip(own, masses, strict=True):
         moved, shares = collected.buffers()
         rows.append(wanted.take(moved, collected.terms.layout.statistics))
-        weights.append(shares * (collected.mass / total))
+        weights.append(shares * (mass / sum(masses)))
     if robust:
         ascending = torch.cat(rows).sort(dim=0).values
         count = len(ascending)

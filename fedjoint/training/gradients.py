@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 from fedjoint.config.schema import LocalConfig
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
-from fedjoint.model.loss import Loss, summed
+from fedjoint.model.loss import plainly_summed, summed
 from fedjoint.model.mode import evaluating
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, alone, first
@@ -75,12 +75,22 @@ def make_forward(
     return forward
 
 
+def of_clients(forward: Forward, *, batched: bool) -> Forward:
+    """Return ``forward`` of what is stacked over clients; of one client, where not ``batched``."""
+
+    def of_one(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
+        sums, known = forward(alone(weights), alone(x), alone(y))
+        return sums[None], known[None]
+
+    return vmap(forward, randomness="different") if batched else of_one
+
+
 def _make_losses_of(
     tasks: Sequence[Task], precision: str, *, batched: bool
 ) -> Callable[[Callable[..., Tensors], Input, Tensors], tuple[Tensor, Tensor]]:
     """Return what sums the losses of a model, which is called with inputs and names of tasks."""
     losses = {task.name: task.loss_fn for task in tasks}
-    total = _summed if batched else summed
+    total = plainly_summed if batched else summed  # vmap takes a loss's own way apart
     lower = precision == "bfloat16"
 
     def losses_of(model: Callable[..., Tensors], x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
@@ -91,12 +101,6 @@ def _make_losses_of(
         return torch.stack(sums), torch.stack(known)
 
     return losses_of
-
-
-def _summed(loss: Loss, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`fedjoint.model.loss.summed`, not in a loss's own way: ``vmap`` takes that apart."""
-    values, known = loss(output, y)
-    return values.sum(), known.sum()
 
 
 def passes(rows: int, most: int, least: int = 1) -> list[slice]:
@@ -141,12 +145,7 @@ def make_measure(
         least: fewest examples that the model takes.
     """
     forward = make_forward(model, tasks, precision, batched=batched)
-
-    def one_client(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
-        sums, known = forward(alone(weights), alone(x), alone(y))
-        return sums[None], known[None]
-
-    several = vmap(forward, randomness="different") if batched else one_client
+    several = of_clients(forward, batched=batched)
 
     @torch.no_grad()
     def measure(weights: Tensors, examples: Stack) -> Tensor:
@@ -255,9 +254,8 @@ def make_kernel(
             of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
             return Gradients(_stacked(one, of), losses[None], None)
         losses, _ = losses_of(one, rest, inputs, batch)
-        rows = by_task(losses, list(one.values()))
-        stacked = {n: torch.stack(of) for n, of in zip(one, zip(*rows, strict=True), strict=True)}
-        combined, norms = _combined(balance, stacked, losses.detach(), weights[0])
+        found = by_task(losses, one)
+        combined, norms = _combined(balance, found, losses.detach(), weights[0])
         return Gradients(
             {n: g[None] for n, g in combined.items()}, losses.detach()[None], norms[None]
         )
@@ -323,22 +321,24 @@ def _separately(losses_of: Callable[..., Any], balance: Balance) -> Callable[...
         with torch.enable_grad():
             own = {n: t.detach().requires_grad_() for n, t in trained.items()}
             losses, _ = losses_of(own, frozen, x, y)
-            rows = by_task(losses.sum(0), list(own.values()))
-        of = {
-            n: torch.stack(rows_of, 1)
-            for n, rows_of in zip(own, zip(*rows, strict=True), strict=True)
-        }
+            of = by_task(losses.sum(0), own, dim=1)
         return *combined(of, losses.detach(), weights), losses.detach()
 
     return gradients
 
 
-def by_task(losses: Tensor, places: list[Tensor]) -> list[tuple[Tensor, ...]]:
-    """Return the gradients of each of the ``[tasks]`` losses; zero where one does not depend."""
-    return [
+def by_task(losses: Tensor, trained: Tensors, dim: int = 0) -> Tensors:
+    """Return the gradients of each of the ``[tasks]`` losses, by name, stacked along ``dim``.
+
+    They are zero where a loss does not depend on a parameter.
+    """
+    places = list(trained.values())
+    rows = [
         torch.autograd.grad(loss, places, retain_graph=True, materialize_grads=True)
         for loss in losses
     ]
+    of = zip(trained, zip(*rows, strict=True), strict=True)
+    return {name: torch.stack(gradients, dim) for name, gradients in of}
 
 
 def _combined(

@@ -334,10 +334,11 @@ class Job:
             taken += 1.0 if batch.active is None else batch.active.float()
         self._count(total, counted, taken.long().cpu().numpy(), private, record, task)
 
-    def _trained_for(self, task: str | None) -> set[str]:
+    def _trained_for(self, task: str | None) -> Collection[str]:
         """Return the names of what may change where ``task`` is trained; None: all of them."""
-        others = () if task is None else [t.name for t in self.cohort.tasks if t.name != task]
-        heads = tuple(f"heads.{other}." for other in others)
+        if task is None:
+            return self.trainable
+        heads = tuple(f"heads.{own.name}." for own in self.cohort.tasks if own.name != task)
         return {name for name in self.trainable if not name.startswith(heads)}
 
     def _descend_at_once(
@@ -405,7 +406,10 @@ class Job:
         mean = torch.where((counted > 0) & ~total.isfinite(), torch.inf, total / counted)
         self.work += taken
         if record:
-            own = torch.tensor([task in (None, other.name) for other in self.cohort.tasks])
-            self.losses = torch.where(own.to(mean.device), mean, self.losses)
+            if task is None:
+                self.losses = mean
+            else:
+                own = [other.name for other in self.cohort.tasks].index(task)
+                self.losses[:, own] = mean[:, own]
             self.steps = self.steps + taken
             self.balance.after_round(mean, private)

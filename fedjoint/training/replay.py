@@ -51,11 +51,12 @@ def replayed(program: Program, after: int = 0) -> Program:
         tensors = flat(arguments)
         key = shapes(arguments, tensors)
         if key not in traced:
-            seen[key] = seen.pop(key, 0) + 1
-            _forget_oldest(seen)
-            if seen[key] <= after:
+            calls = seen.pop(key, 0) + 1
+            _make_room(seen)
+            seen[key] = calls
+            if calls <= after:
                 return program(*arguments)
-            _forget_oldest(traced, 1)
+            _make_room(traced)
             traced[key] = _trace(program, arguments, tensors)
         if (found := traced[key]) is None:
             return program(*arguments)
@@ -67,9 +68,9 @@ def replayed(program: Program, after: int = 0) -> Program:
     return run
 
 
-def _forget_oldest(found: dict[Hashable, Any], more: int = 0) -> None:
-    """Make room for so many more."""
-    while len(found) + more > _MOST:
+def _make_room(found: dict[Hashable, Any]) -> None:
+    """Forget the oldest where there is no room for one more."""
+    while len(found) >= _MOST:
         del found[next(iter(found))]
 
 

@@ -37,14 +37,17 @@ class Unified(NamedTuple):
 
 def unified(vectors: Tensor) -> Unified:
     """Unify ``vectors`` ``[..., tasks, P]``."""
-    total, length = vectors.sum(-2), vectors.abs().sum(-2)
-    sign = (total.sign() * (total.abs() > _ROUNDING * length))[..., None, :]
-    along = vectors * sign
-    vector = along.amax(-2).clamp(min=0) * sign[..., 0, :]
-    masks = along > 0
-    agreed = (masks * vector[..., None, :]).abs().sum(-1)
-    factors = torch.where(agreed > 0, vectors.abs().sum(-1) / agreed, 0.0)
-    return Unified(vector, masks, factors)
+    total, each = vectors.sum(-2), vectors.unbind(-2)
+    length, largest = torch.zeros_like(total), torch.zeros_like(total)
+    for one in each:  # one task at a time: P numbers of memory, not tasks * P
+        length += one.abs()
+    sign = total.sign() * (total.abs() > _ROUNDING * length)
+    for one in each:
+        largest = torch.maximum(largest, one * sign)
+    masks = torch.stack([one * sign > 0 for one in each], -2)
+    agreed = torch.stack([(largest * mask).sum(-1) for mask in masks.unbind(-2)], -1)
+    long = torch.stack([one.abs().sum(-1) for one in each], -1)
+    return Unified(largest * sign, masks, torch.where(agreed > 0, long / agreed, 0.0))
 
 
 def packed(masks: Tensor) -> Tensor:

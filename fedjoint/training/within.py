@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from fedjoint.model.joint import JointModel
 from fedjoint.model.mode import evaluating
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, alone
-from fedjoint.training.gradients import Forward, by_task, make_forward
+from fedjoint.model.tree import Input
+from fedjoint.training.gradients import by_task, make_forward, of_clients
 
 Tensors = dict[str, Tensor]
 
@@ -71,8 +70,7 @@ def make_differentiate(
         precision: ``float32``, or ``bfloat16`` for autocast.
     """
     forward = make_forward(model, tasks, precision, batched=batched)
-
-    several = vmap(forward, randomness="different") if batched else _alone(forward)
+    several = of_clients(forward, batched=batched)
 
     def differentiate(weights: Tensors, x: Input, y: Tensors) -> TaskGradients:
         if not batched:  # a module may write into its buffers
@@ -80,19 +78,10 @@ def make_differentiate(
         with evaluating(model), torch.enable_grad():
             own = {n: t.detach().requires_grad_() for n, t in weights.items() if n in shared}
             sums, known = several({**weights, **own}, x, y)
-            rows = by_task(sums.sum(0), list(own.values()))
-        of = zip(own, zip(*rows, strict=True), strict=True)
-        return TaskGradients({n: torch.stack(g, 1) for n, g in of}, sums.detach(), known)
+            of = by_task(sums.sum(0), own, dim=1)
+        return TaskGradients(of, sums.detach(), known)
 
     return differentiate
-
-
-def _alone(forward: Forward) -> Forward:
-    def of_one(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
-        sums, known = forward(alone(weights), alone(x), alone(y))
-        return sums[None], known[None]
-
-    return of_one
 
 
 def inner_products(gradients: Tensors) -> Tensor:

@@ -69,5 +69,4 @@ def _row(made: Workload) -> list[str]:
 
 
 def _config(made: Workload) -> Config:
-    local = {"steps": made.steps, "batch_size": made.batch, "optimiser": {"lr": made.rate}}
-    return check({"local": local, "engine": {"name": "inline"}})
+    return check({"local": made.local, "engine": {"name": "inline"}})

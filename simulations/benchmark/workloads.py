@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,15 @@ class Workload:
     def steps(self) -> int:
         """Steps of a client in a round."""
         return self.examples // self.batch
+
+    @property
+    def local(self) -> dict[str, Any]:
+        """The same as fedjoint's settings of local training."""
+        return {
+            "steps": self.steps,
+            "batch_size": self.batch,
+            "optimiser": {"lr": self.rate},
+        }
 
     def model(self) -> nn.Module:
         """Return a plain model, backbone and head, with the same initial weights every time."""

@@ -129,11 +129,7 @@ def _run(address: str, machines: int, load: Load) -> tuple[list[RoundRecord], li
         config = check(
             {
                 "rounds": _WARM_UP + load.rounds + 1,  # the last is evaluated
-                "local": {
-                    "steps": made.steps,
-                    "batch_size": made.batch,
-                    "optimiser": {"lr": made.rate},
-                },
+                "local": made.local,
                 "evaluate": {"every": 10**9},
                 "diagnostics": {"every": 0, "clients": 2},
                 "engine": {

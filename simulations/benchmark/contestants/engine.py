@@ -50,12 +50,7 @@ def settings(workload: Workload, rounds: int, threads: int, folder: str, compile
             "name": "benchmark",
             # One more than is measured, for the last round is always evaluated.
             "rounds": rounds + 1,
-            "local": {
-                "steps": workload.steps,
-                "batch_size": workload.batch,
-                "optimiser": {"lr": workload.rate},
-                "compile": compiled,
-            },
+            "local": {**workload.local, "compile": compiled},
             "evaluate": {"every": _NEVER},
             "diagnostics": {"every": 0},
             "engine": {"name": "inline"} if threads == 1 else _ray(threads),
