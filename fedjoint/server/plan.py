@@ -93,6 +93,8 @@ def plan_training(
     within = several and bool(d.within_every) and round % d.within_every == 0
     most = _most_steps(strategy, people.sizes[chosen], budget.steps)
     weights = weigh(roster, chosen, strategy.robust)
+    # As the run is configured, not as this round is: rows and their means differ in the last bit.
+    all_rows = bool(d.every) and len(chosen) <= d.clients
     compared = chosen[:0]
     if diagnosed or within:
         compared = people.sample_compared(chosen, config.seed, round, d.clients)
@@ -103,7 +105,7 @@ def plan_training(
             seat: _with_budget(share, people.ids[chosen], budget, most)
             for seat, share in roster.split(chosen, weights).items()
         },
-        reduce=not strategy.per_client and len(chosen) > d.clients and s.compression.name == "none",
+        reduce=not strategy.per_client and not all_rows and s.compression.name == "none",
         compared=people.ids[compared],
         diagnosed=diagnosed,
         within=within,

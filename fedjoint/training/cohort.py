@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -15,12 +15,23 @@ from fedjoint.errors import UserError
 from fedjoint.model.positions import is_known
 from fedjoint.model.stream import Stream, loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, each, first, nbytes
+from fedjoint.model.tree import Input, each, first, like, named, nbytes
 from fedjoint.training.streams import Streams
 from fedjoint.training.targets import Rules, Scale, own_scale, stacked
 
 #: (inputs, whose they are) -> what the model takes, see :meth:`fedjoint.problem.Problem.fitted`
 Fit = Callable[[Input | Stream, str], Input | Stream]
+
+
+#: Bytes of minibatches that are copied at once: they stay in the processor's cache.
+_AT_ONCE = 4 << 20
+
+
+def _of_step(step: int, count: int, taken: dict[str, tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    """Return the first ``count`` clients' part of one step of several."""
+    steps = {name: parts[step] for name, parts in taken.items()}
+    whole = all(len(part) == count for part in steps.values())
+    return steps if whole else {name: part[:count] for name, part in steps.items()}
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ class Stack:
 
         Args:
             index: ``[clients, batch]``, places among all clients' rows one below the other, which
-                is faster than to select pairs.
+                is faster than to select pairs. Of what is in memory, ``[steps, clients, batch]``.
         """
 
         def taken(stacked: Tensor) -> Tensor:
@@ -111,6 +122,32 @@ class Stack:
 
         y = {name: taken(labels) for name, labels in self.y.items()}
         return self.x.take(index) if isinstance(self.x, Streams) else each(taken, self.x), y
+
+    def in_turn(
+        self, index: Tensor, counts: Sequence[int]
+    ) -> Iterator[tuple[Input, dict[str, Tensor]]]:
+        """Yield inputs and labels ``[some clients, batch, ...]`` of every step, as :meth:`take`.
+
+        Small ones of several steps are copied at once: a copy takes longer to start than to make.
+
+        Args:
+            index: ``[steps, clients, batch]``, as :meth:`take` has them.
+            counts: ``[steps]``, how many clients each step is of: no more than the one before.
+        """
+        rows, most = len(self.sizes) * self.rows, 1
+        if not isinstance(self.x, Streams) and index.numel():
+            most = max(1, _AT_ONCE * rows // max(1, self.nbytes * index[0].numel()))
+        for start in range(0, len(index), most):
+            few = index[start : start + most, : counts[start]]
+            if most == 1:
+                yield self.take(few[0])
+                continue
+            x, y = self.take(few)
+            inputs = {name: part.unbind() for name, part in named(x).items()}
+            labels = {name: part.unbind() for name, part in y.items()}
+            for step, count in enumerate(counts[start : start + most]):
+                now = partial(_of_step, step, count)
+                yield like(now(inputs), x), now(labels)
 
 
 @dataclass(frozen=True)

@@ -158,5 +158,7 @@ def _repeated(operation: Any, args: tuple[Any, ...], result: Tensor) -> Note | N
         return first if result.shape == first.meta["shape"] else None
     if operation == _ops.mul.Scalar:
         return first if rest == [1] and result.dtype == first.meta["dtype"] else None
+    if operation == _ops.permute.default:
+        return first if rest[0] == list(range(len(rest[0]))) else None
     twice = operation == first.target and operation in _SWAPS
     return first.args[0] if twice and list(first.args[1:]) == rest else None

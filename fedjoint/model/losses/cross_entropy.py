@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedjoint.model.families import CLASSES
+from fedjoint.model.likelihood import negative_log
 from fedjoint.model.loss import PositionLoss, Weights, numbers
 from fedjoint.options import BelowOne
 
@@ -44,6 +45,12 @@ class CrossEntropy(PositionLoss):
             label_smoothing=self.label_smoothing,
         )
         return total, (y >= 0).sum()
+
+    def __call__(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        plain = not self.label_smoothing and self.class_weights is None
+        if y.ndim > 1 or not plain or type(self) is not CrossEntropy:
+            return super().__call__(output, y)
+        return negative_log(F.log_softmax(output, -1), y), y >= 0
 
     def at(self, output: Tensor, y: Tensor) -> Tensor:
         # As F.cross_entropy, which under vmap is put together from slower parts.

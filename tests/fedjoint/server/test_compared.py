@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fedjoint.clients.joint import Joint
+from fedjoint.node.train import Training
 from fedjoint.simulation import simulate
 
 CLIENTS, MOST, ROUNDS = 30, 6, 4
@@ -86,3 +87,16 @@ def test_the_sample_is_of_the_seed_and_not_of_the_blocks(run):
         diagnostics(run(**how))[1]["clients"]["ids"] for how in ({}, {"blocks": 9}, {"seed": 1})
     ]
     assert samples[0] == samples[1] != samples[2]
+
+
+@pytest.mark.parametrize(("every", "reduce"), [(0, True), (2, False)])
+def test_rows_of_few_clients_travel_in_all_rounds_or_in_none(run, monkeypatch, every, reduce):
+    asked, train = [], Training.run
+
+    def look(training, request, *rest):
+        asked.append(request.reduce)
+        return train(training, request, *rest)
+
+    monkeypatch.setattr(Training, "run", look)
+    run(diagnostics={"clients": CLIENTS, "every": every})
+    assert asked == [reduce] * ROUNDS

@@ -64,6 +64,20 @@ def test_the_fastest_is_chosen_and_the_first_of_those_that_tie(times, seconds, p
     assert found.why.startswith("a client's step took: batched ")
 
 
+def test_a_way_that_is_far_behind_is_tried_once(monkeypatch):
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
+    tried = []
+
+    def run(way):
+        tried.append(way.trainer.config.local.path)
+        return 2.0 if tried[-1] == "sequential" else 1.0
+
+    monkeypatch.setattr(choice.Way, "run", run)
+    choose(settings())
+    # Every way runs once beforehand, to be traced.
+    assert [tried.count(path) for path in ("batched", "sequential", "traced")] == [4, 2, 4]
+
+
 def test_it_is_tried_in_earnest(monkeypatch):
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
     before = torch.get_rng_state()
@@ -74,7 +88,7 @@ def test_it_is_tried_in_earnest(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("most", "clients", "steps"), [(100, 3, 6), (7, 3, 2), (3, 3, 1), (0.1, 2, 1)]
+    ("most", "clients", "steps"), [(100, 3, 6), (12, 2, 6), (7, 2, 3), (3, 2, 1), (0.1, 2, 1)]
 )
 def test_of_a_large_model_fewer_clients_take_fewer_steps(monkeypatch, most, clients, steps):
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})

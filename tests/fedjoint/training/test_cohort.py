@@ -12,6 +12,7 @@ from fedjoint.config.load import check
 from fedjoint.errors import UserError
 from fedjoint.model.tree import fitted
 from fedjoint.simulation import simulate
+from fedjoint.training import cohort
 from fedjoint.training.cohort import gather
 from fedjoint.training.minibatches import schedule
 
@@ -128,3 +129,19 @@ def test_a_batch_is_no_longer_than_the_longest_client():
         wide, exact = (schedule(0, 1, clients, sizes, batch_size=b, **budget) for b in (1000, 5))
         assert wide.index.shape == (2, 2, 5)
         assert np.array_equal(wide.index, exact.index) and np.array_equal(wide.mask, exact.mask)
+
+
+@pytest.mark.parametrize("at_once", [1, 200, 1 << 20])  # bytes: a step, some, all of them
+@pytest.mark.parametrize("named", [False, True])
+def test_steps_taken_at_once_are_those_taken_one_by_one(monkeypatch, at_once, named):
+    monkeypatch.setattr(cohort, "_AT_ONCE", at_once)
+    x, y = torch.randn(3, 6, 2), {"a": torch.arange(18).view(3, 6)}
+    stack = cohort.Stack({"left": x, "right": -x} if named else x, y, np.full(3, 5))
+    index = torch.randint(6, (4, 3, 2)) + 6 * torch.arange(3)[:, None]
+    counts = [3, 3, 2, 1]
+    found = list(stack.in_turn(index, counts))
+    assert len(found) == 4
+    for (inputs, labels), rows, count in zip(found, index, counts, strict=True):
+        expected, own = stack.take(rows[:count])
+        torch.testing.assert_close(inputs, expected, rtol=0, atol=0)
+        torch.testing.assert_close(labels, own, rtol=0, atol=0)
