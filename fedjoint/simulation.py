@@ -74,14 +74,14 @@ def simulate(
     single = models.get("")
     choice = choose_path(problem, single, config, best_device()) if single else None
     if choice:
-        local = config.local.model_copy(update={"path": choice.path})
-        config = config.model_copy(update={"local": local})
+        config = choice.applied(config)
+        engine = make_engine(config.engine)
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     run.note_clients(len(problem.data.sizes))
     if choice:
         run.note_path(choice.why)
-        text = f"local.path = {choice.path}: {choice.why}"
-        event(log, logging.INFO, "path", text, path=choice.path)
+        text = f"local.path = {choice.path}, engine.threads = {choice.threads}: {choice.why}"
+        event(log, logging.INFO, "path", text, path=choice.path, threads=choice.threads)
     with _marked(run):
         backbone = engine.execute(config, problem, run, everyone)
     return RunResult(run.path, config, run.records(), backbone)

@@ -289,7 +289,13 @@ class EngineConfig(Plugin):
     workers: int = Field(0, ge=0, description="workers; 0: one per GPU share, else per CPU core")
     min_nodes: int = Field(1, ge=1, description="nodes without which no round starts (deployed)")
     blocks: int = Field(0, ge=0, description="blocks of clients; 0: 4 to 64, by their number")
-    threads: int = Field(1, ge=1, le=1024, description="CPU threads per worker")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads per worker; 0: one, or more where a round has fewer clients than "
+        "this machine has CPUs, and a trial finds that faster",
+    )
     cpus_per_worker: float = Field(
         1.0, ge=0, le=1e6, description="CPUs that Ray sets aside for each"
     )
@@ -307,6 +313,11 @@ class EngineConfig(Plugin):
     data_mb: int = Field(
         4096, ge=1, description="megabytes of clients' data that a worker keeps, on its device"
     )
+
+    @property
+    def threads_now(self) -> int:
+        """CPU threads of a worker: one, where nothing else was set or chosen."""
+        return self.threads or 1
 
 
 class OutputConfig(Section):

@@ -20,7 +20,7 @@ class Inline(Engine):
 
     @contextmanager
     def grid(self, make_app: MakeApp) -> Iterator[Grid]:
-        yield InlineGrid(make_app(), simulated_context(1, 1), self.config.threads)
+        yield InlineGrid(make_app(), simulated_context(1, 1), self.config.threads_now)
 
 
 class InlineGrid(LocalGrid):

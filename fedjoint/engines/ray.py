@@ -223,7 +223,7 @@ class Workers:
             scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, node - 1),
         )
         context = simulated_context(node, self.count)
-        return actor.remote(context, self.config.threads, sys.path)
+        return actor.remote(context, self.config.threads_now, sys.path)
 
     def _bundle(self) -> dict[str, float]:
         bundle = {"CPU": self.cpus, "GPU": self.gpus}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,11 +53,19 @@ class Choice:
 
     Attributes:
         path: as ``local.path`` has it; never ``auto``.
+        threads: as ``engine.threads`` has them; never 0.
         why: in words.
     """
 
     path: str
+    threads: int
     why: str
+
+    def applied(self, config: Config) -> Config:
+        """Return ``config`` with what was chosen."""
+        local = config.local.model_copy(update={"path": self.path})
+        engine = config.engine.model_copy(update={"threads": self.threads})
+        return config.model_copy(update={"local": local, "engine": engine})
 
 
 def choose_path(
@@ -69,24 +79,43 @@ def choose_path(
         config: the run's.
         device: where clients train.
     """
-    if config.local.path != "auto":
+    threads = _most_threads(problem, config, device)
+    if config.local.path != "auto" and threads == config.engine.threads_now:
         return None
     try:
         operations = _operations(model, problem.example) * config.local.batch_size
         if operations < _SMALL[device.type]:
             return None
-        before = torch.get_num_threads()
-        torch.set_num_threads(config.engine.threads)
-        try:
-            with limited(config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
-                ways = ways_of(
-                    problem, model, config, device, round(_MOST[device.type] / operations)
-                )
-                return _fastest(_measured(ways)) if len(ways) > 1 else None
-        finally:
-            torch.set_num_threads(before)
+        most = round(_MOST[device.type] / operations)
+        with limited(config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
+            return _chosen(partial(ways_of, problem, model, config, device, most), threads)
     except (*ANYTHING, LateError) as error:  # of the model or the data, said where a node tries it
-        return Choice("batched", f"the trial failed: {said(error)}")
+        return Choice("batched", 1, f"the trial failed: {said(error)}")
+
+
+def _most_threads(problem: Problem, config: Config, device: torch.device) -> int:
+    """Return how many CPU threads a client may have."""
+    own = config.engine
+    if own.threads or own.address or device.type != "cpu":
+        return own.threads_now
+    training = int((problem.data.sizes > 0).sum())
+    clients = max(1, math.floor(config.strategy.fraction * training + 0.5))
+    # PyTorch's own number minds OMP_NUM_THREADS, and what a container may use.
+    return max(1, torch.get_num_threads() // clients)
+
+
+def _chosen(ways_on: Callable[[int], dict[str, Way]], threads: int) -> Choice | None:
+    ways = ways_on(threads)
+    if len(ways) == 1 and threads == 1:
+        return None
+    seconds = _measured(ways, threads)
+    path = _fastest(seconds)
+    times = ", ".join(f"{name} {1e3 * each:.3g} ms" for name, each in seconds.items())
+    if threads == 1:
+        return Choice(path, 1, f"a client's step took: {times}")
+    (alone,) = _measured({path: ways_on(1)[path]}, 1).values()
+    why = f"a client's step took on {threads} threads: {times}; on one: {1e3 * alone:.3g} ms"
+    return Choice(path, threads if seconds[path] < _MARGIN * alone else 1, why)
 
 
 def _operations(model: JointModel, example: Input) -> float:
@@ -113,12 +142,27 @@ class Products(Mode):
 
 
 def ways_of(
-    problem: Problem, model: JointModel, config: Config, device: torch.device, most: int
+    problem: Problem,
+    model: JointModel,
+    config: Config,
+    device: torch.device,
+    most: int,
+    threads: int = 1,
 ) -> dict[str, Way]:
     """Return the ways in which clients of this model can train, by path, the default first.
 
-    Each takes about ``most`` steps, of all clients together.
+    Args:
+        problem: tasks, backbone and data.
+        model: the problem's.
+        config: the run's; where it names a way, there is no other.
+        device: where clients train.
+        most: steps that each takes, of all clients together, or a few more.
+        threads: of the CPU.
     """
+    engine = config.engine.model_copy(update={"threads": threads})
+    config = config.model_copy(update={"engine": engine})
+    if config.local.path != "auto":
+        return {config.local.path: Way(problem, model, config, config.local.path, device, most)}
     batched = Way(problem, model, config, "batched", device, most)
     traits = batched.trainer.traits
     ways = {"batched": batched} if traits.sequential is None else {}
@@ -133,26 +177,30 @@ def ways_of(
     return ways
 
 
-def _measured(ways: dict[str, Way]) -> dict[str, float]:
-    """Return the seconds that a client and step take, by path."""
-    for way in ways.values():
-        way.run()
-    seconds = {path: way.run() for path, way in ways.items()}
-    for _ in range(_REPEATS - 1):
-        most = _HOPELESS * min(seconds.values())
-        for path, before in seconds.items():
-            if before < most:
-                seconds[path] = min(before, ways[path].run())
-    return seconds
+def _measured(ways: dict[str, Way], threads: int) -> dict[str, float]:
+    """Return the seconds that a client and step take on so many threads, by path."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for way in ways.values():
+            way.run()
+        seconds = {path: way.run() for path, way in ways.items()}
+        for _ in range(_REPEATS - 1):
+            most = _HOPELESS * min(seconds.values())
+            for path, least in seconds.items():
+                if least < most:
+                    seconds[path] = min(least, ways[path].run())
+        return seconds
+    finally:
+        torch.set_num_threads(before)
 
 
-def _fastest(seconds: dict[str, float]) -> Choice:
+def _fastest(seconds: dict[str, float]) -> str:
     best, *others = seconds
     for path in others:
         if seconds[path] < _MARGIN * seconds[best]:
             best = path
-    times = ", ".join(f"{path} {1e3 * each:.3g} ms" for path, each in seconds.items())
-    return Choice(best, f"a client's step took: {times}")
+    return best
 
 
 class Way:
@@ -189,7 +237,7 @@ class Way:
         self._clients = np.flatnonzero(alike)[:few]
         self._steps = max(1, min(steps, most // len(self._clients)))
         # On one thread of a CPU, what else the machine does is not counted.
-        alone = config.engine.threads == 1 and device.type == "cpu"
+        alone = config.engine.threads_now == 1 and device.type == "cpu"
         self._clock = time.thread_time if alone else time.perf_counter
 
     def run(self) -> float:

@@ -18,12 +18,17 @@ from fedjoint.training.trainer import Trainer
 CPU = torch.device("cpu")
 
 
-def settings(**local):
+def settings(data=None, strategy=None, engine=None, output=None, rounds=30, **local):
+    data = {"clients": 3, "examples_per_client": 20, "task_mix": [["digit"]], **(data or {})}
     return check(
         {
-            "data": {"clients": 3, "examples_per_client": 20, "task_mix": [["digit"]]},
+            "rounds": rounds,
+            "data": data,
             "model": {"backbone": {"name": "cnn", "options": {"hidden": [4]}}},
             "local": {"epochs": 1, **local},
+            "strategy": strategy or {},
+            "engine": engine or {},
+            "output": output or {},
         }
     )
 
@@ -62,6 +67,59 @@ def test_the_fastest_is_chosen_and_the_first_of_those_that_tie(times, seconds, p
     found = choose(settings())
     assert found.path == path
     assert found.why.startswith("a client's step took: batched ")
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("set_", "on_four", "path", "threads"),
+    [
+        ({}, 0.5, "batched", 4),
+        ({}, 0.99, "batched", 1),
+        ({"local": {"path": "sequential"}}, 0.5, "sequential", 4),
+        ({"engine": {"threads": 2}}, 0.5, "batched", 2),
+        ({"data": {"clients": 4}}, 0.5, "batched", 1),
+        ({"data": {"clients": 4}, "strategy": {"fraction": 0.5}}, 0.5, "batched", 2),
+    ],
+)
+def test_a_few_clients_have_more_threads_where_that_is_faster(
+    monkeypatch, set_, on_four, path, threads
+):
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
+
+    def run(way):
+        assert torch.get_num_threads() == way.trainer.config.engine.threads
+        return on_four if torch.get_num_threads() > 1 else 1.0
+
+    monkeypatch.setattr(choice.Way, "run", run)
+    tree = {"data": {"clients": 1}, **set_}
+    found = choose(settings(**tree.pop("local", {}), **tree))
+    assert (found.path, found.threads) == (path, threads)
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_what_is_chosen_is_what_trains(monkeypatch, tmp_path):
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
+    monkeypatch.setattr(choice.Way, "run", lambda way: 1 / torch.get_num_threads())
+    seen, descend = set(), Job.descend
+
+    def look(job, **options):
+        seen.add(torch.get_num_threads())
+        return descend(job, **options)
+
+    monkeypatch.setattr(Job, "descend", look)
+    more = {"engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}, "rounds": 1}
+    result = simulate(settings(data={"clients": 1}, **more))
+    assert seen == {4}
+    assert RunDir.open(result.path).config().engine.threads == 4
 
 
 def test_a_way_that_is_far_behind_is_tried_once(monkeypatch):
