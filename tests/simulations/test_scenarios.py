@@ -17,11 +17,21 @@ from sklearn.datasets import load_breast_cancer
 from fedjoint.config.data import DataConfig
 from fedjoint.config.load import check
 from fedjoint.config.scenario import scenario_config
+from fedjoint.data.dataset import TEST, TRAIN
 from fedjoint.errors import UserError
 from fedjoint.experiments.client_tasks import compared
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
-from fedjoint.simulations import _images, cifar, mnist, overlaid, scenes, tabular, text
+from fedjoint.simulations import (
+    _images,
+    cifar,
+    letters,
+    mnist,
+    overlaid,
+    scenes,
+    tabular,
+    text,
+)
 
 
 def _lines(times, *lines):
@@ -112,6 +122,42 @@ def test_text_without_data_says_how_to_set_it(sentences, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"shared/data/text/TREC\.train\.all: .*FEDJOINT_DATA"):
         build_problem(scenario_config("text", []))
+
+
+def test_letters_are_those_of_the_lines_and_each_is_to_follow_the_one_before(sentences):
+    (sentences / "TREC.train.all").write_text("0 What is Zürich ?\n3 what is zürich ?\n1 who\n")
+    (sentences / "TREC.test.all").write_text("1 who\n2 In 1984 .\n")
+    found = letters.Letters(12).load(DataConfig())
+    own = found.examples.y["questions"] >= 0
+    x, y = found.examples.x[own.any(1)], found.examples.y["questions"][own.any(1)]
+    letter = dict(enumerate("_" + letters.ALPHABET + "?"))
+    assert ["".join(letter[i] for i in row) for row in x.tolist()] == [
+        "who_________",
+        "in 0000 .___",
+        "what is z?ri",  # a letter that the alphabet lacks is one more; whoever begins so is kept
+    ]
+    assert torch.equal(y[:, :-1][own[own.any(1)][:, :-1]], x[:, 1:][own[own.any(1)][:, :-1]])
+    assert found.split[own.any(1)].tolist() == [TEST, TEST, TRAIN]
+
+
+def test_letters_train_every_task(sentences, tmp_path):
+    for file in SENTENCES:
+        (sentences / file).write_text("".join(f"0 {'ab' * i}{file[6]}\n" for i in range(20)))
+    few = ["data.clients=3", "data.examples_per_client=4", "data.min_examples=1", "rounds=3"]
+    more = ["data.source.options.length=30", "engine.name=inline", f"output.dir={tmp_path}"]
+    result = simulate(scenario_config("letters", [*few, *more]))
+    first, *_, last = (record.loss for record in result.records)
+    assert list(last) == ["questions", "phrases", "reviews"]
+    assert all(last[task] < first[task] for task in last)
+
+
+def test_what_is_made_of_letters_depends_on_no_later_one(sentences):
+    model = letters.window(None)
+    x = torch.randint(1, letters.SYMBOLS, (1, 20))
+    other = x.clone()
+    other[:, 11] = other[:, 11] % (letters.SYMBOLS - 1) + 1
+    differs = (model(x) != model(other)).any(2)[0]
+    assert differs.nonzero()[:, 0].tolist() == list(range(11, 19))  # the next eight
 
 
 @pytest.fixture
