@@ -15,7 +15,14 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def batchable(device: torch.device) -> Iterator[None]:
-    """Have attention run as operations that ``vmap`` takes for all clients at once.
+    """Have attention run as operations that ``vmap`` takes for all clients at once."""
+    with unfused(device), _OneProduct():
+        yield
+
+
+@contextmanager
+def unfused(device: torch.device) -> Iterator[None]:
+    """Have attention run as several operations.
 
     The CPU's kernel of attention has no batching rule, and nor has the encoder layer that PyTorch
     evaluates as one operation: ``vmap`` would loop over clients.
@@ -23,7 +30,7 @@ def batchable(device: torch.device) -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _OneProduct(), sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
+        with sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

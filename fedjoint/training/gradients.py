@@ -20,7 +20,7 @@ from fedjoint.model.mode import evaluating
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, alone, first
 from fedjoint.training.alone import Alone
-from fedjoint.training.attention import batchable
+from fedjoint.training.attention import batchable, unfused
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
 from fedjoint.training.descent import Descent
@@ -69,7 +69,9 @@ def make_forward(
 
     def forward(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
         held = {n: t for n, t in weights.items() if n in own}
-        with batchable(first(x).device) if batched else nullcontext():
+        # The compiler stops at what this does: what it compiles is called under unfused instead.
+        apart = batched and not torch.compiler.is_compiling()
+        with batchable(first(x).device) if apart else nullcontext():
             return losses_of(lambda *inputs: functional_call(model, held, inputs), x, y)
 
     return forward
@@ -263,16 +265,21 @@ def make_kernel(
     if not batched:
         return one_client
     if balance.separate:
-        differentiated = _separately(vmap(losses_of, randomness="different"), balance)
+        program = _separately(vmap(losses_of, randomness="different"), balance)
+    elif compiled:
+        program = _inside(objective, batched=True)
     else:
-        differentiated = _differentiated(objective, batched=True)
-    program = torch.compile(differentiated) if compiled else differentiated
-    program = replayed(program) if traced and not compiled else program
+        program = _differentiated(objective, batched=True)
+    if compiled:
+        program = torch.compile(program)
+    elif traced:
+        program = replayed(program)
 
     def all_clients(
         trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
     ) -> Gradients:
-        of, *norms, losses = program(trained, frozen, x, y, weights)
+        with unfused(weights.device) if compiled else nullcontext():
+            of, *norms, losses = program(trained, frozen, x, y, weights)
         return Gradients(of, losses, norms[0] if norms else None)
 
     return all_clients
@@ -291,10 +298,9 @@ def _differentiated(
         objective: (trained, ...) of one client -> what is minimised, and losses.
         batched: of all clients at once.
     """
-    inside = grad(objective, has_aux=True)
+    inside = _inside(objective, batched=batched)
     if batched:
         objective = vmap(objective, randomness="different")
-        inside = vmap(inside, randomness="different")
 
     def gradients(trained: Tensors, *rest: Any) -> tuple[Tensors, Tensor]:
         with torch.enable_grad():
@@ -304,6 +310,14 @@ def _differentiated(
         return dict(zip(own, of, strict=True)), losses
 
     return functional(gradients, inside)
+
+
+def _inside(
+    objective: Callable[..., tuple[Tensor, Tensor]], *, batched: bool
+) -> Callable[..., Any]:
+    """As :func:`_differentiated`, without autograd, at which the compiler stops."""
+    gradients = grad(objective, has_aux=True)
+    return vmap(gradients, randomness="different") if batched else gradients
 
 
 def _separately(losses_of: Callable[..., Any], balance: Balance) -> Callable[..., Any]:
