@@ -75,7 +75,6 @@ def simulate(
     choice = choose_path(problem, single, config, best_device()) if single else None
     if choice:
         config = choice.applied(config)
-        engine = make_engine(config.engine)
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     run.note_clients(len(problem.data.sizes))
     if choice:

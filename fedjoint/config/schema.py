@@ -293,8 +293,8 @@ class EngineConfig(Plugin):
         0,
         ge=0,
         le=1024,
-        description="CPU threads per worker; 0: one, or more where a round has fewer clients than "
-        "this machine has CPUs, and a trial finds that faster",
+        description="CPU threads of a node; 0: a worker's one, or as many as a trial finds to be "
+        "faster where there are at most half as many clients as threads",
     )
     cpus_per_worker: float = Field(
         1.0, ge=0, le=1e6, description="CPUs that Ray sets aside for each"
@@ -313,11 +313,6 @@ class EngineConfig(Plugin):
     data_mb: int = Field(
         4096, ge=1, description="megabytes of clients' data that a worker keeps, on its device"
     )
-
-    @property
-    def threads_now(self) -> int:
-        """CPU threads of a worker: one, where nothing else was set or chosen."""
-        return self.threads or 1
 
 
 class OutputConfig(Section):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import torch
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from fedjoint._util.threads import cpu_threads
 from fedjoint.engines.base import Engine, MakeApp
 from fedjoint.engines.local import LocalGrid, simulated_context
 from fedjoint.flower.compat import number
@@ -20,7 +20,7 @@ class Inline(Engine):
 
     @contextmanager
     def grid(self, make_app: MakeApp) -> Iterator[Grid]:
-        yield InlineGrid(make_app(), simulated_context(1, 1), self.config.threads_now)
+        yield InlineGrid(make_app(), simulated_context(1, 1))
 
 
 class InlineGrid(LocalGrid):
@@ -29,12 +29,11 @@ class InlineGrid(LocalGrid):
     Args:
         app: the ClientApp.
         context: its node's context.
-        threads: CPU threads of PyTorch.
     """
 
-    def __init__(self, app: ClientApp, context: Context, threads: int = 1):
+    def __init__(self, app: ClientApp, context: Context):
         super().__init__()
-        self.app, self.context, self.threads = app, context, threads
+        self.app, self.context = app, context
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the only node."""
@@ -45,12 +44,9 @@ class InlineGrid(LocalGrid):
     ) -> Iterator[Message]:
         """Run the app on each message; errors become error replies, as over a network."""
         for message in number(messages):
-            before = torch.get_num_threads()
-            torch.set_num_threads(self.threads)
             try:
-                reply = self.app(message, self.context)
+                with cpu_threads(1):
+                    reply = self.app(message, self.context)
             except Exception as error:
                 reply = Message(Error(code=2, reason=str(error)), reply_to=message)
-            finally:
-                torch.set_num_threads(before)
             yield reply

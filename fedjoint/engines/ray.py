@@ -80,12 +80,11 @@ class Worker(Sums):
 
     Args:
         context: the node's context.
-        threads: CPU threads of PyTorch.
         path: where the driver finds modules, those of the problem included.
     """
 
-    def __init__(self, context: Context, threads: int, path: list[str]):
-        torch.set_num_threads(threads)
+    def __init__(self, context: Context, path: list[str]):
+        torch.set_num_threads(1)
         sys.path += [folder for folder in path if folder not in sys.path]
         self.context = context
 
@@ -223,7 +222,7 @@ class Workers:
             scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, node - 1),
         )
         context = simulated_context(node, self.count)
-        return actor.remote(context, self.config.threads_now, sys.path)
+        return actor.remote(context, sys.path)
 
     def _bundle(self) -> dict[str, float]:
         bundle = {"CPU": self.cpus, "GPU": self.gpus}

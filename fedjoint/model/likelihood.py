@@ -24,8 +24,7 @@ def negative_log(logs: Tensor, y: Tensor) -> Tensor:
 
 
 def _of_rows(logs: Tensor, y: Tensor) -> Tensor:
-    # All that is missing is -1, see fedjoint.model.tasks.
-    return F.nll_loss(logs, y, ignore_index=-1, reduction="none")
+    return F.nll_loss(logs, y.clamp(min=-1), ignore_index=-1, reduction="none")
 
 
 class _NegativeLog(Function):

@@ -11,6 +11,7 @@ import torch
 from flwr.app import Message, RecordDict
 from torch import Tensor
 
+from fedjoint._util.threads import cpu_threads
 from fedjoint.config.schema import Config
 from fedjoint.errors import OpenError
 from fedjoint.model.groups import naming
@@ -113,6 +114,10 @@ class Node:
         Raises:
             UserError: the message is damaged, or of another version.
         """
+        with cpu_threads(self.config.engine.threads):
+            return self._handle(message)
+
+    def _handle(self, message: Message) -> RecordDict:
         kind = message.metadata.message_type
         if kind == TRAIN:
             if self.mods:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import flop_registry
 
 from fedjoint._util.limit import LateError, limited
+from fedjoint._util.threads import cpu_threads
 from fedjoint.config.schema import Config, LocalConfig
 from fedjoint.errors import ANYTHING, said
 from fedjoint.model.dispatch import Mode
@@ -53,7 +54,7 @@ class Choice:
 
     Attributes:
         path: as ``local.path`` has it; never ``auto``.
-        threads: as ``engine.threads`` has them; never 0.
+        threads: as ``engine.threads`` has them.
         why: in words.
     """
 
@@ -79,43 +80,34 @@ def choose_path(
         config: the run's.
         device: where clients train.
     """
-    threads = _most_threads(problem, config, device)
-    if config.local.path != "auto" and threads == config.engine.threads_now:
+    local, engine = config.local, config.engine
+    threads = [engine.threads] if engine.threads else _open_threads(problem, config, device)
+    if local.path != "auto" and len(threads) == 1:
         return None
     try:
-        operations = _operations(model, problem.example) * config.local.batch_size
+        operations = _operations(model, problem.example) * local.batch_size
         if operations < _SMALL[device.type]:
             return None
         most = round(_MOST[device.type] / operations)
         with limited(config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
-            return _chosen(partial(ways_of, problem, model, config, device, most), threads)
+            # Where there are fewer clients than threads, each is a job by itself.
+            clients = 1 if len(threads) > 1 else _CLIENTS[device.type]
+            ways = ways_of(problem, model, config, device, most, clients)
+            if len(ways) == len(threads) == 1:
+                return None
+            return _fastest(ways, threads, device)
     except (*ANYTHING, LateError) as error:  # of the model or the data, said where a node tries it
-        return Choice("batched", 1, f"the trial failed: {said(error)}")
+        path = "batched" if local.path == "auto" else local.path
+        return Choice(path, engine.threads, f"the trial failed: {said(error)}")
 
 
-def _most_threads(problem: Problem, config: Config, device: torch.device) -> int:
-    """Return how many CPU threads a client may have."""
-    own = config.engine
-    if own.threads or own.address or device.type != "cpu":
-        return own.threads_now
-    training = int((problem.data.sizes > 0).sum())
-    clients = max(1, math.floor(config.strategy.fraction * training + 0.5))
+def _open_threads(problem: Problem, config: Config, device: torch.device) -> list[int]:
+    """Return how many CPU threads a worker may have: one, or a client's share of them."""
+    clients = max(1, int((problem.data.sizes > 0).sum()))
     # PyTorch's own number minds OMP_NUM_THREADS, and what a container may use.
-    return max(1, torch.get_num_threads() // clients)
-
-
-def _chosen(ways_on: Callable[[int], dict[str, Way]], threads: int) -> Choice | None:
-    ways = ways_on(threads)
-    if len(ways) == 1 and threads == 1:
-        return None
-    seconds = _measured(ways, threads)
-    path = _fastest(seconds)
-    times = ", ".join(f"{name} {1e3 * each:.3g} ms" for name, each in seconds.items())
-    if threads == 1:
-        return Choice(path, 1, f"a client's step took: {times}")
-    (alone,) = _measured({path: ways_on(1)[path]}, 1).values()
-    why = f"a client's step took on {threads} threads: {times}; on one: {1e3 * alone:.3g} ms"
-    return Choice(path, threads if seconds[path] < _MARGIN * alone else 1, why)
+    share = torch.get_num_threads() // clients
+    here = device.type == "cpu" and not config.engine.address
+    return [1, share] if here and share > 1 else [1]
 
 
 def _operations(model: JointModel, example: Input) -> float:
@@ -147,7 +139,7 @@ def ways_of(
     config: Config,
     device: torch.device,
     most: int,
-    threads: int = 1,
+    clients: int,
 ) -> dict[str, Way]:
     """Return the ways in which clients of this model can train, by path, the default first.
 
@@ -157,13 +149,12 @@ def ways_of(
         config: the run's; where it names a way, there is no other.
         device: where clients train.
         most: steps that each takes, of all clients together, or a few more.
-        threads: of the CPU.
+        clients: how many at once, at most.
     """
-    engine = config.engine.model_copy(update={"threads": threads})
-    config = config.model_copy(update={"engine": engine})
+    make = partial(Way, problem, model, config, device, most, clients)
     if config.local.path != "auto":
-        return {config.local.path: Way(problem, model, config, config.local.path, device, most)}
-    batched = Way(problem, model, config, "batched", device, most)
+        return {config.local.path: make(config.local.path)}
+    batched = make("batched")
     traits = batched.trainer.traits
     ways = {"batched": batched} if traits.sequential is None else {}
     paths = ["sequential"]
@@ -172,35 +163,43 @@ def ways_of(
     if any(isinstance(module, nn.Conv2d) for module in model.modules()):
         paths.append("channels_last")
     for path in paths:
-        ways[path] = Way(problem, model, config, path, device, most)
+        ways[path] = make(path)
         ways[path].trainer.traits = traits  # of the model, whichever way it is trained
     return ways
 
 
-def _measured(ways: dict[str, Way], threads: int) -> dict[str, float]:
+def _measured(ways: dict[str, Way], threads: int, clock: Callable[[], float]) -> dict[str, float]:
     """Return the seconds that a client and step take on so many threads, by path."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with cpu_threads(threads):
         for way in ways.values():
-            way.run()
-        seconds = {path: way.run() for path, way in ways.items()}
+            way.run(clock)
+        seconds = {path: way.run(clock) for path, way in ways.items()}
         for _ in range(_REPEATS - 1):
             most = _HOPELESS * min(seconds.values())
             for path, least in seconds.items():
                 if least < most:
-                    seconds[path] = min(least, ways[path].run())
+                    seconds[path] = min(least, ways[path].run(clock))
         return seconds
-    finally:
-        torch.set_num_threads(before)
 
 
-def _fastest(seconds: dict[str, float]) -> str:
+def _fastest(ways: dict[str, Way], threads: Sequence[int], device: torch.device) -> Choice:
+    # On one thread of a CPU, what else the machine does is not counted.
+    alone = list(threads) == [1] and device.type == "cpu"
+    clock = time.thread_time if alone else time.perf_counter
+    seconds = {
+        (path, count): each
+        for count in threads
+        for path, each in _measured(ways, count, clock).items()
+    }
     best, *others = seconds
-    for path in others:
-        if seconds[path] < _MARGIN * seconds[best]:
-            best = path
-    return best
+    for other in others:
+        if seconds[other] < _MARGIN * seconds[best]:
+            best = other
+    times = ", ".join(
+        f"{path} {f'on {count} threads ' if count > 1 else ''}{1e3 * each:.3g} ms"
+        for (path, count), each in seconds.items()
+    )
+    return Choice(*best, f"a client's step took: {times}")
 
 
 class Way:
@@ -210,9 +209,10 @@ class Way:
         problem: tasks, backbone and data.
         model: the problem's.
         config: the run's.
-        path: the way.
         device: where to train.
         most: steps of all clients together, if each of two or more clients takes one.
+        clients: how many, at most.
+        path: the way.
     """
 
     def __init__(
@@ -220,9 +220,10 @@ class Way:
         problem: Problem,
         model: JointModel,
         config: Config,
-        path: str,
         device: torch.device,
         most: int,
+        clients: int,
+        path: str,
     ) -> None:
         local: LocalConfig = config.local.model_copy(update={"path": path})
         config = config.model_copy(update={"local": local})
@@ -233,18 +234,15 @@ class Way:
         # What a client costs beside its steps counts as it does in a round.
         epoch = math.ceil(np.mean(data.sizes[alike]) / local.batch_size)
         steps = min(_STEPS, local.steps or epoch * (local.epochs or 1))
-        few = max(2, min(_CLIENTS[device.type], most // steps))
+        few = min(clients, max(2, most // steps))
         self._clients = np.flatnonzero(alike)[:few]
         self._steps = max(1, min(steps, most // len(self._clients)))
-        # On one thread of a CPU, what else the machine does is not counted.
-        alone = config.engine.threads_now == 1 and device.type == "cpu"
-        self._clock = time.thread_time if alone else time.perf_counter
 
-    def run(self) -> float:
-        """Return the seconds of a client's step."""
+    def run(self, clock: Callable[[], float] = time.thread_time) -> float:
+        """Return the seconds of a client's step, by ``clock``."""
         trainer, steps = self.trainer, 0
         received = trainer.layout.flat(trainer.model.state_dict())
-        began = self._clock()
+        began = clock()
         for part in trainer.chunks(self._clients):
             ids = self._clients[part]
             cohort = trainer.cohort(ids, ids)
@@ -256,4 +254,4 @@ class Way:
             steps += int(job.steps.sum())
         if trainer.device.type == "cuda":
             torch.cuda.synchronize(trainer.device)
-        return (self._clock() - began) / steps
+        return (clock() - began) / steps

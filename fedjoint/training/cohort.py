@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,11 +27,11 @@ Fit = Callable[[Input | Stream, str], Input | Stream]
 _AT_ONCE = 4 << 20
 
 
-def _of_step(step: int, count: int, taken: dict[str, tuple[Tensor, ...]]) -> dict[str, Tensor]:
-    """Return the first ``count`` clients' part of one step of several."""
-    steps = {name: parts[step] for name, parts in taken.items()}
-    whole = all(len(part) == count for part in steps.values())
-    return steps if whole else {name: part[:count] for name, part in steps.items()}
+def _of_step(
+    taken: dict[str, tuple[Tensor, ...]], step: int, clients: int, examples: int
+) -> dict[str, Tensor]:
+    """Return one step of several, of the first clients, the first examples of each."""
+    return {name: parts[step][:clients, :examples] for name, parts in taken.items()}
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,16 @@ class Stack:
         return self.x.take(index) if isinstance(self.x, Streams) else each(taken, self.x), y
 
     def in_turn(
-        self, index: Tensor, counts: Sequence[int]
+        self, index: Tensor, counts: Sequence[int], lengths: Sequence[int]
     ) -> Iterator[tuple[Input, dict[str, Tensor]]]:
-        """Yield inputs and labels ``[some clients, batch, ...]`` of every step, as :meth:`take`.
+        """Yield inputs and labels ``[clients, batch, ...]`` of every step, as :meth:`take`.
 
         Small ones of several steps are copied at once: a copy takes longer to start than to make.
 
         Args:
             index: ``[steps, clients, batch]``, as :meth:`take` has them.
             counts: ``[steps]``, how many clients each step is of: no more than the one before.
+            lengths: ``[steps]``, how many examples of each of them.
         """
         rows, most = len(self.sizes) * self.rows, 1
         if not isinstance(self.x, Streams) and index.numel():
@@ -140,14 +141,14 @@ class Stack:
         for start in range(0, len(index), most):
             few = index[start : start + most, : counts[start]]
             if most == 1:
-                yield self.take(few[0])
+                yield self.take(few[0, :, : lengths[start]])
                 continue
             x, y = self.take(few)
             inputs = {name: part.unbind() for name, part in named(x).items()}
             labels = {name: part.unbind() for name, part in y.items()}
-            for step, count in enumerate(counts[start : start + most]):
-                now = partial(_of_step, step, count)
-                yield like(now(inputs), x), now(labels)
+            for step in range(len(few)):
+                form = counts[start + step], lengths[start + step]
+                yield like(_of_step(inputs, step, *form), x), _of_step(labels, step, *form)
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ def make_forward(
     def forward(weights: Tensors, x: Input, y: Tensors) -> tuple[Tensor, Tensor]:
         held = {n: t for n, t in weights.items() if n in own}
         # The compiler stops at what this does: what it compiles is called under unfused instead.
-        apart = batched and not torch.compiler.is_compiling()
-        with batchable(first(x).device) if apart else nullcontext():
+        rewrites = batched and not torch.compiler.is_compiling()
+        with batchable(first(x).device) if rewrites else nullcontext():
             return losses_of(lambda *inputs: functional_call(model, held, inputs), x, y)
 
     return forward

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedjoint.errors import UserError
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
-from fedjoint.model.tree import Input, each
+from fedjoint.model.tree import Input
 from fedjoint.training.alone import Alone
 from fedjoint.training.augment import Augmentations, seeds_of_steps
 from fedjoint.training.balance import Balance
@@ -385,12 +385,12 @@ class Job:
         data = self.cohort.learnt
         rows, labelled = self._places(drawn, order)
         examples = drawn.mask.sum(2)
-        taking, first = (examples > 0).sum(1).tolist(), examples[:, 0].tolist()
+        taking = (examples > 0).sum(1).tolist()
+        # No padding for one that trains alone: BatchNorm would take it for data.
         alone = isinstance(self.descent, Alone)
-        for step, (x, y) in enumerate(data.in_turn(rows, taking)):
+        lengths = examples[:, 0].tolist() if alone else [rows.shape[2]] * len(rows)
+        for step, (x, y) in enumerate(data.in_turn(rows, taking, lengths)):
             some = taking[step]
-            if alone and first[step] < rows.shape[2]:  # BatchNorm would take padding for data
-                x, y = _shortened(x, y, first[step])
             yield Few(some, x, y, None if labelled is None else labelled[step, :some])
 
     def _count(
@@ -414,9 +414,3 @@ class Job:
                 self.losses[:, own] = mean[:, own]
             self.steps = self.steps + taken
             self.balance.after_round(mean, private)
-
-
-def _shortened(x: Input, y: Tensors, examples: int) -> tuple[Input, Tensors]:
-    """Return the first ``examples`` of each client's minibatch; memory is shared."""
-    few = {name: labels[:, :examples] for name, labels in y.items()}
-    return each(lambda part: part[:, :examples], x), few

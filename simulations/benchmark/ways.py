@@ -44,7 +44,7 @@ def compare(names: list[str], console: Console) -> None:
 
 def _row(made: Workload) -> list[str]:
     problem, config, cpu = made.problem(_CLIENTS), _config(made), torch.device("cpu")
-    ways = ways_of(problem, problem.model(config), config, cpu, _CLIENTS * made.steps)
+    ways = ways_of(problem, problem.model(config), config, cpu, _CLIENTS * made.steps, _CLIENTS)
     plain, draws = made.model(), made.draws(_CLIENTS)
     x, y = made.x[draws], made.y[draws]
     start = {name: tensor.clone() for name, tensor in sequential.trained(plain).items()}

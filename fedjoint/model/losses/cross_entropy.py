@@ -49,9 +49,9 @@ class CrossEntropy(PositionLoss):
 
     def __call__(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         plain = not self.label_smoothing and self.class_weights is None
-        if y.ndim > 1 or not plain or type(self) is not CrossEntropy:
-            return super().__call__(output, y)
-        if torch.compiler.is_compiling():  # which makes one operation of many, and stops at ours
+        # The compiler makes one operation of many by itself, and stops at ours.
+        plain = plain and type(self) is CrossEntropy and not torch.compiler.is_compiling()
+        if y.ndim > 1 or not plain:
             return super().__call__(output, y)
         return negative_log(F.log_softmax(output, -1), y), y >= 0
 

@@ -89,8 +89,12 @@ def test_the_sample_is_of_the_seed_and_not_of_the_blocks(run):
     assert samples[0] == samples[1] != samples[2]
 
 
-@pytest.mark.parametrize(("every", "reduce"), [(0, True), (2, False)])
-def test_rows_of_few_clients_travel_in_all_rounds_or_in_none(run, monkeypatch, every, reduce):
+@pytest.mark.parametrize(
+    ("every", "within", "reduce"), [(0, 0, True), (2, 0, False), (0, 2, False)]
+)
+def test_rows_of_few_clients_travel_in_all_rounds_or_in_none(
+    run, monkeypatch, every, within, reduce
+):
     asked, train = [], Training.run
 
     def look(training, request, *rest):
@@ -98,5 +102,5 @@ def test_rows_of_few_clients_travel_in_all_rounds_or_in_none(run, monkeypatch, e
         return train(training, request, *rest)
 
     monkeypatch.setattr(Training, "run", look)
-    run(diagnostics={"clients": CLIENTS, "every": every})
+    run(diagnostics={"clients": CLIENTS, "every": every, "within_every": within})
     assert asked == [reduce] * ROUNDS

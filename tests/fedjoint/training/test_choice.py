@@ -44,7 +44,7 @@ def times(monkeypatch):
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
     found = {}
 
-    def run(way):
+    def run(way, clock):
         return found[way.trainer.config.local.path]
 
     monkeypatch.setattr(choice.Way, "run", run)
@@ -77,38 +77,60 @@ def four_threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.usefixtures("four_threads")
-@pytest.mark.parametrize(
-    ("set_", "on_four", "path", "threads"),
-    [
-        ({}, 0.5, "batched", 4),
-        ({}, 0.99, "batched", 1),
-        ({"local": {"path": "sequential"}}, 0.5, "sequential", 4),
-        ({"engine": {"threads": 2}}, 0.5, "batched", 2),
-        ({"data": {"clients": 4}}, 0.5, "batched", 1),
-        ({"data": {"clients": 4}, "strategy": {"fraction": 0.5}}, 0.5, "batched", 2),
-    ],
-)
-def test_a_few_clients_have_more_threads_where_that_is_faster(
-    monkeypatch, set_, on_four, path, threads
-):
+@pytest.fixture
+def timed(monkeypatch, four_threads):
+    """What a client's step takes, by way and threads; 1 where nothing else is said."""
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
+    found = {}
 
-    def run(way):
-        assert torch.get_num_threads() == way.trainer.config.engine.threads
-        return on_four if torch.get_num_threads() > 1 else 1.0
+    def run(way, clock):
+        return found.get((way.trainer.config.local.path, torch.get_num_threads()), 1.0)
 
     monkeypatch.setattr(choice.Way, "run", run)
-    tree = {"data": {"clients": 1}, **set_}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tree", "seconds", "path", "threads"),
+    [
+        ({}, {("batched", 4): 0.5}, "batched", 4),
+        ({}, {("batched", 4): 0.99}, "batched", 1),
+        ({}, {("sequential", 4): 0.9, ("traced", 1): 0.8}, "traced", 1),
+        ({"local": {"path": "sequential"}}, {("sequential", 4): 0.5}, "sequential", 4),
+        ({"data": {"clients": 2}}, {("batched", 2): 0.5}, "batched", 2),
+        ({"data": {"clients": 3}}, {("traced", 1): 0.5}, "traced", 1),
+        ({"engine": {"threads": 3}}, {("batched", 1): 0.1, ("traced", 3): 0.9}, "traced", 3),
+        ({"engine": {"address": "auto"}}, {("batched", 4): 0.5}, "batched", 1),
+    ],
+)
+def test_a_few_clients_share_the_threads_where_that_is_faster(timed, tree, seconds, path, threads):
+    timed |= seconds
+    tree = {"data": {"clients": 1}, **tree}
     found = choose(settings(**tree.pop("local", {}), **tree))
     assert (found.path, found.threads) == (path, threads)
     assert torch.get_num_threads() == 4
 
 
 @pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("tree", "path", "threads"),
+    [({}, "batched", 0), ({"local": {"path": "sequential"}}, "sequential", 0)],
+)
+def test_a_trial_that_fails_leaves_what_is_set(monkeypatch, tree, path, threads):
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
+
+    def run(way, clock):
+        raise ValueError("no")
+
+    monkeypatch.setattr(choice.Way, "run", run)
+    found = choose(settings(**tree.get("local", {}), data={"clients": 1}))
+    assert (found.path, found.threads) == (path, threads) and "failed" in found.why
+
+
+@pytest.mark.usefixtures("four_threads")
 def test_what_is_chosen_is_what_trains(monkeypatch, tmp_path):
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
-    monkeypatch.setattr(choice.Way, "run", lambda way: 1 / torch.get_num_threads())
+    monkeypatch.setattr(choice.Way, "run", lambda way, clock: 1 / torch.get_num_threads())
     seen, descend = set(), Job.descend
 
     def look(job, **options):
@@ -122,11 +144,20 @@ def test_what_is_chosen_is_what_trains(monkeypatch, tmp_path):
     assert RunDir.open(result.path).config().engine.threads == 4
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.usefixtures("two_workers")
+def test_what_is_chosen_trains_on_the_workers_of_a_session(monkeypatch, tmp_path):
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
+    more = {"engine": {"name": "ray", "workers": 2}, "output": {"dir": str(tmp_path)}, "rounds": 1}
+    assert simulate(settings(**more)).config.engine.threads == 1
+
+
 def test_a_way_that_is_far_behind_is_tried_once(monkeypatch):
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
     tried = []
 
-    def run(way):
+    def run(way, clock):
         tried.append(way.trainer.config.local.path)
         return 2.0 if tried[-1] == "sequential" else 1.0
 
@@ -174,7 +205,7 @@ def test_one_by_one_is_not_tried_either(times):
 def test_a_trial_that_fails_is_no_end(monkeypatch):
     monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
 
-    def fail(way):
+    def fail(way, clock):
         raise RuntimeError("no such thing")
 
     monkeypatch.setattr(choice.Way, "run", fail)

@@ -138,10 +138,10 @@ def test_steps_taken_at_once_are_those_taken_one_by_one(monkeypatch, at_once, na
     x, y = torch.randn(3, 6, 2), {"a": torch.arange(18).view(3, 6)}
     stack = cohort.Stack({"left": x, "right": -x} if named else x, y, np.full(3, 5))
     index = torch.randint(6, (4, 3, 2)) + 6 * torch.arange(3)[:, None]
-    counts = [3, 3, 2, 1]
-    found = list(stack.in_turn(index, counts))
+    counts, lengths = [3, 3, 2, 1], [2, 2, 2, 1]
+    found = list(stack.in_turn(index, counts, lengths))
     assert len(found) == 4
-    for (inputs, labels), rows, count in zip(found, index, counts, strict=True):
-        expected, own = stack.take(rows[:count])
+    for (inputs, labels), rows, count, few in zip(found, index, counts, lengths, strict=True):
+        expected, own = stack.take(rows[:count, :few])
         torch.testing.assert_close(inputs, expected, rtol=0, atol=0)
         torch.testing.assert_close(labels, own, rtol=0, atol=0)
