@@ -38,14 +38,14 @@ _MARGIN = 0.97
 #: Clients, on a CPU and on a GPU, where many at once are the gain; steps that each takes, and times
 #: that each way is tried.
 _CLIENTS = {"cpu": 8, "cuda": 64}
-_STEPS, _REPEATS = 8, 3
+_STEPS, _REPEATS = 8, 4
 
 #: Operations of a try, a third of a second: of a larger model there are fewer clients, and they
 #: take fewer steps. What one step takes tells enough there.
 _MOST = {"cpu": 16e9, "cuda": 4e12}
 
 #: A way that takes so many times what the fastest takes is tried once.
-_HOPELESS = 1.25
+_HOPELESS = 1.5
 
 
 @dataclass(frozen=True)
