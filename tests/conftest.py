@@ -18,10 +18,6 @@ def pytest_configure():
     torch.backends.cudnn.allow_tf32 = False  # numbers are compared to float32's rounding
 
 
-def pytest_xdist_auto_num_workers():
-    return 1 + (os.cpu_count() or 1)  # the longest tests start processes, and wait for them
-
-
 def pytest_collection_modifyitems(items):
     def soonest(item):
         slow = item.get_closest_marker("slow") is not None
