@@ -304,15 +304,16 @@ class Heartbeat(Callback):
         self._thread = threading.Thread(target=self._go, daemon=True, name="heartbeat")
 
     def on_run_begin(self, config: Config, path: Path) -> None:
-        self._thread.start()
         self.beat()
+        self._thread.start()
 
     def after_round(self, record: RoundRecord) -> None:
         self.beat(after=1.0)
 
     def on_run_end(self, error: BaseException | None) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._thread.is_alive():  # it is not where the first beat failed
+            self._thread.join()
 
     def beat(self, after: float = 0.0) -> None:
         """Beat now, unless the last time was less than ``after`` seconds ago."""
