@@ -52,3 +52,13 @@ def test_of_all_clients_whichever_way_they_are_differentiated():
 def test_one_label_or_one_model_for_all():
     found = vmap(negative_log, (0, None))(LOGS, Y[0])
     assert torch.equal(found, torch.stack([pytorchs(logs, Y[0]) for logs in LOGS]))
+
+
+@pytest.mark.parametrize("missing", [-1, -2, -100])
+def test_whatever_is_below_zero_is_missing(missing):
+    logs, y = LOGS[0].clone().requires_grad_(), torch.tensor([0, missing, 3, missing, 1])
+    found = negative_log(logs, y)
+    found.sum().backward()
+    assert (found != 0).tolist() == (y >= 0).tolist()
+    assert (logs.grad != 0).any(1).tolist() == (y >= 0).tolist()
+    assert torch.equal(vmap(negative_log)(LOGS, y.expand(3, 5))[0], found)
