@@ -17,7 +17,8 @@ import torch.nn.functional as F
 import fedjoint
 from fedjoint.options import Count
 
-from ._images import dataset, objects
+from ._images import objects
+from ._parts import dataset
 from ._script import progress, script, show
 
 #: classes that are animals: bird, cat, deer, dog, frog, horse

@@ -24,7 +24,7 @@ from fedjoint.data.files import find, read_text
 from fedjoint.options import Count
 
 from ._data import files
-from ._images import dataset
+from ._parts import dataset
 from ._script import progress, script, show
 
 #: task -> its files, of which a second one is its test set

@@ -16,7 +16,8 @@ import torch
 import fedjoint
 from fedjoint.options import Count
 
-from ._images import dataset, digits
+from ._images import digits
+from ._parts import dataset
 from ._script import progress, script, show
 
 TASKS = (

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 import fedjoint
 from fedjoint.options import Count
 
-from ._images import dataset, digits
+from ._images import digits
+from ._parts import dataset
 from ._script import progress, script, show
 
 TASKS = (

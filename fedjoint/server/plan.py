@@ -94,8 +94,9 @@ def plan_training(
     most = _most_steps(strategy, people.sizes[chosen], budget.steps)
     weights = weigh(roster, chosen, strategy.robust)
     # As the run is configured, not as this round is: rows and their means differ in the last bit.
-    compares = d.every or (d.within_every and (people.tasks.sum(1) > 1).any())
-    all_rows = bool(compares) and len(chosen) <= d.clients
+    all_rows = len(chosen) <= d.clients and (
+        d.every > 0 or (d.within_every > 0 and bool((people.tasks.sum(1) > 1).any()))
+    )
     compared = chosen[:0]
     if diagnosed or within:
         compared = people.sample_compared(chosen, config.seed, round, d.clients)
