@@ -29,7 +29,7 @@ from fedjoint.server.plugins import check_plugins
 from fedjoint.server.reference import Reference
 from fedjoint.server.troubles import Troubles
 from fedjoint.training.balance import make_balance
-from fedjoint.training.choice import choose_path
+from fedjoint.training.choice import choose_path, packed
 
 log = logging.getLogger("fedjoint")
 
@@ -72,6 +72,7 @@ def simulate(
         fit_initial(Path(initial), read_initial(Path(initial)), models[""].layout())
     # Groups of clients have models of their own, which one choice need not fit.
     single = models.get("")
+    config = packed(single, problem.example, config) if single else config
     choice = choose_path(problem, single, config, best_device()) if single else None
     if choice:
         config = choice.applied(config)

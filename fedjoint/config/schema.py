@@ -58,6 +58,14 @@ class LocalConfig(Section):
         "client's step, or with the channels of images last; auto: what a trial before the first "
         "round of a simulation finds fastest",
     )
+    pack: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="clients of a round that train in one job, whatever their tasks, where blocks "
+        "have fewer; 0: where a step takes longer to start than to run, of a simulation, as many "
+        "as change that",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the forward and the backward pass"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -65,14 +65,15 @@ class Evaluation:
         act = partial(self._evaluate, request, start)
         for turn in self._turns.run(work, act, failed, request.header.timeout):
             (each, good), members = turn.result, turn.members
-            place = 0 if self._together else turn.place
-            rows, block = good.numpy(), int(request.asked.blocks[place])
+            rows = good.numpy()
             failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~rows].tolist()]
             for split, own_values in values.items():
                 own_values[members.rows[rows]] = self._values(each, split)[rows]
-            for name, own in each.items():
-                totals = sums.setdefault(name, {})
-                totals[block] = totals.get(block, 0) + own[good].sum(0)
+            for place, at in members.by_block():
+                block = int(request.asked.blocks[0 if self._together else place])
+                for name in self._names(members.at(at), each):
+                    totals = sums.setdefault(name, {})
+                    totals[block] = totals.get(block, 0) + each[name][at][good[at]].sum(0)
         sums = self._enough(sums)
         return EvaluateReply(
             measures=tuple(known),
@@ -83,6 +84,13 @@ class Evaluation:
             values=values.pop("test"),
             others=values,
         )
+
+    def _names(self, members: Members, names: Iterable[str]) -> list[str]:
+        """Return those of the statistics ``names`` that are of the clients' own tasks."""
+        has = self._jobs.tasks(members)[0]
+        tasks = [task for task, own in zip(self._trainer.problem.tasks, has, strict=True) if own]
+        own = {key for task in tasks for key in task.measures}
+        return [name for name in names if name.partition("/")[2] in own]
 
     def _enough(self, sums: dict[str, dict[int, Tensor]]) -> dict[str, dict[int, Tensor]]:
         """Return the sums over enough examples; the first statistic of a metric is their number."""

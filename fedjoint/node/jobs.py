@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from fedjoint.errors import ANYTHING, UserError, one_line
 from fedjoint.node.private import PrivateState
 from fedjoint.protocol.reports import ClientFailure
 from fedjoint.protocol.requests import Asked
+from fedjoint.training.cohort import Cohort
 from fedjoint.training.job import Job
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.receiving import take_backbones
@@ -49,6 +51,7 @@ class Members:
 
     Attributes:
         rows: ``[c]`` int64, their places among the clients of the request.
+        blocks: ``[c]`` int64, the places of their blocks in the request, ascending.
         ids: ``[c]`` int64.
         rounds: ``[c]`` int64, the round after which a client's private state counts; 0: none.
         steps: ``[c]`` int64, optimiser steps of each; None: as configured.
@@ -58,6 +61,7 @@ class Members:
     """
 
     rows: np.ndarray
+    blocks: np.ndarray
     ids: np.ndarray
     rounds: np.ndarray
     steps: np.ndarray | None = None
@@ -67,7 +71,19 @@ class Members:
     def at(self, at: slice | np.ndarray) -> Members:
         """Return those at some positions."""
         some = (own if own is None else own[at] for own in (self.steps, self.rates, self.received))
-        return Members(self.rows[at], self.ids[at], self.rounds[at], *some)
+        return Members(self.rows[at], self.blocks[at], self.ids[at], self.rounds[at], *some)
+
+    def by_block(self) -> Iterator[tuple[int, slice]]:
+        """Yield each block's place in the request, and where its clients are."""
+        for first, after in runs(self.blocks):
+            yield int(self.blocks[first]), slice(first, after)
+
+
+def runs(values: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield first place and the place after the last of every run of equal ``values`` ``[n]``."""
+    if len(values):
+        changes = np.flatnonzero(values[1:] != values[:-1]) + 1
+        yield from itertools.pairwise([0, *changes.tolist(), len(values)])
 
 
 def openly(error: BaseException) -> str:
@@ -97,20 +113,29 @@ class Jobs:
         self.trainer, self.state, self._places = trainer, state, places
         self._logged: set[str] = set()  # one traceback for each reason
 
-    def divide(self, asked: Asked, rounds: np.ndarray) -> Iterator[tuple[int, Members]]:
-        """Yield the clients of each job, block by block, with the block's place in the request.
+    def tasks(self, members: Members) -> np.ndarray:
+        """Return ``[c, tasks]`` bool, which of all tasks clients have."""
+        has: np.ndarray = self.trainer.problem.data.tasks[self._positions(members.ids)]
+        return has
+
+    def divide(self, asked: Asked, rounds: np.ndarray) -> Iterator[Members]:
+        """Yield the clients of each job, bundle by bundle.
+
+        Args:
+            asked: the share of this node.
+            rounds: ``[n]`` int64, the round after which a client's private state counts.
 
         Raises:
             UserError: a client does not live here.
         """
+        mixed = self.trainer.mixes and asked.received is None
         rows, budget = np.arange(len(asked.clients)), (asked.steps, asked.rates)
-        everyone = Members(rows, asked.clients, rounds, *budget, asked.received)
-        start = 0
-        for place, size in enumerate(asked.sizes.tolist()):
-            members = everyone.at(slice(start, start + size))
-            for part in self.trainer.chunks(self._positions(members.ids)):
-                yield place, members.at(part)
-            start += size
+        blocks = np.repeat(np.arange(len(asked.blocks)), asked.sizes)
+        everyone = Members(rows, blocks, asked.clients, rounds, *budget, asked.received)
+        for first, after in runs(asked.bundles[blocks]):
+            members = everyone.at(slice(first, after))
+            for part in self.trainer.chunks(self._positions(members.ids), mixed=mixed):
+                yield members.at(part)
 
     def job(self, members: Members, start: Start, *, train: bool = False) -> Job:
         """Return the job of ``members``; to ``train``, with backbones to be changed in place."""
@@ -118,9 +143,7 @@ class Jobs:
         cohort = trainer.cohort(self._positions(members.ids), members.ids)
         several = start.received if members.received is not None else start.received[None]
         first = several[0]
-        private = self.state.take(
-            members.ids, members.rounds, lambda: trainer.fresh(cohort.tasks, start.method, first)
-        )
+        private = self._private(members, cohort, start.method, first)
         shared = first.expand(count, -1)
         shared = shared.clone() if train else shared
         job = trainer.job(
@@ -132,6 +155,46 @@ class Jobs:
             fresh = partial(trainer.fresh, cohort.tasks, start.method)
             take_backbones(job, several, members.received, members.rounds == 0, fresh)
         return job
+
+    def _private(
+        self, members: Members, cohort: Cohort, method: LocalMethod, received: Tensor
+    ) -> dict[str, Tensor]:
+        """Return name -> ``[c, ...]``, what clients have for themselves; fresh what they lack."""
+        fresh, parts = self.trainer.fresh, list(members.by_block())
+        taken = []
+        for _, at in parts:
+            own, tasks = members.at(at), cohort.tasks_of(at.start)
+            make = partial(fresh, tasks, method, received)
+            taken.append(self.state.take(own.ids, own.rounds, make))
+        if len(parts) == 1:
+            return taken[0]
+        whole = {
+            name: torch.stack([tensor] * len(cohort))
+            for name, tensor in fresh(cohort.tasks, method, received).items()
+        }
+        for (_, at), state in zip(parts, taken, strict=True):
+            for name, values in state.items():
+                whole[name][at] = values
+        return whole
+
+    def keep(self, job: Job, members: Members, round: int, good: np.ndarray) -> None:
+        """Keep what the clients that are ``good`` have for themselves after ``round``.
+
+        Args:
+            job: theirs.
+            members: the clients.
+            round: the round.
+            good: ``[c]`` bool.
+        """
+        for _, at in members.by_block():
+            own, rows = members.at(at), np.flatnonzero(good[at])
+            if not len(rows):
+                continue
+            state = {n: job.private[n][at] for n in job.cohort.names_of(at.start, job.private)}
+            if len(rows) < len(own.ids):
+                there = torch.from_numpy(rows).to(self.trainer.device)
+                own, state = own.at(rows), {name: values[there] for name, values in state.items()}
+            self.state.put(own.ids, own.rounds, round, state)
 
     def _positions(self, ids: np.ndarray) -> np.ndarray:
         if self._places is None:

@@ -172,19 +172,21 @@ def _few(trainer: Trainer, place: int) -> Cohort:
     """Return a client's first examples, as many as a minibatch has."""
     problem, size = trainer.problem, trainer.config.local.batch_size
     at, one = np.array([place]), trainer.device
-    tasks = trainer.tasks(place)
 
     class First:
+        tasks = problem.data.tasks
+
         def client(self, index: int) -> Client:
             with limited(trainer.config.strategy.limit):
                 data = load_client(problem.data, index)
             splits = (data.train, data.valid, data.test)
             return Client(*(part.take(torch.arange(min(size, len(part)))) for part in splits))
 
+    first: Any = First()
     try:
         return _named(
             f"the data of client {place}",
-            lambda: gather(First(), tasks, trainer.fit, at, at, [None], one),  # type: ignore[arg-type]
+            lambda: gather(first, problem.tasks, trainer.fit, at, at, [None], one),
         )
     except UserError as error:
         raise _DataError(str(error)) from error

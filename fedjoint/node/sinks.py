@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.model.layout import Layout
+from fedjoint.node.jobs import runs
 from fedjoint.node.trained import Trained
 from fedjoint.protocol.requests import TrainRequest
 
@@ -26,13 +27,8 @@ class Sink:
     buffers: np.ndarray | None = None
     sample: np.ndarray | None = None
 
-    def add(self, block: int, trained: Trained) -> None:
-        """Take the updates of a few clients of a block.
-
-        Args:
-            block: its place in the request.
-            trained: what the clients learnt.
-        """
+    def add(self, trained: Trained) -> None:
+        """Take the updates of a few clients."""
 
     def close(self) -> None:
         """Hear that nothing else comes."""
@@ -55,7 +51,7 @@ class Rows(Sink):
         self._moved = self.buffers = np.zeros((clients, layout.size - self._size), np.float32)
         self._apart = _Gathered()
 
-    def add(self, block: int, trained: Trained) -> None:
+    def add(self, trained: Trained) -> None:
         rows, update, good = trained.rows, trained.update, trained.good
         self._out[rows] = update[:, : self._size].cpu().numpy()
         self._moved[rows] = update[:, self._size :].cpu().numpy()
@@ -86,14 +82,18 @@ class Sums(Sink):
         self._total: Tensor | float = 0.0
         self._mass, self._block = 0.0, block
 
-    def add(self, block: int, trained: Trained) -> None:
-        rows, update, good = trained.rows, trained.update, trained.good
-        if block != self._block:
-            self.close()
-            self._clear(block)
+    def add(self, trained: Trained) -> None:
+        for first, after in runs(trained.blocks):
+            if (block := int(trained.blocks[first])) != self._block:
+                self.close()
+                self._clear(block)
+            self._add(trained, slice(first, after))
+
+    def _add(self, trained: Trained, at: slice) -> None:
+        rows, update, good = trained.rows[at], trained.update[at], trained.good[at]
         weights = torch.from_numpy(np.where(good, self._weights[rows], 0)).float()
         weights = weights.to(self._device)
-        deviations = trained.deviations.flatten(1)
+        deviations = trained.deviations[at].flatten(1)
         sums = [
             weights @ (part if good.all() else part.nan_to_num()) for part in (update, deviations)
         ]
@@ -131,7 +131,7 @@ class Compressed(Sink):
         self._moved = self.buffers = np.zeros((clients, layout.size - self._size), np.float32)
         self._updates, self._apart = _Gathered(), _Gathered()
 
-    def add(self, block: int, trained: Trained) -> None:
+    def add(self, trained: Trained) -> None:
         self._moved[trained.rows] = trained.update[:, self._size :].cpu().numpy()
         rows = trained.rows[trained.good]
         self._updates.add(rows, trained.payload)

@@ -73,8 +73,8 @@ class Training:
             within[seats[rows[few]]] = trained.within[few]
             had[rows] = trained.backbone
             if good.any() and start.method.shares:
-                sink.add(turn.place, trained)
-            seconds[turn.place] += turn.seconds
+                sink.add(trained)
+            np.add.at(seconds, trained.blocks, turn.seconds / len(rows))
         sink.close()
         return TrainReply(
             tasks=tuple(task.name for task in tasks),
@@ -124,9 +124,10 @@ class Training:
             deviation_payload = self._compress_deviations(deviations[good])
         reports = self._report(job, members, good.cpu().numpy())
         with uninterrupted():
-            self._keep(job, members, start, reports.good)
+            self._jobs.keep(job, members, start.round, reports.good)
         return Trained(
             members.rows,
+            members.blocks,
             reports,
             update,
             deviations,
@@ -157,18 +158,18 @@ class Training:
         """
         names = [task.name for task in self._trainer.problem.tasks]
         found = np.full((len(wanted), len(names), len(names)), np.nan)
-        if not wanted.any():
-            return found
 
         def compare(few: Members) -> tuple[np.ndarray, np.ndarray]:
             with seeded(self._trainer.device, 0):
                 job = self._jobs.job(few, start)
                 places = np.array([names.index(task.name) for task in job.cohort.tasks])
-                if len(places) < 2:
-                    return places, np.full((len(few.ids), 1, 1), np.nan)
-                return places, self._trainer.within(job).numpy()
+                grams, has = self._trainer.within(job).numpy(), job.cohort.has
+                return places, np.where(has[:, None] & has[..., None], grams, np.nan)
 
-        few = members.at(np.flatnonzero(wanted))
+        several = self._jobs.tasks(members).sum(1) > 1
+        few = members.at(np.flatnonzero(wanted & several))
+        if not len(few.ids):
+            return found
         for measured, (places, grams) in self._jobs.attempt(compare, few, []):
             rows = np.flatnonzero(np.isin(members.ids, measured.ids))
             found[np.ix_(rows, places, places)] = grams
@@ -194,16 +195,6 @@ class Training:
         losses[:, [names.index(task.name) for task in job.cohort.tasks]] = job.losses.cpu().numpy()
         losses[sizes < self._least] = np.nan
         return ClientReports(members.ids, good, sizes, job.steps, job.work, losses)
-
-    def _keep(self, job: Job, members: Members, start: Start, good: np.ndarray) -> None:
-        """Keep the private state of the clients that are good."""
-        state, private = self._jobs.state, job.private
-        if good.all():
-            state.put(members.ids, members.rounds, start.round, private)
-        elif good.any():
-            rows = torch.from_numpy(np.flatnonzero(good)).to(self._trainer.device)
-            own = {name: tensor[rows] for name, tensor in private.items()}
-            state.put(members.ids[good], members.rounds[good], start.round, own)
 
 
 def _finite(job: Job, extras: Mapping[str, Tensor]) -> Tensor:

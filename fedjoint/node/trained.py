@@ -13,10 +13,11 @@ from fedjoint.protocol.reports import ClientReports
 
 @dataclass(frozen=True)
 class Trained:
-    """What the training of ``c`` clients of one block gives.
+    """What the training of ``c`` clients gives.
 
     Attributes:
         rows: ``[c]`` int64, the clients' places in the request.
+        blocks: ``[c]`` int64, the places of their blocks there, ascending.
         reports: a row for each.
         update: ``[c, P + B]``; ``[c, 0]`` where they share nothing.
         deviations: ``[c, tasks - 1, P]``, by how much the updates of their single tasks differ;
@@ -31,6 +32,7 @@ class Trained:
     """
 
     rows: np.ndarray
+    blocks: np.ndarray
     reports: ClientReports
     update: Tensor
     deviations: Tensor

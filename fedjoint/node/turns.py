@@ -24,13 +24,11 @@ class Turn(Generic[T]):
     """What some clients did.
 
     Attributes:
-        place: their block's place in the request.
         members: the clients.
         result: what doing it gave.
         seconds: how long it took.
     """
 
-    place: int
     members: Members
     result: T
     seconds: float
@@ -53,15 +51,15 @@ class Turns:
 
     def run(
         self,
-        work: Iterable[tuple[int, Members]],
+        work: Iterable[Members],
         act: Callable[[Members], T],
         failed: list[ClientFailure],
         seconds: float,
     ) -> Iterator[Turn[T]]:
-        """Yield what ``act`` gives, in turns; the clients of a turn have one block.
+        """Yield what ``act`` gives, in turns.
 
         Args:
-            work: the clients of each job, with their block's place in the request.
+            work: the clients of each job.
             act: does it for some clients.
             failed: is told of the clients that failed, or were late.
             seconds: that all of it may take.
@@ -69,7 +67,7 @@ class Turns:
         end = time.monotonic() + seconds
         waiting = deque(self._in_order(work))
         while waiting:
-            place, members = waiting.popleft()
+            members = waiting.popleft()
             left = end - time.monotonic()
             if left <= 0:
                 failed += _failures(members, "its turn did not come", seconds)
@@ -80,13 +78,13 @@ class Turns:
                 # One by one: what one holds is gone before the next takes memory.
                 for part, result, took in _timed(parts, left / 2 if waiting else left):
                     done.update(part.ids.tolist())
-                    yield Turn(place, part, result, took)
+                    yield Turn(part, result, took)
             except LateError:
                 done.update(failure.client for failure in failed[before:])
                 late = members.at(np.flatnonzero([i not in done for i in members.ids.tolist()]))
                 self._late.update(late.ids.tolist())
                 if waiting and len(late.ids) > 1:
-                    waiting.extend((place, one) for one in _each(late))
+                    waiting.extend(_each(late))
                 else:
                     failed += _failures(late, "it did not finish", seconds)
             else:
@@ -94,18 +92,18 @@ class Turns:
             for client in done if self._late else ():
                 self._late.pop(client, None)
 
-    def _in_order(self, work: Iterable[tuple[int, Members]]) -> Iterator[tuple[int, Members]]:
+    def _in_order(self, work: Iterable[Members]) -> Iterator[Members]:
         """Yield the jobs, without the clients that were late; these come last, one by one."""
-        last: list[tuple[int, Members]] = []
-        for place, members in work:
+        last: list[Members] = []
+        for members in work:
             late = np.array([client in self._late for client in members.ids.tolist()], bool)
             if not late.any():
-                yield place, members
+                yield members
                 continue
             if not late.all():
-                yield place, members.at(np.flatnonzero(~late))
-            last += [(place, one) for one in _each(members.at(np.flatnonzero(late)))]
-        yield from sorted(last, key=lambda turn: self._late[int(turn[1].ids[0])])
+                yield members.at(np.flatnonzero(~late))
+            last += _each(members.at(np.flatnonzero(late)))
+        yield from sorted(last, key=lambda one: self._late[int(one.ids[0])])
 
 
 def _failures(members: Members, what: str, seconds: float) -> list[ClientFailure]:

@@ -60,6 +60,7 @@ class Asked:
         weights: ``[n]`` float64, not normalised.
         blocks: ``[b]`` int64, numbers of the blocks.
         sizes: ``[b]`` int64, clients in each.
+        bundles: ``[b]`` int64, alike for blocks in a row that may form jobs together.
         tasks: ``[n, tasks]`` bool, of the clients; the server keeps that to itself.
         steps: ``[n]`` int64, optimiser steps of each; None: as configured.
         rates: ``[n]`` float32, factors on the learning rate of each; None: one.
@@ -77,6 +78,7 @@ class Asked:
     weights: np.ndarray
     blocks: np.ndarray
     sizes: np.ndarray
+    bundles: np.ndarray
     tasks: np.ndarray
     steps: np.ndarray | None = None
     rates: np.ndarray | None = None
@@ -99,6 +101,7 @@ class Asked:
             "weights": self.weights,
             "blocks": self.blocks,
             "sizes": self.sizes,
+            "bundles": self.bundles,
         }
         some = {"steps": self.steps, "rates": self.rates, "received": self.received}
         return plan | {name: array for name, array in some.items() if array is not None}
@@ -121,6 +124,7 @@ class Asked:
             weights,
             blocks,
             sizes,
+            counts(plan, "bundles", len(sizes)),
             np.zeros((len(clients), 0), bool),
             counts(plan, "steps", len(clients)) if "steps" in plan else None,
             shaped(plan, "rates", clients.shape, "f") if "rates" in plan else None,

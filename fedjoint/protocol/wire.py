@@ -24,7 +24,7 @@ from fedjoint.protocol.arrays import to_arrays, to_record
 from fedjoint.protocol.checks import Number
 
 #: Changes whenever the messages do: nodes and servers of different schemas refuse each other.
-SCHEMA = 11
+SCHEMA = 12
 
 VERSION = metadata.version("fedjoint")
 

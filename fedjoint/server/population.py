@@ -12,6 +12,7 @@ import numpy as np
 
 from fedjoint.errors import UserError
 from fedjoint.randomness import Purpose, generator
+from fedjoint.server.bundles import bundled
 
 
 @dataclass
@@ -31,7 +32,10 @@ class Population:
         held: ``[clients, 3]`` int64, validation, test and central examples; None where any node can
             play any client.
         group: ``[clients]`` int64, the number of the client's group.
+        pack: how many clients a bundle of blocks has, where these have fewer.
+        mixed: whether a bundle may have blocks of several sets of tasks.
         block: ``[clients]`` int64, the client's block.
+        bundle: ``[blocks]`` int64, the block's bundle, see :mod:`fedjoint.server.bundles`.
     """
 
     ids: np.ndarray
@@ -41,13 +45,19 @@ class Population:
     blocks: int = 0
     held: np.ndarray | None = None
     group: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    pack: float = 1.0
+    mixed: bool = False
     block: np.ndarray = field(init=False)
+    bundle: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         if not len(self.group):
             self.group = np.zeros(len(self.ids), np.int64)
         alike = np.column_stack([self.home, self.group])
         self.block = divide(self.tasks, self.sizes, self.ids, alike, self.blocks)
+        _, first, sizes = np.unique(self.block, return_index=True, return_counts=True)
+        kinds = alike if self.mixed else np.column_stack([alike, self.tasks])
+        self.bundle = bundled(sizes, _numbered(list(kinds[first].T)).tolist(), self.pack)
 
     def sample(self, seed: int, round: int, fraction: float) -> np.ndarray:
         """Return the positions of the clients that train in ``round``, ascending.

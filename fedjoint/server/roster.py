@@ -52,6 +52,7 @@ class Roster:
         wait: seconds to wait for ``engine.min_nodes`` nodes.
         deployed: whether nodes have data of their own.
         badges: what belongs to the nodes' keys; None: nodes have none.
+        mixed: whether clients of several sets of tasks may train in one job.
 
     Attributes:
         nodes: number -> what the node said of itself, of those here.
@@ -75,8 +76,9 @@ class Roster:
         wait: float,
         deployed: bool = False,
         badges: Badges | None = None,
+        mixed: bool = False,
     ) -> None:
-        self.badges = badges
+        self.badges, self.mixed = badges, mixed
         self.config, self.wait = config, wait
         self.known = KnownTasks(config, tasks or ())
         self.deployed, self.told = deployed, -1
@@ -373,6 +375,8 @@ class Roster:
             self.config.engine.blocks or self._blocks(len(everyone), movable=bool(movable)),
             None if movable else np.concatenate(held)[order],
             np.concatenate(group)[order],
+            max(1, self.config.local.pack) / self.config.strategy.fraction,
+            self.mixed,
         )
         self.costs = {}  # the blocks are others now
         self.place()
@@ -385,13 +389,15 @@ class Roster:
         return 0
 
     def place(self) -> None:
-        """Give every block a node, by measured costs where any node can train any block."""
+        """Give every bundle a node, by measured costs where any node can train any."""
         p = self.people
         loads = np.bincount(p.block, p.sizes)
         rate = sum(self.costs.values()) / max(1.0, float(sum(loads[b] for b in self.costs)))
         costs = {b: self.costs.get(b, (rate or 1.0) * float(loads[b])) for b in range(len(loads))}
         if (p.home < 0).all():
-            new = assign(costs, list(self.nodes))
+            whole = np.bincount(p.bundle, list(costs.values())).tolist()
+            homes = assign(dict(enumerate(whole)), list(self.nodes))
+            new = {block: homes[p.bundle[block]] for block in costs}
             nodes = set(self.nodes)
             stays = self.placed.keys() == new.keys() and nodes.issuperset(self.placed.values())
             # Moving a block costs its data and heads a new home: it has to pay.
@@ -452,6 +458,7 @@ class Roster:
                 weights=weights[own],
                 blocks=blocks,
                 sizes=sizes,
+                bundles=p.bundle[blocks],
                 tasks=p.tasks[mine],
                 declared=p.sizes[mine],
                 held=None if p.held is None else p.held[mine],

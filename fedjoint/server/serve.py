@@ -21,6 +21,7 @@ from fedjoint.runs.initial import fit_initial, read_initial
 from fedjoint.runs.record import RoundRecord, common_failure
 from fedjoint.server.badges import Badges
 from fedjoint.server.best import Best
+from fedjoint.server.bundles import mixes
 from fedjoint.server.callbacks import Callback, GiveUp, Heartbeat, Keeper, Log, make_callbacks
 from fedjoint.server.exclusion import Exclusions
 from fedjoint.server.reference import Reference
@@ -73,7 +74,8 @@ def serve(  # noqa: PLR0913 (most are of deployed runs alone)
             any round.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    roster = Roster(config, tasks, wait, deployed, badges)
+    mixed = mixes(make_strategy(config), config)
+    roster = Roster(config, tasks, wait, deployed, badges, mixed)
     callbacks = [*make_callbacks(config.callbacks), *callbacks]
     returns: Counter[int] = Counter()
     while True:

@@ -48,6 +48,10 @@ _MOST = {"cpu": 16e9, "cuda": 4e12}
 _HOPELESS = 1.5
 
 
+#: Most clients that are packed into one job: more keep other workers busy.
+_PACK = 32
+
+
 @dataclass(frozen=True)
 class Choice:
     """How clients train.
@@ -99,6 +103,27 @@ def choose_path(
     except (*ANYTHING, LateError) as error:  # of the model or the data, said where a node tries it
         path = "batched" if local.path == "auto" else local.path
         return Choice(path, engine.threads, f"the trial failed: {said(error)}")
+
+
+def packed(model: JointModel, example: Input, config: Config) -> Config:
+    """Return ``config`` with ``local.pack``, where that is open.
+
+    As many clients as take as long for a step as it takes to start one, on a CPU.
+
+    Args:
+        model: the problem's.
+        example: ``[1, ...]`` an input.
+        config: the run's.
+    """
+    if config.local.pack:
+        return config
+    try:
+        operations = _operations(model, example) * config.local.batch_size
+    except ANYTHING:  # of the model, said where a node tries it
+        return config
+    pack = min(_PACK, int(_SMALL["cpu"] / max(1, operations)))
+    local = config.local.model_copy(update={"pack": max(1, pack)})
+    return config.model_copy(update={"local": local})
 
 
 def _open_threads(problem: Problem, config: Config, device: torch.device) -> list[int]:

@@ -1,8 +1,8 @@
-"""The data of a few clients with the same tasks, stacked."""
+"""The data of a few clients, stacked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -79,10 +79,10 @@ class Stack:
         assert not isinstance(self.x, Streams), "what all are measured on is in memory"
         return Stack(each(expanded, self.x), y, self.sizes.repeat(clients))
 
-    def examples(self, row: int) -> Examples:
-        """Return the examples of one client, without the padding; memory is shared."""
+    def examples(self, row: int, tasks: Iterable[str]) -> Examples:
+        """Return one client's examples of its tasks, without the padding; memory is shared."""
         size = int(self.sizes[row])
-        y = {name: labels[row, :size] for name, labels in self.y.items()}
+        y = {name: self.y[name][row, :size] for name in tasks}
         if isinstance(self.x, Streams):
             return Examples(self.x.parts[row], y)
         return Examples(each(lambda tensor: tensor[row, :size], self.x), y)
@@ -153,17 +153,19 @@ class Stack:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Clients with the same tasks, in one place on one device.
+    """Clients in one place on one device.
 
     Attributes:
         clients: ``[clients]`` int64 ids.
-        tasks: their tasks, in the order of the problem's.
+        tasks: those that any of them has, in the order of the problem's.
+        has: ``[clients, tasks]`` bool; of tasks that a client lacks, all its labels are missing.
         train, valid, test: their examples, targets in their own units.
         scales: task -> how its targets are scaled; a task that is not there is learnt as it is.
     """
 
     clients: np.ndarray
     tasks: tuple[Task, ...]
+    has: np.ndarray
     train: Stack
     valid: Stack
     test: Stack
@@ -184,9 +186,20 @@ class Cohort:
         scaled = sum(self.train.y[name].nbytes for name in self.scales)
         return self.train.nbytes + self.valid.nbytes + self.test.nbytes + scaled
 
+    def tasks_of(self, row: int) -> tuple[Task, ...]:
+        """Return the tasks of one client."""
+        return tuple(task for task, own in zip(self.tasks, self.has[row], strict=True) if own)
+
+    def names_of(self, row: int, names: Iterable[str]) -> list[str]:
+        """Return those of ``names`` of private state that one client has."""
+        pairs = zip(self.tasks, self.has[row], strict=True)
+        lacks = tuple(f"heads.{task.name}." for task, own in pairs if not own)
+        return [name for name in names if not name.startswith(lacks)]
+
     def client(self, row: int) -> Client:
         """Return the data of one client; memory is shared."""
-        splits = (stack.examples(row) for stack in (self.train, self.valid, self.test))
+        own = [task.name for task in self.tasks_of(row)]
+        splits = (stack.examples(row, own) for stack in (self.train, self.valid, self.test))
         return Client(*splits)
 
 
@@ -200,11 +213,11 @@ def gather(
     device: torch.device,
     rules: Rules | None = None,
 ) -> Cohort:
-    """Stack the data of clients that all have the same tasks.
+    """Stack the data of clients.
 
     Args:
         data: of all clients.
-        tasks: theirs.
+        tasks: all that there are.
         fit: makes their inputs those that the model takes.
         places: ``[clients]``, their positions in ``data``.
         clients: ``[clients]``, their ids.
@@ -216,31 +229,43 @@ def gather(
         UserError: a client's inputs or labels are missing, do not fit the model or their task, or
             are not finite.
     """
+    has = data.tasks[places]
+    tasks = [task for task, own in zip(tasks, has.any(0), strict=True) if own]
+    has, rules = has[:, has.any(0)], rules or {}
     parts = []
-    for place, client, own in zip(places.tolist(), clients.tolist(), known, strict=True):
+    for place, client, own, row in zip(places.tolist(), clients.tolist(), known, has, strict=True):
         part = own or data.client(place)
         if own is None:
             splits = []
             for split in SPLITS:
                 examples = getattr(part, split)
                 x = fit(examples.x, f"client {client}, {split} inputs")
-                _check_labels(examples, tasks, f"client {client}")
-                splits.append(Examples(x, examples.y))
+                theirs = [task for task, its in zip(tasks, row, strict=True) if its]
+                _check_labels(examples, theirs, f"client {client}")
+                splits.append(Examples(x, {t.name: examples.y[t.name] for t in theirs}))
             part = Client(*splits)
         parts.append(part)
     scales = {
-        name: stacked([rule or own_scale(part.train.y[name]) for part in parts], device)
-        for name, rule in (rules or {}).items()
-        if name in parts[0].train.y
+        task.name: stacked(
+            [rules[task.name] or own_scale(_labels(part, task)) for part in parts], device
+        )
+        for task in tasks
+        if task.name in rules
     }
     return Cohort(
         clients,
         tuple(tasks),
+        has,
         stack([part.train for part in parts], tasks, device),
         stack([part.valid for part in parts], tasks, device),
         stack([part.test for part in parts], tasks, device),
         scales,
     )
+
+
+def _labels(client: Client, task: Task) -> Tensor:
+    """Return a client's labels of a task to learn from; none where it lacks the task."""
+    return client.train.y.get(task.name, task.missing(0))
 
 
 def everyones(examples: Examples, tasks: Sequence[Task], fit: Fit, device: torch.device) -> Stack:
@@ -296,8 +321,8 @@ def stack(parts: Sequence[Examples], tasks: Sequence[Task], device: torch.device
     x: Input | Streams = Streams(streams, rows, device) if streams else each(stacked, *inputs)
     y = {t.name: torch.stack([t.missing(rows)] * len(parts)).to(place) for t in tasks}
     for row, part in enumerate(parts):
-        for name, own in y.items():
-            own[row, : len(part)] = part.y[name].detach()
+        for name, own in part.y.items():
+            y[name][row, : len(part)] = own.detach()
     sizes = np.array([len(part) for part in parts], np.int64)
     return Stack(x, {n: _move(own, device) for n, own in y.items()}, sizes)
 

@@ -200,11 +200,6 @@ class Trainer:
         self.chunk = max(1, clients // 2)
         self.squeezed = f"jobs of more than {self.chunk} clients exceed the memory of {self.device}"
 
-    def tasks(self, client: int) -> tuple[Task, ...]:
-        """Return the tasks of ``client``, in the problem's order."""
-        row = self.problem.data.tasks[client]
-        return tuple(task for task, has in zip(self.problem.tasks, row, strict=True) if has)
-
     def balance(self, tasks: tuple[Task, ...]) -> Balance:
         """Return the rule that weighs ``tasks``."""
         names = tuple(task.name for task in tasks)
@@ -223,10 +218,20 @@ class Trainer:
         # In the order in which clients' state comes back, which a trace goes by.
         return {name: state[name].to(self.device) for name in sorted(state)}
 
-    def chunks(self, clients: np.ndarray) -> Iterator[slice]:
-        """Divide ``clients`` into runs with the same tasks, evenly, short enough for one job."""
+    @cached_property
+    def mixes(self) -> bool:
+        """Whether a client trains as it does alone, beside others with tasks that it lacks."""
+        return self.fallback is None and not self.traits.draws
+
+    def chunks(self, clients: np.ndarray, *, mixed: bool = False) -> Iterator[slice]:
+        """Divide ``clients`` into runs, evenly, short enough for one job.
+
+        Args:
+            clients: ``[clients]`` positions.
+            mixed: whether those of a run may have different tasks.
+        """
         tasks = self.problem.data.tasks[clients]
-        changes = np.flatnonzero((tasks[1:] != tasks[:-1]).any(1)) + 1
+        changes = np.flatnonzero((tasks[1:] != tasks[:-1]).any(1) & (not mixed)) + 1
         bounds = [0, *changes.tolist(), len(clients)]
         for start, stop in itertools.pairwise(bounds):
             count = stop - start
@@ -235,7 +240,7 @@ class Trainer:
                 yield slice(start + count * part // parts, start + count * (part + 1) // parts)
 
     def cohort(self, places: np.ndarray, clients: np.ndarray) -> Cohort:
-        """Return the data of clients with the same tasks, resident on the device.
+        """Return the data of clients, resident on the device.
 
         Args:
             places: ``[clients]`` their positions in the data.
@@ -246,10 +251,8 @@ class Trainer:
     def _gather(
         self, places: np.ndarray, clients: np.ndarray, known: Sequence[Client | None]
     ) -> Cohort:
-        problem, tasks = self.problem, self.tasks(int(places[0]))
-        return gather(
-            problem.data, tasks, self.fit, places, clients, known, self.device, self.rules
-        )
+        data, tasks = self.problem.data, self.problem.tasks
+        return gather(data, tasks, self.fit, places, clients, known, self.device, self.rules)
 
     def fit(self, x: Input | Stream, who: str) -> Input | Stream:
         """Return inputs as the model takes them, see :meth:`fedjoint.problem.Problem.fitted`."""
