@@ -132,7 +132,8 @@ class Jobs:
         rows, budget = np.arange(len(asked.clients)), (asked.steps, asked.rates)
         blocks = np.repeat(np.arange(len(asked.blocks)), asked.sizes)
         everyone = Members(rows, blocks, asked.clients, rounds, *budget, asked.received)
-        for first, after in runs(asked.bundles[blocks]):
+        together = blocks if asked.bundles is None else asked.bundles[blocks]
+        for first, after in runs(together):
             members = everyone.at(slice(first, after))
             for part in self.trainer.chunks(self._positions(members.ids), mixed=mixed):
                 yield members.at(part)

@@ -38,8 +38,8 @@ class Turns:
     """Lets the clients of a request work, one job after the other, within the round's time.
 
     A slow client must not cost the others their round. A job of several clients gets half of the
-    time that is left while others wait; if that is not enough, its clients come last, each on its
-    own. So do clients that were late in an earlier request.
+    time that is left while others wait, or where it has several blocks; if that is not enough, its
+    clients come last, each on its own. So do clients that were late in an earlier request.
 
     Args:
         jobs: divides the clients.
@@ -72,18 +72,19 @@ class Turns:
             if left <= 0:
                 failed += _failures(members, "its turn did not come", seconds)
                 continue
+            alone = not waiting and members.blocks[0] == members.blocks[-1]
             before, done = len(failed), set[int]()
             parts = self._jobs.attempt(act, members, failed)
             try:
                 # One by one: what one holds is gone before the next takes memory.
-                for part, result, took in _timed(parts, left / 2 if waiting else left):
+                for part, result, took in _timed(parts, left if alone else left / 2):
                     done.update(part.ids.tolist())
                     yield Turn(part, result, took)
             except LateError:
                 done.update(failure.client for failure in failed[before:])
                 late = members.at(np.flatnonzero([i not in done for i in members.ids.tolist()]))
                 self._late.update(late.ids.tolist())
-                if waiting and len(late.ids) > 1:
+                if not alone and len(late.ids) > 1:
                     waiting.extend(_each(late))
                 else:
                     failed += _failures(late, "it did not finish", seconds)

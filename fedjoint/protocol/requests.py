@@ -60,7 +60,6 @@ class Asked:
         weights: ``[n]`` float64, not normalised.
         blocks: ``[b]`` int64, numbers of the blocks.
         sizes: ``[b]`` int64, clients in each.
-        bundles: ``[b]`` int64, alike for blocks in a row that may form jobs together.
         tasks: ``[n, tasks]`` bool, of the clients; the server keeps that to itself.
         steps: ``[n]`` int64, optimiser steps of each; None: as configured.
         rates: ``[n]`` float32, factors on the learning rate of each; None: one.
@@ -72,13 +71,13 @@ class Asked:
             the one of the lowest loss on its training data. None: there is only one.
         backbones: ``[k]`` int64, which of the run's backbones these are; the server keeps that to
             itself.
+        bundles: ``[b]`` int64, alike for blocks in a row that form jobs together; None: none do.
     """
 
     clients: np.ndarray
     weights: np.ndarray
     blocks: np.ndarray
     sizes: np.ndarray
-    bundles: np.ndarray
     tasks: np.ndarray
     steps: np.ndarray | None = None
     rates: np.ndarray | None = None
@@ -87,6 +86,7 @@ class Asked:
     budget: np.ndarray | None = None
     received: np.ndarray | None = None
     backbones: np.ndarray | None = None
+    bundles: np.ndarray | None = None
 
     def at(self, order: np.ndarray) -> Asked:
         """Return the share with its clients in another order; their blocks stay as they were."""
@@ -101,9 +101,9 @@ class Asked:
             "weights": self.weights,
             "blocks": self.blocks,
             "sizes": self.sizes,
-            "bundles": self.bundles,
         }
-        some = {"steps": self.steps, "rates": self.rates, "received": self.received}
+        names = ("steps", "rates", "received", "bundles")
+        some = {name: getattr(self, name) for name in names}
         return plan | {name: array for name, array in some.items() if array is not None}
 
     @classmethod
@@ -124,11 +124,11 @@ class Asked:
             weights,
             blocks,
             sizes,
-            counts(plan, "bundles", len(sizes)),
             np.zeros((len(clients), 0), bool),
             counts(plan, "steps", len(clients)) if "steps" in plan else None,
             shaped(plan, "rates", clients.shape, "f") if "rates" in plan else None,
             received=shaped(plan, "received", clients.shape, "i") if "received" in plan else None,
+            bundles=counts(plan, "bundles", len(sizes)) if "bundles" in plan else None,
         )
 
 

@@ -22,11 +22,12 @@ def mixes(strategy: JointStrategy, config: Config) -> bool:
     """
     known = circumstances(strategy)
     assert known is not None, "made by make_strategy"
-    one_backbone = type(strategy).receives is JointStrategy.receives
+    own, base = type(strategy), JointStrategy
+    receives = own.receives is base.receives and own.first_backbones is base.first_backbones
     plain = known.method.plain and config.balance.name == "fixed"
     sent_whole = config.strategy.compression.name == "none" and not strategy.tasks_apart
     private = config.model.heads == "private" and not config.local.compile
-    return one_backbone and plain and sent_whole and private
+    return receives and plain and sent_whole and private
 
 
 def bundled(sizes: np.ndarray, kinds: Sequence[int], most: float) -> np.ndarray:

@@ -63,6 +63,5 @@ def _apart(share: Asked) -> Asked:
     order = np.lexsort((share.received, block))
     pairs = np.column_stack([block, share.received])[order]
     found, sizes = np.unique(pairs, axis=0, return_counts=True)
-    at = found[:, 0]
-    blocks, bundles = share.blocks[at], np.arange(len(at))
-    return replace(share.at(order), blocks=blocks, sizes=sizes, bundles=bundles)
+    blocks = share.blocks[found[:, 0]]
+    return replace(share.at(order), blocks=blocks, sizes=sizes, bundles=None)

@@ -458,10 +458,10 @@ class Roster:
                 weights=weights[own],
                 blocks=blocks,
                 sizes=sizes,
-                bundles=p.bundle[blocks],
                 tasks=p.tasks[mine],
                 declared=p.sizes[mine],
                 held=None if p.held is None else p.held[mine],
+                bundles=p.bundle[blocks],
             )
         return split
 

@@ -76,9 +76,10 @@ class Jobs:
         yield members, act(members)
 
 
-def members(*ids):
+def members(block, *ids):
     rows = np.array(ids)
-    return Members(rows, rows, np.zeros(len(ids), np.int64))
+    none = np.zeros(len(ids), np.int64)
+    return Members(rows, none + block, rows, none)
 
 
 def test_late_clients_come_last_one_by_one_until_they_are_in_time_again():
@@ -93,15 +94,13 @@ def test_late_clients_come_last_one_by_one_until_they_are_in_time_again():
     def go():
         seen.clear()
         failed = []
-        work = [(0, members(1, 2)), (1, members(3, 4)), (2, members(5))]
-        done = {
-            (t.place, *t.members.ids.tolist()): t.result for t in turns.run(work, act, failed, 0.5)
-        }
+        work = [members(0, 1, 2), members(1, 3, 4), members(2, 5)]
+        done = {tuple(t.members.ids.tolist()): t.result for t in turns.run(work, act, failed, 0.5)}
         return done, [failure.client for failure in failed]
 
     done, failed = go()
     assert seen == [[1, 2], [3, 4], [5], [1], [2]] and failed == [2]
-    assert done == {(1, 3, 4): 7, (2, 5): 5, (0, 1): 1}
+    assert done == {(3, 4): 7, (5,): 5, (1,): 1}
     assert go() == (done, [2]) and seen == [[1], [3, 4], [5], [2]]
     stuck.clear()
     done, failed = go()
@@ -112,7 +111,7 @@ def test_late_clients_come_last_one_by_one_until_they_are_in_time_again():
 
 def test_when_time_is_up_the_others_had_no_turn():
     turns, failed = Turns(Jobs()), []
-    work = [(0, members(1)), (0, members(2)), (1, members(3, 4))]
+    work = [members(0, 1), members(0, 2), members(1, 3, 4)]
 
     def act(who):
         end = time.monotonic() + 0.3

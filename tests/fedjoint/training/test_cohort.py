@@ -93,6 +93,8 @@ def test_inputs_that_do_not_fit_are_named_by_client_and_split(what, split):
     bad = Examples(x, {"sum": torch.zeros(len(x), dtype=torch.int64)})
 
     class Wrong:
+        tasks = np.ones((1, 1), bool)
+
         def client(self, index):
             return Client(**{"train": good, "valid": good, "test": good, split: bad})
 
@@ -114,6 +116,8 @@ def test_inputs_that_do_not_fit_are_named_by_client_and_split(what, split):
 )
 def test_labels_that_do_not_fit_are_named_by_client_and_task(task, labels, words):
     class Wrong:
+        tasks = np.ones((1, 1), bool)
+
         def client(self, index):
             examples = Examples(torch.zeros(3, 2), {"sum": labels})
             return Client(examples, examples, examples)

@@ -18,7 +18,7 @@ class Data:
     """Ten clients of unequal sizes; ``asked`` counts who was read."""
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.tasks = [], np.ones((100, 1), bool)
 
     def client(self, index):
         self.asked.append(index)
