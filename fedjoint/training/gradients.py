@@ -195,7 +195,9 @@ def make_descent(
     model: JointModel,
     balance: Balance,
     local: LocalConfig,
-    how: Literal["batched", "sequential", "traced", "channels_last"],
+    how: Literal["batched", "sequential", "traced"],
+    *,
+    channels_last: bool,
 ) -> Descent | Traced | Alone | None:
     """Return what takes the optimiser's steps at once, or None where nothing does.
 
@@ -205,14 +207,17 @@ def make_descent(
         balance: combines the losses of the tasks.
         local: the rule and the precision.
         how: see ``local.path``; all but ``batched`` take one client.
+        channels_last: keep the channels of one client's images last.
     """
     # The weights of tasks that move must be found anew before every step.
     if local.optimiser.name != "sgd" or balance.separate or balance.private():
         return None
-    if how in ("batched", "traced"):
-        objective = _make_objective(model, balance, local.precision, batched=how == "batched")
-        program = _differentiated(objective, batched=how == "batched")
-        return (Traced if how == "traced" else Descent)(program, local.optimiser)
+    objective = _make_objective(model, balance, local.precision, batched=how == "batched")
+    program = _differentiated(objective, batched=how == "batched")
+    if how == "batched":
+        return Descent(program, local.optimiser)
+    if how == "traced" and not channels_last:
+        return Traced(program, local.optimiser)
     losses_of = _make_losses_of(balance.tasks, local.precision, batched=False)
 
     def held(state: Tensors, x: Input, y: Tensors, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,7 +225,8 @@ def make_descent(
         losses = sums / known.clamp(min=1)
         return balance.total(losses, weights, state, known), losses.detach()
 
-    return Alone(model, held, local.optimiser, channels_last=how == "channels_last")
+    lean = Alone(model, held, local.optimiser, channels_last=channels_last)
+    return Traced(program, local.optimiser, lean) if how == "traced" else lean
 
 
 def make_kernel(

@@ -122,13 +122,28 @@ def notes(program: Program, arguments: Values, tensors: Sequence[Tensor]) -> tup
     return _noted(program, arguments, tensors, trace_for_any)
 
 
-def notes_of_one(program: Program, arguments: Values, tensors: Sequence[Tensor]) -> Graphed:
+def notes_of_one(
+    program: Program, arguments: Values, tensors: Sequence[Tensor], *, apart: bool
+) -> Graphed:
     """Trace a ``program`` of one client; random numbers are not used up.
+
+    Args:
+        program: the program.
+        arguments: what it takes.
+        tensors: all tensors in that.
+        apart: whether a program that changes tensors in place is taken apart.
 
     Returns:
         What takes ``tensors`` and returns the results flat.
+
+    Raises:
+        NotImplementedError: it cannot be traced.
     """
-    graph, _ = _noted(program, arguments, tensors, lambda *both: trace(*both).graph())
+
+    def write(flatly: Callable[..., list[Tensor]], values: Sequence[Tensor]) -> Graphed:
+        return trace(flatly, values, apart=apart).graph()
+
+    graph, _ = _noted(program, arguments, tensors, write)
     return graph
 
 

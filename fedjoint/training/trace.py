@@ -36,13 +36,16 @@ _RESHAPES = (
 _SWAPS = (_ops.transpose.int, _ops.t.default)
 
 
-def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> Notes:
+def trace(
+    program: Callable[..., list[Tensor]], tensors: Sequence[Tensor], *, apart: bool = True
+) -> Notes:
     """Run ``program`` once, and return notes of its operations, which run on other numbers, too.
 
     Args:
         program: takes and returns tensors; its course depends on their shapes alone. Parts of it
             that may change tensors in place are :func:`functional`.
         tensors: what it takes.
+        apart: whether those parts are made functional, where they are not.
 
     Raises:
         NotImplementedError: its course depends on numbers, or it changes tensors in place.
@@ -50,6 +53,8 @@ def trace(program: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> No
     try:
         return _recorded(program, tensors)
     except _InPlaceError:
+        if not apart:
+            raise
         with _asked():
             return _recorded(program, tensors)
 

@@ -345,7 +345,8 @@ class Trainer:
             descent = None
             as_they_are = not (self.traits.draws or self.augmentations)
             if as_they_are and not (batched and local.compile):
-                descent = make_descent(self.model, balance, local, self._how)
+                last = self._channels_last
+                descent = make_descent(self.model, balance, local, self._how, channels_last=last)
             self._kernels[key] = balance, kernel, measure, descent
         return self._kernels[key]
 
@@ -507,14 +508,12 @@ class Trainer:
         return self._forward[names]
 
     @property
-    def _how(self) -> Literal["batched", "sequential", "traced", "channels_last"]:
+    def _how(self) -> Literal["batched", "sequential", "traced"]:
         """How clients take their steps."""
-        path = self.config.local.path
         if self.fallback is None:
             return "batched"
-        if path == "channels_last" or (path == "traced" and not self.traits.sequential):
-            return path
-        return "sequential"
+        traced = self.config.local.path in ("traced", "channels_last")
+        return "traced" if traced and not self.traits.sequential else "sequential"
 
     @property
     def _channels_last(self) -> bool:
