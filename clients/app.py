@@ -23,6 +23,7 @@ from fedjoint.node.node import Node
 from fedjoint.node.outward import outward
 from fedjoint.node.own_data import check_registered, with_own_data
 from fedjoint.node.store import StateStore
+from fedjoint.node.way import with_path
 from fedjoint.problem import Problem, build_problem
 from fedjoint.protocol import wire
 from fedjoint.protocol.requests import TELL, Header, TellRequest
@@ -146,7 +147,7 @@ def make_node(
     store = StateStore(Path(own["state"]) / f"{Path(header.run).name}.sqlite", header.id)
     return Node(
         problem,
-        config,
+        with_path(problem, config, store),
         store,
         places,
         write_through=True,

@@ -79,6 +79,18 @@ class StateStore:
         with self._errors(), self._transaction():
             self._db.executemany("INSERT OR IGNORE INTO loaded VALUES (?, ?)", fingerprints.items())
 
+    @property
+    def chosen(self) -> str | None:
+        """The ``local.path`` that was noted; None: none was."""
+        with self._errors():
+            row = self._db.execute("SELECT name FROM path").fetchone()
+        return None if row is None else str(row[0])
+
+    def note_chosen(self, name: str) -> None:
+        """Keep the ``local.path`` of the run's clients here."""
+        with self._errors(), self._transaction():
+            self._db.execute("INSERT INTO path VALUES (?)", (name,))
+
     def settle(self, ledger: Ledger) -> None:
         """Delete the states of rounds that do not count."""
         with self._errors(), self._transaction(), self._counted(ledger):

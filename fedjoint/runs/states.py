@@ -22,13 +22,15 @@ from fedjoint.runs.seal import check_owner
 from fedjoint.runs.tensors import DamagedError, pack, unpack
 
 #: What a state.sqlite has: which run it is of, and how often that was resumed; the state of
-#: clients after rounds; fingerprints of the data of the clients that were loaded.
+#: clients after rounds; fingerprints of the data of the clients that were loaded; the local.path
+#: that a deployed node has chosen.
 TABLES = (
     "CREATE TABLE IF NOT EXISTS identity (run TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS generation (number INTEGER NOT NULL)",
     """CREATE TABLE IF NOT EXISTS state (client INTEGER NOT NULL, round INTEGER NOT NULL,
     data BLOB NOT NULL, PRIMARY KEY (client, round))""",
     "CREATE TABLE IF NOT EXISTS loaded (client INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS path (name TEXT NOT NULL)",
 )
 
 _SOME = 1000  # clients whose state is read at once

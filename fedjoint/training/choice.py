@@ -74,7 +74,12 @@ class Choice:
 
 
 def choose_path(
-    problem: Problem, model: JointModel, config: Config, device: torch.device
+    problem: Problem,
+    model: JointModel,
+    config: Config,
+    device: torch.device,
+    *,
+    seconds: float | None = None,
 ) -> Choice | None:
     """Try the ways to train a few clients; None where there is nothing to choose.
 
@@ -83,6 +88,7 @@ def choose_path(
         model: the problem's.
         config: the run's.
         device: where clients train.
+        seconds: that it may take; None: a quarter of a round's.
     """
     local, engine = config.local, config.engine
     threads = [engine.threads] if engine.threads else _open_threads(problem, config, device)
@@ -93,7 +99,7 @@ def choose_path(
         if operations < _SMALL[device.type]:
             return None
         most = round(_MOST[device.type] / operations)
-        with limited(config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
+        with limited(seconds or config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
             # Where there are fewer clients than threads, each is a job by itself.
             clients = 1 if len(threads) > 1 else _CLIENTS[device.type]
             ways = ways_of(problem, model, config, device, most, clients)
