@@ -62,9 +62,9 @@ class LocalConfig(Section):
         0,
         ge=0,
         le=1024,
-        description="clients of a round that train in one job, whatever their tasks, where blocks "
-        "have fewer; 0: where a step takes longer to start than to run, of a simulation, as many "
-        "as change that",
+        description="clients that train in one job, whatever their tasks, where blocks have fewer; "
+        "1: blocks train by themselves; 0: in a simulation, as many as take as long for a step "
+        "as it takes to start one",
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the forward and the backward pass"

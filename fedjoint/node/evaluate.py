@@ -65,15 +65,17 @@ class Evaluation:
         act = partial(self._evaluate, request, start)
         for turn in self._turns.run(work, act, failed, request.header.timeout):
             (each, good), members = turn.result, turn.members
-            rows = good.numpy()
-            failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~rows].tolist()]
-            for split, own_values in values.items():
-                own_values[members.rows[rows]] = self._values(each, split)[rows]
+            failed += [ClientFailure(c, _NOT_FINITE) for c in members.ids[~good.numpy()].tolist()]
             for place, at in members.by_block():
+                rows, fine = members.rows[at], good[at].numpy()
                 block = int(request.asked.blocks[0 if self._together else place])
-                for name in self._names(members.at(at), each):
+                names = self._names(members.at(at), each)
+                own = {name: each[name][at] for name in names}
+                for split, told in values.items():
+                    told[rows[fine]] = self._values(own, split)[fine]
+                for name, statistics in own.items():
                     totals = sums.setdefault(name, {})
-                    totals[block] = totals.get(block, 0) + each[name][at][good[at]].sum(0)
+                    totals[block] = totals.get(block, 0) + statistics[good[at]].sum(0)
         sums = self._enough(sums)
         return EvaluateReply(
             measures=tuple(known),

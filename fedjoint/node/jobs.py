@@ -192,7 +192,7 @@ class Jobs:
             if not len(rows):
                 continue
             state = {n: job.private[n][at] for n in job.cohort.names_of(at.start, job.private)}
-            if len(rows) < len(own.ids):
+            if len(rows) < len(members.ids):  # a copy: a view would keep the others' in memory
                 there = torch.from_numpy(rows).to(self.trainer.device)
                 own, state = own.at(rows), {name: values[there] for name, values in state.items()}
             self.state.put(own.ids, own.rounds, round, state)
@@ -210,7 +210,8 @@ class Jobs:
     ) -> Iterator[tuple[Members, T]]:
         """Do something for clients at once; where that fails, one by one: only the bad fail.
 
-        Clients that exceed the device's memory at once are halved.
+        Those of several blocks are tried block by block first. Clients that exceed the device's
+        memory at once are halved.
 
         Args:
             act: does it.
@@ -223,22 +224,23 @@ class Jobs:
         try:
             result = act(members)
         except ANYTHING as error:  # a client's data or model may raise anything
-            parts = self._parts(members, error, failed)
+            blocks = [at for _, at in members.by_block()]
+            parts = blocks if len(blocks) > 1 else self._parts(members, error, failed)
         else:
             yield members, result
             return
         # The error is gone by now, and with it the memory of what it interrupted.
-        count = len(members.ids)
-        for part in range(parts):
-            at = slice(count * part // parts, count * (part + 1) // parts)
+        for at in parts:
             yield from self.attempt(act, members.at(at), failed)
 
-    def _parts(self, members: Members, error: BaseException, failed: list[ClientFailure]) -> int:
-        """Return into how many parts to divide clients after an error; none: the one has failed."""
+    def _parts(
+        self, members: Members, error: BaseException, failed: list[ClientFailure]
+    ) -> list[slice]:
+        """Return the parts to divide clients into after an error; none: the one has failed."""
         count = len(members.ids)
         if isinstance(error, torch.OutOfMemoryError) and count > 1:
             self.trainer.squeeze(count)
-            return 2
+            return [slice(count // 2), slice(count // 2, count)]
         why, own = openly(error), isinstance(error, UserError)
         hidden = self._tell(error) != why
         if (hidden or not own) and why not in self._logged:
@@ -247,5 +249,5 @@ class Jobs:
             log.error("clients %s failed: %s", ids, why, exc_info=None if own else error)
         if count == 1:
             failed.append(ClientFailure(int(members.ids[0]), self._tell(error)))
-            return 0
-        return count
+            return []
+        return [slice(row, row + 1) for row in range(count)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedjoint._util.limit import uninterrupted
+from fedjoint.errors import UserError
 from fedjoint.node.jobs import Jobs, Members, Start
 from fedjoint.node.mods import Mods
 from fedjoint.node.sinks import Sink
@@ -43,7 +44,7 @@ class Training:
         self._turns = Turns(jobs)
 
     def run(self, request: TrainRequest, start: Start, sink: Sink) -> TrainReply:
-        """Train the clients of a request, block by block.
+        """Train the clients of a request, bundle by bundle.
 
         Args:
             request: who, and which of their rounds counts.
@@ -123,6 +124,8 @@ class Training:
             sent -= saved
             deviation_payload = self._compress_deviations(deviations[good])
         reports = self._report(job, members, good.cpu().numpy())
+        if not reports.good.all() and members.blocks[0] < members.blocks[-1]:
+            raise UserError("some of these clients, or their heads for others' tasks, diverge")
         with uninterrupted():
             self._jobs.keep(job, members, start.round, reports.good)
         return Trained(

@@ -39,7 +39,8 @@ class Turns:
 
     A slow client must not cost the others their round. A job of several clients gets half of the
     time that is left while others wait, or where it has several blocks; if that is not enough, its
-    clients come last, each on its own. So do clients that were late in an earlier request.
+    blocks come last, each on its own, and then their clients. So do clients that were late in an
+    earlier request.
 
     Args:
         jobs: divides the clients.
@@ -72,7 +73,8 @@ class Turns:
             if left <= 0:
                 failed += _failures(members, "its turn did not come", seconds)
                 continue
-            alone = not waiting and members.blocks[0] == members.blocks[-1]
+            several = members.blocks[0] < members.blocks[-1]
+            alone = not (waiting or several)
             before, done = len(failed), set[int]()
             parts = self._jobs.attempt(act, members, failed)
             try:
@@ -83,11 +85,13 @@ class Turns:
             except LateError:
                 done.update(failure.client for failure in failed[before:])
                 late = members.at(np.flatnonzero([i not in done for i in members.ids.tolist()]))
-                self._late.update(late.ids.tolist())
-                if not alone and len(late.ids) > 1:
-                    waiting.extend(_each(late))
+                if several:
+                    waiting.extend(late.at(at) for _, at in late.by_block())
                 else:
-                    failed += _failures(late, "it did not finish", seconds)
+                    self._late.update(late.ids.tolist())
+                    last = alone or len(late.ids) == 1
+                    waiting.extend(() if last else _each(late))
+                    failed += _failures(late, "it did not finish", seconds) if last else ()
             else:
                 done.update(members.ids.tolist())
             for client in done if self._late else ():

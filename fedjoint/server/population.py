@@ -12,16 +12,16 @@ import numpy as np
 
 from fedjoint.errors import UserError
 from fedjoint.randomness import Purpose, generator
-from fedjoint.server.bundles import bundled
+from fedjoint.server.bundles import Block, bundled
 
 
 @dataclass
 class Population:
     """The clients that the server knows.
 
-    Clients are divided once into blocks of one group with the same tasks and similar sizes. A block
-    is what a node trains as a whole, and its members never depend on the number of nodes, but where
-    all train on GPUs.
+    Clients are divided once into blocks of one group with the same tasks and similar sizes. What a
+    node trains as a whole is a block, or a bundle of small ones; their members never depend on the
+    number of nodes, but where all train on GPUs.
 
     Attributes:
         ids: ``[clients]`` int64, ascending.
@@ -32,7 +32,7 @@ class Population:
         held: ``[clients, 3]`` int64, validation, test and central examples; None where any node can
             play any client.
         group: ``[clients]`` int64, the number of the client's group.
-        pack: how many clients a bundle of blocks has, where these have fewer.
+        pack: how many clients a bundle of blocks has at most, where these have fewer.
         mixed: whether a bundle may have blocks of several sets of tasks.
         block: ``[clients]`` int64, the client's block.
         bundle: ``[blocks]`` int64, the block's bundle, see :mod:`fedjoint.server.bundles`.
@@ -45,7 +45,7 @@ class Population:
     blocks: int = 0
     held: np.ndarray | None = None
     group: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    pack: float = 1.0
+    pack: int = 1
     mixed: bool = False
     block: np.ndarray = field(init=False)
     bundle: np.ndarray = field(init=False)
@@ -55,9 +55,17 @@ class Population:
             self.group = np.zeros(len(self.ids), np.int64)
         alike = np.column_stack([self.home, self.group])
         self.block = divide(self.tasks, self.sizes, self.ids, alike, self.blocks)
-        _, first, sizes = np.unique(self.block, return_index=True, return_counts=True)
-        kinds = alike if self.mixed else np.column_stack([alike, self.tasks])
-        self.bundle = bundled(sizes, _numbered(list(kinds[first].T)).tolist(), self.pack)
+        self.bundle = np.arange(self.block.max(initial=-1) + 1)
+        if self.pack > 1:
+            self.bundle = self._bundles(alike)
+
+    def _bundles(self, alike: np.ndarray) -> np.ndarray:
+        _, first, clients = np.unique(self.block, return_index=True, return_counts=True)
+        columns = [*alike[first].T, *(() if self.mixed else self.tasks[first].T)]
+        largest = np.zeros(len(first), np.int64)
+        np.maximum.at(largest, self.block, self.sizes)
+        numbers = _numbered(columns), clients, np.bincount(self.block, self.sizes), largest
+        return bundled([Block(*map(int, row)) for row in zip(*numbers, strict=True)], self.pack)
 
     def sample(self, seed: int, round: int, fraction: float) -> np.ndarray:
         """Return the positions of the clients that train in ``round``, ascending.

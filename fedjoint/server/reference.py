@@ -20,7 +20,7 @@ _FREE: dict[str, Any] = {
     "engine": True,
     "diagnostics": True,
     "evaluate": {"every", "batch_size"},
-    "local": {"method", "options", "path", "compile"},
+    "local": {"method", "options", "path", "pack", "compile"},
 }
 
 

@@ -52,7 +52,6 @@ class Roster:
         wait: seconds to wait for ``engine.min_nodes`` nodes.
         deployed: whether nodes have data of their own.
         badges: what belongs to the nodes' keys; None: nodes have none.
-        mixed: whether clients of several sets of tasks may train in one job.
 
     Attributes:
         nodes: number -> what the node said of itself, of those here.
@@ -67,6 +66,7 @@ class Roster:
         placed: block of clients -> node.
         costs: block -> measured seconds.
         seen: node -> when it was last heard of, seconds since 1970.
+        mixed: whether clients of several sets of tasks may train in one job.
     """
 
     def __init__(
@@ -76,9 +76,8 @@ class Roster:
         wait: float,
         deployed: bool = False,
         badges: Badges | None = None,
-        mixed: bool = False,
     ) -> None:
-        self.badges, self.mixed = badges, mixed
+        self.badges, self.mixed = badges, False
         self.config, self.wait = config, wait
         self.known = KnownTasks(config, tasks or ())
         self.deployed, self.told = deployed, -1
@@ -375,7 +374,7 @@ class Roster:
             self.config.engine.blocks or self._blocks(len(everyone), movable=bool(movable)),
             None if movable else np.concatenate(held)[order],
             np.concatenate(group)[order],
-            max(1, self.config.local.pack) / self.config.strategy.fraction,
+            max(1, self.config.local.pack),
             self.mixed,
         )
         self.costs = {}  # the blocks are others now

@@ -74,8 +74,7 @@ def serve(  # noqa: PLR0913 (most are of deployed runs alone)
             any round.
     """
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    mixed = mixes(make_strategy(config), config)
-    roster = Roster(config, tasks, wait, deployed, badges, mixed)
+    roster = Roster(config, tasks, wait, deployed, badges)
     callbacks = [*make_callbacks(config.callbacks), *callbacks]
     returns: Counter[int] = Counter()
     while True:
@@ -102,6 +101,7 @@ def _begin(
 ) -> tuple[Run, Checkpoint | None]:
     """Return the run as its newest checkpoint left it, and that checkpoint, if there is one."""
     strategy = make_strategy(config)
+    roster.mixed = mixes(strategy, config)
     if run.status != "created":
         run.bump_generation()
     saved, generation = run.latest(), run.generation

@@ -121,7 +121,7 @@ def packed(model: JointModel, example: Input, config: Config) -> Config:
         example: ``[1, ...]`` an input.
         config: the run's.
     """
-    if config.local.pack:
+    if config.local.pack or config.local.alone:
         return config
     try:
         operations = _operations(model, example) * config.local.batch_size

@@ -190,6 +190,11 @@ class Cohort:
         """Return the tasks of one client."""
         return tuple(task for task, own in zip(self.tasks, self.has[row], strict=True) if own)
 
+    def has_task(self, name: str) -> np.ndarray:
+        """Return ``[clients]`` bool, which of them have a task."""
+        has: np.ndarray = self.has[:, [task.name for task in self.tasks].index(name)]
+        return has
+
     def names_of(self, row: int, names: Iterable[str]) -> list[str]:
         """Return those of ``names`` of private state that one client has."""
         pairs = zip(self.tasks, self.has[row], strict=True)
@@ -282,7 +287,7 @@ def everyones(examples: Examples, tasks: Sequence[Task], fit: Fit, device: torch
     """
     x = fit(loaded(examples.x), "the central inputs")
     _check_labels(examples, tasks, "the central examples")
-    return stack([Examples(x, examples.y)], tasks, device)
+    return stack([Examples(x, {t.name: examples.y[t.name] for t in tasks})], tasks, device)
 
 
 def _check_labels(examples: Examples, tasks: Sequence[Task], whose: str) -> None:

@@ -212,8 +212,9 @@ def make_descent(
     # The weights of tasks that move must be found anew before every step.
     if local.optimiser.name != "sgd" or balance.separate or balance.private():
         return None
-    objective = _make_objective(model, balance, local.precision, batched=how == "batched")
-    program = _differentiated(objective, batched=how == "batched")
+    if how != "sequential":
+        objective = _make_objective(model, balance, local.precision, batched=how == "batched")
+        program = _differentiated(objective, batched=how == "batched")
     if how == "batched":
         return Descent(program, local.optimiser)
     if how == "traced" and not channels_last:

@@ -41,12 +41,6 @@ class LocalMethod:
     mu: float | None = None
     omits: ClassVar[str] = ""
 
-    @property
-    def plain(self) -> bool:
-        """Whether clients only descend, so that it is nobody's affair who trains beside whom."""
-        own, base = type(self), LocalMethod
-        return (own.private, own.train, own.personal) == (base.private, base.train, base.personal)
-
     def check_config(self, config: Config) -> None:
         """Refuse, before the first round, what the method is not made for.
 
@@ -79,6 +73,12 @@ class LocalMethod:
             for each of their tasks.
         """
         return job.shared, job.private
+
+
+def is_plain(method: LocalMethod) -> bool:
+    """Return whether clients only descend, so that it is nobody's affair who trains beside whom."""
+    own, base = type(method), LocalMethod
+    return (own.private, own.train, own.personal) == (base.private, base.train, base.personal)
 
 
 def make_method(name: str, options: Mapping[str, Any]) -> LocalMethod:

@@ -488,7 +488,8 @@ class Trainer:
             for task in tasks:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
-                finite &= output.flatten(1).isfinite().all(1)
+                lacks = torch.from_numpy(~cohort.has_task(task.name)).to(finite.device)
+                finite &= output.flatten(1).isfinite().all(1) | lacks
                 if scale is not None:
                     output = scale.units(output)
                 for key, metric in task.measures.items():  # the padding's labels are missing

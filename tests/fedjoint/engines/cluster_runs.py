@@ -69,7 +69,7 @@ class Gathered(logging.Handler):
 
 def settings(folder, engine, name):
     more = RUNS[name]
-    local = {"epochs": 1, "optimiser": {"lr": 0.05}}
+    local = {"epochs": 1, "pack": 1, "optimiser": {"lr": 0.05}}
     if name == "weights by task":
         local["method"] = f"{folder / 'failing.py'}:Failing"
     return check(

@@ -8,6 +8,7 @@ import torch
 
 import fedjoint
 from fedjoint.node.jobs import Jobs
+from fedjoint.node.private import PrivateState
 
 MIX = [["digit"], ["ink", "digit"], ["parity", "centroid"], ["ink"]]
 
@@ -16,7 +17,6 @@ SETTINGS = {
     "means, few of whom are compared": {"diagnostics": {"clients": 2}},
     "Adam": {"local": {"optimiser": {"name": "adam", "lr": 0.01}}},
     "a rate for each client": {"local": {"lr_scales": [1.0, 0.5, 2.0]}},
-    "a draw of clients": {"strategy": {"fraction": 0.5}},
     "weights of tasks": {"balance": {"options": {"weights": {"ink": 3.0}}}},
     "decay": {"local": {"optimiser": {"weight_decay": 0.1}}},
     "Krum": {"strategy": {"name": "krum", "options": {"malicious": 1}}},
@@ -76,28 +76,105 @@ def test_a_packed_run_is_that_of_jobs_of_one_set_of_tasks(what, tmp_path, monkey
         assert found == pytest.approx(known, rel=1e-3, abs=1e-4, nan_ok=True)
 
 
-def test_of_a_packed_job_only_the_client_whose_data_are_bad_fails(tmp_path, monkeypatch):
-    class People:
-        task_names = ("sign", "size")
-        sizes = np.full(6, 8)
-        tasks = np.array([[True, False], [True, True], [False, True]] * 2)
+class People:
+    """Six clients, of each two sets of tasks; client 4 may have labels that are no classes."""
 
-        def client(self, index):
-            x = torch.randn(8, 3, generator=torch.Generator().manual_seed(index))
-            y = {"sign": (x[:, 0] > 0).long() + 5 * (index == 4), "size": x[:, 1:2]}
-            has = zip(self.task_names, self.tasks[index], strict=True)
-            examples = fedjoint.Examples(x, {name: y[name] for name, own in has if own})
-            return fedjoint.Client(examples, examples, examples)
+    task_names = ("sign", "size")
+    sizes = np.full(6, 8)
+    tasks = np.array([[True, False], [True, True], [False, True]] * 2)
 
-    tasks = [fedjoint.Task("sign", "multiclass", 2), fedjoint.Task("size", "regression", 1)]
-    problem = fedjoint.Problem(tasks, lambda: torch.nn.Linear(3, 4), People(), torch.zeros(1, 3))
-    tree = {"rounds": 2, "engine": {"name": "inline"}, "output": {"dir": str(tmp_path)}}
-    result = fedjoint.simulate({**tree, "local": {"pack": 32}}, problem)
+    def __init__(self, bad=()):
+        self.bad = bad
+
+    def client(self, index):
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(index))
+        y = {"sign": (x[:, 0] > 0).long() + 5 * (index in self.bad), "size": x[:, 1:2]}
+        has = zip(self.task_names, self.tasks[index], strict=True)
+        examples = fedjoint.Examples(x, {name: y[name] for name, own in has if own})
+        return fedjoint.Client(examples, examples, examples)
+
+
+def known_and_above(output, y):
+    return torch.stack([y >= 0, y > 0], 1).double()
+
+
+def share(statistics):
+    """Return which share of the labels is above zero; of none, Python divides by zero."""
+    count, above = statistics.tolist()
+    return above / count
+
+
+SHARE = fedjoint.Metric("share", known_and_above, share)
+
+
+def simulate(tmp_path, pack, people, metric=None, head=None, **more):
+    tasks = [
+        fedjoint.Task("sign", "multiclass", 2, metric=metric),
+        fedjoint.Task("size", "regression", 1, head=head),
+    ]
+    problem = fedjoint.Problem(
+        tasks, lambda: torch.nn.Linear(3, 4), people, torch.zeros(1, 3), **more
+    )
+    output = {"dir": str(tmp_path / str(pack))}
+    tree = {"rounds": 2, "engine": {"name": "inline"}, "output": output, "local": {"pack": pack}}
+    return fedjoint.simulate(tree, problem)
+
+
+def test_a_metric_is_of_those_that_have_its_task(tmp_path):
+    packed, apart = (simulate(tmp_path, pack, People(), SHARE) for pack in (32, 1))
+    for mine, theirs in zip(packed.records, apart.records, strict=True):
+        assert mine.evaluation["test"] == pytest.approx(theirs.evaluation["test"])
+        assert mine.spread["sign"]["clients"] == theirs.spread["sign"]["clients"] == 4
+
+
+def test_all_are_measured_on_central_examples_of_their_own_tasks(tmp_path):
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(9))
+    labels = {"sign": (x[:, 0] > 0).long(), "size": x[:, 1:2], "other": x[:, 2:]}
+    central = fedjoint.Examples(x, labels)
+    packed, apart = (simulate(tmp_path, pack, People(), central=central) for pack in (32, 1))
+    found, known = (run.metrics["central"] for run in (packed, apart))
+    assert found == pytest.approx(known, rel=1e-4) and found.keys() == {"sign", "size"}
+
+
+def test_what_a_client_keeps_holds_nothing_of_the_others(tmp_path, monkeypatch):
+    kept = []
+    put = PrivateState.put
+
+    def noted(self, clients, counts, round, stacked):
+        kept.extend(stacked.values())
+        put(self, clients, counts, round, stacked)
+
+    monkeypatch.setattr(PrivateState, "put", noted)
+    simulate(tmp_path, 32, People())
+    assert kept
+    for tensor in kept:
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def test_of_a_packed_job_only_the_client_whose_data_are_bad_fails(tmp_path):
+    result = simulate(tmp_path, 32, People(bad={4}))
     for record in result.records:
         (failure,) = record.clients.failed
         assert failure.client == 4 and "class" in failure.reason
         assert record.clients.trained == 5
     assert result.heads().keys() == {0, 1, 2, 3, 5}
+
+
+class Brittle(torch.nn.Module):
+    """A head that has no value where its output would be below zero."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.last = torch.nn.Linear(features, 1)
+
+    def forward(self, x):
+        return self.last(x).log()
+
+
+def test_a_head_that_a_client_lacks_cannot_fail_it(tmp_path):
+    result = simulate(tmp_path, 32, People(), head=Brittle)
+    assert result.records[-1].clients.trained == 2  # of sign alone
+    assert result.heads().keys() == {0, 3}
 
 
 def test_how_many_are_packed_follows_from_the_model_and_is_kept(tmp_path, monkeypatch):

@@ -103,5 +103,6 @@ def test_what_the_rehearsal_has_traced_serves_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Descent, "_trace", counted)
     mix = [["digit"], ["loop", "ink"]]
-    simulate(small.config(tmp_path, rounds=1, data={"clients": 7, "task_mix": mix}))
+    apart = {"local": {"pack": 1}}  # which a client of each set is tried in
+    simulate(small.config(tmp_path, rounds=1, data={"clients": 7, "task_mix": mix}, **apart))
     assert len(traced) == len(set(traced)) == len(mix)
