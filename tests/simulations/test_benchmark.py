@@ -21,7 +21,7 @@ from fedjoint.simulations.benchmark.workloads import WORKLOADS, workload
 @pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "lstm"])
 def test_the_kernel_trains_what_plain_pytorch_trains(name, monkeypatch):
     made = workload(name)
-    draws = made.draws(5)
+    draws = made.draws(3)
     monkeypatch.setitem(kernel.CHUNK, "cpu", 2)
     batched = kernel.Kernel(made, draws)
     monkeypatch.setattr(torch, "randperm", torch.arange)  # the kernel does not shuffle
