@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from fedjoint.cli.common import console, say
 from fedjoint.cli.live import Live
 from fedjoint.config.schema import Config
-from fedjoint.experiments.report import show_run
+from fedjoint.experiments.report import show_run, show_what_inline_takes
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
 
 
 def begin(config: Config) -> None:
     """Run a scenario, and show what came of it."""
+    began = time.perf_counter()
     with Live(config.rounds, label(config)) as live:
         result = simulate(config, callbacks=[live])
+    took = time.perf_counter() - began
     show_run(result, console)
+    show_what_inline_takes(result, took, console)
 
 
 def go_on(run: Path, rounds: int | None) -> None:

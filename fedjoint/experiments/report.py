@@ -10,10 +10,13 @@ from rich.table import Table
 from fedjoint._util.wording import figure
 from fedjoint.data.base import CENTRAL, SPLITS
 from fedjoint.experiments.tables import table
-from fedjoint.runs.record import Metrics
+from fedjoint.runs.record import Metrics, Seconds
 
 if TYPE_CHECKING:
     from fedjoint.runs.result import RunResult
+
+#: Share of what a run took from which on it is no news that another engine takes less.
+_CLEARLY = 0.8
 
 
 def metrics_table(title: str, result: RunResult) -> Table:
@@ -31,6 +34,31 @@ def metrics_table(title: str, result: RunResult) -> Table:
             values += [own.get(what) for what in ("std", "worst", "worst_tenth")]
         rows.append([task, *("-" if v is None else figure(v, 4) for v in values)])
     return table(title, headers, rows)
+
+
+def show_what_inline_takes(result: RunResult, seconds: float, console: Console) -> None:
+    """Say what a run on Ray would have taken in one process, where that is less.
+
+    Args:
+        result: of the run.
+        seconds: that it took, with the start of its workers.
+        console: where to say so.
+    """
+    if result.config.engine.name != "ray":
+        return
+    own = sum(_one_after_the_other(record.seconds) for record in result.records)
+    if own < _CLEARLY * seconds:
+        console.print(
+            f"--engine inline would have taken about {own:.1f} s where Ray took {seconds:.1f} with "
+            "the start of its workers, and gives the same bits",
+            soft_wrap=True,
+        )
+
+
+def _one_after_the_other(took: Seconds) -> float:
+    """Return what a round takes where one process does the work of all; to evaluate, alike."""
+    nodes = took.work / took.train if took.train else 1.0
+    return took.round + (nodes - 1) * (took.train + took.evaluate)
 
 
 def any_known(metrics: Metrics | None) -> bool:

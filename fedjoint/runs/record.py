@@ -83,6 +83,7 @@ class Seconds:
         merge: merging, with the checks of it.
         evaluate: evaluating.
         round: all together.
+        work: training, of all nodes one after the other.
     """
 
     broadcast: float
@@ -91,6 +92,7 @@ class Seconds:
     merge: float
     evaluate: float
     round: float
+    work: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,11 @@ class Collector:
         return max(taken.values(), default=0.0)
 
     @property
+    def work_seconds(self) -> float:
+        """Seconds that all nodes took together."""
+        return sum(part.reply.seconds for part in self.parts)
+
+    @property
     def bytes_up(self) -> int:
         """Bytes that the clients sent, as if each sent its own update and deviations."""
         return sum(part.bytes_up for part in self.parts)

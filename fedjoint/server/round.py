@@ -111,6 +111,7 @@ def run_round(run: Run, round: int) -> bool:
             merge=evaluating - merging,
             evaluate=ended - evaluating,
             round=ended - began,
+            work=collected.work_seconds,
         ),
         diagnostics=diagnostics,
         strategy=run.merging.report(),
