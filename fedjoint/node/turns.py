@@ -38,9 +38,9 @@ class Turns:
     """Lets the clients of a request work, one job after the other, within the round's time.
 
     A slow client must not cost the others their round. A job of several clients gets half of the
-    time that is left while others wait, or where it has several blocks; if that is not enough, its
-    blocks come last, each on its own, and then their clients. So do clients that were late in an
-    earlier request.
+    time that is left while others wait, and one of several blocks a quarter; if that is not enough,
+    its blocks come last, each on its own, and then their clients. So do clients that were late in
+    an earlier request.
 
     Args:
         jobs: divides the clients.
@@ -75,11 +75,12 @@ class Turns:
                 continue
             several = members.blocks[0] < members.blocks[-1]
             alone = not (waiting or several)
+            share = 1 if alone else 1 / 4 if several else 1 / 2
             before, done = len(failed), set[int]()
             parts = self._jobs.attempt(act, members, failed)
             try:
                 # One by one: what one holds is gone before the next takes memory.
-                for part, result, took in _timed(parts, left if alone else left / 2):
+                for part, result, took in _timed(parts, share * left):
                     done.update(part.ids.tolist())
                     yield Turn(part, result, took)
             except LateError:
