@@ -97,7 +97,7 @@ def test_flower_s_own_commands_run_list_show_and_stop_a_run(site):
     )
     assert answer["success"], answer
     number = answer["run-id"]
-    site.until(lambda: any(runs.glob("*/metrics.jsonl")))
+    site.until(lambda: any(runs.glob("*/run.json")))  # the last file of a new run
     (run,) = map(RunDir.open, runs.iterdir())
     site.until(lambda: len(run.records()) > 1)
     assert (site.folder / "passed").read_text() == "train backbone.1.bias"
