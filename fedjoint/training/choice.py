@@ -47,7 +47,6 @@ _MOST = {"cpu": 16e9, "cuda": 4e12}
 #: A way that takes so many times what the fastest takes is tried once.
 _HOPELESS = 1.5
 
-
 #: Most clients that are packed into one job: more keep other workers busy.
 _PACK = 32
 

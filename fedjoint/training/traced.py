@@ -60,12 +60,12 @@ class Traced(Stepper):
             inputs = own, rest, each(lambda part: self._laid_out(part[0]), x), alone(y), weight
             tensors = flat(inputs)
             step = self._step(inputs, tensors)
-            if step is None and self._last and not number:
+            if step is None:
+                if number or self._last is None:
+                    return None
                 with torch.enable_grad():
                     again = chain([few], batches)
                     return self._last.run(parameters, frozen, again, weights, rate)
-            if step is None:
-                return None
             (losses,) = step(*tensors, rate, *buffers)
             total += losses if labelled is None else torch.where(labelled, losses, 0)
             counted += 1 if labelled is None else labelled
