@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import compress
 
 import numpy as np
 import torch
@@ -89,9 +90,8 @@ class Evaluation:
 
     def _names(self, members: Members, names: Iterable[str]) -> list[str]:
         """Return those of the statistics ``names`` that are of the clients' own tasks."""
-        has = self._jobs.tasks(members)[0]
-        tasks = [task for task, own in zip(self._trainer.problem.tasks, has, strict=True) if own]
-        own = {key for task in tasks for key in task.measures}
+        tasks = compress(self._trainer.problem.tasks, self._jobs.tasks(members)[0])
+        own = measures(tasks)
         return [name for name in names if name.partition("/")[2] in own]
 
     def _enough(self, sums: dict[str, dict[int, Tensor]]) -> dict[str, dict[int, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint._util.stretches import stretches
 from fedjoint.errors import ANYTHING, UserError, one_line
 from fedjoint.node.private import PrivateState
 from fedjoint.protocol.reports import ClientFailure
@@ -75,15 +75,8 @@ class Members:
 
     def by_block(self) -> Iterator[tuple[int, slice]]:
         """Yield each block's place in the request, and where its clients are."""
-        for first, after in runs(self.blocks):
-            yield int(self.blocks[first]), slice(first, after)
-
-
-def runs(values: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield first place and the place after the last of every run of equal ``values`` ``[n]``."""
-    if len(values):
-        changes = np.flatnonzero(values[1:] != values[:-1]) + 1
-        yield from itertools.pairwise([0, *changes.tolist(), len(values)])
+        for at in stretches(self.blocks):
+            yield int(self.blocks[at.start]), at
 
 
 def openly(error: BaseException) -> str:
@@ -133,8 +126,8 @@ class Jobs:
         blocks = np.repeat(np.arange(len(asked.blocks)), asked.sizes)
         everyone = Members(rows, blocks, asked.clients, rounds, *budget, asked.received)
         together = blocks if asked.bundles is None else asked.bundles[blocks]
-        for first, after in runs(together):
-            members = everyone.at(slice(first, after))
+        for at in stretches(together):
+            members = everyone.at(at)
             for part in self.trainer.chunks(self._positions(members.ids), mixed=mixed):
                 yield members.at(part)
 

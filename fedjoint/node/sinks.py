@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedjoint._util.stretches import stretches
 from fedjoint.model.layout import Layout
-from fedjoint.node.jobs import runs
 from fedjoint.node.trained import Trained
 from fedjoint.protocol.requests import TrainRequest
 
@@ -83,11 +83,11 @@ class Sums(Sink):
         self._mass, self._block = 0.0, block
 
     def add(self, trained: Trained) -> None:
-        for first, after in runs(trained.blocks):
-            if (block := int(trained.blocks[first])) != self._block:
+        for at in stretches(trained.blocks):
+            if (block := int(trained.blocks[at.start])) != self._block:
                 self.close()
                 self._clear(block)
-            self._add(trained, slice(first, after))
+            self._add(trained, at)
 
     def _add(self, trained: Trained, at: slice) -> None:
         rows, update, good = trained.rows[at], trained.update[at], trained.good[at]

@@ -169,8 +169,8 @@ class Training:
                 grams, has = self._trainer.within(job).numpy(), job.cohort.has
                 return places, np.where(has[:, None] & has[..., None], grams, np.nan)
 
-        several = self._jobs.tasks(members).sum(1) > 1
-        few = members.at(np.flatnonzero(wanted & several))
+        few = members.at(np.flatnonzero(wanted))
+        few = few.at(self._jobs.tasks(few).sum(1) > 1)
         if not len(few.ids):
             return found
         for measured, (places, grams) in self._jobs.attempt(compare, few, []):

@@ -86,13 +86,14 @@ class Turns:
             except LateError:
                 done.update(failure.client for failure in failed[before:])
                 late = members.at(np.flatnonzero([i not in done for i in members.ids.tolist()]))
+                if not several:
+                    self._late.update(late.ids.tolist())
                 if several:
                     waiting.extend(late.at(at) for _, at in late.by_block())
+                elif alone or len(late.ids) == 1:
+                    failed += _failures(late, "it did not finish", seconds)
                 else:
-                    self._late.update(late.ids.tolist())
-                    last = alone or len(late.ids) == 1
-                    waiting.extend(() if last else _each(late))
-                    failed += _failures(late, "it did not finish", seconds) if last else ()
+                    waiting.extend(_each(late))
             else:
                 done.update(members.ids.tolist())
             for client in done if self._late else ():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 import torch
@@ -188,17 +189,21 @@ class Cohort:
 
     def tasks_of(self, row: int) -> tuple[Task, ...]:
         """Return the tasks of one client."""
-        return tuple(task for task, own in zip(self.tasks, self.has[row], strict=True) if own)
+        return tuple(compress(self.tasks, self.has[row]))
 
-    def has_task(self, name: str) -> np.ndarray:
-        """Return ``[clients]`` bool, which of them have a task."""
-        has: np.ndarray = self.has[:, [task.name for task in self.tasks].index(name)]
-        return has
+    @cached_property
+    def lacking(self) -> dict[str, Tensor]:
+        """``[clients]`` bool, who lacks a task, by its name; of the tasks that somebody lacks."""
+        pairs = zip(self.tasks, ~self.has.T, strict=True)
+        return {
+            task.name: torch.from_numpy(lacks).to(self.train.y[task.name].device)
+            for task, lacks in pairs
+            if lacks.any()
+        }
 
     def names_of(self, row: int, names: Iterable[str]) -> list[str]:
         """Return those of ``names`` of private state that one client has."""
-        pairs = zip(self.tasks, self.has[row], strict=True)
-        lacks = tuple(f"heads.{task.name}." for task, own in pairs if not own)
+        lacks = tuple(f"heads.{task.name}." for task in compress(self.tasks, ~self.has[row]))
         return [name for name in names if not name.startswith(lacks)]
 
     def client(self, row: int) -> Client:
@@ -235,27 +240,17 @@ def gather(
             are not finite.
     """
     has = data.tasks[places]
-    tasks = [task for task, own in zip(tasks, has.any(0), strict=True) if own]
-    has, rules = has[:, has.any(0)], rules or {}
-    parts = []
-    for place, client, own, row in zip(places.tolist(), clients.tolist(), known, has, strict=True):
-        part = own or data.client(place)
-        if own is None:
-            splits = []
-            for split in SPLITS:
-                examples = getattr(part, split)
-                x = fit(examples.x, f"client {client}, {split} inputs")
-                theirs = [task for task, its in zip(tasks, row, strict=True) if its]
-                _check_labels(examples, theirs, f"client {client}")
-                splits.append(Examples(x, {t.name: examples.y[t.name] for t in theirs}))
-            part = Client(*splits)
-        parts.append(part)
+    tasks, has = list(compress(tasks, has.any(0))), has[:, has.any(0)]
+    parts = [
+        own or _checked(data.client(place), list(compress(tasks, row)), fit, f"client {client}")
+        for place, client, own, row in zip(places.tolist(), clients, known, has, strict=True)
+    ]
     scales = {
         task.name: stacked(
             [rules[task.name] or own_scale(_labels(part, task)) for part in parts], device
         )
         for task in tasks
-        if task.name in rules
+        if rules and task.name in rules
     }
     return Cohort(
         clients,
@@ -266,6 +261,22 @@ def gather(
         stack([part.test for part in parts], tasks, device),
         scales,
     )
+
+
+def _checked(client: Client, tasks: Sequence[Task], fit: Fit, whose: str) -> Client:
+    """Return a client's data as the model takes it, with labels of its tasks alone."""
+    splits = []
+    for split in SPLITS:
+        examples = getattr(client, split)
+        x = fit(examples.x, f"{whose}, {split} inputs")
+        splits.append(_labelled(x, examples, tasks, whose))
+    return Client(*splits)
+
+
+def _labelled(x: Input | Stream, examples: Examples, tasks: Sequence[Task], whose: str) -> Examples:
+    """Return inputs ``x`` with the labels that ``examples`` have of ``tasks``."""
+    _check_labels(examples, tasks, whose)
+    return Examples(x, {task.name: examples.y[task.name] for task in tasks})
 
 
 def _labels(client: Client, task: Task) -> Tensor:
@@ -286,8 +297,7 @@ def everyones(examples: Examples, tasks: Sequence[Task], fit: Fit, device: torch
         UserError: inputs or labels do not fit the model or their task, or are not finite.
     """
     x = fit(loaded(examples.x), "the central inputs")
-    _check_labels(examples, tasks, "the central examples")
-    return stack([Examples(x, {t.name: examples.y[t.name] for t in tasks})], tasks, device)
+    return stack([_labelled(x, examples, tasks, "the central examples")], tasks, device)
 
 
 def _check_labels(examples: Examples, tasks: Sequence[Task], whose: str) -> None:

@@ -212,13 +212,17 @@ def make_descent(
     # The weights of tasks that move must be found anew before every step.
     if local.optimiser.name != "sgd" or balance.separate or balance.private():
         return None
-    if how != "sequential":
-        objective = _make_objective(model, balance, local.precision, batched=how == "batched")
-        program = _differentiated(objective, batched=how == "batched")
+    if how == "sequential":
+        return _lean(model, balance, local, channels_last=channels_last)
+    objective = _make_objective(model, balance, local.precision, batched=how == "batched")
+    program = _differentiated(objective, batched=how == "batched")
     if how == "batched":
         return Descent(program, local.optimiser)
-    if how == "traced" and not channels_last:
-        return Traced(program, local.optimiser)
+    last = _lean(model, balance, local, channels_last=True) if channels_last else None
+    return Traced(program, local.optimiser, last)
+
+
+def _lean(model: JointModel, balance: Balance, local: LocalConfig, *, channels_last: bool) -> Alone:
     losses_of = _make_losses_of(balance.tasks, local.precision, batched=False)
 
     def held(state: Tensors, x: Input, y: Tensors, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,8 +230,7 @@ def make_descent(
         losses = sums / known.clamp(min=1)
         return balance.total(losses, weights, state, known), losses.detach()
 
-    lean = Alone(model, held, local.optimiser, channels_last=channels_last)
-    return Traced(program, local.optimiser, lean) if how == "traced" else lean
+    return Alone(model, held, local.optimiser, channels_last=channels_last)
 
 
 def make_kernel(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedjoint._util.limit import LateError, limited
+from fedjoint._util.stretches import stretches
 from fedjoint.config.schema import Config
 from fedjoint.data.base import CENTRAL, SPLITS, Client
 from fedjoint.data.loading import load_client
@@ -230,11 +230,9 @@ class Trainer:
             clients: ``[clients]`` positions.
             mixed: whether those of a run may have different tasks.
         """
-        tasks = self.problem.data.tasks[clients]
-        changes = np.flatnonzero((tasks[1:] != tasks[:-1]).any(1) & (not mixed)) + 1
-        bounds = [0, *changes.tolist(), len(clients)]
-        for start, stop in itertools.pairwise(bounds):
-            count = stop - start
+        alike = stretches(self.problem.data.tasks[clients])
+        for at in [slice(0, len(clients))] if mixed else alike:
+            start, count = at.start, at.stop - at.start
             parts = math.ceil(count / self.chunk)
             for part in range(parts):
                 yield slice(start + count * part // parts, start + count * (part + 1) // parts)
@@ -488,8 +486,10 @@ class Trainer:
             for task in tasks:
                 output, scale = outputs[task.name], cohort.scales.get(task.name)
                 # Padding repeats an example of the client's own, so it is finite where they are.
-                lacks = torch.from_numpy(~cohort.has_task(task.name)).to(finite.device)
-                finite &= output.flatten(1).isfinite().all(1) | lacks
+                fine = output.flatten(1).isfinite().all(1)
+                if (lacks := cohort.lacking.get(task.name)) is not None:
+                    fine |= lacks
+                finite &= fine
                 if scale is not None:
                     output = scale.units(output)
                 for key, metric in task.measures.items():  # the padding's labels are missing
