@@ -69,10 +69,13 @@ class Trained:
     clients: int
     others: tuple[RunResult, ...] = ()
 
-    def of(self, task: str) -> RunResult:
-        """Return the run that has a task's metrics; any where none has."""
+    def of(self, task: str) -> RunResult | None:
+        """Return the run that has a task's metrics; any where none has, None where several have.
+
+        Those are runs of groups of clients, each of which pools over its own, and none over all.
+        """
         found = [run for run in self.runs if task in run.metrics.get("test", {})]
-        return (found or list(self.runs))[0]
+        return None if len(found) > 1 else (found or list(self.runs))[0]
 
     def records(self) -> Iterator[RoundRecord]:
         """Yield the records of all rounds of all runs."""
@@ -155,6 +158,15 @@ class Arm:
         """
         return [_of(self.chosen(seed, task), split, measure or task) for seed in self.seeds]
 
+    def peak(self, task: Task) -> list[float]:
+        """Return a task's best validation metric of all rounds, by seed (NaN: undefined)."""
+        found = []
+        for seed in self.seeds:
+            told = [_of([r], "valid", task.name) for r in _evaluated(seed, task.name)]
+            known = [sign(task) * value for value in told if not math.isnan(value)]
+            found.append(sign(task) * max(known, default=math.nan))
+        return found
+
     def last(self, task: str, split: str = "test") -> list[float]:
         """Return a task's last metric, by seed (NaN where it is undefined)."""
         return [_of(_evaluated(seed, task)[-1:], split, task) for seed in self.seeds]
@@ -201,11 +213,7 @@ class Arm:
 
     def curve(self, seed: int, task: str) -> list[tuple[int, float]]:
         """Return ``(round, test metric)`` of one seed."""
-        return [
-            (r.round, _number(r.test.get(task)))
-            for r in self.seeds[seed].of(task).records
-            if r.evaluation
-        ]
+        return [(r.round, _number(r.test.get(task))) for r in _evaluated(self.seeds[seed], task)]
 
     def cost_to(self, seed: int, task: str, target: float) -> Cost | None:
         """Return what it took until a task's test metric was as good as ``target``; None: it never.
@@ -220,7 +228,7 @@ class Arm:
         known = [each for each in (*self.tasks, self.pooled) if each]
         up = sign(next(each for each in known if each.name == task))
         steps = megabytes = seconds = 0.0
-        for record in self.seeds[seed].of(task).records:
+        for record in _records(self.seeds[seed], task):
             steps += record.steps.total
             megabytes += (record.bytes.down + record.bytes.up) / 1e6
             seconds += record.seconds.round
@@ -297,8 +305,13 @@ def _named(config: Config, way: str) -> Config:
     return config.model_copy(update={"name": folder})
 
 
+def _records(seed: Trained, task: str) -> list[RoundRecord]:
+    run = seed.of(task)
+    return run.records if run else []
+
+
 def _evaluated(seed: Trained, task: str) -> list[RoundRecord]:
-    return [record for record in seed.of(task).records if record.evaluation]
+    return [record for record in _records(seed, task) if record.evaluation]
 
 
 def _of(records: Sequence[RoundRecord], split: str, task: str) -> float:

@@ -28,7 +28,7 @@ class Picked(Trained):
 
     sources: dict[str, tuple[Arm, Trained]] = field(default_factory=dict)
 
-    def of(self, task: str) -> RunResult:
+    def of(self, task: str) -> RunResult | None:
         return self.sources[task][1].of(task)
 
 
@@ -53,8 +53,9 @@ class Auto(Arm):
 def auto(arms: Sequence[Arm]) -> Auto:
     """Pick an arm for each task and seed, by the task's validation metric in the arm's best round.
 
-    Where clients are tasks, one arm is picked for all, by their pooled validation data: a client's
-    own are few, and favour the arm whose round each client picks by them, which is training alone.
+    Where clients are tasks, one arm is picked for all, by their pooled validation data in the
+    arm's best round by these: a client's own are few, and favour the arm whose round each client
+    picks by them, which is training alone. Groups have no pooled metric, and are not picked.
 
     Args:
         arms: of the same tasks and seeds; of equals, the first is picked.
@@ -65,7 +66,8 @@ def auto(arms: Sequence[Arm]) -> Auto:
         picked = {task.name: _best(arms, pooled or task, at) for task in tasks}
         picked |= {pooled.name: _best(arms, pooled, at)} if pooled else {}
         sources = {name: (arm, arm.seeds[at]) for name, arm in picked.items()}
-        runs = {id(own.of(name)): own.of(name) for name, (_, own) in sources.items()}
+        known = [run for name, (_, own) in sources.items() if (run := own.of(name))]
+        runs = {id(run): run for run in known}
         clients = max(own.clients for _, own in sources.values())
         found.seeds.append(Picked(tuple(runs.values()), clients, sources=sources))
     return found
@@ -73,7 +75,9 @@ def auto(arms: Sequence[Arm]) -> Auto:
 
 def _best(arms: Sequence[Arm], task: Task, at: int) -> Arm:
     def badness(arm: Arm) -> float:
-        value = sign(task) * arm.best(task.name, "valid")[at]
+        pooled = arm.pooled and arm.pooled.name == task.name
+        known = arm.peak(task) if pooled else arm.best(task.name, "valid")
+        value = sign(task) * known[at]
         return math.inf if math.isnan(value) else -value
 
     return min(arms, key=badness)

@@ -1,10 +1,12 @@
 """What validation data pick among arms, by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from handmade import ERROR, UP, arm, curve
 
+from fedjoint.experiments.arms import Arm, Trained
 from fedjoint.experiments.auto import auto, in_words
 from fedjoint.experiments.compare import Comparison
 from fedjoint.experiments.verdict import verdict
@@ -64,3 +66,34 @@ def test_the_verdict_says_where_it_is_worse_than_the_best_arm(test, said):
     (line,) = (line for line in verdict(Comparison(arms)) if line.startswith("Auto"))
     assert said in line
     assert ("up (alone is better" in line) == (test < 0.5)
+
+
+def test_clients_that_are_tasks_share_the_arm_of_the_best_pooled_round():
+    one, other = replace(UP, name="up 0"), replace(UP, name="up 1")
+
+    def of(pooled, first, second):
+        run = curve(
+            valid_up=pooled, **{"valid_up 0": first, "valid_up 1": second, "test_up": pooled}
+        )
+        made = arm("joint", run, tasks=(one, other))
+        made.pooled = replace(UP, name="up")  # another object in every arm
+        return made
+
+    alone, joint = of([0.4, 0.6], [0.9, 0.1], [0.9, 0.1]), of([0.7, 0.5], [0.1, 0.2], [0.1, 0.2])
+    alone.name, alone.alone = "alone", True
+    # The joint run's best round by its clients' own data is the second, by the pooled the first.
+    assert joint.best("up", "valid") == [0.5] and joint.peak(UP) == [0.7]
+    found = auto([alone, joint])
+    assert found.picks("up 0") == found.picks("up 1") == found.picks("up") == {"joint": 1}
+
+
+def test_runs_of_groups_of_clients_pool_over_none():
+    one, other = replace(UP, name="up 0"), replace(UP, name="up 1")
+    runs = [
+        curve(valid_up=[0.9], test_up=[0.9], **{f"valid_{t.name}": [0.5], f"test_{t.name}": [0.5]})
+        for t in (one, other)
+    ]
+    groups = Arm("groups", (one, other), [Trained(tuple(runs), 2)], pooled=UP)
+    assert groups.best("up 1") == [0.5] and math.isnan(groups.best("up")[0])
+    assert math.isnan(groups.peak(UP)[0]) and groups.curve(0, "up") == []
+    assert groups.cost_to(0, "up", 0.0) is None
