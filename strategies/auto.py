@@ -1,4 +1,4 @@
-"""Auto: each task jointly, with its like, or alone, as its validation data would have it."""
+"""Auto: each task with its like, unless validation data would have it joined to all, or alone."""
 
 from __future__ import annotations
 
@@ -15,71 +15,122 @@ from fedjoint.training.method import LocalMethod
 
 from ._places import known_of, nobody, noted
 from ._tasks import as_before, begin_anew
-from ._turns import Measured, Turns, rounds_of_a_turn, validated
+from ._turns import Turns, rounds_of_a_turn, rounds_of_the_run, validated
 
 JOINT, ALIKE, ALONE = range(3)
+
+RIVAL, PRESENT = range(2)  # who takes turns in a trial, in this order
 
 
 class Auto(JointStrategy):
     """Each task has one backbone for all, one for clients with the same tasks, or one a client.
 
-    The three ways take turns from the first round on, from one evaluation to the next, each with
-    backbones of its own, all from one start. After ``trial`` turns of each, every task takes the
-    way of its best validation metric, by the mean over the second half of the turns; of equals the
-    one that shares more. A client goes the way of most of its tasks, and backbones that no task
-    wants go. So the ways that lose cost two thirds of the trial's rounds, and what is chosen has
-    trained in a third of them. Heads are the clients' own, and follow every turn.
+    The run begins jointly, for ``trial`` turns, which last from one evaluation to the next. In the
+    first trial clients with the same tasks go on from a copy of the backbone in one turn, all
+    jointly in the next, and so on, ``trial`` turns each. A task stays joint if its validation
+    metric was better so in every pair of turns, and goes with its like otherwise. In the second
+    trial, twice as late in the run, each client goes on from a copy of the backbone that it has; a
+    task goes alone if that was better in every pair. A run that ends before has no second trial.
 
-    Backbone 0 is the joint one. Who comes later starts from it in every way.
+    A client goes the way of most of its tasks, of equals of that which shares more. Backbones that
+    no task wants go. Heads are the clients' own, and follow every turn. Half of a trial's rounds
+    are lost, and what is decided by few validation data may be wrong: with its like is where a task
+    goes that gains by neither.
 
+    Backbone 0 is the joint one. Who comes later starts from what it would have without a trial.
     Where the run's tasks change, as nodes come and go, it begins anew from backbone 0.
 
-    The state holds ``tasks``, what they are; ``since``, the round before the trial; ``sets``
-    ``[S, tasks]`` bool, the sets of tasks so far, and ``row`` ``[S]`` int64, their backbones;
-    ``place`` ``[2, ids]`` int64, every client id so far, and its backbone; in the trial the sums of
-    metrics, and after it ``pick`` ``[tasks]`` int64, their ways.
+    The state holds ``tasks``, what they are; ``pick`` ``[tasks]`` int64, their ways; ``rival``, the
+    way that is or was tried last; ``since``, the round before its trial or the first round;
+    ``sets`` ``[S, tasks]`` bool, the sets of tasks so far, and ``row`` ``[S]`` int64, their
+    backbones; ``place`` ``[2, ids]`` int64, client ids, and the backbones of their own; and in a
+    trial ``rivals`` ``[tasks]``, the last metrics, and how many ``pairs`` of turns were measured,
+    and in how many the rival was ``ahead`` and ``behind``, ``[tasks]`` each.
 
     Args:
-        trial: turns of each way.
+        trial: turns of each way in a trial.
     """
 
     by_part = False  # its backbones are whole
 
-    def __init__(self, trial: Count = 4) -> None:
+    def __init__(self, trial: Count = 3) -> None:
         super().__init__()
         self.trial = trial
 
     def check_config(self, config: Config, method: LocalMethod) -> None:
         super().check_config(config, method)
-        trial = 3 * self.trial * config.evaluate.every
-        if config.rounds <= trial:
+        first = 3 * self.trial * config.evaluate.every
+        if config.rounds <= first:
             raise UserError(
-                f"strategy auto tries three ways for {trial} rounds (3 * trial * evaluate.every), "
+                f"strategy auto decides after {first} rounds (3 * trial * evaluate.every), "
                 f"and the run has {config.rounds}: raise rounds, or lower strategy.options.trial "
                 "or evaluate.every"
             )
         if not config.data.valid_fraction:
             raise UserError("strategy auto goes by validation data: set data.valid_fraction")
 
-    def turns(self) -> Turns:
-        """Return who trains when in the trial."""
-        return Turns(int(self.state["since"]), rounds_of_a_turn(self), 3, self.trial)
-
     def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
         return self.rows(round, clients, tasks) if as_before(self) else torch.zeros_like(clients)
 
-    def rows(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
-        """``[n]`` int64, the backbones of clients in a round; 0 of those that have none yet."""
-        alike, alone = self.rows_alike(tasks), known_of(clients, self.state["place"], 0)
-        rows = torch.stack([torch.zeros_like(alike), alike, alone])
-        return rows.gather(0, self.ways(round, tasks)[None])[0]
+    def merge(self, updates: Updates) -> Steps:
+        if (anew := begin_anew(self, updates)) is not None:
+            return anew
+        self.begin(updates)
+        rows = self.join(updates, len(updates.backbones))
+        count = max(len(updates.backbones), int(rows.max()) + 1)
+        of, moves = torch.arange(count), updates.means_of(rows, count)
+        of[rows] = updates.received  # a new backbone moves from what its clients received
+        if "pairs" in self.state:
+            self.listen(updates)
+        elif self.due(updates.round):
+            self.state["since"] = torch.tensor(updates.round)
+            self.state["rival"] += 1
+            self.state["pairs"] = torch.tensor(0)
+            self.state["ahead"] = torch.zeros(len(updates.task_names), dtype=torch.int64)
+            self.state["behind"] = torch.zeros(len(updates.task_names), dtype=torch.int64)
+        picks = zip(updates.task_names, self.state["pick"].tolist(), strict=True)
+        self.report |= {f"way of {name}": float(way) for name, way in picks}
+        left = self.prune(count)
+        return Steps(of[left], moves[left])
+
+    def begin(self, updates: Updates) -> None:
+        """Let all tasks be joint where nothing is known."""
+        count, length = len(updates.task_names), rounds_of_a_turn(self)
+        self.state.setdefault("pick", torch.full((count,), JOINT))
+        self.state.setdefault("rival", torch.tensor(JOINT))
+        self.state.setdefault("since", torch.tensor((updates.round - 1) // length * length))
+        self.state.setdefault("sets", torch.zeros(0, count, dtype=torch.bool))
+        self.state.setdefault("row", torch.zeros(0, dtype=torch.int64))
+        self.state.setdefault("place", nobody())
+
+    def turns(self) -> Turns:
+        """Return who trains when in the present trial."""
+        return Turns(int(self.state["since"]), rounds_of_a_turn(self), 2, self.trial)
+
+    def due(self, round: int) -> bool:
+        """Say whether a trial begins after ``round``."""
+        rival, since, rounds = self.state["rival"], self.state["since"], rounds_of_the_run(self)
+        turns = Turns(round, rounds_of_a_turn(self), 2, self.trial)
+        wait = (1 if rival == JOINT else 5) * self.trial * turns.length
+        too_late = rounds is not None and turns.last >= rounds
+        return bool(rival < ALONE and not (round - since) % wait) and not too_late
 
     def ways(self, round: int, tasks: Tensor) -> Tensor:
-        """``[n]`` int64, the way of clients with ``tasks`` ``[n, T]``."""
-        if "pick" in self.state:
-            votes = torch.nn.functional.one_hot(self.state["pick"], 3)
-            return (tasks.long() @ votes).argmax(1)
-        return torch.full((len(tasks),), self.turns().way(round) or JOINT)
+        """``[n]`` int64, the way of clients with ``tasks`` ``[n, T]`` in a round."""
+        rivals = "pairs" in self.state and self.turns().way(round) == RIVAL
+        return self.state["rival"].expand(len(tasks)) if rivals else self.picked(tasks)
+
+    def picked(self, tasks: Tensor) -> Tensor:
+        """``[n]`` int64, the way of most of each client's ``tasks`` ``[n, T]``."""
+        return (tasks.long() @ torch.nn.functional.one_hot(self.state["pick"], 3)).argmax(1)
+
+    def rows(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
+        """``[n]`` int64, the backbones of clients in a round: of who has none yet, what it had."""
+        alike = self.rows_alike(tasks)
+        before = torch.where(self.picked(tasks) == JOINT, 0, alike)
+        own = known_of(clients, self.state["place"], 0)
+        rows = torch.stack([torch.zeros_like(alike), alike, torch.where(own > 0, own, before)])
+        return rows.gather(0, self.ways(round, tasks)[None])[0]
 
     def rows_alike(self, tasks: Tensor) -> Tensor:
         """``[n]`` int64, the backbones of the sets of tasks ``[n, T]``; 0: none yet."""
@@ -87,64 +138,42 @@ class Auto(JointStrategy):
         found = torch.cat([same, torch.ones(len(tasks), 1, dtype=torch.bool)], 1).long().argmax(1)
         return torch.cat([self.state["row"], torch.zeros(1, dtype=torch.int64)])[found]
 
-    def merge(self, updates: Updates) -> Steps:
-        if (anew := begin_anew(self, updates)) is not None:
-            return anew
-        count = len(updates.task_names)
-        length = rounds_of_a_turn(self)
-        self.state.setdefault("since", torch.tensor((updates.round - 1) // length * length))
-        self.state.setdefault("sets", torch.zeros(0, count, dtype=torch.bool))
-        self.state.setdefault("row", torch.zeros(0, dtype=torch.int64))
-        self.state.setdefault("place", nobody())
-        kept = self.join(updates, len(updates.backbones))
-        # Who is new has received the joint backbone, and moves its own.
-        moves = updates.means_of(self.rows(updates.round, updates.clients, updates.tasks), kept)
-        of = torch.arange(kept)
-        of[len(updates.backbones) :] = 0
-        if "pick" not in self.state:
-            self.listen(updates)
-        self.report |= {f"way of {n}": float(way) for n, way in self.picked(updates).items()}
-        left = self.prune(kept)
-        return Steps(of[left], moves[left])
-
-    def picked(self, updates: Updates) -> dict[str, int]:
-        """Return the way of each task, once it is decided."""
-        picks = self.state["pick"].tolist() if "pick" in self.state else []
-        return dict(zip(updates.task_names, picks, strict=False))
-
-    def join(self, updates: Updates, count: int) -> int:
-        """Give new sets of tasks and new clients backbones; return how many there are then."""
-        wanted = set(self.state["pick"].tolist()) if "pick" in self.state else {ALIKE, ALONE}
-        sets = updates.tasks.unique(dim=0)
-        new = sets[self.rows_alike(sets) == 0] if ALIKE in wanted else sets[:0]
+    def join(self, updates: Updates, count: int) -> Tensor:
+        """``[n]`` int64, the backbones that clients move, beyond ``count`` of them new ones."""
+        ways, place = self.ways(updates.round, updates.tasks), self.state["place"]
+        sets = updates.tasks[ways == ALIKE].unique(dim=0)
+        new = sets[self.rows_alike(sets) == 0]
         self.state["sets"] = torch.cat([self.state["sets"], new])
         self.state["row"] = torch.cat([self.state["row"], count + torch.arange(len(new))])
-        count += len(new)
-        place = self.state["place"]
-        strangers = updates.clients[known_of(updates.clients, place, 0) == 0]
-        strangers = strangers if ALONE in wanted else strangers[:0]
-        own = count + torch.arange(len(strangers))
+        alone = updates.clients[ways == ALONE]
+        strangers = alone[known_of(alone, place, 0) == 0]
+        own = count + len(new) + torch.arange(len(strangers))
         self.state["place"] = noted(place, strangers, own)
-        return count + len(strangers)
+        return self.rows(updates.round, updates.clients, updates.tasks)
 
     def listen(self, updates: Updates) -> None:
-        """Hear what was measured; after the trial, let every task pick its way."""
-        turns, heard = self.turns(), Measured(self.state, 3, len(updates.task_names))
-        measured, before = (
-            turns.measured(updates.round, updates.evaluated),
-            updates.round - 2 - turns.since,
-        )
-        if measured is not None and 2 * (before // (3 * turns.length)) >= self.trial - 1:
-            heard.add(measured, validated(self, updates))
+        """Hear how the last turn ended; after the trial, let every task pick its way."""
+        turns, state = self.turns(), self.state
+        valid = validated(self, updates).nan_to_num(torch.finfo(torch.float64).min)  # the worst
+        measured = turns.measured(updates.round, updates.evaluated)
+        if measured == RIVAL:
+            state["rivals"] = valid
+        elif measured == PRESENT and "rivals" in state:
+            rivals = state.pop("rivals")
+            state["pairs"] += 1
+            state["ahead"] += rivals > valid
+            state["behind"] += rivals < valid
         if updates.round > turns.last:
-            valid = heard.close().nan_to_num(nan=-torch.inf)
-            self.state["pick"] = valid.argmax(0)  # the first of equals
+            pairs, ahead, behind = (state.pop(name) for name in ("pairs", "ahead", "behind"))
+            state.pop("rivals", None)
+            alone = state["rival"] == ALONE
+            won = (ahead == pairs) & (pairs > 0) if alone else behind < pairs
+            state["pick"] = torch.where(won, state["rival"], state["pick"])
 
     def prune(self, count: int) -> Tensor:
         """Return ``[K']`` int64, the backbones that are wanted still; number them anew."""
-        if "pick" not in self.state:
-            return torch.arange(count)
         wanted = set(self.state["pick"].tolist())
+        wanted |= {int(self.state["rival"])} if "pairs" in self.state else set()
         if ALIKE not in wanted:
             self.state["sets"], self.state["row"] = self.state["sets"][:0], self.state["row"][:0]
         ids, own = self.state["place"] if ALONE in wanted else nobody()

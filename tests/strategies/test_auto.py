@@ -1,8 +1,7 @@
-"""Auto: three ways take turns, and each task keeps the one of its best validation metric."""
+"""Auto: ways of sharing take turns, and each task takes the one that its validation data like."""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -55,96 +54,98 @@ def place_of(run, client):
     return known_of(torch.tensor([client]), run.strategy.state["place"], 0).item()
 
 
-def test_every_way_has_backbones_of_its_own_from_one_start(wrap):
+def test_sets_of_tasks_go_on_from_a_copy_in_turns_with_all_jointly(wrap):
     run = Run(wrap, trial=2)
-    start = run.backbones[0].clone()
-    first = run.go().matrix  # jointly
-    assert len(run.backbones) == 1 + 3 + 4  # the sets are {a}, {b}, {a, c}
-    torch.testing.assert_close(run.backbones[0], start + first.mean(0))
-    assert torch.equal(run.backbones[1:], start.expand(7, -1))
-    second = run.go().matrix  # with those of the same tasks
+    moved = run.backbones[0] + sum(run.go().matrix.mean(0) for _ in range(2))
+    torch.testing.assert_close(run.backbones, moved[None])
+    first = run.go().matrix  # the sets are {a}, {b}, {a, c}
+    assert run.received[-1] == [0] * 4 and len(run.backbones) == 1 + 3
+    second = run.go().matrix
+    assert run.received[-1] == [0] * 4
+    third = run.go().matrix
     alike = run.received[-1]
     assert alike[0] == alike[1] and len({*alike}) == 3 and 0 not in alike
-    torch.testing.assert_close(run.backbones[alike[0]], start + second[:2].mean(0))
-    torch.testing.assert_close(run.backbones[alike[3]], start + second[3])
-    third = run.go().matrix  # alone
-    alone = run.received[-1]
-    assert len({*alone, *alike, 0}) == 8
-    torch.testing.assert_close(run.backbones[alone], start + third)
-    fourth = run.go().matrix
-    assert run.received[-1] == [0] * 4
-    torch.testing.assert_close(run.backbones[0], start + first.mean(0) + fourth.mean(0))
+    torch.testing.assert_close(run.backbones[0], moved + second.mean(0))
+    both = first[:2].mean(0) + third[:2].mean(0)
+    torch.testing.assert_close(run.backbones[alike[0]], moved + both)
+    torch.testing.assert_close(run.backbones[alike[3]], moved + first[3] + third[3])
 
 
-#: Of the tasks a, b and c, after the turns of the three ways.
-MEASURED = {JOINT: (0.5, 0.7, 0.4), ALIKE: (0.8, 0.7, 0.4), ALONE: (0.6, 0.6, None)}
+#: Of the tasks a, b and c, after a turn of those alike, and one of all.
+MEASURED = {ALIKE: (0.5, 0.7, None), JOINT: (0.8, 0.6, None)}
 
 
-def decided(wrap):
-    run = Run(wrap, trial=1)
-    run.go()
+def decided(wrap, trial=1):
+    """Return a run in which a stays joint, b goes with its like, and of c nothing is known."""
+    run = Run(wrap, trial=trial)
+    for _ in range(trial):
+        run.go()
+    for at in range(2 * trial):
+        run.go(MEASURED[(ALIKE, JOINT)[(at - 1) % 2]] if at else None)
     run.go(MEASURED[JOINT])
-    run.go(MEASURED[ALIKE])
-    run.go(MEASURED[ALONE])
     return run
 
 
-def test_a_task_takes_its_best_way_and_of_equals_the_one_that_shares_more(wrap):
-    run = decided(wrap)
-    assert run.strategy.state["pick"].tolist() == [ALIKE, JOINT, JOINT]
-    assert len(run.backbones) == 1 + 3  # nobody is alone any more
+@pytest.mark.parametrize("trial", [1, 3])
+def test_a_task_stays_joint_only_where_that_was_better(wrap, trial):
+    run = decided(wrap, trial)
+    assert run.strategy.state["pick"].tolist() == [JOINT, ALIKE, ALIKE]
     run.go()
-    # Whoever has a and c goes the way of most, of equals the first.
+    # Whoever has a and c goes the way of most, of equals the one that shares more.
     a, other, b, both = run.received[-1]
-    assert a == other > 0 and b == both == 0
-    assert "valid" not in run.strategy.state
+    assert a == other == both == 0 and b > 0
+    assert not {"pairs", "rivals", "ahead", "behind"} & {*run.strategy.state}
 
 
-def test_who_comes_later_starts_from_the_joint_backbone(wrap):
-    run = Run(wrap, trial=1)
-    run.go(rows=[0, 2])
-    run.go(MEASURED[JOINT], rows=[0, 1, 2])
-    run.go(MEASURED[ALIKE], rows=[0, 1])
-    assert run.received[-1][1] == place_of(run, 3) > 0
-    run.go(MEASURED[ALONE], rows=[3])
-    before = run.backbones[0].clone()
-    last = run.go(rows=[3])
-    assert run.received[-1] == [0]
-    torch.testing.assert_close(run.backbones[0], before + last.matrix[0])
-
-
-def test_who_comes_in_the_turn_of_another_way_leaves_the_joint_backbone_alone(wrap):
+@pytest.mark.parametrize(("last", "way"), [(0.6, ALIKE), (0.9, JOINT)])
+def test_one_pair_of_turns_without_it_is_enough_to_part(wrap, last, way):
     run = Run(wrap, trial=2)
-    run.go(rows=[0, 2])
-    run.go(rows=[0, 2])
-    before = run.backbones[0].clone()
-    third = run.go(rows=[0, 1, 2])  # alone
-    assert run.received[-1][1] == 0
-    assert torch.equal(run.backbones[0], before)
-    place = place_of(run, 3)
-    torch.testing.assert_close(run.backbones[place], before + third.matrix[1])
+    for valid in (None, None, None, 0.5, 0.8, 0.7, last):
+        run.go(valid and (valid,) * 3)
+    assert run.strategy.state["pick"].tolist() == [way] * 3
 
 
-def test_a_way_that_was_measured_less_often_is_not_the_worse_for_it(wrap):
-    run = Run(wrap, trial=4)
-    for round in range(1, 14):
-        # The last evaluation in a turn of JOINT is missing, which is the best by far.
-        ways = [(0.9, 0.9, 0.9), (0.6, 0.6, 0.6), (0.5, 0.5, 0.5)]
-        run.go(None if round in (1, 11) else ways[(round - 2) % 3])
+@pytest.mark.parametrize(("alone", "way"), [(0.9, ALONE), (0.7, ALIKE), (None, ALIKE)])
+def test_a_task_goes_alone_only_where_that_was_better_in_every_pair(wrap, alone, way):
+    run = Run(wrap, trial=2)
+    for round in range(1, 7 * 2 + 4):
+        # Rounds 3 to 6 are the first trial, 13 to 16 the second.
+        valid = {4: 0.6, 5: 0.5, 6: 0.6, 7: 0.5, 14: 0.8, 15: 0.7, 16: alone, 17: 0.7}.get(round)
+        start = run.backbones[run.strategy.rows_alike(TASKS)] if round == 13 else None
+        matrix = run.go((valid,) * 3 if valid or round == 16 else None).matrix
+        if round == 13:
+            own = run.backbones[[place_of(run, client) for client in (0, 3, 6, 9)]]
+            torch.testing.assert_close(own, start + matrix)
+    assert run.strategy.state["pick"].tolist() == [way] * 3
+    assert len(run.backbones) == 1 + (4 if way == ALONE else 3)
+
+
+def test_who_comes_later_starts_from_what_it_would_have(wrap):
+    run = Run(wrap, trial=1)
+    run.go(rows=[0])
+    run.go(rows=[0])  # alike
+    before = run.backbones[1].clone()
+    run.go(MEASURED[ALIKE], rows=[0])
+    run.go((0.4, 0.4, 0.4), rows=[0, 2])
+    assert run.received[-1] == [0, 0]  # what is decided holds from the next round on
+    run.go(rows=[0, 1, 2])
+    a, other, b = run.received[-1]
+    assert a == other > 0 and b == 0 and len(run.backbones) == 3
+    assert not torch.equal(run.backbones[a], before)
+    run.go(rows=[0, 2])
+    joint, alike = run.backbones[0].clone(), run.backbones[a].clone()
+    last = run.go(rows=[1, 3])  # alone, and nobody has seen the other's tasks
+    assert run.received[-1] == [a, 0]
+    assert torch.equal(run.backbones[0], joint) and torch.equal(run.backbones[a], alike)
+    torch.testing.assert_close(run.backbones[place_of(run, 3)], alike + last.matrix[0])
+    torch.testing.assert_close(run.backbones[place_of(run, 9)], joint + last.matrix[1])
+
+
+def test_a_turn_that_nobody_measured_leaves_its_pair_out(wrap):
+    run = Run(wrap, trial=2)
+    for valid in (None, None, None, None, 0.1, 0.5, 0.8):
+        run.go(valid and (valid,) * 3)
     assert run.strategy.state["pick"].tolist() == [JOINT] * 3
-
-
-@pytest.mark.parametrize("trial", [2, 3, 4])
-def test_the_second_half_of_the_turns_counts(wrap, trial):
-    run = Run(wrap, trial=trial)
-    heard = np.zeros((3, 3))
-    for round in range(1, 3 * trial + 2):
-        valid = tuple(np.random.default_rng(round).random(3)) if round > 1 else None
-        turn, way = divmod(round - 2, 3)
-        if round > 1 and turn >= (trial - 1) / 2:
-            heard[way] += valid
-        run.go(valid)
-    assert run.strategy.state["pick"].tolist() == heard.argmax(0).tolist()
 
 
 SETTINGS = ["rounds=40", "engine.name=inline", "diagnostics.every=0"]
@@ -163,8 +164,8 @@ def test_tasks_in_conflict_end_apart_and_no_worse_than_alone(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("rounds=12", "for 12 rounds .* the run has 12: raise rounds"),
-        ("evaluate.every=4", "for 48 rounds"),
+        ("rounds=9", "after 9 rounds .* the run has 9: raise rounds"),
+        ("evaluate.every=5", "after 45 rounds"),
         ("data.valid_fraction=0", "set data.valid_fraction"),
     ],
 )
