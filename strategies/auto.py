@@ -30,7 +30,8 @@ class Auto(JointStrategy):
     jointly in the next, and so on, ``trial`` turns each. A task stays joint if its validation
     metric was better so in every pair of turns, and goes with its like otherwise. In the second
     trial, twice as late in the run, each client goes on from a copy of the backbone that it has; a
-    task goes alone if that was better in every pair. A run that ends before has no second trial.
+    task goes alone if that was better in every pair. A run that ends before has no second trial,
+    and one of a single task no first.
 
     A client goes the way of most of its tasks, of equals of that which shares more. Backbones that
     no task wants go. Heads are the clients' own, and follow every turn. Half of a trial's rounds
@@ -97,7 +98,8 @@ class Auto(JointStrategy):
         """Let all tasks be joint where nothing is known."""
         count, length = len(updates.task_names), rounds_of_a_turn(self)
         self.state.setdefault("pick", torch.full((count,), JOINT))
-        self.state.setdefault("rival", torch.tensor(JOINT))
+        # With one task, all are alike.
+        self.state.setdefault("rival", torch.tensor(JOINT if count > 1 else ALIKE))
         self.state.setdefault("since", torch.tensor((updates.round - 1) // length * length))
         self.state.setdefault("sets", torch.zeros(0, count, dtype=torch.bool))
         self.state.setdefault("row", torch.zeros(0, dtype=torch.int64))

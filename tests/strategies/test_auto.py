@@ -120,6 +120,16 @@ def test_a_task_goes_alone_only_where_that_was_better_in_every_pair(wrap, alone,
     assert len(run.backbones) == 1 + (4 if way == ALONE else 3)
 
 
+def test_a_single_task_is_tried_alone_and_not_twice_jointly(wrap):
+    strategy = Auto(trial=1)
+    whole = wrap(torch.ones(4, 2))
+    updates = replace(whole, tasks=torch.ones(4, 1, dtype=torch.bool), task_names=("a",))
+    counts = [
+        len(checked_merge(strategy, replace(updates, round=round)).of) for round in range(1, 7)
+    ]
+    assert counts == [1] * 5 + [5]  # the clients' own come in the rival's first turn
+
+
 def test_who_comes_later_starts_from_what_it_would_have(wrap):
     run = Run(wrap, trial=1)
     run.go(rows=[0])
