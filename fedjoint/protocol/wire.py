@@ -37,6 +37,7 @@ _HEADERS = {
 NODE_DIED = 1001
 
 T = TypeVar("T")
+Record = TypeVar("Record", ArrayRecord, ConfigRecord)
 
 _Index = tuple[tuple[str, str, str, tuple[Number, ...], Number], ...]
 
@@ -83,7 +84,7 @@ def bundle(content: RecordDict) -> RecordDict:
                 parts.append(data)
         if large:
             bundled[name] = large
-    config = content.config_records["config"]
+    config = _record(content, "config", ConfigRecord)
     bundled["config"] = ConfigRecord(
         {**config, _INDEX: json.dumps(index), _BUNDLE: b"".join(parts)}
     )
@@ -108,10 +109,9 @@ def read(kind: type[T], message: Message) -> T:
 
 
 def _json(message: Message) -> str:
-    records = message.content.config_records
-    if "config" not in records or "schema" not in records["config"]:
+    record = _record(message.content, "config", ConfigRecord)
+    if "schema" not in record:
         raise OpenError("not a fedjoint message; start the app that belongs to this run")
-    record = records["config"]
     if record["schema"] != SCHEMA:
         raise OpenError(
             f"message schema {record['schema']!r} from the other side, {SCHEMA} here: "
@@ -130,6 +130,15 @@ def _json(message: Message) -> str:
     return text
 
 
+def _record(content: RecordDict, name: str, kind: type[Record]) -> Record:
+    """Return one record of a content, empty where there is none of that kind.
+
+    Flower's ``array_records`` and ``config_records`` check all records again at every access.
+    """
+    found = content.get(name)
+    return found if isinstance(found, kind) else kind()
+
+
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
@@ -142,7 +151,7 @@ def arrays(message: Message, name: str) -> dict[str, np.ndarray]:
         UserError: an array cannot be read.
     """
     try:
-        found = dict(message.content.array_records.get(name, {})) | _bundled(message, name)
+        found = dict(_record(message.content, name, ArrayRecord)) | _bundled(message, name)
         for array in found.values():
             _check_size(array)
         return to_arrays(found)
@@ -152,7 +161,7 @@ def arrays(message: Message, name: str) -> dict[str, np.ndarray]:
 
 def _bundled(message: Message, name: str) -> dict[str, Array]:
     """Return the arrays of one record that are in the message's bundle."""
-    config, start = message.content.config_records["config"], 0
+    config, start = _record(message.content, "config", ConfigRecord), 0
     found: dict[str, Array] = {}
     if _BUNDLE not in config or _INDEX not in config:
         return found
