@@ -84,14 +84,10 @@ class Auto(JointStrategy):
         if "pairs" in self.state:
             self.listen(updates)
         elif self.due(updates.round):
-            self.state["since"] = torch.tensor(updates.round)
-            self.state["rival"] += 1
-            self.state["pairs"] = torch.tensor(0)
-            self.state["ahead"] = torch.zeros(len(updates.task_names), dtype=torch.int64)
-            self.state["behind"] = torch.zeros(len(updates.task_names), dtype=torch.int64)
+            self.challenge(updates.round)
         picks = zip(updates.task_names, self.state["pick"].tolist(), strict=True)
         self.report |= {f"way of {name}": float(way) for name, way in picks}
-        left = self.prune(count)
+        left = self.prune(updates, count)
         return Steps(of[left], moves[left])
 
     def begin(self, updates: Updates) -> None:
@@ -104,6 +100,14 @@ class Auto(JointStrategy):
         self.state.setdefault("sets", torch.zeros(0, count, dtype=torch.bool))
         self.state.setdefault("row", torch.zeros(0, dtype=torch.int64))
         self.state.setdefault("place", nobody())
+
+    def challenge(self, round: int) -> None:
+        """Let the next way be tried after ``round``."""
+        self.state["since"] = torch.tensor(round)
+        self.state["rival"] = self.state["rival"] + 1
+        self.state["pairs"] = torch.tensor(0)
+        for name in ("ahead", "behind"):
+            self.state[name] = torch.zeros_like(self.state["pick"])
 
     def turns(self) -> Turns:
         """Return who trains when in the present trial."""
@@ -172,16 +176,20 @@ class Auto(JointStrategy):
             won = (ahead == pairs) & (pairs > 0) if alone else behind < pairs
             state["pick"] = torch.where(won, state["rival"], state["pick"])
 
-    def prune(self, count: int) -> Tensor:
+    def prune(self, updates: Updates, count: int) -> Tensor:
         """Return ``[K']`` int64, the backbones that are wanted still; number them anew."""
-        wanted = set(self.state["pick"].tolist())
-        wanted |= {int(self.state["rival"])} if "pairs" in self.state else set()
-        if ALIKE not in wanted:
-            self.state["sets"], self.state["row"] = self.state["sets"][:0], self.state["row"][:0]
-        ids, own = self.state["place"] if ALONE in wanted else nobody()
+        tried = int(self.state["rival"]) if "pairs" in self.state else JOINT
+        sets, row, place = (self.state[name] for name in ("sets", "row", "place"))
+        if tried != ALIKE:
+            wanted = self.picked(sets) == ALIKE
+            sets, row = sets[wanted], row[wanted]
+        if tried != ALONE:
+            others = updates.clients[self.picked(updates.tasks) != ALONE]
+            anybody = bool((self.state["pick"] == ALONE).any())
+            place = place[:, ~torch.isin(place[0], others)] if anybody else nobody()
         left = torch.zeros(count, dtype=torch.bool)
-        left[0] = left[self.state["row"]] = left[own] = True
+        left[0] = left[row] = left[place[1]] = True
         number = left.long().cumsum(0) - 1
-        self.state["row"] = number[self.state["row"]]
-        self.state["place"] = torch.stack([ids, number[own]])
+        self.state["sets"], self.state["row"] = sets, number[row]
+        self.state["place"] = torch.stack([place[0], number[place[1]]])
         return left.nonzero().squeeze(1)

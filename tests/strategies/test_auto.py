@@ -94,6 +94,7 @@ def test_a_task_stays_joint_only_where_that_was_better(wrap, trial):
     # Whoever has a and c goes the way of most, of equals the one that shares more.
     a, other, b, both = run.received[-1]
     assert a == other == both == 0 and b > 0
+    assert len(run.backbones) == 2  # nobody wants those of the other sets
     assert not {"pairs", "rivals", "ahead", "behind"} & {*run.strategy.state}
 
 
@@ -118,6 +119,18 @@ def test_a_task_goes_alone_only_where_that_was_better_in_every_pair(wrap, alone,
             torch.testing.assert_close(own, start + matrix)
     assert run.strategy.state["pick"].tolist() == [way] * 3
     assert len(run.backbones) == 1 + (4 if way == ALONE else 3)
+
+
+def test_backbones_that_no_task_wants_go(wrap):
+    run = Run(wrap, trial=1)
+    apart, alone = (0.9, 0.9, 0.9), (0.9, 0.5, 0.5)
+    for valid in (None, None, apart, (0.5, 0.5, 0.5), None, None, None, alone, (0.5, 0.5, 0.5)):
+        run.go(valid)
+    assert run.strategy.state["pick"].tolist() == [ALONE, ALIKE, ALIKE]
+    run.go()
+    # Who has a alone is alone; who has a and c goes the way that shares more.
+    assert len({*run.received[-1]}) == 4 and len(run.backbones) == 1 + 2 + 2
+    assert place_of(run, 0) and place_of(run, 3) and not place_of(run, 6) and not place_of(run, 9)
 
 
 def test_a_single_task_is_tried_alone_and_not_twice_jointly(wrap):
