@@ -47,7 +47,9 @@ class MaTU(JointStrategy):
         agreement: the paper's rho, in [0, 1].
 
     Paper: Tsouvalas, Ozcelebi and Meratnia, "Many-Task Federated Fine-Tuning via Unified Task
-    Vectors", 2025, https://arxiv.org/abs/2502.06376. Not compared with the authors' code.
+    Vectors", 2025, https://arxiv.org/abs/2502.06376, of which no code was found. Unifying is
+    compared with that of EMR-Merging (Huang et al., 2024, https://arxiv.org/abs/2405.17461), which
+    it is; aggregation and transfer with nobody's numbers.
     """
 
     method = "matu"

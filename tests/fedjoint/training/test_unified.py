@@ -61,3 +61,19 @@ def test_bits_are_numpy_s_and_come_back(size):
 
 def test_a_set_of_tasks_has_one_name():
     assert key(["b", "a"]) == key(["a", "b"]) != key(["a"])
+
+
+def test_it_makes_what_the_published_code_of_emr_merging_makes():
+    # https://github.com/harveyhuang18/EMR_Merging gave these numbers, of one flat parameter.
+    vectors = torch.tensor(
+        [
+            [0.5, -0.3, 0.2, -0.1, 0.4, 0.7],
+            [0.1, 0.6, -0.3, -0.5, 0.3, -0.2],
+            [-0.4, -0.8, 0.6, 0.2, 0.1, -0.9],
+        ]
+    )
+    found = unified(vectors)
+    torch.testing.assert_close(found.vector, torch.tensor([0.5, -0.8, 0.6, -0.5, 0.4, -0.9]))
+    masks = [[1, 1, 1, 1, 1, 0], [1, 0, 0, 1, 1, 1], [0, 1, 1, 0, 1, 1]]
+    assert found.masks.int().tolist() == masks
+    torch.testing.assert_close(found.factors, torch.tensor([0.7857142, 0.8695652, 1.1111113]))
