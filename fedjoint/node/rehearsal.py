@@ -199,17 +199,18 @@ def _few(trainer: Trainer, place: int) -> Cohort:
 
 def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     train, names = cohort.client(0).train, [task.name for task in cohort.tasks]
-    tensors = [*trainer.model.named_parameters(), *trainer.model.named_buffers()]
-    once = trainer.model.held_once
+    model = trainer.above
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    once = model.held_once
     x: Input = each(lambda tensor: tensor.to(trainer.device), loaded(train.x))
     state = {name: tensor.detach().clone() for name, tensor in tensors if name not in once}
     features = _named(
         "the model",
-        lambda: functional_call(trainer.model.backbone, _of(state, "backbone."), x),
+        lambda: functional_call(model.backbone, _of(state, "backbone."), x),
     )
     outputs = {}
     for name in names:
-        head = partial(functional_call, trainer.model.heads[name], _of(state, f"heads.{name}."))
+        head = partial(functional_call, model.heads[name], _of(state, f"heads.{name}."))
         outputs[name] = _named(f"the head of task {name!r}", partial(head, features))
     for task in cohort.tasks:
         labels = train.y[task.name]

@@ -19,6 +19,7 @@ from fedjoint.config.schema import Config
 from fedjoint.data.base import CENTRAL, SPLITS, Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import UserError
+from fedjoint.model.front import Front, divided
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.joint import JointModel
 from fedjoint.model.layout import Layout
@@ -27,6 +28,7 @@ from fedjoint.model.stream import Stream, loaded
 from fedjoint.model.tasks import Task
 from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
+from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.accumulation import scales
 from fedjoint.training.alone import Alone, laid_out
 from fedjoint.training.augment import make_augmentations
@@ -77,6 +79,9 @@ class Trainer:
         config: the run's configuration.
         device: where to train.
         model: the problem's, where there is one already; its own weights are never trained.
+
+    Attributes:
+        model: the problem's.
     """
 
     def __init__(
@@ -102,6 +107,26 @@ class Trainer:
         self._residents = Residents(self._gather, config.engine.data_mb << 20)
         self.squeezed: str | None = None  # why jobs are smaller than intended
 
+    @property
+    def front(self) -> Front | None:
+        """What of the model is computed once for each example, as nothing in it trains.
+
+        Cohorts have what it makes of their examples in place of these.
+        """
+        return self._parts[0]
+
+    @property
+    def above(self) -> JointModel:
+        """The model but for :attr:`front`."""
+        return self._parts[1]
+
+    @cached_property
+    def _parts(self) -> tuple[Front | None, JointModel]:
+        if self.augmentations:  # they change the examples themselves, at every step
+            return None, self.model
+        with seeded(self.device, 0), seeded_elsewhere(0):
+            return divided(self.model, self._few)
+
     @cached_property
     def fallback(self) -> str | None:
         """Why clients are trained one by one, or None where they are batched.
@@ -126,8 +151,7 @@ class Trainer:
                 remembers something where no client can keep it for itself.
         """
         balance = self.balance(tuple(t for t in self.problem.tasks if t.name in self.model.heads))
-        few: Input = each(lambda tensor: tensor.to(self.device), self._few())
-        found = examine(self.model, balance, few)
+        found = examine(self.above, balance, self._fronted(self._few()))
         self.check_held()
         for name, least in (("local", found.train), ("evaluate", found.evaluate)):
             size = getattr(self.config, name).batch_size
@@ -167,9 +191,11 @@ class Trainer:
             with limited(self.config.strategy.limit / 4):  # of a round, on a node that starts anew
                 train = load_client(data, int((data.sizes > 1).argmax())).train
             own = train.take(torch.arange(min(_TRIED, len(train)))).x
-            return cat([loaded(self.fit(own, "the inputs")), example])
+            few = cat([loaded(self._fitted(own, "the inputs")), example])
         except (Exception, LateError):  # of a client's data, said when it is trained
-            return example
+            few = example
+        there: Input = each(lambda tensor: tensor.to(self.device), few)
+        return there
 
     @cached_property
     def chunk(self) -> int:
@@ -180,20 +206,21 @@ class Trainer:
             engine = self.config.engine
             memory = gpu_memory(self.device, engine.workers_per_gpu, engine.data_mb << 20)
             return most_on_gpu(self._need(computed=True), memory)
-        adapted = any(not parameter.requires_grad for parameter in self.model.parameters())
+        adapted = any(not parameter.requires_grad for parameter in self.above.parameters())
         return most_on_cpu(self._need(computed=adapted))
 
     def _need(self, *, computed: bool) -> Need:
         """Return the bytes that a client takes; of what the model computes, where asked."""
-        local, evaluate, example = self.config.local, self.config.evaluate, self.problem.example
+        local, evaluate = self.config.local, self.config.evaluate
+        example: Input = each(lambda tensor: tensor.to(self.device), self.problem.example)
+        example = self._fronted(example)
         largest = int(self.problem.data.sizes.max())
         rows = min(largest, max(local.batch_size, evaluate.batch_size))
         kept = sum(tensor.numel() for tensor in self.model.private(()).values())
         need = Need(4 * (self.layout.size + kept), rows * nbytes(example), computed=0)
         if not computed:
             return need
-        there = each(lambda tensor: tensor.to(self.device), example)
-        return replace(need, computed=rows * computed_bytes(self.model, there))
+        return replace(need, computed=rows * computed_bytes(self.above, example))
 
     def squeeze(self, clients: int) -> None:
         """Learn that a job of ``clients`` does not fit in the device's memory: halve jobs."""
@@ -253,8 +280,15 @@ class Trainer:
         return gather(data, tasks, self.fit, places, clients, known, self.device, self.rules)
 
     def fit(self, x: Input | Stream, who: str) -> Input | Stream:
-        """Return inputs as the model takes them, see :meth:`fedjoint.problem.Problem.fitted`."""
+        """Return inputs as :attr:`above` takes them, see :meth:`fedjoint.Problem.fitted`."""
+        found = self._fitted(x, who)
+        return found if self.front is None else self.front(found)
+
+    def _fitted(self, x: Input | Stream, who: str) -> Input | Stream:
         return self.problem.fitted(x, who, self.model.ids)
+
+    def _fronted(self, x: Input) -> Input:
+        return x if self.front is None else self.front(x)
 
     def job(
         self,
@@ -315,7 +349,7 @@ class Trainer:
             lr=rate,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
-            model=self.model,
+            model=self.above,
             batched=self.fallback is None,
             public=self.public,
             augmentations=self.augmentations,
@@ -326,14 +360,14 @@ class Trainer:
         if key not in self._kernels:
             local, balance, batched = self.config.local, self.balance(tasks), self.fallback is None
             kernel = make_kernel(
-                self.model,
+                self.above,
                 balance,
                 batched=batched,
                 precision=local.precision,
                 compiled=local.compile,
             )
             measure = make_measure(
-                self.model,
+                self.above,
                 tasks,
                 batched=batched,
                 precision=local.precision,
@@ -344,7 +378,7 @@ class Trainer:
             as_they_are = not (self.traits.draws or self.augmentations)
             if as_they_are and not (batched and local.compile):
                 last = self._channels_last
-                descent = make_descent(self.model, balance, local, self._how, channels_last=last)
+                descent = make_descent(self.above, balance, local, self._how, channels_last=last)
             self._kernels[key] = balance, kernel, measure, descent
         return self._kernels[key]
 
@@ -385,7 +419,7 @@ class Trainer:
         key = tuple(task.name for task in tasks)
         if key not in self._differentiate:
             self._differentiate[key] = make_differentiate(
-                self.model,
+                self.above,
                 tasks,
                 self.trainable & self.layout.parameters.shapes.keys(),
                 batched=self.fallback is None,
@@ -420,7 +454,7 @@ class Trainer:
         names = [task.name for task in cohort.tasks]
         result: dict[str, Tensor] = {}
         finite = torch.ones(len(cohort), dtype=torch.bool, device=self.device)
-        with evaluating(self.model):
+        with evaluating(self.above):
             for backbones, tasks in parts:
                 weights = self._to_evaluate(backbones, private)
                 for split, stack in self._measured(cohort, names, train):
@@ -501,7 +535,7 @@ class Trainer:
         """Return what computes the outputs of clients with these tasks, in evaluation mode."""
         if names not in self._forward:
             self._forward[names] = make_outputs(
-                self.model,
+                self.above,
                 names,
                 batched=self.fallback is None,
                 channels_last=self._channels_last,
@@ -522,4 +556,4 @@ class Trainer:
 
     @cached_property
     def _state_names(self) -> set[str]:
-        return set(self.model.state_dict())
+        return set(self.above.state_dict())

@@ -39,6 +39,11 @@ def resnet8() -> nn.Module:
     )  # fmt: skip
 
 
+def frozen_resnet8() -> nn.Module:
+    """``[n, 3, 32, 32]`` to ``[n, 64]``, ``resnet8`` that does not train and a layer that does."""
+    return nn.Sequential(resnet8().requires_grad_(False), nn.Linear(64, 64), nn.ReLU())
+
+
 def resnet18() -> nn.Module:
     """``[n, 3, 32, 32]`` to ``[n, 512]``: four pairs of blocks, GroupNorm, 11 million parameters.
 

@@ -24,7 +24,15 @@ from fedjoint.model.stream import loaded
 from fedjoint.model.tree import first
 
 from .. import adapters
-from .models import Recurrent, Transformer, cifar_cnn, femnist_cnn, resnet8, resnet18
+from .models import (
+    Recurrent,
+    Transformer,
+    cifar_cnn,
+    femnist_cnn,
+    frozen_resnet8,
+    resnet8,
+    resnet18,
+)
 
 _SEED = 0
 
@@ -192,6 +200,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "femnist-cnn": lambda: _pictures("femnist-cnn", (1, 28, 28), 62, femnist_cnn, 512),
     "cifar-cnn": _cifar,
     "resnet8": lambda: _pictures("resnet8", (3, 32, 32), 10, resnet8, 64),
+    "frozen-resnet8": lambda: _pictures("frozen-resnet8", (3, 32, 32), 10, frozen_resnet8, 64),
     "resnet18": lambda: _pictures("resnet18", (3, 32, 32), 10, resnet18, 512),
     "transformer": _sentences,
     "lstm": lambda: replace(_sentences(), name="lstm", backbone=partial(Recurrent, 1000)),

@@ -1,0 +1,174 @@
+"""What lies below all that trains is computed once for each example, and changes nothing."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from fedjoint.config.load import check
+from fedjoint.data.base import Client, Examples
+from fedjoint.model.front import divided
+from fedjoint.model.joint import build_model
+from fedjoint.model.stream import Stream
+from fedjoint.model.tasks import Task
+from fedjoint.problem import Problem, build_problem
+from fedjoint.simulation import simulate
+from fedjoint.training import trainer
+
+TASKS = [Task("kind", "multiclass", 3)]
+
+
+def still(*parts):
+    return nn.Sequential(*parts).requires_grad_(False)
+
+
+def cut(*parts, features=6, example=None):
+    """Return the front of a backbone of these parts and the names of what is above, by part."""
+    body = nn.Sequential(*parts)
+    example = torch.randn(1, 5) if example is None else example
+    model = build_model(lambda: body, TASKS, example, seed=0)
+    front, above = divided(model, lambda: torch.randn(4, *example.shape[1:]))
+    return model, front, above
+
+
+def test_it_is_as_much_of_the_beginning_as_does_not_train():
+    x = torch.randn(7, 5)
+    model, front, above = cut(still(nn.Linear(5, 8)), nn.ReLU(), nn.Linear(8, 6), nn.Tanh())
+    features = front(x)
+    torch.testing.assert_close(features, torch.relu(model.backbone[0](x)))
+    torch.testing.assert_close(above(features)["kind"], model(x)["kind"])
+    assert dict(above.named_parameters()).keys() < dict(model.named_parameters()).keys()
+    assert model.layout().shapes.keys() <= above.state_dict().keys()
+    assert front(x[:0]).shape == (0, 8)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [nn.Linear(5, 8), still(nn.Linear(8, 6))],  # what is below trains
+        [nn.Flatten(), nn.Linear(5, 6)],  # nothing to gain
+        [still(nn.Linear(5, 1 << 15)), nn.Linear(1 << 15, 6)],  # too large
+        [still(nn.Dropout(), nn.Linear(5, 8)), nn.Linear(8, 6)],
+        [still(nn.Linear(5, 8), nn.BatchNorm1d(8)), nn.Linear(8, 6)],
+        [still(nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 8)), nn.Linear(8, 6)],
+    ],
+)
+def test_there_is_none(parts):
+    model, front, above = cut(*parts)
+    assert front is None and above is model
+
+
+def test_it_ends_below_what_differs_from_pass_to_pass():
+    parts = [still(nn.Linear(5, 8)), nn.Dropout(), still(nn.Linear(8, 8)), nn.Linear(8, 6)]
+    _, front, above = cut(*parts)
+    assert front(torch.randn(3, 5)).shape == (3, 8)
+    assert [name for name, _ in above.backbone.named_children()] == ["1", "2", "3"]
+
+
+#: Examples that have passed; no attribute of the module, which may not change.
+SEEN = [0]
+
+
+class Counted(nn.Module):
+    """A frozen layer that counts the examples that pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 16).requires_grad_(False)
+
+    def forward(self, x):
+        SEEN[0] += len(x)
+        return torch.tanh(self.layer(x.flatten(1)))
+
+
+def backbone():
+    return nn.Sequential(Counted(), nn.Linear(16, 8), nn.ReLU())
+
+
+def run(tmp_path, monkeypatch, front, settings):
+    tree = {
+        "rounds": 3,
+        "data": {"clients": 5, "test_fraction": 0.6},
+        "engine": {"name": "inline"},
+        "output": {"dir": str(tmp_path)},
+    }
+    config = check({**tree, **settings})
+    with monkeypatch.context() as patch:
+        if not front:
+            patch.setattr(trainer, "divided", lambda model, examples: (None, model))
+        return simulate(config, replace(build_problem(config), backbone=backbone))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"local": {"path": "batched"}},
+        {"local": {"path": "sequential"}},
+        {"local": {"path": "traced", "optimiser": {"momentum": 0.5}}},
+        {"strategy": {"name": "fedproto"}},
+        {"local": {"method": "ditto", "options": {"lam": 1.0}}, "model": {"heads": "shared"}},
+    ],
+)
+def test_a_run_ends_as_without(tmp_path, monkeypatch, settings):
+    found, plain = (run(tmp_path, monkeypatch, front, settings) for front in (True, False))
+    for name, tensor in plain.backbone.items():
+        torch.testing.assert_close(found.backbone[name], tensor, rtol=1e-4, atol=1e-5)
+    for task, value in plain.metrics["test"].items():
+        assert found.metrics["test"][task] == pytest.approx(value, abs=1e-3)
+
+
+class Lines:
+    """Three clients with streamed or loaded inputs."""
+
+    task_names = ("kind",)
+    sizes = torch.tensor([8, 8, 8]).numpy()
+    tasks = torch.ones(3, 1, dtype=torch.bool).numpy()
+
+    def __init__(self, streamed):
+        self.streamed = streamed
+
+    def client(self, index):
+        generator = torch.Generator().manual_seed(index)
+        x = torch.randn(12, 64, generator=generator)
+        y = {"kind": torch.randint(3, (12,), generator=generator)}
+        examples = Examples(Stream(x.numpy()) if self.streamed else x, y)
+        return Client(*map(examples.take, torch.arange(12).split([8, 2, 2])))
+
+
+def test_examples_pass_it_once_streamed_ones_too(tmp_path):
+    found = []
+    for streamed in (False, True):
+        config = check(
+            {
+                "rounds": 9,
+                "local": {"epochs": 3},
+                "engine": {"name": "inline"},
+                "output": {"dir": str(tmp_path)},
+            }
+        )
+        made = trainer.Trainer(
+            Problem(TASKS, backbone, Lines(streamed), torch.zeros(1, 64)),
+            config,
+            torch.device("cpu"),
+        )
+        places = torch.arange(3).numpy()
+        assert made.front is not None and made.traits
+        before = SEEN[0]
+        cohort = made.cohort(places, places)
+        assert SEEN[0] == before + 3 * 12
+        received = made.layout.flat(made.model.state_dict())
+        fresh = made.fresh(cohort.tasks, trainer.LocalMethod(), received)
+        private = {n: torch.stack([t] * 3) for n, t in fresh.items()}
+        job = made.job(cohort, 1, received, {}, received.repeat(3, 1), private)
+        job.descend()
+        made.evaluate(cohort, job.shared, job.private)
+        assert SEEN[0] == before + 3 * 12
+        found.append(job.shared)
+    torch.testing.assert_close(*found)
+
+
+def test_examples_that_are_changed_at_every_step_are_not_kept(tmp_path):
+    config = check({"local": {"augment": ["noise"]}, "output": {"dir": str(tmp_path)}})
+    problem = replace(build_problem(config), backbone=backbone)
+    assert trainer.Trainer(problem, config, torch.device("cpu")).front is None
