@@ -75,6 +75,7 @@ class Problem:
     groups: Mapping[str, Group] = field(default_factory=dict)
     public: Input | None = None
     pad: float | Mapping[str, float] | None = None
+    _settled: bool = field(default=False, repr=False, compare=False)
 
     @classmethod
     def of_groups(
@@ -249,10 +250,21 @@ class Problem:
             if not isinstance(array, np.ndarray) or array.shape != shape:
                 has = getattr(array, "shape", type(array).__name__)
                 raise UserError(f"data.{name} is {has}, not a NumPy array of shape {shape}")
+        if self.data.tasks.dtype != bool:
+            raise UserError(
+                f"data.tasks is of {self.data.tasks.dtype}: whether each client has each task is "
+                "bool; call .astype(bool)"
+            )
         if (self.data.sizes < 0).any():
             raise UserError("a client has a negative number of examples")
         if not len(self.data.sizes) or not (self.data.sizes > 0).any():
             raise UserError("no client has a training example")
+        idle = np.flatnonzero((self.data.sizes > 0) & ~self.data.tasks.any(axis=1))
+        if len(idle):
+            raise UserError(
+                f"client {idle[0]} has training examples and no task: give it one in data.tasks, "
+                "or no examples in data.sizes"
+            )
 
     def models(self, config: Config) -> dict[str, JointModel]:
         """Build the joint model of every group, by name.
@@ -361,7 +373,7 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
 
 
 def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem:
-    """Return ``problem`` as the settings that hold for every problem have it.
+    """Return ``problem`` as the settings that hold for every problem have it; once settled, itself.
 
     Args:
         problem: what is described or given.
@@ -372,6 +384,8 @@ def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem
         UserError: there is no such task, metric or scale, an option is wrong, too many clients
             are kept out, or clients are to be tasks and have several.
     """
+    if problem._settled:  # clients would be kept out a second time
+        return problem
     if config.data.clients_are_tasks and len(problem.tasks) > 1:
         names = ", ".join(task.name for task in problem.tasks)
         raise UserError(
@@ -379,7 +393,8 @@ def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem
             "leave all but one out, or the setting"
         )
     data = seen(problem.data, config) if unseen else problem.data
-    return replace(problem, tasks=with_settings(problem.tasks, config), data=data)
+    tasks = with_settings(problem.tasks, config)
+    return replace(problem, tasks=tasks, data=data, _settled=True)
 
 
 def make_public(

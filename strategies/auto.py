@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from ._places import known_of, nobody, noted
 from ._tasks import as_before, begin_anew
 from ._turns import Turns, rounds_of_a_turn, rounds_of_the_run, validated
 
+log = logging.getLogger("fedjoint.strategies")
+
 JOINT, ALIKE, ALONE = range(3)
 
 RIVAL, PRESENT = range(2)  # who takes turns in a trial, in this order
@@ -30,8 +34,8 @@ class Auto(JointStrategy):
     jointly in the next, and so on, ``trial`` turns each. A task stays joint if its validation
     metric was better so in every pair of turns, and goes with its like otherwise. In the second
     trial, twice as late in the run, each client goes on from a copy of the backbone that it has; a
-    task goes alone if that was better in every pair. A run that ends before has no second trial,
-    and one of a single task no first.
+    task goes alone if that was better in every pair. A task stays where it is if nothing was
+    measured. A trial that the run cannot end does not begin; a single task has no first one.
 
     A client goes the way of most of its tasks, of equals of that which shares more. Backbones that
     no task wants go. Heads are the clients' own, and follow every turn. Half of a trial's rounds
@@ -45,8 +49,9 @@ class Auto(JointStrategy):
     way that is or was tried last; ``since``, the round before its trial or the first round;
     ``sets`` ``[S, tasks]`` bool, the sets of tasks so far, and ``row`` ``[S]`` int64, their
     backbones; ``place`` ``[2, ids]`` int64, client ids, and the backbones of their own; and in a
-    trial ``rivals`` ``[tasks]``, the last metrics, and how many ``pairs`` of turns were measured,
-    and in how many the rival was ``ahead`` and ``behind``, ``[tasks]`` each.
+    trial ``rivals`` ``[tasks]``, the last metrics, where they are ``defined``, and how many
+    ``pairs`` of turns were measured, and in how many the rival was ``ahead`` and ``behind``,
+    ``[tasks]`` each.
 
     Args:
         trial: turns of each way in a trial.
@@ -69,6 +74,10 @@ class Auto(JointStrategy):
             )
         if not config.data.valid_fraction:
             raise UserError("strategy auto goes by validation data: set data.valid_fraction")
+        if config.evaluate.fraction < 1:
+            raise UserError(
+                "strategy auto compares rounds by the same clients: leave out evaluate.fraction"
+            )
 
     def receives(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
         return self.rows(round, clients, tasks) if as_before(self) else torch.zeros_like(clients)
@@ -94,8 +103,16 @@ class Auto(JointStrategy):
         """Let all tasks be joint where nothing is known."""
         count, length = len(updates.task_names), rounds_of_a_turn(self)
         self.state.setdefault("pick", torch.full((count,), JOINT))
-        # With one task, all are alike.
-        self.state.setdefault("rival", torch.tensor(JOINT if count > 1 else ALIKE))
+        if "rival" not in self.state:
+            self.state["rival"] = torch.tensor(JOINT if count > 1 else ALIKE)  # one task: all are
+            rounds, last = rounds_of_the_run(self), 7 * self.trial * length
+            if count == 1 and rounds is not None and rounds <= last:
+                log.warning(
+                    "strategy auto tries a single task alone until round %d, and the run has %d: "
+                    "nothing is decided in it",
+                    last,
+                    rounds,
+                )
         self.state.setdefault("since", torch.tensor((updates.round - 1) // length * length))
         self.state.setdefault("sets", torch.zeros(0, count, dtype=torch.bool))
         self.state.setdefault("row", torch.zeros(0, dtype=torch.int64))
@@ -105,8 +122,7 @@ class Auto(JointStrategy):
         """Let the next way be tried after ``round``."""
         self.state["since"] = torch.tensor(round)
         self.state["rival"] = self.state["rival"] + 1
-        self.state["pairs"] = torch.tensor(0)
-        for name in ("ahead", "behind"):
+        for name in ("pairs", "ahead", "behind"):
             self.state[name] = torch.zeros_like(self.state["pick"])
 
     def turns(self) -> Turns:
@@ -118,8 +134,8 @@ class Auto(JointStrategy):
         rival, since, rounds = self.state["rival"], self.state["since"], rounds_of_the_run(self)
         turns = Turns(round, rounds_of_a_turn(self), 2, self.trial)
         wait = (1 if rival == JOINT else 5) * self.trial * turns.length
-        too_late = rounds is not None and turns.last >= rounds
-        return bool(rival < ALONE and not (round - since) % wait) and not too_late
+        passed, too_late = int(round - since), rounds is not None and turns.last >= rounds
+        return bool(rival < ALONE) and passed >= wait and not passed % turns.length and not too_late
 
     def ways(self, round: int, tasks: Tensor) -> Tensor:
         """``[n]`` int64, the way of clients with ``tasks`` ``[n, T]`` in a round."""
@@ -159,19 +175,21 @@ class Auto(JointStrategy):
 
     def listen(self, updates: Updates) -> None:
         """Hear how the last turn ended; after the trial, let every task pick its way."""
-        turns, state = self.turns(), self.state
-        valid = validated(self, updates).nan_to_num(torch.finfo(torch.float64).min)  # the worst
+        turns, state, valid = self.turns(), self.state, validated(self, updates)
         measured = turns.measured(updates.round, updates.evaluated)
         if measured == RIVAL:
-            state["rivals"] = valid
+            state["rivals"], state["defined"] = valid.nan_to_num(), valid.isfinite()
         elif measured == PRESENT and "rivals" in state:
-            rivals = state.pop("rivals")
-            state["pairs"] += 1
-            state["ahead"] += rivals > valid
-            state["behind"] += rivals < valid
+            rivals, both = state.pop("rivals"), state.pop("defined") & valid.isfinite()
+            state["pairs"] += both
+            state["ahead"] += both & (rivals > valid)
+            state["behind"] += both & (rivals < valid)
         if updates.round > turns.last:
             pairs, ahead, behind = (state.pop(name) for name in ("pairs", "ahead", "behind"))
-            state.pop("rivals", None)
+            for name in ("rivals", "defined"):
+                state.pop(name, None)
+            if not pairs.any():
+                log.warning("strategy auto has no validation metric to go by; all stays as it is")
             alone = state["rival"] == ALONE
             won = (ahead == pairs) & (pairs > 0) if alone else behind < pairs
             state["pick"] = torch.where(won, state["rival"], state["pick"])

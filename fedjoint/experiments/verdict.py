@@ -29,11 +29,15 @@ def verdict(comparison: Comparison) -> list[str]:
 
 def _regretted(comparison: Comparison) -> str:
     """Say where what validation data pick is worse than the arm that is best on the test data."""
-    found = []
+    found, told = [], 0
     for task, pair in comparison.regrets.items():
-        gain = pair.interval(pair.gain(task))
-        if gain.mean < 0 and p_value(pair.gain(task), pair.overlap) < LEVEL:
+        values = pair.gain(task)
+        gain = pair.interval(values)
+        told += sum(map(math.isfinite, values)) > 1
+        if gain.mean < 0 and p_value(values, pair.overlap) < LEVEL:
             found.append(f"{task.name} ({pair.reference.name} is better, {gain:+.3f})")
+    if not told:
+        return "Whether auto is worse than the best other arm, this does not tell."
     if not found:
         return "Auto is on no task worse than the best other arm by more than the interval."
     return f"Auto is worse than the best other arm on {', '.join(found)}."
@@ -51,6 +55,8 @@ def _part(pair: Paired, p: float) -> str:
     gain = pair.interval(pair.delta_m())
     if math.isnan(gain.mean):
         return "nobody can tell, as a test metric is undefined." + _worse(pair)
+    if gain.mean == 0 and not any(pair.delta_m()):
+        return "makes no difference." + _worse(pair)
     wins = f"better in {pair.interval(pair.won()).mean:.0%} of tasks and seeds"
     return f"{_word(pair, gain.mean, p)}, Delta-m {gain:+.2f} %, {wins}.{_worse(pair)}"
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedjoint.errors import UserError
+from fedjoint.model.positions import is_known
 from fedjoint.options import check_maker, construct
 from fedjoint.registry import find
 
@@ -20,9 +21,9 @@ class Metric:
 
     Attributes:
         name: for tables and plots.
-        statistics: ``(output, y) -> [n, k]`` float64 statistics per example, zero where the
-            label is missing; they are summed over examples and clients. The first is the count of
-            examples with a label.
+        statistics: ``(output, y) -> [n, k]`` float64 statistics per example; those whose label is
+            missing are there, too, and do not count. They are summed over examples and clients. The
+            first is the count of examples with a label.
         value: ``[k]`` summed statistics -> the metric (NaN where it is undefined).
         higher_is_better: the direction.
         rows: ``[n, k]`` -> ``[n]``, what ``value`` is of every row, where there is a fast way.
@@ -43,8 +44,10 @@ class Metric:
         """Return ``[c, k]``, the sums of the statistics of ``[c, n, ...]`` outputs and labels."""
         if self.sums is not None:
             return self.sums(output, y)
-        # Metrics see [examples, ...].
-        found = self.statistics(output.flatten(0, 1), y.flatten(0, 1))
+        # Metrics see [examples, ...]. One may count what has no label, such as padding.
+        labels = y.flatten(0, 1)
+        found = self.statistics(output.flatten(0, 1), labels)
+        found = torch.where(is_known(labels)[:, None], found, 0)
         return found.unflatten(0, output.shape[:2]).sum(1)
 
     def each(self, sums: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from fedjoint.data.loading import load_client
 from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.model.frozen import changes_what_is_held, digest
 from fedjoint.model.metric import Metric
+from fedjoint.model.positions import is_known
 from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, each
+from fedjoint.model.tree import Input, each, named
 from fedjoint.protocol.compression import try_compression
 from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.cohort import Cohort, gather
@@ -204,10 +205,17 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     once = model.held_once
     x: Input = each(lambda tensor: tensor.to(trainer.device), loaded(train.x))
     state = {name: tensor.detach().clone() for name, tensor in tensors if name not in once}
+    for name in trainer.trainable:
+        state[name].requires_grad_()
     features = _named(
         "the model",
         lambda: functional_call(model.backbone, _of(state, "backbone."), x),
     )
+    if not any(part.requires_grad for part in named(features).values()):
+        raise UserError(
+            "the backbone's features have no gradient: compute them by PyTorch's operations, "
+            "without torch.no_grad() or detach()"
+        )
     outputs = {}
     for name in names:
         head = partial(functional_call, model.heads[name], _of(state, f"heads.{name}."))
@@ -215,7 +223,7 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
     for task in cohort.tasks:
         labels = train.y[task.name]
         _check_output(task, outputs[task.name], len(labels))
-        _check_loss(task, outputs[task.name].float(), labels)
+        _check_loss(task, outputs[task.name].detach().float(), labels)
         for metric in task.metrics:
             _check_metric(task, metric, outputs[task.name].detach(), labels)
 
@@ -239,7 +247,7 @@ def _check_output(task: Task, output: Any, count: int) -> None:
 
 def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
     what = f"the loss of task {task.name!r}"
-    found = _named(what, lambda: task.loss_fn(output, labels))
+    found = _named(what, lambda: task.loss_fn(output.requires_grad_(), labels))
     if not isinstance(found, tuple) or len(found) != 2:
         raise UserError(
             f"{what} returns {_form(found)}: return every example's loss and whether its label is "
@@ -248,15 +256,33 @@ def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
     for part, name in zip(found, ("the losses", "what is known"), strict=True):
         if not isinstance(part, Tensor) or part.shape != (len(labels),):
             raise UserError(f"{what}: {name} are {_form(part)}, not of shape ({len(labels)},)")
+    losses, known = found
+    if not losses.requires_grad and bool(known.any()):
+        raise UserError(
+            f"{what} has no gradient: compute it from the output by PyTorch's operations, without "
+            "detach(), argmax or NumPy"
+        )
+    if bool(losses.detach()[known.bool()].isnan().any()):
+        raise UserError(f"{what} is undefined (NaN) with the first weights: see what it divides by")
 
 
 def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) -> None:
     what = f"the metric {metric.name!r} of task {task.name!r}"
+    padded = torch.cat([labels, task.missing(1).to(labels.device)])
+    more = torch.cat([output, output[:1]])
     found = _named(what, lambda: metric.statistics(output, labels))
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(labels):
+    # Batches of other lengths, and padding, whose labels are missing.
+    longer = _named(f"{what}, beside a missing label,", lambda: metric.statistics(more, padded))
+    for one, count in ((found, len(labels)), (longer, len(padded))):
+        if not isinstance(one, Tensor) or one.ndim != 2 or len(one) != count:
+            raise UserError(f"{what}: its statistics are {_form(one)}, not of shape ({count}, k)")
+    if found.shape[1] != longer.shape[1]:
         raise UserError(
-            f"{what}: its statistics are {_form(found)}, not of shape ({len(labels)}, k)"
+            f"{what}: of {len(labels)} examples it has {found.shape[1]} statistics each, and of "
+            f"{len(padded)} it has {longer.shape[1]}: let their number be the same"
         )
+    if not bool(found[is_known(labels)].isfinite().all()):
+        raise UserError(f"{what}: its statistics are not finite with the first weights")
     value = _named(what, lambda: metric.value(found.double().sum(0)))
     if not isinstance(value, (int, float)):
         raise UserError(f"{what}: its value is {type(value).__name__}, not a number")

@@ -25,6 +25,11 @@ FITS = {"task_names": ("a",), "sizes": np.array([3, 2]), "tasks": np.ones((2, 1)
         ({"sizes": np.array(3)}, "data.sizes is (), not a NumPy array of shape (1,)"),
         ({"tasks": [[True], [True]]}, "data.tasks is list, not a NumPy array of shape (2, 1)"),
         ({"tasks": np.ones(2, bool)}, "data.tasks is (2,), not a NumPy array of shape (2, 1)"),
+        ({"tasks": np.ones((2, 1), int)}, "data.tasks is of int64"),
+        (
+            {"tasks": np.array([[True], [False]])},
+            "client 1 has training examples and no task: give it one in data.tasks, or no examples",
+        ),
         ({"sizes": np.array([3, -2])}, "negative number of examples"),
         ({"sizes": np.array([0, 0])}, "no client has a training example"),
         ({"task_names": ("b",)}, "the data's are ('b',)"),

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedjoint.config.load import check
 from fedjoint.config.scenario import scenario_config
 from fedjoint.errors import UserError
 from fedjoint.experiments.ways import independent
-from fedjoint.server.strategy import checked_merge, make_strategy
+from fedjoint.server.strategy import checked_merge, circumstances, make_strategy
 from fedjoint.simulation import simulate
 from fedjoint.strategies._places import known_of
 from fedjoint.strategies.auto import ALIKE, ALONE, JOINT, Auto
@@ -76,7 +77,7 @@ MEASURED = {ALIKE: (0.5, 0.7, None), JOINT: (0.8, 0.6, None)}
 
 
 def decided(wrap, trial=1):
-    """Return a run in which a stays joint, b goes with its like, and of c nothing is known."""
+    """Return a run in which a stays joint, b goes with its like, and c stays for want of news."""
     run = Run(wrap, trial=trial)
     for _ in range(trial):
         run.go()
@@ -89,9 +90,8 @@ def decided(wrap, trial=1):
 @pytest.mark.parametrize("trial", [1, 3])
 def test_a_task_stays_joint_only_where_that_was_better(wrap, trial):
     run = decided(wrap, trial)
-    assert run.strategy.state["pick"].tolist() == [JOINT, ALIKE, ALIKE]
+    assert run.strategy.state["pick"].tolist() == [JOINT, ALIKE, JOINT]
     run.go()
-    # Whoever has a and c goes the way of most, of equals the one that shares more.
     a, other, b, both = run.received[-1]
     assert a == other == both == 0 and b > 0
     assert len(run.backbones) == 2  # nobody wants those of the other sets
@@ -106,7 +106,7 @@ def test_one_pair_of_turns_without_it_is_enough_to_part(wrap, last, way):
     assert run.strategy.state["pick"].tolist() == [way] * 3
 
 
-@pytest.mark.parametrize(("alone", "way"), [(0.9, ALONE), (0.7, ALIKE), (None, ALIKE)])
+@pytest.mark.parametrize(("alone", "way"), [(0.9, ALONE), (0.7, ALIKE), (None, ALONE)])
 def test_a_task_goes_alone_only_where_that_was_better_in_every_pair(wrap, alone, way):
     run = Run(wrap, trial=2)
     for round in range(1, 7 * 2 + 4):
@@ -164,6 +164,26 @@ def test_who_comes_later_starts_from_what_it_would_have(wrap):
     torch.testing.assert_close(run.backbones[place_of(run, 9)], joint + last.matrix[1])
 
 
+def test_what_nobody_measures_stays_as_it_is_and_says_so(wrap, caplog):
+    run = Run(wrap, trial=1)
+    for _ in range(5):
+        run.go()
+    assert run.strategy.state["pick"].tolist() == [JOINT] * 3
+    assert "no validation metric to go by" in caplog.text
+
+
+def test_a_trial_begins_late_where_a_run_goes_on(wrap):
+    run, settings = Run(wrap), {"strategy": {"name": "auto", "options": {"trial": 1}}}
+    run.strategy = make_strategy(check({"rounds": 8, **settings}))
+    circumstances(run.strategy).rising = dict.fromkeys("abc", True)
+    for _ in range(8):
+        run.go((0.5,) * 3 if run.round else None)
+    assert "pairs" not in run.strategy.state  # it would have begun after round 6
+    circumstances(run.strategy).config = check({"rounds": 20, **settings})
+    run.go((0.5,) * 3)
+    assert "pairs" in run.strategy.state
+
+
 def test_a_turn_that_nobody_measured_leaves_its_pair_out(wrap):
     run = Run(wrap, trial=2)
     for valid in (None, None, None, None, 0.1, 0.5, 0.8):
@@ -190,6 +210,7 @@ def test_tasks_in_conflict_end_apart_and_no_worse_than_alone(tmp_path):
         ("rounds=9", "after 9 rounds .* the run has 9: raise rounds"),
         ("evaluate.every=5", "after 45 rounds"),
         ("data.valid_fraction=0", "set data.valid_fraction"),
+        ("evaluate.fraction=0.5", "leave out evaluate.fraction"),
     ],
 )
 def test_a_run_without_an_end_of_the_trial_is_refused(setting, says):

@@ -97,3 +97,20 @@ def test_runs_of_groups_of_clients_pool_over_none():
     assert groups.best("up 1") == [0.5] and math.isnan(groups.best("up")[0])
     assert math.isnan(groups.peak(UP)[0]) and groups.curve(0, "up") == []
     assert groups.cost_to(0, "up", 0.0) is None
+
+
+def test_the_verdict_claims_nothing_of_one_seed_or_of_undefined_metrics():
+    nan = math.nan
+    for seeds in ([(0.5, 0.5, 1.0, 1.0)], [(0.5, nan, 1.0, nan), (0.5, nan, 1.0, nan)]):
+        arms = [two(name, *seeds) for name in ("alone", "joint")]
+        found = Comparison({each.name: each for each in (*arms, auto(arms))})
+        assert "Whether auto is worse than the best other arm, this does not tell." in verdict(
+            found
+        )
+
+
+def test_the_verdict_of_two_arms_that_are_the_same_is_no_difference():
+    arms = [two(name, *[(0.5, 0.5, 1.0, 1.0)] * 3) for name in ("alone", "joint")]
+    found = Comparison({each.name: each for each in (*arms, auto(arms))})
+    assert any("makes no difference" in line for line in verdict(found))
+    assert "Auto is on no task worse" in verdict(found)[-1]

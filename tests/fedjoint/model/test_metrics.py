@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy import special
 from sklearn import metrics as sk
 
-from fedjoint.model.metric import make_metric
+from fedjoint.model.metric import Metric, make_metric
 from fedjoint.model.tasks import KINDS
 
 N, KNOWN = 90, 70
@@ -255,3 +255,13 @@ def test_the_sureness_of_a_rare_class_is_told_apart():
     out = torch.tensor([[0.0, -9.0], [0.0, -8.0], [0.0, -7.9], [0.0, -15.0]])
     metric = make_metric("auroc", {})
     assert metric.value(metric.summed(out[None], torch.tensor([[0, 0, 1, 0]]))[0]) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+def test_a_metric_that_counts_every_row_counts_those_with_a_label(kind):
+    y = labels(kind, torch.Generator().manual_seed(0))
+    metric = Metric("rows", lambda output, y: torch.ones(len(y), 2) / (1 - output[:, :1]), float)
+    output = torch.zeros(2, N // 2, 3)
+    output[1, KNOWN - N // 2 :] = 1.0  # so that what has no label is infinite
+    found = metric.summed(output, y.unflatten(0, (2, N // 2)))
+    assert found.tolist() == [[N // 2] * 2, [KNOWN - N // 2] * 2]

@@ -82,6 +82,30 @@ WRONG = {
         {"metric": Metric("m", lambda output, y: output.double().sum(0), float)},
         "its statistics are (2,), not of shape (16, k)",
     ),
+    "statistics of as many numbers as examples": (
+        {"metric": Metric("m", lambda output, y: torch.eye(len(y)), float)},
+        "of 16 examples it has 16 statistics each, and of 17 it has 17",
+    ),
+    "statistics that are not finite": (
+        {"metric": Metric("m", lambda output, y: statistics(output, y).log(), float)},
+        "its statistics are not finite with the first weights",
+    ),
+    "a metric that takes no missing label": (
+        {"metric": Metric("m", lambda output, y: output.gather(1, y[:, None]), float)},
+        "the metric 'm' of task 'a', beside a missing label, fails: RuntimeError",
+    ),
+    "a loss without a gradient": (
+        {"loss": lambda output, y: ((output.argmax(1) - y).abs().float(), y >= 0)},
+        "the loss of task 'a' has no gradient",
+    ),
+    "a loss that is undefined": (
+        {"loss": lambda output, y: (output.sum(1) * torch.nan, y >= 0)},
+        "the loss of task 'a' is undefined (NaN) with the first weights",
+    ),
+    "features without a gradient": (
+        {"backbone": lambda: Broken(torch.Tensor.detach)},
+        "the backbone's features have no gradient",
+    ),
     "a metric without a value": (
         {"metric": Metric("m", statistics, lambda sums: "good")},
         "its value is str, not a number",
