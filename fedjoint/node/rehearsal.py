@@ -262,7 +262,8 @@ def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
             f"{what} has no gradient: compute it from the output by PyTorch's operations, without "
             "detach(), argmax or NumPy"
         )
-    if bool(losses.detach()[known.bool()].isnan().any()):
+    defined = known.bool() & output.detach().flatten(1).isfinite().all(1)
+    if bool(losses.detach()[defined].isnan().any()):
         raise UserError(f"{what} is undefined (NaN) with the first weights: see what it divides by")
 
 
