@@ -262,8 +262,7 @@ def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
             f"{what} has no gradient: compute it from the output by PyTorch's operations, without "
             "detach(), argmax or NumPy"
         )
-    defined = known.bool() & output.detach().flatten(1).isfinite().all(1)
-    if bool(losses.detach()[defined].isnan().any()):
+    if bool(losses.detach()[known.bool() & _is_finite(output.detach())].isnan().any()):
         raise UserError(f"{what} is undefined (NaN) with the first weights: see what it divides by")
 
 
@@ -282,11 +281,16 @@ def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) ->
             f"{what}: of {len(labels)} examples it has {found.shape[1]} statistics each, and of "
             f"{len(padded)} it has {longer.shape[1]}: let their number be the same"
         )
-    if not bool(found[is_known(labels)].isfinite().all()):
+    if not bool(found[is_known(labels) & _is_finite(output)].isfinite().all()):
         raise UserError(f"{what}: its statistics are not finite with the first weights")
     value = _named(what, lambda: metric.value(found.double().sum(0)))
     if not isinstance(value, (int, float)):
         raise UserError(f"{what}: its value is {type(value).__name__}, not a number")
+
+
+def _is_finite(output: Tensor) -> Tensor:
+    """``[n]`` bool, where an output is finite; else the model is at fault."""
+    return output.flatten(1).isfinite().all(1)
 
 
 def _form(found: Any) -> Any:
