@@ -70,6 +70,7 @@ def examine(model: JointModel, balance: Balance, examples: Input) -> Traits:
             why = (
                 side_effects(model, each(lambda x: x[:2].repeat_interleave(2, 0), examples))
                 or _by_kind(model)
+                or trial.fails()
                 or trial.mixes()
                 or trial.mixes(evaluate=True)
                 or trial.differs()
@@ -225,6 +226,21 @@ class _Trial:
         mode = "evaluation" if evaluate else "training"
         return f"in {mode} the model mixes the examples of a batch"
 
+    def fails(self) -> str | None:
+        """Say that gradients are finite of an example, and not of the same beside a missing label.
+
+        None otherwise, or where the model itself fails.
+        """
+        found = []
+        for rows in (2, 3):
+            try:
+                x = each(lambda part, n=rows: part.expand(n, *part.shape[1:]), self.first)
+                found.append(_all_finite(self._run(self.single, x)[0]))
+            except Exception:  # whatever a model may raise is said where it is tried
+                return None
+        alone, beside = found
+        return "a loss has no finite gradient beside a missing label" if alone > beside else None
+
     def draws(self) -> bool:
         """Whether the model draws random numbers in training."""
         generators = default_generators(self.device)
@@ -247,7 +263,7 @@ class _Trial:
             found, _ = self._run(self.single, x, evaluate)
         except Exception:  # whatever a model may raise
             return False
-        return all(bool(tensor.isfinite().all()) for tensor in found)
+        return _all_finite(found)
 
     def _run(
         self, kernel: Kernel, x: Input, evaluate: bool = False
@@ -265,6 +281,10 @@ class _Trial:
             self.model.train()
         changed = [n for n, t in frozen.items() if not _same(t, before[n])]
         return [*found.of.values(), found.losses], changed
+
+
+def _all_finite(found: list[Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in found)
 
 
 def _one(x: Tensor) -> Tensor:

@@ -358,3 +358,13 @@ def test_models_that_draw_elsewhere_are_trained_one_by_one(draw):
 
 def test_a_buffer_changed_in_place_is_each_client_s_own():
     assert "backbone.mean changes" in examined(after(counts_in_place)).sequential
+
+
+def test_a_loss_that_fails_beside_padding_is_not_called_the_model_s_fault():
+    def squares(output, y):
+        return ((output - y) ** 2).mean(1), ~y.isnan().any(1)
+
+    task = Task("a", "regression", 1, loss=squares)
+    model = build_model(lambda: nn.Linear(6, 4), [task], torch.zeros(1, 6), seed=0)
+    found = examine(model, make_balance(BalanceConfig(), [task], ["a"]), torch.randn(8, 6))
+    assert found.sequential == "a loss has no finite gradient beside a missing label"
