@@ -75,7 +75,8 @@ class Problem:
     groups: Mapping[str, Group] = field(default_factory=dict)
     public: Input | None = None
     pad: float | Mapping[str, float] | None = None
-    _settled: bool = field(default=False, repr=False, compare=False)
+    #: whether clients have been kept out of training
+    _kept_out: bool = field(default=False, repr=False, compare=False)
 
     @classmethod
     def of_groups(
@@ -373,28 +374,27 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
 
 
 def settled(problem: Problem, config: Config, *, unseen: bool = True) -> Problem:
-    """Return ``problem`` as the settings that hold for every problem have it; once settled, itself.
+    """Return ``problem`` as the settings that hold for every problem have it.
 
     Args:
         problem: what is described or given.
         config: the settings.
-        unseen: whether clients are kept out of training.
+        unseen: whether clients are kept out of training; of a settled problem no more are.
 
     Raises:
         UserError: there is no such task, metric or scale, an option is wrong, too many clients
             are kept out, or clients are to be tasks and have several.
     """
-    if problem._settled:  # clients would be kept out a second time
-        return problem
     if config.data.clients_are_tasks and len(problem.tasks) > 1:
         names = ", ".join(task.name for task in problem.tasks)
         raise UserError(
             f"data.clients_are_tasks: clients have one task under one name, and here are {names}: "
             "leave all but one out, or the setting"
         )
-    data = seen(problem.data, config) if unseen else problem.data
-    tasks = with_settings(problem.tasks, config)
-    return replace(problem, tasks=tasks, data=data, _settled=True)
+    tasks, data = with_settings(problem.tasks, config), problem.data
+    if unseen and not problem._kept_out:
+        data = seen(data, config)
+    return replace(problem, tasks=tasks, data=data, _kept_out=True)
 
 
 def make_public(
