@@ -41,6 +41,11 @@ def begin_anew(strategy: JointStrategy, updates: Updates) -> Steps | None:
     return Steps(torch.tensor([0]), updates.means()[:1]) if changed else None
 
 
+def most_of(group: Tensor, tasks: Tensor) -> Tensor:
+    """``[n]`` int64, the ``group`` ``[T]`` with most of each client's ``tasks`` ``[n, T]``."""
+    return (tasks.long() @ torch.nn.functional.one_hot(group)).argmax(1)
+
+
 def _numbers(names: Iterable[str]) -> Tensor:
     """``[tasks]`` int64, what stands for the names in a state, which holds tensors alone."""
     return torch.tensor([int.from_bytes(sha256(n.encode()).digest()[:7]) for n in names])

@@ -16,7 +16,7 @@ from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod
 
 from ._places import known_of, nobody, noted
-from ._tasks import as_before, begin_anew
+from ._tasks import as_before, begin_anew, most_of
 from ._turns import Turns, rounds_of_a_turn, rounds_of_the_run, validated
 
 log = logging.getLogger("fedjoint.strategies")
@@ -144,7 +144,7 @@ class Auto(JointStrategy):
 
     def picked(self, tasks: Tensor) -> Tensor:
         """``[n]`` int64, the way of most of each client's ``tasks`` ``[n, T]``."""
-        return (tasks.long() @ torch.nn.functional.one_hot(self.state["pick"], 3)).argmax(1)
+        return most_of(self.state["pick"], tasks)
 
     def rows(self, round: int, clients: Tensor, tasks: Tensor) -> Tensor:
         """``[n]`` int64, the backbones of clients in a round: of who has none yet, what it had."""

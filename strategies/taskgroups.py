@@ -12,7 +12,7 @@ from fedjoint.server.steps import Steps
 from fedjoint.server.strategy import JointStrategy
 from fedjoint.server.updates import Updates
 
-from ._tasks import as_before, begin_anew
+from ._tasks import as_before, begin_anew, most_of
 from ._turns import Measured, Turns, rounds_of_a_turn, rounds_of_the_run, validated
 
 
@@ -138,11 +138,6 @@ class TaskGroups(JointStrategy):
             self.state["finer"] = ~self.state["finer"]
             of = torch.arange(count)
         return Steps(of, moves[of])
-
-
-def most_of(group: Tensor, tasks: Tensor) -> Tensor:
-    """``[n]`` int64, the ``group`` ``[T]`` with most of each client's ``tasks`` ``[n, T]``."""
-    return (tasks.long() @ torch.nn.functional.one_hot(group)).argmax(1)
 
 
 def partition(cosines: Tensor, count: int) -> Tensor | None:

@@ -75,8 +75,7 @@ def auto(arms: Sequence[Arm]) -> Auto:
 
 def _best(arms: Sequence[Arm], task: Task, at: int) -> Arm:
     def badness(arm: Arm) -> float:
-        pooled = arm.pooled and arm.pooled.name == task.name
-        known = arm.peak(task) if pooled else arm.best(task.name, "valid")
+        known = arm.peak(task) if arm.pooled else arm.best(task.name, "valid")
         value = sign(task) * known[at]
         return math.inf if math.isnan(value) else -value
 

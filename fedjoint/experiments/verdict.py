@@ -55,7 +55,7 @@ def _part(pair: Paired, p: float) -> str:
     gain = pair.interval(pair.delta_m())
     if math.isnan(gain.mean):
         return "nobody can tell, as a test metric is undefined." + _worse(pair)
-    if gain.mean == 0 and not any(pair.delta_m()):
+    if not any(pair.delta_m()):
         return "makes no difference." + _worse(pair)
     wins = f"better in {pair.interval(pair.won()).mean:.0%} of tasks and seeds"
     return f"{_word(pair, gain.mean, p)}, Delta-m {gain:+.2f} %, {wins}.{_worse(pair)}"

@@ -12,14 +12,11 @@ from torch import nn
 from fedjoint.errors import ANYTHING
 from fedjoint.model.joint import JointModel
 from fedjoint.model.mode import evaluating
-from fedjoint.model.stream import Stream
+from fedjoint.model.stream import Stream, passes
 from fedjoint.model.tree import Input, cat, count, each, named, nbytes
 
 #: Bytes that a front may make of an example: more cost more memory than they save time.
 _MOST = 1 << 16
-
-#: examples in one pass
-_PASS = 256
 
 
 class Front:
@@ -38,9 +35,8 @@ class Front:
     def __call__(self, x: Input | Stream) -> Input:
         """Return what the parts above take, ``[n, ...]`` on the device, of ``n`` examples."""
         device = next(self._body.parameters()).device
-        passes = x.passes() if isinstance(x, Stream) else _passes(x)
         with evaluating(self._body):
-            made = [self._body(each(lambda part: part.to(device), some)) for some in passes]
+            made = [self._body(each(lambda part: part.to(device), some)) for some in passes(x)]
         return cat([self._none, *made])
 
 
@@ -58,8 +54,10 @@ def divided(model: JointModel, examples: Callable[[], Input]) -> tuple[Front | N
     Returns:
         None and ``model`` where there are no such parts.
     """
-    for body, above in _cuts(model):
-        if (made := _made(body, examples())) is not None:
+    cuts = list(_cuts(model))
+    x = examples() if cuts else {}
+    for body, above in cuts:
+        if (made := _made(body, x)) is not None:
             own = copy.copy(model)
             own.__dict__["_modules"] = {**model._modules, "backbone": above}
             return Front(body, made), own
@@ -89,7 +87,8 @@ def _made(body: nn.Module, x: Input) -> Input | None:
     try:
         made: Input = body(x)
         with evaluating(body):
-            single = [body(some) for some in _passes(x, 1)]
+            rows = range(count(x))
+            single = [body(each(lambda part, at=at: part[at : at + 1], x)) for at in rows]
         others = named(cat(single))
         same = all(
             torch.allclose(part, others[name], rtol=1e-4, atol=1e-5)
@@ -98,8 +97,3 @@ def _made(body: nn.Module, x: Input) -> Input | None:
         return made if same and nbytes(made) <= _MOST * count(x) else None
     except ANYTHING:  # of the model, said where it is tried
         return None
-
-
-def _passes(x: Input, size: int = _PASS) -> Iterator[Input]:
-    for start in range(0, count(x), size):
-        yield each(lambda part, at=slice(start, start + size): part[at], x)

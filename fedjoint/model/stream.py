@@ -109,6 +109,15 @@ class Stream:
             self._rows = np.memmap(*self._rows)
 
 
+def passes(x: Input | Stream) -> Iterator[Input]:
+    """Yield all inputs, a few at a time."""
+    if isinstance(x, Stream):
+        yield from x.passes()
+        return
+    for start in range(0, count(x), _PASS):
+        yield each(lambda part, at=slice(start, start + _PASS): part[at], x)
+
+
 def loaded(x: Input | Stream) -> Input:
     """Return inputs in memory."""
     if not isinstance(x, Stream):

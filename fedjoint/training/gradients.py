@@ -252,29 +252,11 @@ def make_kernel(
         compiled: ``torch.compile`` the batched program.
         traced: replay it from a trace, where it is not compiled.
     """
-    losses_of = _make_losses(model, balance, precision, batched=batched)
-    objective = _make_objective(model, balance, precision, batched=batched)
-
-    def one_client(
-        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
-    ) -> Gradients:
-        # functional_call writes BatchNorm's statistics into these views of the stacked state.
-        one = {n: t[0].detach().requires_grad_() for n, t in trained.items()}
-        rest, inputs, batch = alone(frozen), alone(x), alone(y)
-        if not balance.separate:
-            total, losses = objective(one, rest, inputs, batch, weights[0])
-            of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
-            return Gradients(_stacked(one, of), losses[None], None)
-        losses, _ = losses_of(one, rest, inputs, batch)
-        found = by_task(losses, one)
-        combined, norms = _combined(balance, found, losses.detach(), weights[0])
-        return Gradients(
-            {n: g[None] for n, g in combined.items()}, losses.detach()[None], norms[None]
-        )
-
     if not batched:
-        return one_client
+        return _of_one_client(model, balance, precision)
+    objective = _make_objective(model, balance, precision, batched=True)
     if balance.separate:
+        losses_of = _make_losses(model, balance, precision, batched=True)
         program = _separately(vmap(losses_of, randomness="different"), balance)
     elif compiled:
         program = _inside(objective, batched=True)
@@ -293,6 +275,30 @@ def make_kernel(
         return Gradients(of, losses, norms[0] if norms else None)
 
     return all_clients
+
+
+def _of_one_client(model: JointModel, balance: Balance, precision: str) -> Kernel:
+    losses_of = _make_losses(model, balance, precision, batched=False)
+    objective = _make_objective(model, balance, precision, batched=False)
+
+    def one_client(
+        trained: Tensors, frozen: Tensors, x: Input, y: Tensors, weights: Tensor
+    ) -> Gradients:
+        # functional_call writes BatchNorm's statistics into these views of the stacked state.
+        one = {n: t[0].detach().requires_grad_() for n, t in trained.items()}
+        rest, inputs, batch = alone(frozen), alone(x), alone(y)
+        if not balance.separate:
+            total, losses = objective(one, rest, inputs, batch, weights[0])
+            of = torch.autograd.grad(total, list(one.values()), allow_unused=True)
+            return Gradients(_stacked(one, of), losses[None], None)
+        losses, _ = losses_of(one, rest, inputs, batch)
+        found = by_task(losses, one)
+        combined, norms = _combined(balance, found, losses.detach(), weights[0])
+        return Gradients(
+            {n: g[None] for n, g in combined.items()}, losses.detach()[None], norms[None]
+        )
+
+    return one_client
 
 
 def _differentiated(

@@ -227,19 +227,13 @@ class _Trial:
         return f"in {mode} the model mixes the examples of a batch"
 
     def fails(self) -> str | None:
-        """Say that gradients are finite of an example, and not of the same beside a missing label.
-
-        None otherwise, or where the model itself fails.
-        """
-        found = []
-        for rows in (2, 3):
-            try:
-                x = each(lambda part, n=rows: part.expand(n, *part.shape[1:]), self.first)
-                found.append(_all_finite(self._run(self.single, x)[0]))
-            except Exception:  # whatever a model may raise is said where it is tried
-                return None
-        alone, beside = found
-        return "a loss has no finite gradient beside a missing label" if alone > beside else None
+        """Say that gradients of an example are finite, and beside a missing label are not."""
+        alone, beside = (
+            self._finite(each(lambda part, n=rows: part.expand(n, *part.shape[1:]), self.first))
+            for rows in (2, 3)
+        )
+        fine = beside or not alone
+        return None if fine else "a loss has no finite gradient beside a missing label"
 
     def draws(self) -> bool:
         """Whether the model draws random numbers in training."""
@@ -254,16 +248,18 @@ class _Trial:
 
     def fewest(self, evaluate: bool = False) -> int:
         """Return how many examples, 1 or 2, a batch must have."""
-        return 2 if self._finite(2, evaluate) and not self._finite(1, evaluate) else 1
-
-    def _finite(self, examples: int, evaluate: bool) -> bool:
         x = cat([self.first, self.others, self.first])
-        x = each(lambda part: part[:examples], x)
+        one, two = (
+            self._finite(each(lambda part, n=rows: part[:n], x), evaluate) for rows in (1, 2)
+        )
+        return 2 if two and not one else 1
+
+    def _finite(self, x: Input, evaluate: bool = False) -> bool:
         try:
             found, _ = self._run(self.single, x, evaluate)
         except Exception:  # whatever a model may raise
             return False
-        return _all_finite(found)
+        return all(bool(tensor.isfinite().all()) for tensor in found)
 
     def _run(
         self, kernel: Kernel, x: Input, evaluate: bool = False
@@ -281,10 +277,6 @@ class _Trial:
             self.model.train()
         changed = [n for n, t in frozen.items() if not _same(t, before[n])]
         return [*found.of.values(), found.losses], changed
-
-
-def _all_finite(found: list[Tensor]) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in found)
 
 
 def _one(x: Tensor) -> Tensor:

@@ -194,8 +194,7 @@ class Trainer:
             few = cat([loaded(self._fitted(own, "the inputs")), example])
         except (Exception, LateError):  # of a client's data, said when it is trained
             few = example
-        there: Input = each(lambda tensor: tensor.to(self.device), few)
-        return there
+        return self._here(few)
 
     @cached_property
     def chunk(self) -> int:
@@ -212,8 +211,7 @@ class Trainer:
     def _need(self, *, computed: bool) -> Need:
         """Return the bytes that a client takes; of what the model computes, where asked."""
         local, evaluate = self.config.local, self.config.evaluate
-        example: Input = each(lambda tensor: tensor.to(self.device), self.problem.example)
-        example = self._fronted(example)
+        example = self._fronted(self._here(self.problem.example))
         largest = int(self.problem.data.sizes.max())
         rows = min(largest, max(local.batch_size, evaluate.batch_size))
         kept = sum(tensor.numel() for tensor in self.model.private(()).values())
@@ -287,6 +285,10 @@ class Trainer:
     def _fitted(self, x: Input | Stream, who: str) -> Input | Stream:
         return self.problem.fitted(x, who, self.model.ids)
 
+    def _here(self, x: Input) -> Input:
+        there: Input = each(lambda tensor: tensor.to(self.device), x)
+        return there
+
     def _fronted(self, x: Input) -> Input:
         return x if self.front is None else self.front(x)
 
@@ -313,14 +315,8 @@ class Trainer:
         """
         local = self.config.local
         balance, kernel, measure, descent = self._kernel(cohort.tasks)
-        rate = local.rate(round)
-        rule = local.optimiser
-        if rate != rule.lr:
-            rule = rule.model_copy(update={"lr": rate})
-        factors = scales(local, cohort.clients)
-        if rates is not None:
-            factors = factors * rates
-        own = torch.from_numpy(factors).to(self.device)
+        rule = local.optimiser.model_copy(update={"lr": local.rate(round)})
+        own = self._scales(cohort, rates)
         scale = own if local.lr_scales or rates is not None else None
         return Job(
             cohort=cohort,
@@ -345,8 +341,8 @@ class Trainer:
             },
             padded=self.traits.sequential is None and self.traits.draws,
             least=self.traits.train,
-            rate=rate * own,
-            lr=rate,
+            rate=rule.lr * own,
+            lr=rule.lr,
             momentum=rule.momentum,
             last=round >= self.config.rounds,
             model=self.above,
@@ -354,6 +350,11 @@ class Trainer:
             public=self.public,
             augmentations=self.augmentations,
         )
+
+    def _scales(self, cohort: Cohort, rates: np.ndarray | None) -> Tensor:
+        """``[clients]``, factors on the learning rate: the configured ones, and ``rates``."""
+        factors = scales(self.config.local, cohort.clients)
+        return torch.from_numpy(factors if rates is None else factors * rates).to(self.device)
 
     def _kernel(self, tasks: tuple[Task, ...]) -> _Programs:
         key = tuple(task.name for task in tasks)
@@ -500,9 +501,7 @@ class Trainer:
         """
         if self.problem.public is None:
             return None
-        x = loaded(self.fit(self.problem.public, "the public inputs"))
-        there: Input = each(lambda tensor: tensor.to(self.device), x)
-        return there
+        return self._here(loaded(self.fit(self.problem.public, "the public inputs")))
 
     def _statistics(
         self,
