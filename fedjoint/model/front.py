@@ -1,99 +1,182 @@
-"""The first parts of a backbone, where they do not train: what they make of an example stays."""
+"""What lies below all that trains: what it makes of an example stays, and is computed once."""
 
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fedjoint.errors import ANYTHING
+from fedjoint.errors import ANYTHING, UserError
 from fedjoint.model.joint import JointModel
+from fedjoint.model.kept import key, without
 from fedjoint.model.mode import evaluating
+from fedjoint.model.products import Products
+from fedjoint.model.steady import Made, close, listening, steady
 from fedjoint.model.stream import Stream, passes
 from fedjoint.model.tree import Input, cat, count, each, named, nbytes
 
-#: Bytes that a front may make of an example: more cost more memory than they save time.
-_MOST = 1 << 16
+#: Bytes that are kept of an example, at most: more would soon be forgotten again.
+_MOST = 1 << 18
+
+#: Of a pass's operations, the share that must be saved.
+_LEAST = 0.1
 
 
 class Front:
     """Computes what lies below all that trains.
 
     Args:
-        body: the first parts of a backbone.
-        made: ``[n, ...]``, what it makes of some examples.
+        body: the backbone.
+        kept: its modules whose results are kept.
+        made: ``[n, ...]``, what this returns of some examples: the results of these modules, and
+            the parts of the input that are read above them as well.
     """
 
-    def __init__(self, body: nn.Module, made: Input) -> None:
-        self._body = body
-        self._none: Input = each(lambda part: part[:0], made)
+    def __init__(self, body: nn.Module, kept: Collection[str], made: dict[str, Tensor]) -> None:
+        self._body, self._kept = body, kept
+        self._none = {name: part[:0] for name, part in made.items()}
 
     @torch.no_grad()
     def __call__(self, x: Input | Stream) -> Input:
-        """Return what the parts above take, ``[n, ...]`` on the device, of ``n`` examples."""
+        """Return what the model above takes, ``[n, ...]`` on the device, of ``n`` examples.
+
+        Raises:
+            UserError: not all of these modules are called.
+        """
         device = next(self._body.parameters()).device
         with evaluating(self._body):
-            made = [self._body(each(lambda part: part.to(device), some)) for some in passes(x)]
+            made = [self._of(each(lambda part: part.to(device), some)) for some in passes(x)]
         return cat([self._none, *made])
+
+    def _of(self, x: Input) -> Input:
+        found: Made = {}
+
+        def hear(name: str, result: Any) -> None:
+            found[name] = result
+            if len(found) == len(self._kept):
+                raise _EnoughError
+
+        with listening(self._body, self._kept, hear), suppress(_EnoughError):
+            self._body(x)
+        for name in self._kept:
+            if name not in found:
+                raise UserError(
+                    f"the backbone calls its frozen layer {name!r} of some inputs and not of "
+                    "others: call the same layers at every pass"
+                )
+        given = _given(x, found)
+        return {name: given[name] for name in self._none}
+
+
+class _EnoughError(Exception):
+    """All that is kept has been made."""
 
 
 def divided(model: JointModel, examples: Callable[[], Input]) -> tuple[Front | None, JointModel]:
     """Return what can be computed once for each example, and the model above it.
 
-    Where the backbone is an ``nn.Sequential``, these are as many of its first parts as do not
-    train, and make the same of an example in training as in evaluation, whatever is beside it: no
-    dropout, no BatchNorm. They have parameters, and make 64 KiB of an example at most.
+    These are the modules of the backbone in whose results nothing that trains has a part, and that
+    make the same of an example in training as in evaluation, whatever is beside it: no dropout, no
+    BatchNorm that moves (:func:`fedjoint.model.steady.steady`). Kept are the results that are read
+    by what is none of these modules, of 256 KiB of an example at most, where that saves a tenth of
+    a pass's operations.
 
     Args:
         model: both share its modules.
         examples: returns inputs to try it on.
 
     Returns:
-        None and ``model`` where there are no such parts.
+        None and ``model`` where there are no such modules.
     """
-    cuts = list(_cuts(model))
-    x = examples() if cuts else {}
-    for body, above in cuts:
-        if (made := _made(body, x)) is not None:
-            own = copy.copy(model)
-            own.__dict__["_modules"] = {**model._modules, "backbone": above}
-            return Front(body, made), own
-    return None, model
-
-
-def _cuts(model: JointModel) -> Iterator[tuple[nn.Sequential, nn.Sequential]]:
-    """Yield the frozen beginnings of a backbone and the rest of it, the longest first."""
     body = model.backbone
-    if type(body) is not nn.Sequential:
-        return
-    parts = list(body.named_children())
-    for length in range(len(parts) - 1, 0, -1):
-        front, above = _sequence(parts[:length]), _sequence(parts[length:])
-        names = {f"backbone.{name}" for name in front.state_dict()}
-        if names <= model.held_once and any(True for _ in front.parameters()):
-            yield front, above
+    still = [name for name, module in body.named_modules() if _stays(model, name, module)]
+    if not any(True for name in still for _ in body.get_submodule(name).parameters()):
+        return None, model
+    x = examples()
+    try:
+        with torch.enable_grad():
+            found = _found(body, still, x)
+    except ANYTHING:  # of the model, said where it is tried
+        found = None
+    if found is None:
+        return None, model
+    front, above = found
+    own = copy.copy(model)
+    own.__dict__["_modules"] = {**model._modules, "backbone": above}
+    return front, own
 
 
-def _sequence(parts: list[tuple[str, nn.Module]]) -> nn.Sequential:
-    return nn.Sequential(OrderedDict(parts))
+def _stays(model: JointModel, name: str, module: nn.Module) -> bool:
+    """Return whether nothing in a module of the backbone trains, or moves."""
+    prefix = f"backbone.{name}." if name else "backbone."
+    return all(prefix + n in model.held_once for n in module.state_dict())
+
+
+def _found(body: nn.Module, still: Collection[str], x: Input) -> tuple[Front, nn.Module] | None:
+    """Return what is computed once, and the backbone above it; None where nothing is.
+
+    Args:
+        body: the backbone, in training mode.
+        still: modules in which nothing trains.
+        x: ``[n, ...]`` a few examples.
+    """
+    own = {id(parameter): parameter for parameter in body.parameters()}
+    trial = copy.deepcopy(body, own)  # a copy of the buffers alone, which a pass may change
+    made = steady(trial, still, x)
+    above, given = without(trial, made, x), _given(x, made)
+    read = _read(above, given)
+    kept = [name for name in made if key(name) in read]
+    given = {name: part.clone() for name, part in given.items() if name in read}
+    if not kept or nbytes(given) > _MOST * count(x):
+        return None
+    with Products() as whole:
+        wanted = _evaluated(trial, x)
+    with Products() as rest:
+        found = _evaluated(above, given)
+    pays = rest.operations <= (1 - _LEAST) * whole.operations
+    changes = any(part._version for part in given.values())
+    if not pays or changes or not _close(found, wanted):
+        return None
+    return Front(body, kept, given), without(body, made, x)
+
+
+def _given(x: Input, made: Made) -> dict[str, Tensor]:
+    """Return the input of a backbone without the modules that ``made`` is of."""
+    return {**named(x), **{key(name): part for name, part in made.items()}}
+
+
+def _read(above: nn.Module, given: dict[str, Tensor]) -> set[str]:
+    """Return the names of the parts of an input on which what a backbone returns depends.
+
+    Args:
+        above: a backbone :func:`without` some of its modules.
+        given: ``[n, ...]`` all parts.
+    """
+    own = {
+        n: p.detach().clone().requires_grad_() for n, p in given.items() if p.is_floating_point()
+    }
+    returned = [p for p in named(above({**given, **own})).values() if p.requires_grad]
+    gradients = torch.autograd.grad(
+        [part.sum() for part in returned], list(own.values()), allow_unused=True
+    )
+    read = given.keys() - {n for n, g in zip(own, gradients, strict=True) if g is None}
+    wanted = _evaluated(above, given)
+    for name in given.keys() - read:  # what has no gradient may be read all the same
+        others = {n: part for n, part in given.items() if n != name}
+        if not others or not _close(_evaluated(above, others), wanted):
+            read.add(name)
+    return read
 
 
 @torch.no_grad()
-def _made(body: nn.Module, x: Input) -> Input | None:
-    """Return what ``body`` makes of examples; None where that depends on its mode or the others."""
-    try:
-        made: Input = body(x)
-        with evaluating(body):
-            rows = range(count(x))
-            single = [body(each(lambda part, at=at: part[at : at + 1], x)) for at in rows]
-        others = named(cat(single))
-        same = all(
-            torch.allclose(part, others[name], rtol=1e-4, atol=1e-5)
-            for name, part in named(made).items()
-        )
-        return made if same and nbytes(made) <= _MOST * count(x) else None
-    except ANYTHING:  # of the model, said where it is tried
-        return None
+def _evaluated(body: nn.Module, x: Input) -> dict[str, Tensor]:
+    with evaluating(body):
+        return dict(named(body(x)))
+
+
+def _close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
+    return all(close(found[name], part) for name, part in wanted.items())

@@ -7,19 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import flop_registry
 
 from fedjoint._util.limit import LateError, limited
 from fedjoint._util.threads import cpu_threads
 from fedjoint.config.schema import Config, LocalConfig
 from fedjoint.errors import ANYTHING, said
-from fedjoint.model.dispatch import Mode
 from fedjoint.model.joint import JointModel
+from fedjoint.model.products import Products
 from fedjoint.model.tree import Input
 from fedjoint.problem import Problem
 from fedjoint.randomness import seeded, seeded_elsewhere
@@ -143,24 +141,6 @@ def _open_threads(problem: Problem, config: Config, device: torch.device) -> lis
 def _operations(model: JointModel, example: Input) -> float:
     """Return the floating-point operations of a forward and a backward pass of one example."""
     return 3 * counted(model, example, Products()).operations / 2
-
-
-class Products(Mode):
-    """Adds up the floating-point operations of products and convolutions run inside.
-
-    As ``torch.utils.flop_counter.FlopCounterMode`` does, which imports PyTorch's compiler.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if formula := flop_registry.get(func._overloadpacket):
-            self.operations += formula(*args, **kwargs, out_val=result)
-        return result
 
 
 def ways_of(

@@ -171,19 +171,24 @@ def _sentences() -> Workload:
     return Workload("transformer", x, y, 2, partial(Transformer, 1000, 32), 128)
 
 
-def _adapters() -> Workload:
-    """The sentences above for adapters of rank 8 on all-MiniLM-L6-v2; all else is frozen."""
-    made, options = _sentences(), adapters.config()["model"]["backbone"]["options"]
+def _pretrained(name: str, **part: Any) -> Workload:
+    """The sentences above for a part of all-MiniLM-L6-v2; all else of it is frozen."""
+    path = adapters.config()["model"]["backbone"]["options"]["path"]
     inputs = Inputs(shape=(32,), dtype="int64", pad=0)
 
     def encoder() -> nn.Module:
-        model = hf(inputs, options["path"], lora=Lora(**options["lora"]))
+        model = hf(inputs, path, **part)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0  # contestants draw different random numbers
         return model
 
-    return replace(made, name="lora-minilm", backbone=encoder, features=384)
+    return replace(_sentences(), name=name, backbone=encoder, features=384)
+
+
+def _adapters() -> Workload:
+    options = adapters.config()["model"]["backbone"]["options"]["lora"]
+    return _pretrained("lora-minilm", lora=Lora(**options))
 
 
 _IMAGES = Inputs(shape=(64,), dtype="float32")
@@ -205,4 +210,5 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "transformer": _sentences,
     "lstm": lambda: replace(_sentences(), name="lstm", backbone=partial(Recurrent, 1000)),
     "lora-minilm": _adapters,
+    "upper-minilm": lambda: _pretrained("upper-minilm", train=["encoder.layer.5.*"]),
 }

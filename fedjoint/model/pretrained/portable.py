@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -14,7 +14,20 @@ from fedjoint.model.pretrained.libraries import quiet
 
 
 class Portable(nn.Module):
-    """A backbone that is written into files from which it can be built elsewhere."""
+    """A backbone that is written into files from which it can be built elsewhere.
+
+    Where a part of it trains, the layers in which nothing does stay in evaluation mode: they drop
+    nothing, and normalise by what they know. Beside adapters, all layers train or not as one.
+    """
+
+    body: nn.Module
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if not hasattr(self.body, "peft_config"):
+            for layer in _frozen(self.body):
+                layer.eval()
+        return self
 
     def structure(self) -> dict[str, bytes]:
         """Return the files, by name, from which it is built without its weights."""
@@ -56,6 +69,16 @@ class OfTransformers(Portable):
         if hasattr(self.body, "peft_config"):
             return adapter_files(self.body)
         return _saved(self.body, max_shard_size="1000GB")
+
+
+def _frozen(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the outermost modules that have parameters of which none trains."""
+    train = [parameter.requires_grad for parameter in module.parameters()]
+    if train and not any(train):
+        yield module
+    elif train:
+        for child in module.children():
+            yield from _frozen(child)
 
 
 def adapter_files(model: nn.Module) -> dict[str, bytes]:

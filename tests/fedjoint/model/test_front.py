@@ -8,6 +8,7 @@ from torch import nn
 
 from fedjoint.config.load import check
 from fedjoint.data.base import Client, Examples
+from fedjoint.errors import UserError
 from fedjoint.model.front import divided
 from fedjoint.model.joint import build_model
 from fedjoint.model.stream import Stream
@@ -23,6 +24,11 @@ def still(*parts):
     return nn.Sequential(*parts).requires_grad_(False)
 
 
+class Adding(nn.Module):
+    def forward(self, x):
+        return x.add_(1)
+
+
 def cut(*parts, features=6, example=None):
     """Return the front of a backbone of these parts and the names of what is above, by part."""
     body = nn.Sequential(*parts)
@@ -36,11 +42,11 @@ def test_it_is_as_much_of_the_beginning_as_does_not_train():
     x = torch.randn(7, 5)
     model, front, above = cut(still(nn.Linear(5, 8)), nn.ReLU(), nn.Linear(8, 6), nn.Tanh())
     features = front(x)
-    torch.testing.assert_close(features, torch.relu(model.backbone[0](x)))
+    torch.testing.assert_close(features["kept 1"], torch.relu(model.backbone[0](x)))
     torch.testing.assert_close(above(features)["kind"], model(x)["kind"])
     assert dict(above.named_parameters()).keys() < dict(model.named_parameters()).keys()
     assert model.layout().shapes.keys() <= above.state_dict().keys()
-    assert front(x[:0]).shape == (0, 8)
+    assert front(x[:0])["kept 1"].shape == (0, 8)
 
 
 @pytest.mark.parametrize(
@@ -48,9 +54,11 @@ def test_it_is_as_much_of_the_beginning_as_does_not_train():
     [
         [nn.Linear(5, 8), still(nn.Linear(8, 6))],  # what is below trains
         [nn.Flatten(), nn.Linear(5, 6)],  # nothing to gain
-        [still(nn.Linear(5, 1 << 15)), nn.Linear(1 << 15, 6)],  # too large
+        [still(nn.Linear(5, 1 << 17)), nn.Linear(1 << 17, 6)],  # too large
         [still(nn.Dropout(), nn.Linear(5, 8)), nn.Linear(8, 6)],
-        [still(nn.Linear(5, 8), nn.BatchNorm1d(8)), nn.Linear(8, 6)],
+        [still(nn.BatchNorm1d(5), nn.Linear(5, 8)), nn.Linear(8, 6)],
+        [still(nn.Linear(5, 8)), Adding(), nn.Linear(8, 6)],  # what was kept is changed
+        [still(nn.Linear(5, 2)), nn.Linear(2, 60)],  # saves less than a tenth
         [still(nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 8)), nn.Linear(8, 6)],
     ],
 )
@@ -59,11 +67,78 @@ def test_there_is_none(parts):
     assert front is None and above is model
 
 
+class Branches(nn.Module):
+    """Two frozen layers, of which one reads the other; what is above them reads both, and ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = still(nn.Linear(4, 16)), still(nn.Linear(16, 16))
+        self.words = nn.Embedding(3, 16)
+        self.last = nn.Linear(16, 6)
+        self.unread = still(nn.Linear(4, 16))
+
+    def forward(self, x):
+        self.unread(x["points"])
+        low = torch.tanh(self.first(x["points"]))
+        return self.last(low + torch.tanh(self.second(low)) * self.words(x["ids"]))
+
+
+def some(rows):
+    return {"points": torch.randn(rows, 4), "ids": torch.arange(rows) % 3}
+
+
+def test_any_module_keeps_what_is_read_above(monkeypatch):
+    model = build_model(Branches, TASKS, some(1), seed=0)
+    front, above = divided(model, lambda: some(4))
+    x = some(5)
+    kept = front(x)
+    assert set(kept) == {"ids", "kept first", "kept second"}
+    wanted = model(x)["kind"]
+    for layer in (model.backbone.first, model.backbone.second):
+        monkeypatch.setattr(layer[0], "forward", lambda x: pytest.fail("computed again"))
+    torch.testing.assert_close(above(kept)["kind"], wanted)
+    gradients = torch.autograd.grad(above(kept)["kind"].sum(), model.backbone.words.weight)
+    assert gradients[0].abs().sum() > 0
+
+
+class Fickle(Branches):
+    """Reads another layer where it has more examples than were tried."""
+
+    def forward(self, x):
+        low = self.first(x["points"])
+        high = self.second(low)
+        return self.last((high if len(low) < 9 else low) + self.words(x["ids"]))
+
+
+class Sparing(Branches):
+    """Calls a layer only where it has as few examples as were tried."""
+
+    def forward(self, x):
+        low = self.first(x["points"])
+        high = self.second(low) if len(low) < 9 else low
+        return self.last(high + self.words(x["ids"]))
+
+
+def test_whoever_reads_what_is_not_kept_reads_nan():
+    model = build_model(Fickle, TASKS, some(1), seed=0)
+    front, above = divided(model, lambda: some(4))
+    assert above(front(some(8)))["kind"].isfinite().all()
+    assert above(front(some(9)))["kind"].isnan().all()
+
+
+def test_a_layer_that_is_not_always_called_is_named():
+    model = build_model(Sparing, TASKS, some(1), seed=0)
+    front, _ = divided(model, lambda: some(4))
+    assert len(front(some(8))) == 2
+    with pytest.raises(UserError, match="'second' of some inputs and not of others"):
+        front(some(9))
+
+
 def test_it_ends_below_what_differs_from_pass_to_pass():
     parts = [still(nn.Linear(5, 8)), nn.Dropout(), still(nn.Linear(8, 8)), nn.Linear(8, 6)]
     _, front, above = cut(*parts)
-    assert front(torch.randn(3, 5)).shape == (3, 8)
-    assert [name for name, _ in above.backbone.named_children()] == ["1", "2", "3"]
+    assert front(torch.randn(3, 5))["kept 0"].shape == (3, 8)
+    assert {name.rpartition(".")[0] for name in above.backbone.state_dict()} == {"2.0", "3"}
 
 
 #: Examples that have passed; no attribute of the module, which may not change.

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedjoint.config.load import check
+from fedjoint.model.products import Products
 from fedjoint.problem import build_problem
 from fedjoint.runs.directory import RunDir
 from fedjoint.simulation import resume, simulate
@@ -261,7 +262,7 @@ def test_operations_are_counted_as_pytorch_counts_them(name):
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as theirs, batchable(CPU):
         model(x)
-    with torch.no_grad(), choice.Products() as ours, batchable(CPU):
+    with torch.no_grad(), Products() as ours, batchable(CPU):
         model(x)
     assert ours.operations == theirs.get_total_flops() > 0
 

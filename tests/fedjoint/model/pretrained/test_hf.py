@@ -8,10 +8,12 @@ from support.people import Unequal
 from support.plugins import plugin
 from support.pretrained import CONFIGS, TARGETS, VOCABULARY, save, save_tokenizer, transformers
 from torch import nn
+from torch.autograd import grad
 
 from fedjoint import Examples, Inputs, Problem, Task, simulate
 from fedjoint.errors import UserError
 from fedjoint.model.backbones.hf import hf
+from fedjoint.model.front import divided
 from fedjoint.model.inputs import Words
 from fedjoint.model.joint import build_model
 from fedjoint.model.pretrained.adapters import Lora
@@ -323,3 +325,37 @@ def test_frozen_weights_are_held_once(way, tmp_path):
     settings = {"rounds": 1, "engine": "inline", "output": {"dir": str(tmp_path)}}
     simulate({**settings, "local": local}, problem)
     assert len(seen) > 2 and len(set(seen)) == 1
+
+
+UPPER = {"bert": "encoder.layer.1.*", "llama": "layers.1.*", "vit": "layers.1.*"}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_layers_below_those_that_train_are_computed_once(folders, name, monkeypatch):
+    model = joint(built(folders, name, train=[UPPER[name]]), name)
+    inputs, draw = INPUTS[name], torch.Generator().manual_seed(2)
+    x = torch.rand(4, *inputs.shape, generator=draw)
+    x = x if inputs is IMAGE else (x * len(VOCABULARY)).long()
+    front, above = divided(model, lambda: x)
+    lowest = UPPER[name].replace("1.*", "0")
+    kept = front(x)
+    assert [key for key in kept if key] == [f"kept body.{lowest}"]
+    shared = [p for n, p in model.named_parameters() if n in model.layout().shapes]
+    wanted = grad(model.eval()(x)["t"].square().sum(), shared)
+    layer = type(model.backbone.get_submodule(f"body.{lowest}"))
+    called, forward = [], layer.forward
+    monkeypatch.setattr(layer, "forward", lambda *a, **k: called.append(1) or forward(*a, **k))
+    torch.testing.assert_close(grad(above.eval()(kept)["t"].square().sum(), shared), wanted)
+    assert len(called) == 1
+
+
+def test_frozen_layers_drop_nothing_and_trained_ones_do(folders):
+    model = joint(built(folders, "bert", train=[UPPER["bert"]]), "bert").train()
+    modes = {n: m.training for n, m in model.backbone.body.named_modules() if "dropout" in n}
+    assert {n for n, mode in modes.items() if mode} == {
+        "encoder.layer.1.attention.self.dropout",
+        "encoder.layer.1.attention.output.dropout",
+        "encoder.layer.1.output.dropout",
+    }
+    beside = joint(built(folders, "bert", lora={"targets": ["query"]}), "bert").train()
+    assert all(module.training for module in beside.modules())
