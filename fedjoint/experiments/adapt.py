@@ -217,7 +217,7 @@ def adapt(
         whole: train the backbone, too.
         factor: on the learning rate.
     """
-    drawing = Drawing(trainer.device)
+    drawing = Drawing(trainer.device, scattered=trainer.traits.scattered)
     trainable: Callable[[str], bool] = lambda name: whole or name.startswith("heads.")  # noqa: E731
     for part in trainer.chunks(clients):
         ids = clients[part]

@@ -41,7 +41,7 @@ class Evaluation:
         self._least, self._together = least, together
         self._jobs, self._trainer = jobs, jobs.trainer
         self._apart = jobs.trainer.config.data.clients_are_tasks
-        self._drawing = Drawing(jobs.trainer.device)
+        self._drawing = Drawing(self._trainer.device, scattered=self._trainer.traits.scattered)
         self._turns = Turns(jobs)
 
     def run(self, request: EvaluateRequest, start: Start) -> EvaluateReply:

@@ -40,7 +40,7 @@ class Training:
     def __init__(self, jobs: Jobs, least: int, mods: Mods | None = None) -> None:
         self._least, self._mods = least, mods
         self._jobs, self._trainer = jobs, jobs.trainer
-        self._drawing = Drawing(jobs.trainer.device)
+        self._drawing = Drawing(self._trainer.device, scattered=self._trainer.traits.scattered)
         self._turns = Turns(jobs)
 
     def run(self, request: TrainRequest, start: Start, sink: Sink) -> TrainReply:

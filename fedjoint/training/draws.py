@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ class _Draws:
                 raise UserError(f"{operation} draws random numbers that are no client's own")
             for generator, state in zip(self._generators, states, strict=True):
                 generator.set_state(state)
-            results.append(operation(*mine, **named))
+            results.append(in_order(operation, mine, named))
             if self.turn is None or self.turn[client]:
                 self._states[client] = [each.get_state() for each in self._generators]
         if operation._schema.is_mutable:
@@ -94,6 +94,43 @@ class _Mode(Mode):
         if is_random(func):
             return self._draws(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
+
+
+def in_order(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Run a random operation that draws numbers in the order of its tensors' elements.
+
+    PyTorch draws them in the order of memory, which in a batched program may be another one than
+    for one client. Kernels of attention mind it not.
+    """
+    if _dropout(operation) is not None or not _scattered(args):
+        return operation(*args, **kwargs)
+    ordered = [a.contiguous() if isinstance(a, Tensor) else a for a in args]
+    result = operation(*ordered, **kwargs)
+    return args[0].copy_(result) if operation._schema.is_mutable else result
+
+
+def _scattered(args: tuple[Any, ...]) -> bool:
+    return any(isinstance(a, Tensor) and not a.is_contiguous() for a in args)
+
+
+class InOrder(Mode):
+    """Has a client that trains alone draw as it does beside others, see :func:`in_order`.
+
+    Attributes:
+        needed: whether that has made a difference.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.needed = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if not is_random(func):
+            return func(*args, **(kwargs or {}))
+        self.needed |= _scattered(args) and _dropout(func) is None
+        return in_order(func, args, kwargs or {})
 
 
 class Constants(Mode):
@@ -154,10 +191,12 @@ class Drawing:
 
     Args:
         device: where clients train.
+        scattered: whether the model draws for tensors whose elements are in another order in
+            memory, see :func:`in_order`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._needed = device, False
+    def __init__(self, device: torch.device, *, scattered: bool) -> None:
+        self._device, self._scattered, self._needed = device, scattered, False
 
     def run(self, seeds: Sequence[int], act: Callable[[], T]) -> T:
         """Return what ``act`` returns.
@@ -174,7 +213,8 @@ class Drawing:
             UserError: the rows of a random operation are not the clients'.
         """
         if len(seeds) == 1:
-            with seeded(self._device, seeds[0]), seeded_elsewhere(seeds[0]):
+            ordered = InOrder() if self._scattered else nullcontext()
+            with seeded(self._device, seeds[0]), seeded_elsewhere(seeds[0]), ordered:
                 return act()
         if not self._needed:
             generators = default_generators(self._device)

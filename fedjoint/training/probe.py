@@ -17,7 +17,7 @@ from fedjoint.model.tree import Input, cat, count, each, first, named
 from fedjoint.randomness import default_generators, seeded, seeded_elsewhere
 from fedjoint.training.balance import Balance
 from fedjoint.training.cohort import Stack
-from fedjoint.training.draws import Constants
+from fedjoint.training.draws import Constants, InOrder
 from fedjoint.training.gradients import Kernel, make_kernel, make_measure
 from fedjoint.training.side_effects import side_effects
 from fedjoint.training.slow_operations import slow_operations
@@ -41,6 +41,7 @@ class Traits:
         train: fewest examples in one pass of training, 1 or 2.
         evaluate: fewest examples in one pass of evaluation, 1 or 2.
         draws: whether the model draws PyTorch's random numbers in training.
+        scattered: whether it does for tensors whose elements are in another order in memory.
         slow: operations that a batched program runs for one client after the other.
     """
 
@@ -48,6 +49,7 @@ class Traits:
     train: int
     evaluate: int
     draws: bool
+    scattered: bool
     slow: list[str]
 
 
@@ -65,7 +67,7 @@ def examine(model: JointModel, balance: Balance, examples: Input) -> Traits:
     with seeded_elsewhere(0):
         trial = _Trial(model, balance, examples)
         train, evaluate = trial.fewest(), trial.fewest(evaluate=True)
-        draws = trial.draws()
+        draws, scattered = trial.draws()
         with slow_operations() as slow:
             why = (
                 side_effects(model, each(lambda x: x[:2].repeat_interleave(2, 0), examples))
@@ -78,7 +80,7 @@ def examine(model: JointModel, balance: Balance, examples: Input) -> Traits:
             )
     if why is None and max(train, evaluate) > 1:
         why = "the model does not take a batch of one example"
-    return Traits(why, train, evaluate, draws, slow)
+    return Traits(why, train, evaluate, draws, scattered, slow)
 
 
 def _by_kind(model: JointModel) -> str | None:
@@ -235,16 +237,16 @@ class _Trial:
         fine = beside or not alone
         return None if fine else "a loss has no finite gradient beside a missing label"
 
-    def draws(self) -> bool:
-        """Whether the model draws random numbers in training."""
+    def draws(self) -> tuple[bool, bool]:
+        """Return whether the model draws in training, and whether for scattered tensors."""
         generators = default_generators(self.device)
-        with seeded(self.device, 0), torch.no_grad():
+        with seeded(self.device, 0), torch.no_grad(), InOrder() as order:
             before = [each.get_state() for each in generators]
             with suppress(Exception):  # whatever a model may raise is said where it is tried
                 x = cat([self.first, self.first])
                 functional_call(self.model, self._state(), (x, list(self.model.heads)))
             after = [each.get_state() for each in generators]
-        return not all(map(torch.equal, before, after))
+        return not all(map(torch.equal, before, after)), order.needed
 
     def fewest(self, evaluate: bool = False) -> int:
         """Return how many examples, 1 or 2, a batch must have."""
