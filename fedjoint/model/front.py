@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class Front:
         """
         device = next(self._body.parameters()).device
         with evaluating(self._body):
-            made = [self._of(each(lambda part: part.to(device), some)) for some in passes(x)]
+            made = [self._of(each(partial(_copy, device=device), some)) for some in passes(x)]
         return cat([self._none, *made])
 
     def _of(self, x: Input) -> Input:
@@ -70,6 +71,10 @@ class Front:
                 )
         given = _given(x, found)
         return {name: given[name] for name in self._none}
+
+
+def _copy(part: Tensor, device: torch.device) -> Tensor:
+    return part.to(device, copy=True)  # which the backbone may change in place
 
 
 class _EnoughError(Exception):
@@ -135,8 +140,8 @@ def _found(body: nn.Module, still: Collection[str], x: Input) -> tuple[Front, nn
         return None
     with Products() as whole:
         wanted = _evaluated(trial, x)
-    with Products() as rest:
-        found = _evaluated(above, given)
+    with Products() as rest, evaluating(above), torch.no_grad():
+        found = dict(named(above(given)))
     pays = rest.operations <= (1 - _LEAST) * whole.operations
     changes = any(part._version for part in given.values())
     if not pays or changes or not _close(found, wanted):
@@ -175,7 +180,7 @@ def _read(above: nn.Module, given: dict[str, Tensor]) -> set[str]:
 @torch.no_grad()
 def _evaluated(body: nn.Module, x: Input) -> dict[str, Tensor]:
     with evaluating(body):
-        return dict(named(body(x)))
+        return dict(named(body(each(lambda part: part.clone(), x))))
 
 
 def _close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:

@@ -116,7 +116,7 @@ def without(body: nn.Module, made: Mapping[str, Tensor], example: Input) -> nn.M
     now = _Pass()
     instead = {n: _Kept(n, body.get_submodule(n), part, now) for n, part in made.items()}
     above = _rebuilt(body, "", instead)
-    above.register_forward_pre_hook(_Begin(example, now))
+    above.register_forward_pre_hook(_Begin(example, now), prepend=True)
     above.register_forward_hook(_End(now), always_call=True)
     return above
 

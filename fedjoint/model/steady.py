@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedjoint.model.dispatch import Mode
 from fedjoint.model.mode import evaluating
 from fedjoint.model.tree import Input, count, each
 
@@ -21,18 +22,22 @@ def steady(body: nn.Module, names: Collection[str], x: Input) -> Made:
     """Return what modules make of examples that depends on nothing else.
 
     It has no gradient, and is the same in training mode as of each example by itself in evaluation
-    mode. It is a tensor that nothing changes afterwards, and the module is called once in a pass.
-    Of modules within one another, only the outermost are returned.
+    mode. It is a tensor that nothing changes afterwards, and the module is called once in a pass,
+    in which it draws no random numbers. Of modules within one another, only the outermost are
+    returned; of a body that decides by numbers, none, as another pass may call others.
 
     Args:
         body: is in training mode.
         names: of the modules.
         x: ``[n, ...]`` examples.
     """
-    whole = _results(body, names, x)
+    with _Watch() as watch:
+        whole = _results(body, names, x, watch)
+    if watch.decides:
+        return {}
     with evaluating(body), torch.no_grad():
         singles = [
-            _results(body, whole, each(lambda part, at=at: part[at : at + 1], x))
+            _results(body, whole, each(lambda part, at=at: part[at : at + 1], x), watch)
             for at in range(count(x))
         ]
     known = [name for name in whole if all(name in single for single in singles)]
@@ -62,30 +67,66 @@ def _tell(hear: Callable[[str, Any], None], name: str, *call: Any) -> None:
     hear(name, call[-1])  # of a module, its arguments and its result
 
 
-class _Heard:
-    """What a module returned, and which version of it."""
+class _Watch(Mode):
+    """Looks on at a pass.
 
-    def __init__(self, result: Any) -> None:
+    Attributes:
+        draws: how many operations have drawn random numbers.
+        decides: whether a number was read, as by a branch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws, self.decides = 0, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.draws += torch.Tag.nondeterministic_seeded in func.tags
+        self.decides |= func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+class _Call:
+    """A module's call, and what became of what it returned.
+
+    Args:
+        watch: looks on.
+    """
+
+    def __init__(self, watch: _Watch) -> None:
+        self._watch, self._draws = watch, watch.draws
+        self.result: Any = None
+
+    def ends(self, result: Any) -> None:
         self.result, self._version = result, getattr(result, "_version", None)
+        self._draws -= self._watch.draws
 
     def keepable(self, rows: int) -> bool:
         """Return whether it is a tensor of ``rows`` examples that nothing has changed since."""
         made = self.result
-        if not isinstance(made, Tensor) or not made.ndim or len(made) != rows:
+        if not isinstance(made, Tensor) or not made.ndim or len(made) != rows or self._draws:
             return False
         unchanged = made._version == self._version
         return made.is_floating_point() and not made.requires_grad and unchanged
 
 
-def _results(body: nn.Module, names: Collection[str], x: Input) -> Made:
-    heard: dict[str, list[_Heard]] = {name: [] for name in names}
-    with listening(body, names, lambda name, result: heard[name].append(_Heard(result))):
-        body(x)
+def _results(body: nn.Module, names: Collection[str], x: Input, watch: _Watch) -> Made:
+    calls: dict[str, list[_Call]] = {name: [] for name in names}
+    with ExitStack() as hooks:
+        for name, own in calls.items():
+            begin = partial(_begin, own, watch)
+            handle = body.get_submodule(name).register_forward_pre_hook(begin)
+            hooks.callback(handle.remove)
+        hooks.enter_context(listening(body, names, lambda n, result: calls[n][-1].ends(result)))
+        body(each(lambda part: part.clone(), x))  # which it may change in place
     return {
-        name: results[0].result
-        for name, results in heard.items()
-        if len(results) == 1 and results[0].keepable(count(x))
+        name: own[0].result
+        for name, own in calls.items()
+        if len(own) == 1 and own[0].keepable(count(x))
     }
+
+
+def _begin(calls: list[_Call], watch: _Watch, *_: Any) -> None:
+    calls.append(_Call(watch))
 
 
 def _outermost(made: Mapping[str, Tensor]) -> Made:

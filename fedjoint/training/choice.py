@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import nn
 from fedjoint._util.limit import LateError, limited
 from fedjoint._util.threads import cpu_threads
 from fedjoint.config.schema import Config, LocalConfig
+from fedjoint.data.beginnings import Beginnings
 from fedjoint.errors import ANYTHING, said
 from fedjoint.model.joint import JointModel
 from fedjoint.model.products import Products
@@ -92,14 +93,15 @@ def choose_path(
     if local.path != "auto" and len(threads) == 1:
         return None
     try:
-        operations = _operations(model, problem.example) * local.batch_size
+        trainer = Trainer(problem, config, device, model)
+        operations = _operations(trainer.above, trainer.example) * local.batch_size
         if operations < _SMALL[device.type]:
             return None
         most = round(_MOST[device.type] / operations)
         with limited(seconds or config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
             # Where there are fewer clients than threads, each is a job by itself.
             clients = 1 if len(threads) > 1 else _CLIENTS[device.type]
-            ways = ways_of(problem, model, config, device, most, clients)
+            ways = ways_of(trainer, most, clients)
             if len(ways) == len(threads) == 1:
                 return None
             return _fastest(ways, threads, device)
@@ -108,20 +110,22 @@ def choose_path(
         return Choice(path, engine.threads, f"the trial failed: {said(error)}")
 
 
-def packed(model: JointModel, example: Input, config: Config) -> Config:
+def packed(problem: Problem, model: JointModel, config: Config, device: torch.device) -> Config:
     """Return ``config`` with ``local.pack``, where that is open.
 
     As many clients as take as long for a step as it takes to start one, on a CPU.
 
     Args:
+        problem: tasks, backbone and data.
         model: the problem's.
-        example: ``[1, ...]`` an input.
         config: the run's.
+        device: where clients train.
     """
     if config.local.pack or config.local.alone:
         return config
     try:
-        operations = _operations(model, example) * config.local.batch_size
+        trainer = Trainer(problem, config, device, model)
+        operations = _operations(trainer.above, trainer.example) * config.local.batch_size
     except ANYTHING:  # of the model, said where a node tries it
         return config
     pack = min(_PACK, int(_SMALL["cpu"] / max(1, operations)))
@@ -143,25 +147,15 @@ def _operations(model: JointModel, example: Input) -> float:
     return 3 * counted(model, example, Products()).operations / 2
 
 
-def ways_of(
-    problem: Problem,
-    model: JointModel,
-    config: Config,
-    device: torch.device,
-    most: int,
-    clients: int,
-) -> dict[str, Way]:
+def ways_of(trainer: Trainer, most: int, clients: int) -> dict[str, Way]:
     """Return the ways in which clients of this model can train, by path, the default first.
 
     Args:
-        problem: tasks, backbone and data.
-        model: the problem's.
-        config: the run's; where it names a way, there is no other.
-        device: where clients train.
+        trainer: of the run; where its configuration names a way, there is no other.
         most: steps that each takes, of all clients together, or a few more.
         clients: how many at once, at most.
     """
-    make = partial(Way, problem, model, config, device, most, clients)
+    make, config, device = partial(Way, trainer, most, clients), trainer.config, trainer.device
     if config.local.path != "auto":
         return {config.local.path: make(config.local.path)}
     batched = make("batched")
@@ -170,7 +164,7 @@ def ways_of(
     paths = ["sequential"]
     if device.type == "cpu" and traits.sequential is None and not traits.draws:
         paths.append("traced")
-    if any(isinstance(module, nn.Conv2d) for module in model.modules()):
+    if any(isinstance(module, nn.Conv2d) for module in trainer.above.modules()):
         paths.append("channels_last")
     for path in paths:
         ways[path] = make(path)
@@ -216,29 +210,15 @@ class Way:
     """Trains a few clients in one of the ways.
 
     Args:
-        problem: tasks, backbone and data.
-        model: the problem's.
-        config: the run's.
-        device: where to train.
+        whole: the run's trainer.
         most: steps of all clients together, if each of two or more clients takes one.
         clients: how many, at most.
         path: the way.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        model: JointModel,
-        config: Config,
-        device: torch.device,
-        most: int,
-        clients: int,
-        path: str,
-    ) -> None:
-        local: LocalConfig = config.local.model_copy(update={"path": path})
-        config = config.model_copy(update={"local": local})
-        self.trainer = Trainer(problem, config, device, model)
-        data = problem.data
+    def __init__(self, whole: Trainer, most: int, clients: int, path: str) -> None:
+        local: LocalConfig = whole.config.local.model_copy(update={"path": path})
+        data = whole.problem.data
         largest = int(np.argmax(data.sizes))
         alike = (data.tasks == data.tasks[largest]).all(1) & (data.sizes > 0)
         # What a client costs beside its steps counts as it does in a round.
@@ -247,6 +227,11 @@ class Way:
         few = min(clients, max(2, most // steps))
         self._clients = np.flatnonzero(alike)[:few]
         self._steps = max(1, min(steps, most // len(self._clients)))
+        tried = Beginnings(data, self._steps * local.batch_size)
+        config = whole.config.model_copy(update={"local": local})
+        problem = replace(whole.problem, data=tried)
+        self.trainer = Trainer(problem, config, whole.device, whole.model)
+        self.trainer.parts = whole.parts
 
     def run(self, clock: Callable[[], float] = time.thread_time) -> float:
         """Return the seconds of a client's step, by ``clock``."""

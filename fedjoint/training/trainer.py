@@ -26,10 +26,11 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.mode import evaluating
 from fedjoint.model.stream import Stream, loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, cat, each, nbytes
+from fedjoint.model.tree import Input, cat, count, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.accumulation import scales
+from fedjoint.training.again import comes_again
 from fedjoint.training.alone import Alone, laid_out
 from fedjoint.training.augment import make_augmentations
 from fedjoint.training.balance import Balance, make_balance
@@ -52,6 +53,7 @@ from fedjoint.training.optimisers import Optimiser
 from fedjoint.training.outputs import Outputs, make_outputs
 from fedjoint.training.probe import Traits, examine
 from fedjoint.training.residents import Residents
+from fedjoint.training.side_effects import side_effects
 from fedjoint.training.slow_operations import in_words
 from fedjoint.training.targets import scaling_rules
 from fedjoint.training.traced import Traced
@@ -113,19 +115,37 @@ class Trainer:
 
         Cohorts have what it makes of their examples in place of these.
         """
-        return self._parts[0]
+        return self.parts[0]
 
     @property
     def above(self) -> JointModel:
         """The model but for :attr:`front`."""
-        return self._parts[1]
+        return self.parts[1]
+
+    @property
+    def example(self) -> Input:
+        """``[1, ...]`` an input as :attr:`above` takes it."""
+        return self._fronted(self._here(self.problem.example))
 
     @cached_property
-    def _parts(self) -> tuple[Front | None, JointModel]:
+    def parts(self) -> tuple[Front | None, JointModel]:
+        """:attr:`front` and :attr:`above`.
+
+        Raises:
+            UserError: the model remembers something where no client can keep it for itself.
+        """
         if self.augmentations:  # they change the examples themselves, at every step
             return None, self.model
         with seeded(self.device, 0), seeded_elsewhere(0):
-            return divided(self.model, self._few)
+            front, above = divided(self.model, self._few)
+            if front is None:
+                return None, self.model
+            few = self._few()
+            kept = nbytes(front(few)) // count(few)
+            pays = comes_again(self.problem.data.sizes, kept, self.config)
+            if not pays or side_effects(self.model, few):
+                return None, self.model
+            return front, above
 
     @cached_property
     def fallback(self) -> str | None:
@@ -211,7 +231,7 @@ class Trainer:
     def _need(self, *, computed: bool) -> Need:
         """Return the bytes that a client takes; of what the model computes, where asked."""
         local, evaluate = self.config.local, self.config.evaluate
-        example = self._fronted(self._here(self.problem.example))
+        example = self.example
         largest = int(self.problem.data.sizes.max())
         rows = min(largest, max(local.batch_size, evaluate.batch_size))
         kept = sum(tensor.numel() for tensor in self.model.private(()).values())

@@ -17,6 +17,7 @@ from rich.table import Table
 from fedjoint.config.load import check
 from fedjoint.config.schema import Config
 from fedjoint.training.choice import choose_path, ways_of
+from fedjoint.training.trainer import Trainer
 
 from .contestants import sequential
 from .workloads import Workload, workload
@@ -44,7 +45,7 @@ def compare(names: list[str], console: Console) -> None:
 
 def _row(made: Workload) -> list[str]:
     problem, config, cpu = made.problem(_CLIENTS), _config(made), torch.device("cpu")
-    ways = ways_of(problem, problem.model(config), config, cpu, _CLIENTS * made.steps, _CLIENTS)
+    ways = ways_of(Trainer(problem, config, cpu), _CLIENTS * made.steps, _CLIENTS)
     plain, draws = made.model(), made.draws(_CLIENTS)
     x, y = made.x[draws], made.y[draws]
     start = {name: tensor.clone() for name, tensor in sequential.trained(plain).items()}

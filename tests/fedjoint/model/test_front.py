@@ -15,7 +15,8 @@ from fedjoint.model.stream import Stream
 from fedjoint.model.tasks import Task
 from fedjoint.problem import Problem, build_problem
 from fedjoint.simulation import simulate
-from fedjoint.training import trainer
+from fedjoint.training import choice, trainer
+from fedjoint.training.again import comes_again
 
 TASKS = [Task("kind", "multiclass", 3)]
 
@@ -134,6 +135,61 @@ def test_a_layer_that_is_not_always_called_is_named():
         front(some(9))
 
 
+class Skipping(nn.Module):
+    """A frozen layer that is left out at random in training, by a branch or by a product."""
+
+    def __init__(self, branch):
+        super().__init__()
+        self.layer, self.branch = still(nn.Linear(8, 8)), branch
+
+    def forward(self, x):
+        if not self.training:
+            return x + self.layer(x)
+        stays = torch.rand(()) < 0.9
+        if self.branch:
+            return x + self.layer(x) if stays.item() else x
+        return x + self.layer(x) * stays
+
+
+@pytest.mark.parametrize(("branch", "kept"), [(True, None), (False, {"kept 1.layer", "kept 0"})])
+def test_what_is_left_out_at_random_is_computed_at_every_pass(branch, kept):
+    parts = [still(nn.Linear(5, 8)), Skipping(branch), nn.Linear(8, 6)]
+    model, front, above = cut(*parts)
+    assert (None if front is None else set(front(torch.randn(3, 5)))) == kept
+    if front is not None:
+        x, ends = torch.randn(40, 5), []
+        for made in (lambda: above(front(x)), lambda: model(x)):
+            torch.manual_seed(1)
+            ends.append([made()["kind"] for _ in range(20)])
+        torch.testing.assert_close(*ends)
+
+
+def test_a_module_that_stands_twice_is_called_twice():
+    act, layer = nn.Tanh(), still(nn.Linear(8, 8))
+    parts = [still(nn.Linear(5, 8)), act, layer, layer, nn.Linear(8, 8), act]
+    model, front, above = cut(*parts)
+    x = torch.randn(7, 5)
+    torch.testing.assert_close(above(front(x))["kind"], model(x)["kind"])
+
+
+def test_hooks_of_the_backbone_are_called():
+    parts = [still(nn.Linear(5, 8)), nn.Linear(8, 6)]
+    body, x = nn.Sequential(*parts), torch.randn(7, 5)
+    body.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    body.register_forward_hook(lambda module, args, result: result.tanh() * 3)
+    model = build_model(lambda: body, TASKS, torch.randn(1, 5), seed=0)
+    front, above = divided(model, lambda: torch.randn(4, 5))
+    torch.testing.assert_close(above(front(x))["kind"], model(x)["kind"])
+
+
+def test_inputs_stay_what_they_are():
+    _, front, _ = cut(nn.ReLU(inplace=True), still(nn.Linear(5, 8)), nn.Linear(8, 6))
+    x = torch.randn(7, 5)
+    before = x.clone()
+    front(x)
+    assert torch.equal(x, before)
+
+
 def test_it_ends_below_what_differs_from_pass_to_pass():
     parts = [still(nn.Linear(5, 8)), nn.Dropout(), still(nn.Linear(8, 8)), nn.Linear(8, 6)]
     _, front, above = cut(*parts)
@@ -247,3 +303,40 @@ def test_examples_that_are_changed_at_every_step_are_not_kept(tmp_path):
     config = check({"local": {"augment": ["noise"]}, "output": {"dir": str(tmp_path)}})
     problem = replace(build_problem(config), backbone=backbone)
     assert trainer.Trainer(problem, config, torch.device("cpu")).front is None
+
+
+@pytest.mark.parametrize(
+    ("each", "local", "again"),
+    [
+        (1 << 10, {"epochs": 1}, True),
+        (1 << 20, {"epochs": 1}, False),  # forgotten until the next round
+        (1 << 20, {"epochs": 2}, True),
+        (1 << 20, {"steps": 4, "batch_size": 32}, False),
+        (1 << 20, {"steps": 8, "batch_size": 32}, True),
+    ],
+)
+def test_examples_come_again_where_they_stay_or_in_the_same_round(each, local, again):
+    config = check({"local": local, "engine": {"data_mb": 1}})
+    sizes = torch.tensor([100, 156, 0]).numpy()
+    assert comes_again(sizes, each, config) == again
+
+
+def test_a_trial_of_ways_computes_what_its_steps_need(monkeypatch, tmp_path):
+    monkeypatch.setattr(choice, "_SMALL", {"cpu": 0, "cuda": 0})
+    config = check({"local": {"steps": 1, "batch_size": 2}, "output": {"dir": str(tmp_path)}})
+    problem = Problem(TASKS, backbone, Lines(streamed=False), torch.zeros(1, 64))
+    before = SEEN[0]
+    assert choice.choose_path(problem, problem.model(config), config, torch.device("cpu"))
+    # Three clients and three ways; 200 in the trials of the model, of a few examples each.
+    assert SEEN[0] - before < 3 * 3 * 2 + 200
+
+
+def test_clients_are_packed_by_what_they_compute():
+    def heavy():
+        return nn.Sequential(still(nn.Linear(64, 4096), nn.ReLU()), nn.Linear(4096, 8))
+
+    config = check({"local": {"batch_size": 16}})
+    problem = Problem(TASKS, heavy, Lines(streamed=False), torch.zeros(1, 64))
+    found = choice.packed(problem, problem.model(config), config, torch.device("cpu"))
+    # 3 * 2 * 16 * (4096 * 8 + 8 * 3) operations in a step above the front: 3.1 million.
+    assert found.local.pack == 15
