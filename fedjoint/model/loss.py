@@ -74,11 +74,19 @@ class PositionLoss(TaskLoss):
             y: ``[n, p]`` whole, or ``[n, p, k]`` real; zero where missing.
         """
 
+    # Raises UserError where ``at`` returns another shape, which would be broadcast.
     def __call__(self, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         output, y = by_position(output, y)
         known = known_positions(y)
         y = y.nan_to_num() if y.is_floating_point() else y.clamp(min=0)
-        return mean_of_known(torch.where(known, self.at(output, y), 0), known)
+        losses = self.at(output, y)
+        if not isinstance(losses, Tensor) or losses.shape != known.shape:
+            form = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise UserError(
+                f"{type(self).__name__}.at returns {form}, not of shape {tuple(known.shape)}: "
+                "return a loss for each position (as with reduction='none')"
+            )
+        return mean_of_known(torch.where(known, losses, 0), known)
 
 
 def summed(loss: Loss, output: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

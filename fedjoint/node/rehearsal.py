@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from fedjoint.data.base import Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.model.frozen import changes_what_is_held, digest
+from fedjoint.model.loss import TaskLoss
 from fedjoint.model.metric import Metric
 from fedjoint.model.positions import is_known
 from fedjoint.model.stream import loaded
@@ -262,8 +264,24 @@ def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
             f"{what} has no gradient: compute it from the output by PyTorch's operations, without "
             "detach(), argmax or NumPy"
         )
-    if bool(losses.detach()[known.bool() & _is_finite(output.detach())].isnan().any()):
+    own, finite = losses.detach()[known.bool()], _is_finite(output.detach())
+    if bool(own[finite[known.bool()]].isnan().any()):
         raise UserError(f"{what} is undefined (NaN) with the first weights: see what it divides by")
+    loss = task.loss_fn
+    if isinstance(loss, TaskLoss) and type(loss).summed is not TaskLoss.summed:
+        total, count = _named(what, partial(loss.summed, output, labels))
+        _check_sum(what, float(total.detach()), int(count), own)
+
+
+def _check_sum(what: str, total: float, count: int, losses: Tensor) -> None:
+    """Make sure that a loss's own way to sum gives the sum of its losses ``[known]``."""
+    wanted = float(losses.sum())
+    near = math.isclose(total, wanted, rel_tol=1e-3, abs_tol=1e-4 * len(losses))
+    if count != len(losses) or (math.isfinite(wanted) and not near):
+        raise UserError(
+            f"{what}: summed returns {total:.6g} of {count} examples, and the losses of those with "
+            f"a label add up to {wanted:.6g} of {len(losses)}"
+        )
 
 
 def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) -> None:

@@ -177,8 +177,8 @@ def plan_evaluation(
 ) -> tuple[dict[Seat, Asked], int]:
     """Return what each node is asked to evaluate, and how many clients are left out.
 
-    A client that never trained has a head that never trained: it is left out of the metrics. Before
-    the first round nobody has trained, and everybody is evaluated.
+    A client that never trained has a head that never trained: it is in no metric, and others are
+    drawn in its place. Before the first round nobody has trained, and everybody may be drawn.
 
     Args:
         config: the run's configuration.
@@ -190,7 +190,7 @@ def plan_evaluation(
     e, people = config.evaluate, roster.people
     if round % e.every and round != config.rounds:
         return {}, 0
-    chosen = people.sample_evaluation(config.seed, round, e.fraction)
+    ready = ledger.of(people.ids) > 0 if round else np.ones(len(people.ids), bool)
+    chosen, untrained = people.sample_evaluation(config.seed, round, e.fraction, ready)
     chosen = exclusions.allowed(people, chosen, roster.names)
-    trained = chosen[ledger.of(people.ids[chosen]) > 0] if round else chosen
-    return roster.split(trained, np.ones(len(trained))), len(chosen) - len(trained)
+    return roster.split(chosen, np.ones(len(chosen))), untrained

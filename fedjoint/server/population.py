@@ -72,15 +72,28 @@ class Population:
 
         Clients without examples never train.
         """
-        return self._draw(
-            np.flatnonzero(self.sizes > 0), seed, round, fraction, Purpose.PARTICIPATION
-        )
+        found = np.flatnonzero(self.sizes > 0)
+        return self._draw(found, seed, round, _share(fraction, len(found)), Purpose.PARTICIPATION)
 
-    def sample_evaluation(self, seed: int, round: int, fraction: float) -> np.ndarray:
-        """Return the positions of the clients that are evaluated, ascending."""
-        return self._draw(
-            np.flatnonzero(self.tasks.any(1)), seed, round, fraction, Purpose.EVALUATION
-        )
+    def sample_evaluation(
+        self, seed: int, round: int, fraction: float, ready: np.ndarray
+    ) -> tuple[np.ndarray, int]:
+        """Draw who is evaluated.
+
+        Args:
+            seed: the run's.
+            round: the round.
+            fraction: the share of all clients that is wanted.
+            ready: ``[clients]`` bool, who may be drawn.
+
+        Returns:
+            Their positions, ascending, and how many are wanted beside them.
+        """
+        everyone = self.tasks.any(1)
+        most = _share(fraction, int(everyone.sum()))
+        found = np.flatnonzero(everyone & ready)
+        drawn = self._draw(found, seed, round, most, Purpose.EVALUATION)
+        return drawn, most - len(drawn)
 
     def sample_compared(self, chosen: np.ndarray, seed: int, round: int, most: int) -> np.ndarray:
         """Return at most ``most`` of the positions ``chosen``, to be compared; ascending."""
@@ -90,13 +103,17 @@ class Population:
         return np.sort(rng.choice(chosen, most, replace=False, shuffle=False))
 
     def _draw(
-        self, found: np.ndarray, seed: int, round: int, fraction: float, purpose: Purpose
+        self, found: np.ndarray, seed: int, round: int, most: int, purpose: Purpose
     ) -> np.ndarray:
-        if fraction == 1 or not len(found):
+        if len(found) <= most:
             return found
-        count = max(1, round_half_up(fraction * len(found)))
         rng = generator(seed, purpose, round)
-        return found[np.sort(rng.choice(len(found), count, replace=False, shuffle=False))]
+        return found[np.sort(rng.choice(len(found), most, replace=False, shuffle=False))]
+
+
+def _share(fraction: float, count: int) -> int:
+    """Return the share of ``count`` clients, one at least where there are any."""
+    return min(count, max(1, round_half_up(fraction * count)))
 
 
 def round_half_up(value: float) -> int:

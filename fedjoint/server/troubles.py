@@ -49,7 +49,7 @@ def _reasons(record: RoundRecord) -> Iterator[tuple[str, str]]:
         yield reason, f"{at}: {whom}: evaluation: {reason}"
     if record.kept:
         yield record.kept, f"{at}: the previous backbone is kept: {record.kept}"
-    if record.evaluation and clients.untrained:
+    if clients.untrained:
         why = "clients that have not trained yet are in no metric"
         yield why, f"{at}: {why}: {clients.untrained}"
 

@@ -194,7 +194,8 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, arguments, words):
     (tmp_path / "mine.py").write_text(STRATEGY)
     (tmp_path / "broken.py").write_text("class Halfway(:\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["fedjoint", "simulate", "digits", *arguments])
+    command = ["fedjoint", "simulate", "digits", "--engine", "inline", *arguments]
+    monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit) as exit:
         main()
     assert exit.value.code == 2

@@ -88,10 +88,17 @@ def fails(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_one_clear_line(tmp_path, fails, arguments, words):
+    if arguments[:2] == ["simulate", "digits"] and "--engine" not in arguments:
+        arguments = [*arguments, "--engine", "inline"]  # Ray, which takes long, has one below
     lines = fails(*arguments)
     assert len(lines) == 1 and lines[0].startswith("error: ")
     assert all(word in lines[0] for word in words), lines[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_one_clear_line_where_ray_is_started_meanwhile(fails):
+    (line,) = fails("simulate", "digits", "--strategy", "fedavgg")
+    assert line.startswith("error: unknown strategy")
 
 
 def test_a_flag_into_what_is_no_table(tmp_path, fails):

@@ -47,6 +47,22 @@ def only_training(features):
     raise ZeroDivisionError("no such luck")
 
 
+class Positions(fedjoint.PositionLoss):
+    kinds = ("multiclass",)
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def at(self, output, y):
+        return self.act(output)
+
+
+class Summing(Positions):
+    def summed(self, output, y):
+        return 0 * output.sum(), (y >= 0).sum()
+
+
 def statistics(output, y):
     return (output.argmax(1) == y).double()[:, None].repeat(1, 2)
 
@@ -93,6 +109,18 @@ WRONG = {
     "a metric that takes no missing label": (
         {"metric": Metric("m", lambda output, y: output.gather(1, y[:, None]), float)},
         "the metric 'm' of task 'a', beside a missing label, fails: RuntimeError",
+    ),
+    "a loss of all positions in one": (
+        {"loss": Positions(lambda output: output.sum())},
+        "Positions.at returns (), not of shape (16, 1): return a loss for each position",
+    ),
+    "a loss of one example": (
+        {"loss": Positions(lambda output: output.sum(-1)[:1])},
+        "Positions.at returns (1, 1), not of shape (16, 1)",
+    ),
+    "a loss whose sum is another": (
+        {"loss": Summing(lambda output: output.square().sum(-1))},
+        "of 16 examples, and the losses of those with a label add up to",
     ),
     "a loss without a gradient": (
         {"loss": lambda output, y: ((output.argmax(1) - y).abs().float(), y >= 0)},

@@ -156,6 +156,17 @@ def test_who_never_trained_is_in_no_metric_and_counted(tmp_path):
     assert result.records[0].clients.untrained == 2
 
 
+def test_few_of_many_are_measured_though_few_have_trained(tmp_path):
+    tree = {"strategy": {"fraction": 0.25}, "evaluate": {"fraction": 0.25}, "rounds": 2}
+    ids = []
+    result = run(tmp_path, tree, [lambda _, snapshot: ids.append(snapshot.clients.tolist())])
+    trained: set[int] = set()
+    for record, evaluated in zip(result.records, ids, strict=True):
+        trained |= set(record.clients.ids)
+        assert len(evaluated) == 1 and trained.issuperset(evaluated)
+        assert record.evaluation and not record.clients.untrained
+
+
 def test_a_run_whose_metrics_are_all_undefined_is_an_error(tmp_path):
     class Alike(Toy):
         """The only labels are of one value, of which R2 is undefined."""

@@ -71,7 +71,8 @@ def test_sampling_depends_on_seed_and_round_alone():
     assert (at_home.sample(5, 2, 0.25) == expected).all()
     for seed, round in [(5, 3), (6, 2)]:
         assert (population().sample(seed, round, 0.25) != expected).any()
-    assert (population().sample_evaluation(5, 2, 0.25) != expected).any()
+    everyone = np.ones(40, bool)
+    assert (population().sample_evaluation(5, 2, 0.25, everyone)[0] != expected).any()
 
 
 def test_every_client_is_sampled_alike():
@@ -97,10 +98,19 @@ def test_clients_without_examples_never_train(fraction):
     for round in range(1, 30):
         chosen = people.sample(0, round, fraction)
         assert len(chosen) == int(fraction * 20) and (people.sizes[chosen] > 0).all()
-    evaluated = people.sample_evaluation(0, 1, 1.0)
-    assert len(evaluated) == 40  # they may have test examples
+    evaluated, others = people.sample_evaluation(0, 1, 1.0, np.ones(40, bool))
+    assert len(evaluated) == 40 and not others  # they may have test examples
     people.sizes[:] = 0
     assert len(people.sample(0, 1, fraction)) == 0
+
+
+def test_who_is_evaluated_is_drawn_among_those_that_may():
+    ready = np.arange(40) < 6
+    drawn, missing = population().sample_evaluation(0, 1, 0.1, ready)
+    assert len(drawn) == 4 and ready[drawn].all() and missing == 0
+    drawn, missing = population().sample_evaluation(0, 1, 0.5, ready)
+    assert drawn.tolist() == list(range(6)) and missing == 14
+    assert population().sample_evaluation(0, 1, 0.1, ready & False)[1] == 4
 
 
 def test_blocks_are_numbered_by_node_group_and_tasks():

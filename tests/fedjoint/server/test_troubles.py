@@ -57,6 +57,6 @@ def test_what_was_asked_for_is_no_trouble():
 
 def test_who_has_not_trained_yet_is_counted_once():
     said = Kept()
-    for round in (1, 2):
-        said.after_round(record(round, untrained=3 - round, evaluation={"test": {"a": 0.5}}))
+    for round, found in ((1, None), (2, {"test": {"a": 0.5}})):
+        said.after_round(record(round, untrained=3 - round, evaluation=found))
     assert said.lines == ["round 1: clients that have not trained yet are in no metric: 2"]
