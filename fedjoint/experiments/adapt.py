@@ -157,7 +157,13 @@ def problem_to_adapt(
         UserError: it has groups, or inputs are not the run's; or as
             :func:`fedjoint.problem.build_problem`.
     """
-    problem = settled(given, config) if given else build_problem(config, build=build)
+    try:
+        problem = settled(given, config) if given else build_problem(config, build=build)
+    except UserError as error:
+        if run.reads and str(error).startswith("unknown column"):
+            columns = ", ".join(run.reads.columns)
+            raise UserError(f"{run.path}: trained on the columns {columns}; {error}") from None
+        raise
     if problem.groups:
         raise _in_groups()
     if run.reads:

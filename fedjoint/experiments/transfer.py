@@ -193,8 +193,9 @@ def transfer(
 
 def _makes_vectors(problem: Problem, config: Config) -> bool:
     """Say whether the features are vectors, of which an adapter makes others."""
+    fresh = config.model_copy(update={"model": config.model.model_copy(update={"initial": None})})
     with torch.no_grad():
-        features = problem.model(config).eval().backbone(cat([problem.example] * 2))
+        features = problem.model(fresh).eval().backbone(cat([problem.example] * 2))
     return isinstance(features, Tensor) and features.ndim == 2
 
 
