@@ -130,10 +130,10 @@ class Csv(Source):
 
     def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
         columns = inputs.columns
+        dropped = [name for name in self.drop if name not in self.targets]  # a task is read now
         if columns and (not self.features or sorted(self.features) == sorted(columns)):
-            # Beside features that are named, nothing else is one, dropped or not.
-            return {"features": columns, "drop": [n for n in self.drop if n in columns]}
-        return {}
+            return {"features": columns, "drop": dropped}
+        return {"drop": dropped}
 
     def class_names(self, task: Task) -> list[str] | None:
         return class_names(self._table.columns[task.name], self.missing)
