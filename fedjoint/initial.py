@@ -99,10 +99,14 @@ def check_shared(config: Config, whose: str) -> None:
         whose: it is, to begin the message.
 
     Raises:
-        UserError: each has one of its own, or what else :func:`make_strategy` refuses.
+        UserError: each has one of its own.
     """
-    name, options = local_method(make_strategy(config), config)
-    if not make_method(name, options).shares:
+    try:
+        name, options = local_method(make_strategy(config), config)
+        shares = make_method(name, options).shares
+    except UserError:  # a plug-in's file is gone: what it left is looked at all the same
+        return
+    if not shares:
         cure = "set its option merge = true" if "merge" in options else "leave local.method out"
         raise UserError(
             f"{whose}: its clients have backbones of their own (local method {name}), and the one "

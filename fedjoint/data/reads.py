@@ -174,7 +174,7 @@ def _unlike(there: Inputs, here: Inputs, sure: bool) -> Iterator[tuple[str, str,
         yield there.dtype, here.dtype, "give inputs of that type"
     if sure or (there.words and here.words):
         yield from _unlike_words(there, here)
-    if sure and there.pixels != here.pixels:
+    if sure and len(there.shape) > 1 and there.pixels != here.pixels:
         kinds = ["pixels" if each.pixels else "numbers" for each in (there, here)]
         yield kinds[0], kinds[1], "give inputs of that kind"
     if None not in (there.pad, here.pad) and there.pad != here.pad:
@@ -190,10 +190,11 @@ def _unlike_names(there: Inputs, here: Inputs) -> Iterator[tuple[str, str, str]]
     old, new = there.columns, here.columns
     if old and new and old != new:
         cure = f"set data.source.options.features = {old}" if len(old) <= _SAID else _IN_ORDER
+        was, now = _from_first_difference(old, new)
         if sorted(old) == sorted(new):
-            yield f"the columns {_listed(old)}", f"them as {_listed(new)}", cure
+            yield f"the columns {was}", f"them as {now}", cure
         else:
-            yield f"the columns {_listed(old)}", _listed(new), f"{cure}, of data that have them"
+            yield f"the columns {was}", now, f"{cure}, of data that have them"
     if there.name and here.name and there.name != here.name:
         cure = f"set data.source.options.input = {there.name!r}, of data that have it"
         yield repr(there.name), repr(here.name), cure
@@ -225,8 +226,19 @@ def _how(tokenizer: str | None) -> str:
     return f"the tokens of {tokenizer}" if tokenizer else "hashed words"
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_SAID]) + (", ..." if len(names) > _SAID else "")
+def _from_first_difference(old: list[str], new: list[str]) -> tuple[str, str]:
+    """Return two lists as they are shown: long ones from where they differ."""
+    long = max(len(old), len(new)) > _SAID
+    alike = [a == b for a, b in zip(old, new, strict=False)]
+    at = [*alike, False].index(False) if long else 0
+    shown = (
+        "... " * (at > 0)
+        + (", ".join(names[at : at + _SAID]) or "no more")
+        + ", ..." * (len(names) > at + _SAID)
+        for names in (old, new)
+    )
+    was, now = shown
+    return was, now
 
 
 def _shape(part: Inputs) -> str:
