@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from fedjoint.config.data import DataConfig
 from fedjoint.config.schema import BackboneConfig, Config
 from fedjoint.config.section import Plugin
 from fedjoint.config.sizes import check_sizes
@@ -21,6 +22,8 @@ from fedjoint.data.items import Reading
 from fedjoint.data.loading import check_examples
 from fedjoint.data.of_group import OfGroup
 from fedjoint.data.public import WithoutPublic
+from fedjoint.data.reads import Reads, reads_of, reads_of_example
+from fedjoint.data.source import Built, Source
 from fedjoint.data.unseen import seen, unseen
 from fedjoint.errors import ANYTHING, UserError, choose, said
 from fedjoint.model.each_item import EachItem
@@ -39,6 +42,9 @@ from fedjoint.model.tree import Input, check_tree, count
 from fedjoint.options import check_maker, construct
 from fedjoint.registry import find, load_object
 from fedjoint.runs.initial import fit_unshared
+
+#: a source, the ``data`` table, the seed, and the clients' ids -> what :meth:`Source.build` returns
+Build = Callable[[Source, DataConfig, int, Sequence[int] | None], Built]
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class Problem:
     groups: Mapping[str, Group] = field(default_factory=dict)
     public: Input | None = None
     pad: float | Mapping[str, float] | None = None
+    #: what a data source says that the backbone reads; None: no source says so
+    _reads: Reads | None = field(default=None, repr=False, compare=False)
     #: whether clients have been kept out of training
     _kept_out: bool = field(default=False, repr=False, compare=False)
 
@@ -140,6 +148,11 @@ class Problem:
         if not self.groups:
             return np.zeros(len(self.data.sizes), np.int64)
         return membership(self.groups, np.any(self.data.tasks, axis=1))
+
+    @property
+    def reads(self) -> Reads:
+        """What the backbone reads, to compare it with what another was trained on."""
+        return self._reads or reads_of_example(self.example, checked_pad(self.pad, self.example))
 
     def of(self, group: str) -> Problem:
         """Return the problem of one group; in its data the others have no examples.
@@ -333,12 +346,16 @@ class Problem:
         return model
 
 
-def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
+def build_problem(
+    config: Config, ids: Sequence[int] | None = None, build: Build | None = None
+) -> Problem:
     """Return the problem that ``config`` describes.
 
     Args:
         config: the run's configuration.
         ids: the clients' ids, where ``config.data`` is that of a few of the clients.
+        build: builds the clients of the data source that ``config`` names; by default, it does so
+            itself.
 
     Raises:
         UserError: the data or the backbone cannot be had, a metric names no task, or a number is
@@ -358,7 +375,8 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
             raise own_groups()
     else:
         source = make_source(config.data.source)
-        tasks, data, example = source.build(config.data, config.seed, ids)
+        made = build or (lambda source, *arguments: source.build(*arguments))
+        tasks, data, example = made(source, config.data, config.seed, ids)
         inputs = source.describe(example)
         data, public = make_public(config, data, ids)
         problem = Problem(
@@ -368,6 +386,7 @@ def build_problem(config: Config, ids: Sequence[int] | None = None) -> Problem:
             example,
             groups=_groups(config, inputs, example, ids),
             public=public,
+            _reads=reads_of(source, inputs),
         )
     # A node's own data is a few clients', of which it was asked to keep none out.
     return settled(problem, config, unseen=ids is None)

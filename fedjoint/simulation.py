@@ -15,6 +15,7 @@ from fedjoint.config.section import Plugin, Section
 from fedjoint.data.unchanged import EVERYONE, check_unchanged
 from fedjoint.engines.base import Engine, make_engine
 from fedjoint.errors import UserError
+from fedjoint.initial import check_initial
 from fedjoint.model.parts import Parts
 from fedjoint.node.node import best_device
 from fedjoint.problem import Problem, build_problem, own_groups, settled
@@ -69,6 +70,7 @@ def simulate(
     make_balance(config.balance, problem.tasks, [task.name for task in problem.tasks])
     models = problem.models(config)
     if initial := config.model.initial:
+        check_initial(config, problem, models[""])
         fit_initial(Path(initial), read_initial(Path(initial)), models[""].layout())
     # Groups of clients have models of their own, which one choice need not fit.
     single = models.get("")
@@ -78,6 +80,8 @@ def simulate(
         config = choice.applied(config)
     run = RunDir.create(Path(config.output.dir), config.name, config, own_problem=own)
     run.note_clients(len(problem.data.sizes))
+    if not problem.groups:
+        run.note_inputs(problem.reads.noted().model_dump(mode="json"))
     if choice:
         run.note_path(choice.why)
         text = f"local.path = {choice.path}, engine.threads = {choice.threads}: {choice.why}"

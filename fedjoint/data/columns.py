@@ -68,6 +68,13 @@ class Reading:
             own["pad"] = self.pad
         return inputs.model_copy(update=own)
 
+    def options(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
+        """Return the options, beside those ``named``, with which a column is read as ``inputs``."""
+        words, found = inputs.words, dict[str, Any](input=inputs.name)
+        if words and words.tokenizer is None:
+            found |= {"max_length": words.max_length, "vocabulary": words.vocabulary}
+        return {name: value for name, value in found.items() if value and name not in named}
+
     def inputs(self, values: Sequence[Any], where: str) -> Tensor:
         """Return the inputs of a column of one kind.
 

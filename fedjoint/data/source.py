@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -105,6 +105,16 @@ class Source:
         columns = [f"x{i}" for i in range(shape[0])] if real else None
         name: Any = str(kind).removeprefix("torch.")
         return Inputs(shape=shape, dtype=name, columns=columns)
+
+    def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
+        """Return the options with which it reads what a backbone was trained on, as that was read.
+
+        Args:
+            inputs: what the backbone was trained on.
+            named: options that somebody has chosen; one of these is returned where it says the
+                same in another order.
+        """
+        return {}
 
     def class_names(self, task: Task) -> list[str] | None:
         """Return the names of the classes of examples, or of tokens, by number; None: none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,17 +12,22 @@ import torch
 from torch import Tensor, nn
 
 from fedjoint.config.schema import CompressionConfig, Config
+from fedjoint.data.reads import Reads, check_same_inputs
 from fedjoint.errors import UserError
+from fedjoint.initial import check_moved, check_shared, listed, reads_in_run, trained_apart
+from fedjoint.model.joint import JointModel
 from fedjoint.model.tasks import Task
-from fedjoint.problem import Problem, build_problem, settled
+from fedjoint.problem import Build, Problem, build_problem, settled
 from fedjoint.randomness import Purpose, derive
 from fedjoint.runs.directory import RunDir
-from fedjoint.runs.initial import fit_initial
+from fedjoint.runs.initial import UnfitError, fit_initial
 from fedjoint.runs.record import RoundRecord
 from fedjoint.runs.whole import check_whole
 from fedjoint.training.draws import Drawing
 from fedjoint.training.method import LocalMethod
 from fedjoint.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,12 +100,14 @@ class Learnt:
         config: its configuration.
         records: of its rounds.
         tensors: of its newest backbone, by name.
+        reads: what it reads; None: the run does not say.
     """
 
     path: Path
     config: Config
     records: list[RoundRecord]
     tensors: Mapping[str, Tensor]
+    reads: Reads | None = None
 
 
 def learnt(path: Path, problem: Problem | None, backbone: int | None = None) -> Learnt:
@@ -111,8 +119,8 @@ def learnt(path: Path, problem: Problem | None, backbone: int | None = None) -> 
         backbone: which one, where the strategy keeps several.
 
     Raises:
-        UserError: there is no such run, it has no checkpoint, more than one architecture, or no
-            such backbone.
+        UserError: there is no such run, it has no checkpoint, more than one architecture, no
+            backbone in common, or no such backbone.
     """
     run = RunDir.open(path)
     run.described(problem)
@@ -122,19 +130,44 @@ def learnt(path: Path, problem: Problem | None, backbone: int | None = None) -> 
         raise UserError(f"{path}: the run has no checkpoint yet")
     if config.model.groups:
         raise _in_groups()
+    check_shared(config, str(path))
     tensors = whole.newest.whole | whole.newest.backbone_of(path, backbone)
-    return Learnt(path, config, whole.records, tensors)
+    known = reads_in_run(run)
+    if known is None:
+        log.warning(
+            "%s does not say what its backbone reads, as older runs and deployed ones do not: see "
+            "to it that inputs are the same, in the same order",
+            path,
+        )
+    return Learnt(path, config, whole.records, tensors, known)
 
 
-def problem_to_adapt(config: Config, given: Problem | None) -> Problem:
-    """Return the problem that is ``given``, or that ``config`` describes.
+def problem_to_adapt(
+    run: Learnt, config: Config, given: Problem | None, build: Build | None = None
+) -> Problem:
+    """Return the problem that is ``given``, or that ``config`` describes, with the run's inputs.
+
+    Args:
+        run: whose backbone reads them.
+        config: what describes the problem.
+        given: the problem, where the configuration does not describe it.
+        build: see :func:`fedjoint.problem.build_problem`.
 
     Raises:
-        UserError: it has groups; or as :func:`fedjoint.problem.build_problem`.
+        UserError: it has groups, or inputs are not the run's; or as
+            :func:`fedjoint.problem.build_problem`.
     """
-    problem = settled(given, config) if given else build_problem(config)
+    try:
+        problem = settled(given, config) if given else build_problem(config, build=build)
+    except UserError as error:
+        if run.reads and str(error).startswith("unknown column"):
+            columns = ", ".join(run.reads.columns)
+            raise UserError(f"{run.path}: trained on the columns {columns}; {error}") from None
+        raise
     if problem.groups:
         raise _in_groups()
+    if run.reads:
+        check_same_inputs(run.reads, problem.reads, str(run.path))
     return problem
 
 
@@ -167,18 +200,42 @@ def begin(run: Learnt, problem: Problem, config: Config, way: Adaptation) -> tup
         problem: of those who adapt it.
         config: see :func:`settings_to_adapt`.
         way: of adapting it.
+
+    Raises:
+        UserError: the run's backbone does not fit, was not trained, or only in part.
     """
     if way.adapter:
         problem = with_adapters(problem)
     if not way.transferred:
         model = config.model.model_copy(update={"initial": run.config.model.initial})
         config = config.model_copy(update={"model": model})
-    trainer = Trainer(problem, config, torch.device("cpu"))
+    try:
+        trainer = Trainer(problem, config, torch.device("cpu"))
+        if way.transferred:
+            tensors = fit_initial(run.path, run.tensors, trainer.layout)
+    except UnfitError as error:
+        raise UserError(f"the run's backbone is not that of the model here: {error.why}") from None
     if way.transferred:
-        tensors = fit_initial(run.path, run.tensors, trainer.layout)
+        _check_trained(run, trainer.model)
     else:
         tensors = trainer.model.state_dict()
     return trainer, trainer.layout.flat(tensors)
+
+
+def _check_trained(run: Learnt, model: JointModel) -> None:
+    """Make sure that the run trained its backbone, and all of it in common.
+
+    Args:
+        run: the run.
+        model: with the run's backbone, its shared tensors as they were built.
+    """
+    if lacking := trained_apart(model, run.tensors):
+        raise UserError(
+            f"{run.path}: {listed(lacking)} of its backbone are its clients' own (model.share, or "
+            "model.norm), so that nobody else has them: take a run that shares all that it trains"
+        )
+    if not run.config.model.initial:
+        check_moved(run.tensors, model.state_dict(), str(run.path))
 
 
 @dataclass(frozen=True)

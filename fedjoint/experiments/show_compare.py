@@ -53,6 +53,9 @@ def _metrics(comparison: Comparison, console: Console) -> None:
         if row["task"] in _clients(comparison):
             continue
         task = row["task"] if row["metric"] else "raw mean"
+        if _apart(comparison, row["task"], row["arm"]):
+            cells.append([task, row["metric"], row["arm"], "", "", "", ""])
+            continue
         test = f"{from_columns('test', row):.3f}"
         best, last, gap = (
             f"{Interval(row[what], math.nan):{spec}}" if what in row else ""
@@ -67,6 +70,18 @@ def _metrics(comparison: Comparison, console: Console) -> None:
     console.print("trivial: each client's most frequent class, or its mean")
     if comparison.pooled:
         console.print("of single clients, which are tasks here: compare.csv and gains.csv")
+        for name in comparison.arms:
+            if _apart(comparison, comparison.pooled.name, name):
+                console.print(
+                    f"{name}: nothing of all clients together, as each of its runs has some of them"
+                )
+
+
+def _apart(comparison: Comparison, task: str, *arms: str) -> bool:
+    """Say whether one of the arms measures single clients alone, and not all together."""
+    pooled = comparison.pooled
+    own = [comparison.arms[arm] for arm in arms if arm in comparison.arms]
+    return pooled is not None and task == pooled.name and any(arm.apart(task) for arm in own)
 
 
 def _clients(comparison: Comparison) -> set[str]:
@@ -108,6 +123,8 @@ def _costs(comparison: Comparison, console: Console) -> None:
     seeds, cells = len(comparison.arms[ALONE.name].seeds), []
     for row in comparison.rows:
         if "reached" in row and row["task"] not in _clients(comparison):
+            if _apart(comparison, row["task"], row["arm"]):
+                continue
             taken = [row[f"{what} to target"] for what in COSTS.values()]
             shown = [_thrifty(value) if value != "" else "never" for value in taken]
             cells.append([row["task"], row["arm"], *shown, f"{row['reached']} of {seeds}"])
@@ -129,7 +146,8 @@ def _gains(comparison: Comparison, console: Console) -> None:
     for row in comparison.gains():
         if row["on"] in _clients(comparison):
             continue
-        found.setdefault(row["on"], []).append(_gain(row))
+        blank = _apart(comparison, row["on"], row["from"], row["to"])
+        found.setdefault(row["on"], []).append("" if blank else _gain(row))
     headers = [
         f"{pair.reference.name}\nto {pair.arm.name}:\n{part.replace(' ', chr(10), 1)}"
         for part, pair in comparison.parts.items()

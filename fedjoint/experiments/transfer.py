@@ -15,6 +15,7 @@ from torch import Tensor
 from fedjoint.config.load import check, override
 from fedjoint.config.schema import BalanceConfig, Config
 from fedjoint.data.base import Client, Examples
+from fedjoint.data.build import make_source
 from fedjoint.data.pool import pooled
 from fedjoint.errors import UserError, choose
 from fedjoint.experiments.adapt import (
@@ -33,6 +34,7 @@ from fedjoint.experiments.adapt import (
 )
 from fedjoint.experiments.arms import mean, sign
 from fedjoint.experiments.intervals import Interval, columns, interval
+from fedjoint.experiments.new_task import built_for
 from fedjoint.experiments.subsets import SomeTasks, of_tasks
 from fedjoint.model.positions import is_known
 from fedjoint.model.tasks import Task
@@ -171,7 +173,7 @@ def transfer(
             "(data.task_mix), or --unseen for new clients"
         )
     config = _config(run, task, list(settings))
-    problem = problem_to_adapt(config, problem)
+    problem = problem_to_adapt(run, config, problem, built_for(task))
     own = next((known for known in problem.tasks if known.name == task), None)
     if own is None:
         raise choose("task", task, [known.name for known in problem.tasks])
@@ -191,8 +193,9 @@ def transfer(
 
 def _makes_vectors(problem: Problem, config: Config) -> bool:
     """Say whether the features are vectors, of which an adapter makes others."""
+    fresh = config.model_copy(update={"model": config.model.model_copy(update={"initial": None})})
     with torch.no_grad():
-        features = problem.model(config).eval().backbone(cat([problem.example] * 2))
+        features = problem.model(fresh).eval().backbone(cat([problem.example] * 2))
     return isinstance(features, Tensor) and features.ndim == 2
 
 
@@ -231,10 +234,38 @@ def _config(run: Learnt, task: str, settings: Sequence[str]) -> Config:
     for setting in settings:
         if not setting.startswith("data."):
             raise UserError(f"--set {setting}: a transfer takes settings of data alone")
-    made = check(override(tree | {"data": data}, settings))
+    made = _as_trained(run, task, check(override(tree | {"data": data}, settings)))
     made = settings_to_adapt(run, of_tasks(made, [task]))
     local = made.local.model_copy(update={"lr_scales": []})
     return made.model_copy(update={"local": local, "balance": BalanceConfig()})
+
+
+def _as_trained(run: Learnt, task: str, config: Config) -> Config:
+    """Return settings with which the data source reads what the run's backbone was trained on.
+
+    Raises:
+        UserError: that is the new task itself.
+    """
+    if run.reads is None or config.problem is not None:
+        return config
+    if task in run.reads.columns and "language" not in _kinds(config):
+        raise UserError(
+            f"{run.path}: its backbone was trained on {task!r} as an input, so it is no new task "
+            "to it: take a run of data without that column (data.source.options.drop)"
+        )
+    inputs = run.reads.parts.get("")
+    if inputs is None:
+        return config
+    source = config.data.source
+    own = make_source(source).options_to_read(inputs, source.options.keys())
+    source = source.model_copy(update={"options": source.options | own})
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+
+
+def _kinds(config: Config) -> list[str]:
+    """Return the kinds of the tasks that a data source's options name."""
+    targets = config.data.source.options.get("targets")
+    return list(targets.values()) if isinstance(targets, dict) else []
 
 
 def _owner(problem: Problem, task: Task) -> Client:

@@ -100,7 +100,7 @@ def generalise(
         raise UserError(f"{path}: the run kept no client out; set data.unseen_clients before it")
     data = config.data.model_copy(update={"unseen_clients": 0})
     everyone = config.model_copy(update={"data": data})
-    problem = problem_to_adapt(everyone, problem)
+    problem = problem_to_adapt(run, everyone, problem)
     ids = unseen(problem.data, config)
     evaluation = next((r.evaluation for r in reversed(run.records) if r.evaluation), None) or {}
     adapted: dict[tuple[str, int, str], float] = {}

@@ -64,7 +64,11 @@ class Checkpoint:
                 f"{count - 1}; fedjoint export tells which one most clients with a task have"
             )
         if number is not None and not 0 <= number < count:
-            raise UserError(f"--backbone {number}: {path} has {count}, from 0")
+            raise UserError(
+                f"--backbone {number}: the run has {count}, from 0 to {count - 1}"
+                if count > 1
+                else "the run has one backbone: leave --backbone out"
+            )
         return self.backbone | {n: t[number or 0] for n, t in self.backbones.items()}
 
     def fits(self, layout: Layout) -> bool:

@@ -130,7 +130,8 @@ class RunDir:
         From the start: ``run`` (its id), ``versions``, ``seed``, ``created``, ``generation``,
         ``status``, ``saved`` (the round of the newest checkpoint; 0: none) and ``own_problem``.
 
-        Once they are known: ``clients``, how many there are; ``path``, why clients train as they
+        Once they are known: ``clients``, how many there are; ``inputs``, what the backbone reads,
+        of a simulation without groups; ``path``, why clients train as they
         do, where that was tried; ``best``, the best round, where it is kept; ``method``, the local
         method; ``deployed``, whether the clients' state is elsewhere; ``interrupted``, whether the
         run was stopped amid a round.
@@ -183,6 +184,15 @@ class RunDir:
     def note_path(self, why: str) -> None:
         """Keep why clients train as the configuration says."""
         self._note(path=why)
+
+    def note_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """Keep what the backbone reads, see :class:`fedjoint.data.reads.Reads`."""
+        self._note(inputs=inputs)
+
+    @property
+    def inputs(self) -> dict[str, Any] | None:
+        """What the backbone reads; None: an older run, or a deployed one, does not say."""
+        return self.info.get("inputs")
 
     @property
     def clients(self) -> int | None:

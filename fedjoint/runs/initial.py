@@ -19,6 +19,19 @@ from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import check_whole
 
+
+class UnfitError(UserError):
+    """Weights are not of this backbone.
+
+    Attributes:
+        why: the line, without the setting ``model.initial`` that it begins with.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"model.initial: {why}")
+        self.why = why
+
+
 log = logging.getLogger(__name__)
 
 _OWN = "backbone."  # begins the names of a joint model's shared tensors
@@ -94,17 +107,17 @@ def fit_initial(path: Path, tensors: Mapping[str, Tensor], layout: Layout) -> di
     for name, shape in layout.shapes.items():
         tensor = found.get(name)
         if tensor is None:
-            raise UserError(
-                f"model.initial: {path} has no {name.removeprefix(_OWN)!r}; it has "
+            raise UnfitError(
+                f"{path} has no {name.removeprefix(_OWN)!r}; it has "
                 f"{', '.join(sorted(tensors)[:4])} and so on: give weights of this backbone"
             )
         if tuple(tensor.shape) != shape:
-            raise UserError(
-                f"model.initial: {name!r} is {tuple(tensor.shape)} in {path}, and {shape} here: "
+            raise UnfitError(
+                f"{name!r} is {tuple(tensor.shape)} in {path}, and {shape} here: "
                 "give weights of this backbone"
             )
         if name not in layout.buffers and not torch.isfinite(tensor).all():
-            raise UserError(f"model.initial: {name!r} in {path} is not finite")
+            raise UnfitError(f"{name!r} in {path} is not finite")
         chosen[name] = tensor.to(torch.float32)
     rest = len(tensors) - len(found)
     if rest:
@@ -130,8 +143,8 @@ def fit_unshared(
     """
     newest = _newest(path) if _file_in(path).is_dir() else None
     if newest and not newest.frozen and newest.digest != digest(frozen):
-        raise UserError(
-            f"model.initial: {path} has other frozen weights than this backbone, and keeps them "
+        raise UnfitError(
+            f"{path} has other frozen weights than this backbone, and keeps them "
             "with its final backbone alone: resume it to its end first"
         )
     tensors = newest.whole if newest else read_initial(path)
@@ -145,17 +158,17 @@ def _all_or_none(
     for name, tensor in wanted.items():
         has = taken.get(name)
         if has is None and taken and tensor.is_floating_point():
-            raise UserError(
-                f"model.initial: {path} has no {name.removeprefix(_OWN)!r}, and has "
+            raise UnfitError(
+                f"{path} has no {name.removeprefix(_OWN)!r}, and has "
                 f"{next(iter(taken)).removeprefix(_OWN)!r}: give weights of this backbone"
             )
         if has is not None and has.shape != tensor.shape:
-            raise UserError(
-                f"model.initial: {name!r} is {tuple(has.shape)} in {path}, and "
+            raise UnfitError(
+                f"{name!r} is {tuple(has.shape)} in {path}, and "
                 f"{tuple(tensor.shape)} here: give weights of this backbone"
             )
         if has is not None and not has.isfinite().all():
-            raise UserError(f"model.initial: {name!r} in {path} is not finite")
+            raise UnfitError(f"{name!r} in {path} is not finite")
     return taken
 
 

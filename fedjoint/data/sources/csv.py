@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,6 +127,13 @@ class Csv(Source):
 
     def inputs(self, example: Tensor) -> Inputs:
         return super().inputs(example).model_copy(update={"columns": self._columns[0]})
+
+    def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
+        columns = inputs.columns
+        dropped = [name for name in self.drop if name not in self.targets]  # a task is read now
+        if columns and (not self.features or sorted(self.features) == sorted(columns)):
+            return {"features": columns, "drop": dropped}
+        return {"drop": dropped}
 
     def class_names(self, task: Task) -> list[str] | None:
         return class_names(self._table.columns[task.name], self.missing)

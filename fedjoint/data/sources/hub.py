@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -104,6 +105,9 @@ class Hub(Source):
     def inputs(self, example: Tensor) -> Inputs:
         first = self._tables[0][self.input][:1]
         return self.reading.described(super().inputs(example), self.input, first)
+
+    def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
+        return self.reading.options(inputs, named)
 
     @property
     def _splits(self) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,6 +96,9 @@ class Npz(Source):
     def inputs(self, example: Tensor) -> Inputs:
         own = {"pixels": True, "name": self.input, "items": "preference" in self.targets.values()}
         return super().inputs(example).model_copy(update=own)
+
+    def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
+        return {} if inputs.name is None or "input" in named else {"input": inputs.name}
 
     def _read(self, path: Path) -> dict[str, np.ndarray]:
         """Return the arrays that are used, each with as many rows as the inputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,9 @@ class Parquet(Source):
     def inputs(self, example: Tensor) -> Inputs:
         values = self._table[self._input].slice(0, 1).to_pylist()
         return self.reading.described(super().inputs(example), self._input, values)
+
+    def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
+        return self.reading.options(inputs, named)
 
     def class_names(self, task: Task) -> list[str] | None:
         known = self._names(task.name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,6 +126,17 @@ class Text(Source):
 
     def inputs(self, example: Tensor) -> Inputs:
         return super().inputs(example).model_copy(update={"words": self._words})
+
+    def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
+        words = inputs.words
+        if words is None:
+            return {}
+        own: dict[str, Any] = {"tokenizer": words.tokenizer}
+        if words.tokenizer is None:
+            own = {"vocabulary": words.vocabulary}
+        free = not {"tokenizer", "vocabulary"} & set(named)  # one takes the other's place
+        found = {"max_length": words.max_length} | (own if free else {})
+        return {name: value for name, value in found.items() if name not in named}
 
     def class_names(self, task: Task) -> list[str] | None:
         return class_names([line.label for line in self._lines[task.name]], self.missing)

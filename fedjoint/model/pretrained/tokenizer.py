@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -57,6 +59,25 @@ def tokenizer_files(path: str) -> dict[str, bytes]:
     with TemporaryDirectory() as folder:
         load_tokenizer(path).save_pretrained(folder)
         return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+@cache
+def tokenizer_digest(path: str) -> str:
+    """Return what tells tokenizers apart: of their vocabulary, and of the ids of a sentence.
+
+    The same tokenizer has the same wherever it lies.
+
+    Raises:
+        UserError: there is none, or it fails.
+    """
+    words = words_of(path, len(_TRIED))
+    vocabulary = sorted(load_tokenizer(path).get_vocab().items())
+    tried = [vocabulary, tokens([_TRIED], words).tolist()]
+    return hashlib.sha256(json.dumps(tried).encode()).hexdigest()
+
+
+#: Upper case, an accent, digits and a rare word: what tokenizers of one vocabulary may treat apart.
+_TRIED = "The Quick brown fox isn't naïve: 12.5 % of 1,000 antidisestablishmentarianists"
 
 
 @cache

@@ -20,6 +20,7 @@ from fedjoint.experiments.ways import ALONE, JOINT
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
 
+_POOLED = ["parity", "accuracy", "groups"]
 DATA = {"clients": 4, "test_fraction": 0.4, "valid_fraction": 0.2, "partition": "iid"}
 
 
@@ -125,6 +126,12 @@ def test_groups_and_affinity_are_of_clients(tmp_path):
         len(run.records[-1].own["test"]["parity"]) for run in found.arms["groups"].seeds[0].runs
     ]
     assert sizes == [2, 2]
+    text = printed(lambda console: show_compare(found, 0.05, console))
+    # A run of some of the clients has no metric of all: that is no run that diverged.
+    (row,) = (line for line in text.splitlines() if line.split()[:3] == _POOLED)
+    assert row.split() == _POOLED
+    assert "groups: nothing of all clients together" in text
+    assert "nan (0 of 1)" not in text.split("gain on the test data")[0]
     chosen = compare(config, 1, more=More(groups="auto"))
     assert sum(len(run.records[-1].clients.ids) for run in chosen.arms["groups"].seeds[0].runs) == 4
     pairs = affinity(config, 1)
