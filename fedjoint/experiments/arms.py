@@ -118,14 +118,13 @@ class Arm:
     rate: float = math.nan
     alone: bool = False
     pooled: Task | None = None
+    _chosen: dict[tuple[int, str], list[RoundRecord]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def apart(self, task: str) -> bool:
         """Say whether a task's metric is of single runs alone, each of some of the clients."""
         return all(seed.of(task) is None for seed in self.seeds)
-
-    _chosen: dict[tuple[int, str], list[RoundRecord]] = field(
-        default_factory=dict, repr=False, compare=False
-    )
 
     @property
     def seconds(self) -> list[float]:

@@ -20,6 +20,7 @@ from fedjoint.data.pool import pooled
 from fedjoint.errors import UserError, choose
 from fedjoint.experiments.adapt import (
     ADAPTER,
+    FACTORS,
     HEAD,
     SCRATCH,
     TUNED,
@@ -48,9 +49,6 @@ WAYS = (HEAD, ADAPTER, TUNED, SCRATCH)
 
 #: Sizes of the training set where none are given, as far as there are examples; and all of them.
 SIZES = (10, 30, 100, 300, 1000, 3000)
-
-#: Factors on the learning rate from which validation data choose, alike for every way and size.
-FACTORS = (0.25, 1.0, 4.0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from fedjoint.data.unseen import unseen
 from fedjoint.errors import UserError
 from fedjoint.experiments.adapt import (
+    FACTORS,
     HEAD,
     SCRATCH,
     TUNED,
@@ -23,6 +25,7 @@ from fedjoint.experiments.adapt import (
     problem_to_adapt,
     settings_to_adapt,
 )
+from fedjoint.experiments.arms import sign
 from fedjoint.model.metric import Metric
 from fedjoint.model.tasks import Task, measures
 from fedjoint.problem import Problem
@@ -82,8 +85,9 @@ def generalise(
     """Adapt a run's backbone to the clients that ``data.unseen_clients`` kept out.
 
     Each has a fresh head, trained on its own training examples with the run's batch size and
-    optimiser: on the frozen backbone, with the backbone, or with a fresh backbone. Test metrics
-    are pooled over clients, as those of the run.
+    optimiser: on the frozen backbone, with the backbone, or with a fresh backbone. Metrics are
+    pooled over clients, as those of the run. For each task, way and number of steps, the clients'
+    validation examples choose one of three learning rates.
 
     Args:
         path: the run directory.
@@ -107,22 +111,38 @@ def generalise(
     for way in WAYS:
         trainer, start = begin(run, problem, settings_to_adapt(run, everyone), way)
         for count in steps:
-            adapted |= _tested(trainer, start, ids, way, count)
+            tried = [_measured(trainer, start, ids, way, count, factor) for factor in FACTORS]
+            for task in problem.tasks:
+                best = _best(task, tried)
+                known = [name for name in task.measures if ("test", name) in best]
+                adapted |= {(way.name, count, name): best["test", name] for name in known}
     train, test = evaluation.get("train", {}), evaluation.get("test", {})
     return Unseen(tuple(problem.tasks), len(ids), train, test, adapted)
 
 
-def _tested(
-    trainer: Trainer, backbone: Tensor, ids: np.ndarray, way: Adaptation, steps: int
-) -> dict[tuple[str, int, str], float]:
-    sums: dict[str, Tensor] = {}
-    for part in adapt(trainer, backbone, ids, steps=steps, whole=way.whole):
+def _measured(
+    trainer: Trainer, backbone: Tensor, ids: np.ndarray, way: Adaptation, steps: int, factor: float
+) -> dict[tuple[str, str], float]:
+    """Return (split, what tables call a metric) -> the metric of all clients after adaptation."""
+    sums: dict[tuple[str, str], Tensor] = {}
+    for part in adapt(trainer, backbone, ids, steps=steps, whole=way.whole, factor=factor):
         for name, values in part.statistics.items():
             split, _, measure = name.partition("/")
-            if split == "test":
-                sums[measure] = sums.get(measure, 0) + values.sum(0)
+            sums[split, measure] = sums.get((split, measure), 0) + values.sum(0)
     metrics = measures(trainer.problem.tasks)
-    return {(way.name, steps, name): metrics[name].value(total) for name, total in sums.items()}
+    return {key: metrics[key[1]].value(total) for key, total in sums.items()}
+
+
+def _best(
+    task: Task, tried: Sequence[dict[tuple[str, str], float]]
+) -> dict[tuple[str, str], float]:
+    """Return what is best by validation; without that, what the run's own learning rate gives."""
+
+    def score(at: int) -> tuple[float, bool]:
+        valid = tried[at].get(("valid", task.name), math.nan)
+        return sign(task) * valid if math.isfinite(valid) else -math.inf, FACTORS[at] == 1
+
+    return tried[max(range(len(tried)), key=score)]
 
 
 def _gap(metric: Metric, better: float | None, worse: float | None) -> float | None:

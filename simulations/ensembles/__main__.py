@@ -58,7 +58,7 @@ def combined(paths: Sequence[Path]) -> Pair:
 
 def last(result: RunResult) -> Mapping[str, float]:
     """Return the metrics of the last round."""
-    return {task: result.metrics["test"][task] for task in TASKS}
+    return {task: result.metrics["test"][task] or 0.0 for task in TASKS}
 
 
 def measure(seed: int, output: str) -> dict[str, Pair]:

@@ -44,6 +44,23 @@ def test_a_table_has_a_row_for_each_and_gains_over_the_first(tmp_path):
     assert rows[1][3].strip() == "" and rows[2][3].count("±") == 2
 
 
+def test_several_models_stand_beside_one_of_them(tmp_path, monkeypatch):
+    module = runpy.run_module("fedjoint.simulations.ensembles.__main__")
+    few = module["settings"]
+    monkeypatch.setitem(
+        module["measure"].__globals__,
+        "settings",
+        lambda *given, **more: few(*given, **more, rounds=2),
+    )
+    found = [module["measure"](seed, str(tmp_path)) for seed in (0, 1)]
+    lines = list(module["table"](found, 0.2))
+    assert len(lines) == 2 + 4 * 3 and all(line.count("±") == 3 for line in lines[2:])
+    pairs = [seed["clients' models, of one run"] for seed in found]
+    for cell, at in ((3, 0), (4, 1)):
+        mean = sum(pair[at]["digit"] for pair in pairs) / 2
+        assert lines[2].split("|")[cell].strip().startswith(f"{mean:.3f}")
+
+
 @pytest.mark.parametrize("program", ["couplings", "places"])
 def test_every_arm_of_a_program_fits_its_scenario(program, monkeypatch, tmp_path):
     found = runpy.run_module(f"fedjoint.simulations.{program}.__main__")["VARIANTS"]

@@ -1,6 +1,7 @@
 """Transfer to a new task and to new clients, against plain PyTorch and by hand."""
 
 import csv
+import math
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fedjoint.data.unseen import seen, unseen
 from fedjoint.errors import UserError
 from fedjoint.experiments.adapt import HEAD, TUNED, adapt
 from fedjoint.experiments.transfer import WAYS, Subsets, transfer
-from fedjoint.experiments.unseen import Unseen, generalise
+from fedjoint.experiments.unseen import Unseen, _best, generalise
 from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
 from fedjoint.simulation import simulate
@@ -160,6 +161,14 @@ def test_clients_that_are_kept_out_neither_train_nor_count(tmp_path):
         assert value * tests == pytest.approx(round(value * tests), abs=1e-6)
     assert found.adapted["fine-tuned", 30, "digit"] > found.adapted["fine-tuned", 1, "digit"]
     assert found.test["digit"] == result.metrics["test"]["digit"]
+
+
+def test_validation_data_choose_how_fast_new_clients_learn():
+    up, down = Task("up", "multiclass", 2), Task("down", "regression", 1, metric="rmse")
+    tried = [{("valid", "up"): u, ("valid", "down"): d} for u, d in [(0.7, 2.0), (0.5, 1.0)]]
+    tried.append({("valid", "up"): math.nan, ("valid", "down"): math.nan})  # it diverged
+    assert _best(up, tried) is tried[0] and _best(down, tried) is tried[1]
+    assert _best(up, [{}, {"own": 1}, {}]) == {"own": 1}
 
 
 def test_gaps_are_above_zero_where_new_data_are_worse():
