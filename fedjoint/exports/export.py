@@ -140,6 +140,13 @@ class Opened:
         model = TaskModel(body, head, numbers, units).eval()
         return Exported(model, card, part.example)
 
+    def client(self, place: int) -> Client:
+        """Return what the client at ``place`` has, in the numbers that the models read.
+
+        Raises:
+            UserError: see :func:`fedjoint.data.loading.load_client`.
+        """
+        return load_client(self._unscaled or self.problem.data, place)
     # Once for all models: a source may read large files.
 
     @cached_property

@@ -92,7 +92,14 @@ class Npz(Source):
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        own = {"pixels": True, "name": self.input, "items": "preference" in self.targets.values()}
+        files = find_split(self.path, self.test_path, ".npz")
+        types = {read_npz(file, [self.input])[self.input].dtype for file, _ in files}
+        own = {
+            "pixels": True,
+            "stored": np.result_type(*types).name,
+            "name": self.input,
+            "items": "preference" in self.targets.values(),
+        }
         return super().inputs(example).model_copy(update=own)
 
     def _read(self, path: Path) -> dict[str, np.ndarray]:
