@@ -20,7 +20,7 @@ from fedjoint.data.base import Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
-from fedjoint.data.split import moments
+from fedjoint.data.split import features, moments
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.backbones import with_one_backbone
 from fedjoint.exports.exported import Exported
@@ -30,9 +30,8 @@ from fedjoint.model.heads import Reads
 from fedjoint.model.ids import Known, vocabulary
 from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.ragged import checked_pad
-from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, cat
+from fedjoint.model.tree import Input
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
 from fedjoint.runs.checkpoints import Checkpoint
@@ -168,8 +167,8 @@ class Opened:
         raw = self._unscaled
         if raw is None:
             return
-        x = [loaded(raw.client(self.people.places[client]).train.x) for client in whose]
-        mean, scale = moments(cat(x))
+        x = [features(raw.client(self.people.places[client]).train.x) for client in whose]
+        mean, scale = moments(torch.cat(x))
         for client, own in zip(whose, x, strict=True):
             own_mean, own_scale = moments(own)
             apart = ((own - mean) / scale - (own - own_mean) / own_scale).square().mean(0).sqrt()

@@ -182,9 +182,7 @@ def _check_alike(opened: Sequence[Opened], paths: Sequence[str]) -> None:
     names: dict[str, str] = {}
     for each, path in zip(opened, paths, strict=True):
         if each.run.id in names:
-            raise UserError(
-                f"{path} is the same run as {names[each.run.id]}: name every run of an ensemble once"
-            )
+            raise UserError(f"{path} is the same run as {names[each.run.id]}: name every run once")
         names[each.run.id] = path
     for each, path in zip(opened[1:], paths[1:], strict=True):
         config = each.people.config

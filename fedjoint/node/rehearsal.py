@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from fedjoint._util.limit import LateError, limited
 from fedjoint.data.base import Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.model.frozen import changes_what_is_held, digest
+from fedjoint.model.holding import holding
 from fedjoint.model.metric import Metric
 from fedjoint.model.positions import is_known
 from fedjoint.model.stream import loaded
@@ -209,7 +209,7 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
         state[name].requires_grad_()
     features = _named(
         "the model",
-        lambda: functional_call(model.backbone, _of(state, "backbone."), x),
+        lambda: holding(model, state, lambda: model.backbone(x)),
     )
     if not any(part.requires_grad for part in named(features).values()):
         raise UserError(
@@ -218,19 +218,14 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
         )
     outputs = {}
     for name in names:
-        head = partial(functional_call, model.heads[name], _of(state, f"heads.{name}."))
-        outputs[name] = _named(f"the head of task {name!r}", partial(head, features))
+        head = partial(holding, model, state, partial(model.heads[name], features))
+        outputs[name] = _named(f"the head of task {name!r}", head)
     for task in cohort.tasks:
         labels = train.y[task.name]
         _check_output(task, outputs[task.name], len(labels))
         _check_loss(task, outputs[task.name].detach().float(), labels)
         for metric in task.metrics:
             _check_metric(task, metric, outputs[task.name].detach(), labels)
-
-
-def _of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors of a part of a model, under its own names."""
-    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 
 def _check_output(task: Task, output: Any, count: int) -> None:

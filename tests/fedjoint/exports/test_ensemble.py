@@ -234,7 +234,8 @@ def test_what_is_told_of_an_ensemble_is_what_its_file_predicts(clinics, task, se
     _, rows = predict(tmp_path / "e", tmp_path / "new.csv")
     said = np.array([float(row[0]) for row in rows])
     assert found.whole.test == pytest.approx(worth(said), rel=1e-4, abs=1e-5)
-    for client, (told, member) in enumerate(zip(found.members, found.exported.model.members)):
+    members = found.exported.model.members
+    for client, (told, member) in enumerate(zip(found.members, members, strict=True)):
         one = export(runs[client if several else 0], task, client=None if several else client).model
         with torch.no_grad():
             outputs = one(torch.from_numpy(x))
