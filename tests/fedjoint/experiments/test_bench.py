@@ -170,7 +170,7 @@ def test_a_broken_strategy_fails_alone(tmp_path):
     assert list(found.arms) == [sound, late, "fedavg"]
     assert list(found.references) == ["alone", "per task"] and found.merged_by == "fedavg"
     assert "no luck" in found.failed[raises]
-    assert found.failed[diverges].startswith("no round has merged; the last one: Diverges: merge")
+    assert found.failed[diverges].startswith("before the first round: Diverges: merge")
     kept = {row["strategy"]: row["kept rounds"] for row in found.rows()}
     assert kept == {sound: 0, late: 2, "fedavg": 0, "alone": 0, "per task": 0}
     said = io.StringIO()
