@@ -26,7 +26,10 @@ WRONG = [
     ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
     ("raise RuntimeError('a\\nb')", "RuntimeError: a"),
     ("return updates.mean() / 0", "merge returned a step that is not finite"),
-    ("self.state['x'] = updates.mean().log(); return updates.mean()", r"state\['x'\] is not finite"),
+    (
+        "self.state['x'] = updates.mean().log(); return updates.mean()",
+        r"state\['x'\] is not finite",
+    ),
 ]
 
 #: What merge does with made-up updates is no reason to refuse it.
