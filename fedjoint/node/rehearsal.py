@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +29,8 @@ from fedjoint.training.cohort import Cohort, gather
 from fedjoint.training.job import Job
 from fedjoint.training.method import HEARD, LocalMethod
 from fedjoint.training.trainer import Trainer
+
+log = logging.getLogger("fedjoint.node")
 
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
@@ -57,7 +61,10 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> Shapes:
     if trainer.config.strategy.compression.name != "none":
         try_compression(trainer.config.strategy.compression, trainer.layout.parameters.size)
     before = {name: digest({name: t}) for name, t in trainer.model.frozen().items()}
-    told = _try_some(trainer, method)
+    doubts: set[str] = set()
+    told = _try_some(trainer, method, doubts)
+    for doubt in sorted(doubts):
+        log.warning("%s", doubt)
     for name, tensor in trainer.model.frozen().items():
         if digest({name: tensor}) != before[name]:
             raise changes_what_is_held(name)
@@ -85,14 +92,14 @@ def check_told(told: Mapping[str, Shapes]) -> None:
                 )
 
 
-def _try_some(trainer: Trainer, method: LocalMethod) -> Shapes:
+def _try_some(trainer: Trainer, method: LocalMethod, doubts: set[str]) -> Shapes:
     passed, bad_data, told = False, None, Shapes()
     for places in _candidates(trainer):
         errors: list[UserError] = []
         for place in places.tolist():
             try:
                 with seeded(trainer.device, 0), seeded_elsewhere(0):
-                    told |= _try(trainer, method, place)
+                    told |= _try(trainer, method, place, doubts)
             except UserError as error:
                 errors.append(error)
             else:
@@ -121,10 +128,10 @@ def _candidates(trainer: Trainer) -> Iterator[np.ndarray]:
         yield own[:_TRIED]
 
 
-def _try(trainer: Trainer, method: LocalMethod, place: int) -> Shapes:
+def _try(trainer: Trainer, method: LocalMethod, place: int, doubts: set[str]) -> Shapes:
     cohort = _few(trainer, place)
     received = trainer.layout.flat(trainer.model.state_dict()).to(trainer.device)
-    _check_tasks(trainer, cohort)
+    doubts |= _check_tasks(trainer, cohort)
     try:
         return _step(trainer, method, cohort, received)
     except _BroadcastError:  # it trains with what the strategy sends, which is not here yet
@@ -198,7 +205,9 @@ def _few(trainer: Trainer, place: int) -> Cohort:
         ) from None
 
 
-def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
+def _check_tasks(trainer: Trainer, cohort: Cohort) -> set[str]:
+    """Check outputs, losses and metrics; return what may be wrong with these, a line each."""
+    doubts = set()
     train, names = cohort.client(0).train, [task.name for task in cohort.tasks]
     model = trainer.above
     tensors = [*model.named_parameters(), *model.named_buffers()]
@@ -225,7 +234,9 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
         _check_output(task, outputs[task.name], len(labels))
         _check_loss(task, outputs[task.name].detach().float(), labels)
         for metric in task.metrics:
-            _check_metric(task, metric, outputs[task.name].detach(), labels)
+            doubt = _check_metric(task, metric, outputs[task.name].detach(), labels)
+            doubts |= {doubt} if doubt else set()
+    return doubts
 
 
 def _check_output(task: Task, output: Any, count: int) -> None:
@@ -261,7 +272,7 @@ def _check_loss(task: Task, output: Tensor, labels: Tensor) -> None:
         raise UserError(f"{what} is undefined (NaN) with the first weights: see what it divides by")
 
 
-def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) -> None:
+def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) -> str | None:
     what = f"the metric {metric.name!r} of task {task.name!r}"
     padded = torch.cat([labels, task.missing(1).to(labels.device)])
     more = torch.cat([output, output[:1]])
@@ -276,11 +287,21 @@ def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) ->
             f"{what}: of {len(labels)} examples it has {found.shape[1]} statistics each, and of "
             f"{len(padded)} it has {longer.shape[1]}: let their number be the same"
         )
-    if not bool(found[is_known(labels) & _is_finite(output)].isfinite().all()):
+    fine = is_known(labels) & _is_finite(output)
+    if not bool(found[fine].isfinite().all()):
         raise UserError(f"{what}: its statistics are not finite with the first weights")
     value = _named(what, lambda: metric.value(found.double().sum(0)))
     if not isinstance(value, (int, float)):
         raise UserError(f"{what}: its value is {type(value).__name__}, not a number")
+    # Some are undefined of labels that are all alike; ours say where they are.
+    several = len(labels[fine].unique(dim=0)) > 1
+    own = not str(getattr(metric.value, "__module__", "")).startswith("fedjoint.")
+    if math.isnan(value) and several and own:
+        return (
+            f"{what}: its value is not a number (NaN) of {int(fine.sum())} labelled examples with "
+            "finite statistics; where that stays so, its cells in tables are empty"
+        )
+    return None
 
 
 def _is_finite(output: Tensor) -> Tensor:
