@@ -61,7 +61,11 @@ class Reading:
         """
         own: dict[str, Any] = {"name": name, "items": self.items}
         if inputs.dtype != "int64":
-            own["pixels"] = True
+            image = isinstance(values[0], bytes | dict)
+            own |= {
+                "pixels": True,
+                "stored": "uint8" if image else np.asarray(values[0]).dtype.name,
+            }
         elif is_text(values[0]):
             own["words"] = self.words
         else:

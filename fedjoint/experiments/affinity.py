@@ -62,7 +62,7 @@ class Pair(NamedTuple):
     @property
     def advice(self) -> str:
         """Whether to train the two together: only what the interval of ``both`` says."""
-        if not abs(self.both.mean) > self.both.half:  # NaN settles nothing
+        if not self.both.clear:
             return OPEN
         return SHARE if self.both.mean > 0 else APART
 

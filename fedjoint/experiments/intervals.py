@@ -20,6 +20,9 @@ from scipy import stats
 #: A difference is claimed where its p-value, corrected for several comparisons, is below.
 LEVEL = 0.05
 
+#: Values are alike where they differ by less, relative to the largest.
+_ROUNDING = 1e-9
+
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -37,6 +40,11 @@ class Interval(NamedTuple):
     half: float
     known: int = 1
     of: int = 1
+
+    @property
+    def clear(self) -> bool:
+        """Whether zero is outside; no interval of width zero, or unknown, settles that."""
+        return 0 < self.half < abs(self.mean)
 
     def __format__(self, spec: str) -> str:
         """Write both numbers alike, say with ``+.2f``; a NaN width is left out.
@@ -83,7 +91,9 @@ def of_all(values: Sequence[float], overlap: float = 0.0) -> Interval:
 def p_value(differences: Sequence[float], overlap: float = 0.0) -> float:
     """Return the two-sided p-value of the mean difference; below 0.05 where the interval lacks 0.
 
-    NaN where a difference is not finite, and for fewer than two.
+    NaN where a difference is not finite, and for fewer than two. It is 1 where all differences are
+    alike: a metric moves by steps, of an example of the test set say, so that a few seeds may well
+    move by the same, and the formula would be certain of what nobody has seen vary.
 
     Args:
         differences: one per seed, of two ways of training on the same split.
@@ -93,7 +103,7 @@ def p_value(differences: Sequence[float], overlap: float = 0.0) -> float:
         return math.nan
     mean, error = float(np.mean(differences)), _error(differences, overlap)
     if error == 0:
-        return float(mean == 0)
+        return 1.0
     return float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
 
 
@@ -137,5 +147,7 @@ def from_columns(name: str, row: Mapping[str, Any]) -> Interval:
 
 
 def _error(values: Sequence[float], overlap: float) -> float:
-    """Return the standard error of the mean."""
+    """Return the standard error of the mean; 0 where values differ by rounding alone."""
+    if np.ptp(values) <= _ROUNDING * np.abs(values).max():
+        return 0.0
     return float(np.std(values, ddof=1)) * math.sqrt(1 / len(values) + overlap)

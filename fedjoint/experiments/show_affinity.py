@@ -26,6 +26,8 @@ def show_affinity(found: Affinity, rate: float, console: Console) -> None:
     console.print(how(found.overlap))
     console.print("effects: mean and 95 % interval over seeds; above zero, training together helps")
     console.print("share, do not share: the interval of the mean of both is clear of zero")
+    if any(pair.both.half == 0 for pair in found.pairs):
+        console.print("± 0: seeds that all moved alike settle nothing; take more")
     count = len(found.pairs)
     console.print(
         f"no correction for {count} pairs: of pairs without effect, one in twenty looks settled"

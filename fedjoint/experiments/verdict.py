@@ -6,7 +6,7 @@ import math
 
 from fedjoint.experiments.auto import AUTO
 from fedjoint.experiments.compare import Comparison
-from fedjoint.experiments.intervals import LEVEL, p_value
+from fedjoint.experiments.intervals import LEVEL, Interval, p_value
 from fedjoint.experiments.paired import Paired, overall
 
 
@@ -58,15 +58,17 @@ def _part(pair: Paired, p: float) -> str:
     if not any(pair.delta_m()):
         return "makes no difference." + _worse(pair)
     wins = f"better in {pair.interval(pair.won()).mean:.0%} of tasks and seeds"
-    return f"{_word(pair, gain.mean, p)}, Delta-m {gain:+.2f} %, {wins}.{_worse(pair)}"
+    return f"{_word(pair, gain, p)}, Delta-m {gain:+.2f} %, {wins}.{_worse(pair)}"
 
 
-def _word(pair: Paired, gain: float, p: float) -> str:
-    direction = "help" if gain > 0 else "hurt"
+def _word(pair: Paired, gain: Interval, p: float) -> str:
+    direction = "help" if gain.mean > 0 else "hurt"
     if p < LEVEL:
         return f"{direction}s"
     if math.isnan(p):
         return f"may {direction}, one seed does not settle it"
+    if gain.half == 0:
+        return f"may {direction}, seeds that all moved alike do not settle it"
     alone = p_value(pair.delta_m(), pair.overlap)
     why = " beside the other comparisons" if alone < LEVEL else ""
     return f"may {direction}, the seeds do not settle it{why}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -18,6 +20,7 @@ from fedjoint.data.base import Federation
 from fedjoint.data.build import make_source
 from fedjoint.data.source import Scaling, Source
 from fedjoint.data.sources.synthetic import FixedHead
+from fedjoint.data.split import features, moments
 from fedjoint.errors import UserError, choose
 from fedjoint.exports.backbones import with_one_backbone
 from fedjoint.exports.exported import Exported
@@ -28,12 +31,18 @@ from fedjoint.model.ids import Known, vocabulary
 from fedjoint.model.inputs import Description, Inputs
 from fedjoint.model.ragged import checked_pad
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input
 from fedjoint.node.own_data import with_own_data
 from fedjoint.problem import Backbone, Problem, build_problem
 from fedjoint.runs.checkpoints import Checkpoint
 from fedjoint.runs.directory import RunDir
 from fedjoint.runs.whole import Whole, check_whole
 from fedjoint.training.targets import Scale
+
+log = logging.getLogger(__name__)
+
+#: Scalings that are further apart, in deviations and the root mean square, are told.
+_APART = 0.5
 
 #: the mean and the scale of the targets, where a model has them
 Units = tuple[Tensor, Tensor] | None
@@ -78,7 +87,10 @@ def export(  # noqa: PLR0913 - all by name, and rarely more than two
         UserError: there is no such run, task or client, or no model can be made.
     """
     opened = open_run(path, best=best, state=state, clients=clients, data=data, problem=problem)
-    return opened.exported(task, client, group, backbone)
+    made = opened.exported(task, client, group, backbone)
+    if client is None:
+        opened.compare_scaling(made.card.origin.clients)
+    return made
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,37 @@ class Opened:
         numbers = (scaling.mean, scaling.scale) if scaling else None
         model = TaskModel(body, head, numbers, units).eval()
         return Exported(model, card, part.example)
+
+    @property
+    def data(self) -> tuple[Federation, Callable[[TaskModel, Input], Tensor]]:
+        """The clients, and how a model is asked about what they have: unscaled where it can be.
+
+        So a model scales inputs as it will in use, and not as each client did.
+        """
+        if self._unscaled is None:
+            return self.problem.data, TaskModel.of_scaled
+        return self._unscaled, TaskModel.__call__
+
+    def compare_scaling(self, whose: Sequence[int]) -> None:
+        """Warn where the pooled scaling of the clients ``whose`` is not like that of each."""
+        raw = self._unscaled
+        if raw is None:
+            return
+        x = [features(raw.client(self.people.places[client]).train.x) for client in whose]
+        mean, scale = moments(torch.cat(x))
+        for client, own in zip(whose, x, strict=True):
+            own_mean, own_scale = moments(own)
+            apart = ((own - mean) / scale - (own - own_mean) / own_scale).square().mean(0).sqrt()
+            # Few examples are apart from all by chance: four errors of a mean of so many.
+            if (apart > max(_APART, 4 / math.sqrt(len(own)))).any():
+                log.warning(
+                    "the model scales inputs by the pooled examples of its clients, each of which "
+                    "trained on inputs scaled by its own (of client %s up to %.1f deviations "
+                    "apart): it may predict worse than theirs; --client ID writes that of a client",
+                    client,
+                    float(apart.max()),
+                )
+                return
 
     # Once for all models: a source may read large files.
 

@@ -263,12 +263,36 @@ def _whole(where: str, array: np.ndarray, inputs: Inputs, dtype: torch.dtype) ->
 def _real(where: str, array: np.ndarray, inputs: Inputs, dtype: torch.dtype) -> Tensor:
     with np.errstate(over="ignore"):
         x: Any = array.astype(np.float64 if dtype == torch.float64 else np.float32)
-    if inputs.pixels and array.dtype == np.uint8:
-        x /= 255
     finite = np.isfinite(x.reshape(len(x), -1)).all(1)
     if not finite.all():
         raise UserError(f"{where}: row {finite.argmin()} (from 0) has a number that is not finite")
+    if _of_bytes(where, array, inputs):
+        x /= 255
     return torch.from_numpy(x).to(dtype)
+
+
+def _of_bytes(where: str, array: np.ndarray, inputs: Inputs) -> bool:
+    """Say whether numbers are pixels from 0 to 255, which the model reads from 0 to 1.
+
+    Raises:
+        UserError: the run's own pixels were bytes, and a number can be neither.
+    """
+    if not inputs.pixels:
+        return False
+    if inputs.stored != "uint8":
+        whole = inputs.stored is not None and np.dtype(inputs.stored).kind in "iu"
+        return array.dtype == np.uint8 and not whole  # such a run's own were not divided
+    whole = array.dtype.kind in "iu"
+    most = 255 if whole else 1
+    wrong = (array < 0) | (array > most)
+    if wrong.any():
+        row = int(wrong.reshape(len(array), -1).any(1).argmax())
+        number = array[row][wrong[row]].flat[0].item()
+        raise UserError(
+            f"{where}: row {row} (from 0) has {number:.6g}; the model reads pixels, whole numbers "
+            "from 0 to 255 or real ones from 0 to 1: give them so, not scaled otherwise"
+        )
+    return whole
 
 
 def _where(path: Path, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from fedjoint.exports.model import TaskModel
 from fedjoint.model.positions import is_known
 from fedjoint.model.stream import loaded
 from fedjoint.model.tasks import Task
+from fedjoint.model.tree import Input
 from fedjoint.problem import Problem
 
 
@@ -148,21 +149,25 @@ def _found(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return split -> the models' outputs ``[models, n, outputs]``, and the known labels."""
     holders = [first.people.places[client] for client in first.people.holders(task.name)]
-    clients = [load_client(first.problem.data, place) for place in holders]
+    data, ask = first.data
+    clients = [load_client(data, place) for place in holders]
     return {
-        split: _outputs([getattr(client, split) for client in clients], models, task)
+        split: _outputs([getattr(client, split) for client in clients], models, task, ask)
         for split in ("valid", "test")
     }
 
 
 def _outputs(
-    examples: Sequence[Examples], models: Sequence[TaskModel], task: Task
+    examples: Sequence[Examples],
+    models: Sequence[TaskModel],
+    task: Task,
+    ask: Callable[[TaskModel, Input], Tensor],
 ) -> tuple[Tensor, Tensor]:
     parts = [each.take(is_known(each.y[task.name]).nonzero().squeeze(1)) for each in examples]
     y = torch.cat([part.y[task.name] for part in parts])
     # A client at a time, as the run evaluates them.
     outputs = [
-        torch.cat([model.of_scaled(loaded(part.x)) for part in parts if len(part)] or [_none(task)])
+        torch.cat([ask(model, loaded(part.x)) for part in parts if len(part)] or [_none(task)])
         for model in models
     ]
     return torch.stack(outputs), y
@@ -174,6 +179,11 @@ def _none(task: Task) -> Tensor:
 
 def _check_alike(opened: Sequence[Opened], paths: Sequence[str]) -> None:
     first = opened[0].people.config
+    names: dict[str, str] = {}
+    for each, path in zip(opened, paths, strict=True):
+        if each.run.id in names:
+            raise UserError(f"{path} is the same run as {names[each.run.id]}: name every run once")
+        names[each.run.id] = path
     for each, path in zip(opened[1:], paths[1:], strict=True):
         config = each.people.config
         for what in ("data", "seed", "model.backbone", "problem"):

@@ -42,6 +42,7 @@ class Inputs(BaseModel):
         name: of the column of Parquet, or the array of .npz, that holds the input.
         words: where the input is a sentence.
         pixels: whether bytes are divided by 255.
+        stored: type of the numbers in the run's own files, ``uint8`` for images; None: not told.
         pad: what fills up an input whose first dimension is shorter; None: all are of one length.
         items: whether the first dimension is of items, of which one is preferred.
         vocabulary: how many ids the model knows, from 0; None: that is not known.
@@ -55,6 +56,7 @@ class Inputs(BaseModel):
     name: str | None = None
     words: Words | None = None
     pixels: bool = False
+    stored: str | None = None
     pad: float | None = None
     items: bool = False
     vocabulary: int | None = None

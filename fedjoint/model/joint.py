@@ -74,6 +74,16 @@ class JointModel(nn.Module):
         features = self.backbone(x)
         return {name: self.heads[name](features) for name in tasks or self.heads}
 
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yield each module under its first name, even where all its names are asked for.
+
+        ``torch.func.functional_call`` replaces the tensors of a module once for each name that it
+        finds of it, and would leave those of the last but one in it.
+        """
+        return super().named_modules(memo, prefix, True)
+
     def layout(self) -> Layout:
         """Return the layout of the shared tensors."""
         return self._layout
@@ -92,7 +102,7 @@ class JointModel(nn.Module):
     def frozen(self) -> dict[str, Tensor]:
         """Return the backbone's tensors that do not train, by name, in the module's own memory.
 
-        Without further names of one parameter, and buffers that are not finite.
+        Without further names, and buffers that are not finite.
         """
         left_out = self._further_names() | self._infinite()
         return {
@@ -132,7 +142,7 @@ class JointModel(nn.Module):
         """Return the names of the state of which the module's own serves all clients.
 
         Beside what does not train, these are buffers outside the state, buffers that are not
-        finite, such as masks, and further names of one parameter.
+        finite, such as masks, and further names.
         """
         frozen = {n for n, p in self.named_parameters() if not p.requires_grad}
         names, persistent = dict(self.backbone.named_buffers()), self.backbone.state_dict()
@@ -144,8 +154,9 @@ class JointModel(nn.Module):
         return {n for n, b in self.named_buffers() if not b.isfinite().all()}
 
     def _further_names(self) -> set[str]:
-        names = {n for n, _ in self.named_parameters(remove_duplicate=False)}
-        return names - dict(self.named_parameters()).keys()
+        """Return the names, but for the first, of parameters, and of all in a module of two."""
+        first = dict(self.named_parameters()).keys() | dict(self.named_buffers()).keys()
+        return self.state_dict().keys() - first
 
     def _trained(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self.backbone.named_parameters(prefix="backbone"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -10,13 +11,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from fedjoint._util.limit import LateError, limited
 from fedjoint.data.base import Client
 from fedjoint.data.loading import load_client
 from fedjoint.errors import ANYTHING, UserError, said
 from fedjoint.model.frozen import changes_what_is_held, digest
+from fedjoint.model.holding import holding
 from fedjoint.model.loss import TaskLoss
 from fedjoint.model.metric import Metric
 from fedjoint.model.positions import is_known
@@ -29,6 +30,8 @@ from fedjoint.training.cohort import Cohort, gather
 from fedjoint.training.job import Job
 from fedjoint.training.method import HEARD, LocalMethod
 from fedjoint.training.trainer import Trainer
+
+log = logging.getLogger("fedjoint.node")
 
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
@@ -59,7 +62,10 @@ def rehearse(trainer: Trainer, method: LocalMethod) -> Shapes:
     if trainer.config.strategy.compression.name != "none":
         try_compression(trainer.config.strategy.compression, trainer.layout.parameters.size)
     before = {name: digest({name: t}) for name, t in trainer.model.frozen().items()}
-    told = _try_some(trainer, method)
+    doubts: set[str] = set()
+    told = _try_some(trainer, method, doubts)
+    for doubt in sorted(doubts):
+        log.warning("%s", doubt)
     for name, tensor in trainer.model.frozen().items():
         if digest({name: tensor}) != before[name]:
             raise changes_what_is_held(name)
@@ -87,14 +93,14 @@ def check_told(told: Mapping[str, Shapes]) -> None:
                 )
 
 
-def _try_some(trainer: Trainer, method: LocalMethod) -> Shapes:
+def _try_some(trainer: Trainer, method: LocalMethod, doubts: set[str]) -> Shapes:
     passed, bad_data, told = False, None, Shapes()
     for places in _candidates(trainer):
         errors: list[UserError] = []
         for place in places.tolist():
             try:
                 with seeded(trainer.device, 0), seeded_elsewhere(0):
-                    told |= _try(trainer, method, place)
+                    told |= _try(trainer, method, place, doubts)
             except UserError as error:
                 errors.append(error)
             else:
@@ -123,10 +129,10 @@ def _candidates(trainer: Trainer) -> Iterator[np.ndarray]:
         yield own[:_TRIED]
 
 
-def _try(trainer: Trainer, method: LocalMethod, place: int) -> Shapes:
+def _try(trainer: Trainer, method: LocalMethod, place: int, doubts: set[str]) -> Shapes:
     cohort = _few(trainer, place)
     received = trainer.layout.flat(trainer.model.state_dict()).to(trainer.device)
-    _check_tasks(trainer, cohort)
+    doubts |= _check_tasks(trainer, cohort)
     try:
         return _step(trainer, method, cohort, received)
     except _BroadcastError:  # it trains with what the strategy sends, which is not here yet
@@ -200,7 +206,9 @@ def _few(trainer: Trainer, place: int) -> Cohort:
         ) from None
 
 
-def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
+def _check_tasks(trainer: Trainer, cohort: Cohort) -> set[str]:
+    """Check outputs, losses and metrics; return what may be wrong with these, a line each."""
+    doubts = set()
     train, names = cohort.client(0).train, [task.name for task in cohort.tasks]
     model = trainer.above
     tensors = [*model.named_parameters(), *model.named_buffers()]
@@ -211,7 +219,7 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
         state[name].requires_grad_()
     features = _named(
         "the model",
-        lambda: functional_call(model.backbone, _of(state, "backbone."), x),
+        lambda: holding(model, state, lambda: model.backbone(x)),
     )
     if not any(part.requires_grad for part in named(features).values()):
         raise UserError(
@@ -220,19 +228,16 @@ def _check_tasks(trainer: Trainer, cohort: Cohort) -> None:
         )
     outputs = {}
     for name in names:
-        head = partial(functional_call, model.heads[name], _of(state, f"heads.{name}."))
-        outputs[name] = _named(f"the head of task {name!r}", partial(head, features))
+        head = partial(holding, model, state, partial(model.heads[name], features))
+        outputs[name] = _named(f"the head of task {name!r}", head)
     for task in cohort.tasks:
         labels = train.y[task.name]
         _check_output(task, outputs[task.name], len(labels))
         _check_loss(task, outputs[task.name].detach().float(), labels)
         for metric in task.metrics:
-            _check_metric(task, metric, outputs[task.name].detach(), labels)
-
-
-def _of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors of a part of a model, under its own names."""
-    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+            doubt = _check_metric(task, metric, outputs[task.name].detach(), labels)
+            doubts |= {doubt} if doubt else set()
+    return doubts
 
 
 def _check_output(task: Task, output: Any, count: int) -> None:
@@ -284,7 +289,7 @@ def _check_sum(what: str, total: float, count: int, losses: Tensor) -> None:
         )
 
 
-def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) -> None:
+def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) -> str | None:
     what = f"the metric {metric.name!r} of task {task.name!r}"
     padded = torch.cat([labels, task.missing(1).to(labels.device)])
     more = torch.cat([output, output[:1]])
@@ -299,11 +304,21 @@ def _check_metric(task: Task, metric: Metric, output: Tensor, labels: Tensor) ->
             f"{what}: of {len(labels)} examples it has {found.shape[1]} statistics each, and of "
             f"{len(padded)} it has {longer.shape[1]}: let their number be the same"
         )
-    if not bool(found[is_known(labels) & _is_finite(output)].isfinite().all()):
+    fine = is_known(labels) & _is_finite(output)
+    if not bool(found[fine].isfinite().all()):
         raise UserError(f"{what}: its statistics are not finite with the first weights")
     value = _named(what, lambda: metric.value(found.double().sum(0)))
     if not isinstance(value, (int, float)):
         raise UserError(f"{what}: its value is {type(value).__name__}, not a number")
+    # Some are undefined of labels that are all alike; ours say where they are.
+    several = len(labels[fine].unique(dim=0)) > 1
+    own = not str(getattr(metric.value, "__module__", "")).startswith("fedjoint.")
+    if math.isnan(value) and several and own:
+        return (
+            f"{what}: its value is not a number (NaN) of {int(fine.sum())} labelled examples with "
+            "finite statistics; where that stays so, its cells in tables are empty"
+        )
+    return None
 
 
 def _is_finite(output: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ from fedjoint.server.patience import Patience
 from fedjoint.server.plan import Plan, plan_evaluation, plan_training
 from fedjoint.server.roster import Seat
 from fedjoint.server.run import Broadcast, Run
-from fedjoint.server.steps import MergeError
+from fedjoint.server.steps import MergeError, NotFiniteError
 from fedjoint.server.updates import Updates
 from fedjoint.server.weights import most_of_a_node, weigh
 
@@ -349,7 +349,9 @@ def _merge(run: Run, plan: Plan, groups: Mapping[str, Collector]) -> _Merged:
     except UserError as error:
         if isinstance(error, MergeError) and not len(run.ledger.clients):
             raise  # nothing was ever merged, and the next rounds would go as this one
+        _count(run, error, plan.round)
         return _Merged(kept=str(error))
+    run.refusals.none()
     if not run.shares:
         return _Merged()
     found = diagnose_parts(run.roster.parts, merged, some) if plan.diagnosed else None
@@ -361,10 +363,27 @@ def _merge(run: Run, plan: Plan, groups: Mapping[str, Collector]) -> _Merged:
     return _Merged(run.merging.whole(steps), None, found)
 
 
+def _count(run: Run, error: UserError, round: int) -> None:
+    """Note that a merge failed, where other clients would change nothing about that.
+
+    Raises:
+        UserError: too many in a row did, for the same reason.
+    """
+    if isinstance(error, _TooFewError):
+        return
+    # Nodes of a deployment may come back, and a rule that refuses too few clients go on.
+    if isinstance(error, MergeError | NotFiniteError) or not run.roster.deployed:
+        run.refusals.one(str(error), round)
+
+
+class _TooFewError(UserError):
+    """Fewer clients trained than are to be merged."""
+
+
 def _check_enough(run: Run, groups: Mapping[str, Collector]) -> None:
     trained = sum(len(collected.trained) for collected in groups.values())
     if trained < (least := run.config.strategy.min_clients):
-        raise UserError(f"{trained} clients trained, strategy.min_clients is {least}")
+        raise _TooFewError(f"{trained} clients trained, strategy.min_clients is {least}")
 
 
 def _updates(run: Run, group: str, collected: Collector, round: int) -> Updates:

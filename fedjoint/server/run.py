@@ -37,6 +37,7 @@ from fedjoint.server.merging import Merging
 from fedjoint.server.pace import Pace
 from fedjoint.server.plan import Plan
 from fedjoint.server.reference import Reference
+from fedjoint.server.refusals import Refusals
 from fedjoint.server.roster import Roster, Seat
 from fedjoint.server.strategy import (
     Circumstances,
@@ -74,6 +75,7 @@ class Run:
         before: the strategy's state as the round found it (of a deployed run).
         exclusions: who is not asked any more.
         paces: kind of request -> how long it may take.
+        refusals: merges in a row that failed.
     """
 
     config: Config
@@ -96,6 +98,7 @@ class Run:
     before: dict[str, Any] = field(default_factory=dict)
     exclusions: Exclusions = field(default_factory=Exclusions)
     paces: dict[str, Pace] = field(default_factory=dict)
+    refusals: Refusals = field(default_factory=Refusals)
     merging: Merging = field(init=False)
 
     def __post_init__(self) -> None:

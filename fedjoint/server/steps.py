@@ -26,6 +26,10 @@ class MergeError(UserError):
     """A strategy is wrong in itself, whatever it is given."""
 
 
+class NotFiniteError(UserError):
+    """What a merge returned, or left as state, is not finite."""
+
+
 def checked_steps(found: Any, backbones: Tensor) -> Steps:
     """Return what a merge of ``backbones`` ``[K, P]`` returned, as :class:`Steps`."""
     count, size = backbones.shape

@@ -21,7 +21,7 @@ from fedjoint.server.candidates import (
     checked_budget,
     checked_selection,
 )
-from fedjoint.server.steps import MergeError, Steps, checked_steps
+from fedjoint.server.steps import MergeError, NotFiniteError, Steps, checked_steps
 from fedjoint.server.updates import Updates
 from fedjoint.training.method import LocalMethod, make_method
 
@@ -303,14 +303,15 @@ def checked_merge(strategy: JointStrategy, updates: Updates) -> Steps:
     """Return the float32 steps of ``strategy``; where it fails, its state may be anything.
 
     Raises:
-        UserError: the merge refuses the updates, or its step is not finite.
+        UserError: the merge refuses the updates.
+        NotFiniteError: its step, or its state, is not finite.
         MergeError: it fails, returns or leaves as state what it may not, or changes the updates.
     """
     versions = _versions(updates)
     try:
         steps = checked_steps(strategy.merge(updates), updates.backbones)
         if not torch.isfinite(steps.steps).all():
-            raise UserError("merge returned a step that is not finite")
+            raise NotFiniteError("merge returned a step that is not finite")
         check_tensors("state", strategy.state)
         for name, version in _versions(updates).items():
             if version != versions[name]:
@@ -340,13 +341,13 @@ def check_tensors(what: str, named: Mapping[str, Any]) -> None:
 
     Raises:
         MergeError: one is no tensor.
-        UserError: one is not finite.
+        NotFiniteError: one is not finite.
     """
     for name, value in named.items():
         if not isinstance(value, Tensor):
             raise MergeError(f"{what}[{name!r}] is {type(value).__name__}, not a tensor")
         if not torch.isfinite(value).all():
-            raise UserError(f"{what}[{name!r}] is not finite")
+            raise NotFiniteError(f"{what}[{name!r}] is not finite")
 
 
 def _versions(updates: Updates) -> dict[str, int]:

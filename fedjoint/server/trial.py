@@ -11,7 +11,7 @@ from fedjoint.model.parts import Part
 from fedjoint.randomness import Purpose, generator
 from fedjoint.server.backbones import checked_first
 from fedjoint.server.run import Run
-from fedjoint.server.steps import MergeError
+from fedjoint.server.steps import MergeError, NotFiniteError
 from fedjoint.server.strategy import checked_merge, make_strategy
 from fedjoint.server.updates import Updates
 
@@ -46,7 +46,7 @@ def _try_part(run: Run, part: Part, chosen: np.ndarray) -> None:
         strategy = make_strategy(run.config)
         backbones = checked_first(strategy, run.merging.parameters(part, run.backbone))
         checked_merge(strategy, _made_up(run, part, chosen[:rows], backbones))
-    except MergeError as error:
+    except (MergeError, NotFiniteError) as error:
         if rows == len(chosen) or isinstance(error.__cause__, (*_ALWAYS, MergeError)):
             raise UserError(f"before the first round: {error}") from error
     except UserError:

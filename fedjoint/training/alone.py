@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from fedjoint.config.schema import OptimiserConfig
+from fedjoint.model.holding import holding
+from fedjoint.model.joint import JointModel
 from fedjoint.model.tree import Input, alone, each
 from fedjoint.training.stepper import Few
 
@@ -39,9 +40,9 @@ class Alone:
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, rule: OptimiserConfig, *, channels_last: bool
+        self, model: JointModel, objective: Objective, rule: OptimiserConfig, *, channels_last: bool
     ) -> None:
-        self._holder, self._names = _Holder(model), set(model.state_dict())
+        self._model, self._names = model, set(model.state_dict())
         parameters = model.named_parameters(remove_duplicate=False)
         self._tied = len(list(parameters)) > len(list(model.parameters()))
         self._objective, self._rule, self._channels_last = objective, rule, channels_last
@@ -60,13 +61,12 @@ class Alone:
         """
         own = {n: self._laid_out(p[0]).detach().requires_grad_() for n, p in parameters.items()}
         state = {**own, **alone(frozen)}
-        held = {f"model.{n}": t for n, t in state.items() if n in self._names}
+        held = {n: t for n, t in state.items() if n in self._names}
 
         def descend() -> tuple[Tensor, Tensor]:
             return self._descend(own, state, batches, weights[0], rate)
 
-        # PyTorch looks for names of the same parameter at every call, which takes long.
-        total, counted = functional_call(self._holder, held, (descend,), tie_weights=self._tied)
+        total, counted = holding(self._model, held, descend, tied=self._tied)
         for name, parameter in parameters.items():
             if own[name].data_ptr() != parameter.data_ptr():
                 parameter[0] = own[name].detach()
@@ -108,14 +108,3 @@ class Alone:
             torch._foreach_add_(buffers, found)
             found = buffers
         torch._foreach_add_(places, found, alpha=-rate)
-
-
-class _Holder(nn.Module):
-    """Calls what it is given: functional_call replaces weights once for all that this does."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, act: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        return act()

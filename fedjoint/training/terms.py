@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fedjoint.errors import UserError
+from fedjoint.model.holding import holding
 from fedjoint.model.joint import JointModel
 from fedjoint.model.mode import evaluating
 from fedjoint.model.tree import Input, alone, each, first
 from fedjoint.training.gradients import passes
 
 Tensors = dict[str, Tensor]
-
-_BACKBONE = "backbone."
 
 #: (the joint model's weights by name, inputs ``[n, ...]``) of one client
 Compute = Callable[[Tensors, Input], Tensor]
@@ -33,12 +32,8 @@ def features_of(model: JointModel) -> Compute:
     own = set(model.state_dict())
 
     def features(weights: Tensors, x: Input) -> Tensor:
-        body = {
-            n.removeprefix(_BACKBONE): t
-            for n, t in weights.items()
-            if n in own and n.startswith(_BACKBONE)
-        }
-        found = functional_call(model.backbone, body, (x,))
+        body = {n: t for n, t in weights.items() if n in own}
+        found: object = holding(model, body, lambda: model.backbone(x))
         if not isinstance(found, Tensor) or found.ndim != 2:
             form = list(found.shape[1:]) if isinstance(found, Tensor) else type(found).__name__
             raise UserError(

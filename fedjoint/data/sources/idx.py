@@ -88,7 +88,9 @@ class Idx(Source):
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        return super().inputs(example).model_copy(update={"pixels": True})
+        images, _, _ = self._pairs()[0]  # all files are of one type
+        own = {"pixels": True, "stored": read_idx(images).dtype.name}
+        return super().inputs(example).model_copy(update=own)
 
     def _pairs(self) -> list[tuple[Path, Path, int]]:
         """Return the files of images and of labels, and the split of each pair."""

@@ -94,7 +94,14 @@ class Npz(Source):
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        own = {"pixels": True, "name": self.input, "items": "preference" in self.targets.values()}
+        files = find_split(self.path, self.test_path, ".npz")
+        types = {read_npz(file, [self.input])[self.input].dtype for file, _ in files}
+        own = {
+            "pixels": True,
+            "stored": np.result_type(*types).name,
+            "name": self.input,
+            "items": "preference" in self.targets.values(),
+        }
         return super().inputs(example).model_copy(update=own)
 
     def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:

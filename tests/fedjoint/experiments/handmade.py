@@ -84,14 +84,17 @@ def both(name, up, down):
     return arm(name, *runs, tasks=(UP, ERROR))
 
 
-def wide(name, value):
-    """Return an arm of the five tasks of digits over three seeds, with wide numbers."""
+def wide(name, value, step=1.1):
+    """Return an arm of the five tasks of digits over three seeds, with wide numbers.
+
+    From one seed to the next the metrics fall by ``step``.
+    """
     tasks = build_problem(check({})).tasks
     runs = []
     for seed in range(3):
         each: dict[str, list[float]] = {}
         for split in ("train", "valid", "test"):
-            each |= {f"{split}_{task.name}": [value - 1.1 * seed] for task in tasks}
+            each |= {f"{split}_{task.name}": [value - step * seed] for task in tasks}
         spread = {
             t.name: {"clients": 4, "std": 0.125, "worst": -9.5, "worst_tenth": -8.25} for t in tasks
         }

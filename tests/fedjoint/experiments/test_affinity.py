@@ -84,6 +84,20 @@ def test_a_pair_whose_interval_holds_zero_is_not_settled():
     assert pair.advice == "not settled"
 
 
+def test_a_pair_that_all_seeds_moved_alike_is_not_settled():
+    alike = {
+        name: {task: [JOINT[task][0] - 0.01] * 3 for task in per_task}
+        for name, per_task in WITHOUT.items()
+    }
+    joint = {task: values[:1] * 3 for task, values in JOINT.items()}
+    found = made({"all": joint, **alike})
+    pairs = {(p.first, p.second): p for p in found.pairs}
+    pair = pairs["up", "kind"]
+    assert pair.both.half == 0 and pair.both.mean != 0 and pair.advice == "not settled"
+    text = printed(lambda console: show_affinity(found, 0.05, console))
+    assert "seeds that all moved alike settle nothing" in text
+
+
 def test_the_rank_correlation_is_spearman_s():
     rng = np.random.default_rng(0)
     first, second = rng.permutation(12) / 3.0, rng.permutation(12) - 7.0

@@ -150,7 +150,17 @@ def test_a_part_helps_and_another_hurts():
         ([0.8], [0.7], "may help, one seed does not settle it"),
         ([0.6, 0.7], [0.7, 0.71], "may hurt, the seeds do not settle it, Delta-m -7"),
         ([0.8, 0.81, math.nan], [0.7, 0.7, 0.7], "nobody can tell"),
-        ([0.6, 0.61, 0.62], [0.7, 0.71, 0.72], "hurts, Delta-m -14.09"),
+        ([0.6, 0.612, 0.62], [0.7, 0.71, 0.72], "hurts, Delta-m -13.99"),
+        (
+            [0.5, 0.5],
+            [0.4, 0.4],
+            "may help, seeds that all moved alike do not settle it, Delta-m +25",
+        ),
+        (
+            [0.4, 0.4],
+            [0.5, 0.5],
+            "may hurt, seeds that all moved alike do not settle it, Delta-m -20",
+        ),
     ],
 )
 def test_the_verdict_follows_the_interval_and_not_the_sign(joint, alone, words):
@@ -161,7 +171,7 @@ def test_the_verdict_follows_the_interval_and_not_the_sign(joint, alone, words):
 
 def test_what_several_comparisons_take_back_is_said():
     # Two parts that are beyond doubt, and one with p = 0.04: times one, it still stands.
-    alone, per_task = final("alone", 0.5, 0.5, 0.5), final("per task", 0.6, 0.6, 0.6)
+    alone, per_task = final("alone", 0.5, 0.5, 0.5), final("per task", 0.6, 0.6, 0.601)
     found = comparison(final("joint", 0.7, 0.72, 0.74), alone, per_task)
     assert "transfer across tasks" in found.parts
     assert all(" hel" in line for line in verdict(found))

@@ -65,8 +65,24 @@ def test_coverage_over_independent_data_sets():
     assert np.mean([abs(f.mean - 1) <= f.half for f in found]) == pytest.approx(0.95, abs=0.015)
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_seeds_that_moved_by_the_same_step_settle_nothing(seeds):
+    # The same step of a test set of 60, from other scores: alike but for rounding.
+    values = [(k + 1) / 60 - k / 60 for k in range(20, 20 + seeds)]
+    for alike in ([0.25] * seeds, values, [-value for value in values]):
+        found = interval(alike)
+        assert p_value(alike) == 1 and found.half == 0 and found.mean != 0 and not found.clear
+    apart = [*values[1:], 2 / 60]
+    assert p_value(apart) < 1 and interval(apart).half > 0
+
+
+def test_an_interval_is_clear_of_zero_as_its_p_value_says():
+    for values in ([0.1, 0.11, 0.12], [-0.1, -0.11, -0.12], [0.1, -0.1, 0.3], [0.0, 0.0], [0.3]):
+        assert interval(values).clear == (p_value(values) < 0.05)
+
+
 def test_a_p_value_at_the_edges():
-    assert p_value([0.25, 0.25]) == 0 and p_value([0.0, 0.0]) == 1
+    assert p_value([0.0, 0.0]) == 1
     assert math.isnan(p_value([0.5])) and math.isnan(p_value([0.5, math.nan, 0.7]))
 
 

@@ -15,6 +15,7 @@ from fedjoint.errors import UserError
 from fedjoint.exports.ensemble import EnsembleModel, fitted, mixed
 from fedjoint.exports.export import export
 from fedjoint.exports.model import load, read_card
+from fedjoint.exports.predict import predict
 from fedjoint.exports.together import Measured, Together, ensemble
 from fedjoint.model.tasks import Task
 from fedjoint.problem import build_problem
@@ -173,6 +174,9 @@ def test_backbones_of_several_strategies_are_one_model(tmp_path):
     with torch.no_grad():
         each = torch.stack([single(x) for single in singles])
         torch.testing.assert_close(model(x), mixed(each, model.weights, "multiclass"))
+    same = runs[1].parent / "." / runs[1].name / ".." / runs[1].name  # by another path
+    with pytest.raises(UserError, match="is the same run as"):
+        ensemble([runs[0], runs[1], same], "digit")
     other = simulate(config(tmp_path, seed=1)).path
     with pytest.raises(UserError, match="another seed than"):
         ensemble([runs[0], other], "digit")
@@ -181,6 +185,87 @@ def test_backbones_of_several_strategies_are_one_model(tmp_path):
         ensemble([runs[0], wider], "digit")
     with pytest.raises(UserError, match="unknown task 'nobody'"):
         ensemble([runs[0]], "nobody")
+
+
+@pytest.fixture(scope="module")
+def clinics(tmp_path_factory):
+    """Two runs whose clients' features have means of their own; the raw test examples of each."""
+    folder = tmp_path_factory.mktemp("clinics")
+    rng = np.random.default_rng(3)
+    rows = []
+    for i in range(360):
+        k, (a, b) = i % 6, rng.normal(size=2)
+        rows.append(["abcdef"[k], a * (1 + k) + 20 * k, b + 5 * k, int(a + b / 2 > 0), a + 10 * k])
+    with (folder / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["clinic", "a", "b", "diag", "stay"], *rows])
+    options = {
+        "path": str(folder / "t.csv"),
+        "targets": {"diag": "multiclass", "stay": "regression"},
+        "client_column": "clinic",
+    }
+    tree = {
+        "rounds": 3,
+        "engine": "inline",
+        "output": {"dir": str(folder / "runs")},
+        "data": {"partition": "natural", "source": {"name": "csv", "options": options}},
+        "local": {"epochs": 2, "batch_size": 16, "optimiser": {"lr": 0.1}},
+    }
+    runs = [simulate(check(tree | {"strategy": {"name": name}})) for name in ("fedavg", "fedavgm")]
+    options["standardise"] = False
+    raw = build_problem(check(tree)).data
+    return [run.path for run in runs], [raw.client(client).test for client in range(6)]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("task", ["diag", "stay"])
+def test_what_is_told_of_an_ensemble_is_what_its_file_predicts(clinics, task, several, tmp_path):
+    runs, tests = clinics
+    found = ensemble(runs if several else runs[:1], task)
+    found.exported.write(tmp_path / "e")
+    x, y = (np.concatenate(part) for part in zip(*((t.x, t.y[task]) for t in tests), strict=True))
+    with (tmp_path / "new.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["a", "b"], *x.tolist()])
+
+    def worth(said):
+        if task == "diag":
+            return float(np.mean(said == y))
+        return 1 - float(np.sum((said - y[:, 0]) ** 2) / np.sum((y - y.mean()) ** 2))
+
+    _, rows = predict(tmp_path / "e", tmp_path / "new.csv")
+    said = np.array([float(row[0]) for row in rows])
+    assert found.whole.test == pytest.approx(worth(said), rel=1e-4, abs=1e-5)
+    members = found.exported.model.members
+    for client, (told, member) in enumerate(zip(found.members, members, strict=True)):
+        one = export(runs[client if several else 0], task, client=None if several else client).model
+        with torch.no_grad():
+            outputs = one(torch.from_numpy(x))
+            torch.testing.assert_close(member(torch.from_numpy(x)), outputs)
+        own = outputs.argmax(1) if task == "diag" else outputs[:, 0]
+        assert told.test == pytest.approx(worth(own.numpy()), rel=1e-4, abs=1e-5)
+
+
+def test_scaling_that_is_not_the_clients_own_is_told(clinics, caplog):
+    (run, _), _ = clinics
+    export(run, "diag", client=2)
+    assert not caplog.records
+    export(run, "diag")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "--client ID writes that of a client" in line and "\n" not in line
+
+
+def test_scalings_that_differ_by_chance_are_not_told(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    rows = [[*rng.normal(size=8).tolist(), i % 2] for i in range(400)]
+    names = [*(f"x{i}" for i in range(8)), "kind"]
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([names, *rows])
+    options = {"path": str(tmp_path / "t.csv"), "targets": {"kind": "multiclass"}}
+    data = {"source": {"name": "csv", "options": options}, "clients": 20, "partition": "iid"}
+    out = {"output": {"dir": str(tmp_path)}, "engine": "inline"}
+    run = simulate(check({"data": data, "rounds": 1, **out}))
+    caplog.clear()
+    export(run.path, "kind")
+    assert not caplog.records
 
 
 def test_the_best_member_is_that_of_the_best_validation():

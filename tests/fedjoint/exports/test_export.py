@@ -354,7 +354,7 @@ def test_sentences(tmp_path):
 
 
 def test_images(tmp_path):
-    """Bytes of an IDX file and of an array are scaled as in training; floats are not."""
+    """Whole numbers of an IDX file and of an array are scaled as in training; floats are not."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (60, 6, 5), np.uint8)
     head = bytes([0, 0, 8])
@@ -372,17 +372,21 @@ def test_images(tmp_path):
     )
     export(result.path, "label").write(tmp_path / "out")
     np.save(tmp_path / "bytes.npy", pixels)
+    np.save(tmp_path / "wide.npy", pixels.astype(np.int64))
     np.save(tmp_path / "floats.npy", pixels[:, None].astype(np.float32) / np.float32(255))
     found = [
         predicting.predict(tmp_path / "out", tmp_path / name)
-        for name in ("images-idx3-ubyte", "bytes.npy", "floats.npy")
+        for name in ("images-idx3-ubyte", "bytes.npy", "wide.npy", "floats.npy")
     ]
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]
     with torch.no_grad():
         logits = export(result.path, "label").model(torch.from_numpy(pixels / 255).float()[:, None])
     assert [int(row[0]) for row in found[0][1]] == logits.argmax(1).tolist()
     with pytest.raises(UserError, match="reads no table"):
         predicting.predict(tmp_path / "out", table(tmp_path / "x.csv", ["a"], [[1]]))
+    np.save(tmp_path / "large.npy", pixels.astype(np.float32))
+    with pytest.raises(UserError, match=r"large.npy: row 0 .* the model reads pixels"):
+        predicting.predict(tmp_path / "out", tmp_path / "large.npy")
 
 
 def test_rows_of_every_kind():

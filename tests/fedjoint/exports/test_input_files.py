@@ -126,6 +126,43 @@ def test_numbers_of_another_type_are_what_the_model_takes(tmp_path):
     assert x.dtype == torch.uint8 and x.tolist() == [[1, 255]]
 
 
+PIXELS = Inputs(shape=(1, 2, 2), dtype="float32", pixels=True, stored="uint8")
+
+
+def idx(array, code):
+    head = bytes([0, 0, code, array.ndim])
+    return head + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+IDX_TYPES = {"u1": 8, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
+TYPES = [(kind, t) for kind in ("npy", "npz", "parquet") for t in ("u1", "i2", "i8", "f4", "f8")]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), TYPES + [("idx", t) for t in IDX_TYPES])
+def test_pixels_are_from_0_to_1_in_every_type_and_file(kind, dtype, tmp_path):
+    levels = np.array([[[0, 255], [51, 102]], [[1, 2], [3, 4]]])
+    array = (levels / 255 if dtype[0] == "f" else levels).astype(dtype)
+    if kind == "idx":
+        path = put(tmp_path, "idx", idx(array.astype(f">{dtype}"), IDX_TYPES[dtype]))
+    else:
+        path = put(tmp_path, kind, array if kind == "npy" else {"x": array})
+    expected = torch.from_numpy(levels / 255).float()[:, None]
+    torch.testing.assert_close(read_inputs(path, PIXELS), expected)
+
+
+@pytest.mark.parametrize(
+    ("stored", "divided"),
+    [(None, True), ("float64", True), ("int64", False), ("int16", False)],
+)
+def test_bytes_for_a_model_of_other_numbers_are_as_its_run_had_them(stored, divided, tmp_path):
+    array = np.full((1, 1, 2, 2), 51, np.uint8)
+    own = PIXELS.model_copy(update={"stored": stored})
+    found = read_inputs(put(tmp_path, "npy", array), own)
+    assert found.flatten().tolist() == pytest.approx([0.2 if divided else 51.0] * 4)
+    real = read_inputs(put(tmp_path, "npy", array.astype(np.float32)), own)
+    assert real.flatten().tolist() == [51.0] * 4
+
+
 OK = {"ids": [[1, 2]], "mask": [[1, 1]], "age": [[1.0]]}
 WRONG = {
     "another width": (
@@ -214,6 +251,26 @@ WRONG = {
         {**OK, "ids": [[1, None]]},
         MASKED,
         "row 0 is no array of numbers; the model reads",
+    ),
+    "a real pixel of 255": (
+        "npy",
+        np.array([[[0, 1], [0, 1]], [[0, 0], [0.5, 255]]], np.float32),
+        PIXELS,
+        "row 1 (from 0) has 255; the model reads pixels, whole numbers from 0 to 255 or real ones",
+    ),
+    "a normalised pixel": (
+        "npz",
+        {"x": np.full((1, 2, 2), -0.5)},
+        PIXELS,
+        "row 0 (from 0) has -0.5;",
+    ),
+    "a pixel of twelve bits": ("npy", np.full((1, 2, 2), 4095), PIXELS, "row 0 (from 0) has 4095;"),
+    "a pixel below 0": ("npy", np.full((1, 2, 2), -1), PIXELS, "row 0 (from 0) has -1;"),
+    "a list of real pixels": (
+        "parquet",
+        {"x": [[[0.0, 1.0], [2.0, 0.0]]]},
+        PIXELS,
+        "row 0 (from 0) has 2;",
     ),
     "not finite": (
         "npy",

@@ -7,6 +7,7 @@ from torch import nn
 
 import fedjoint
 from fedjoint import Client, Examples, Problem, Task, UserError
+from fedjoint.config.load import check
 
 
 class Toy:
@@ -115,6 +116,117 @@ def test_a_tied_parameter_travels_once_and_trains_as_one(path, tmp_path):
         torch.testing.assert_close(
             tied.backbone[f"backbone.{name}"], single.backbone[f"backbone.{other}"]
         )
+
+
+class Twice(nn.Module):
+    """A module under two names, one in a container of nothing else; and one weight in two."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(8, 8), nn.Tanh())
+        self.second = nn.Sequential(self.first[0], nn.Tanh())
+        self.third = nn.Linear(8, 8, bias=False)
+        self.third.weight = self.first[0].weight
+
+    def forward(self, x):
+        return self.third(self.second(self.first(x)))
+
+
+class Norms(nn.Module):
+    """A BatchNorm under two names: its statistics move twice in a pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
+        self.again = self.norm
+
+    def forward(self, x):
+        return self.again(torch.tanh(self.norm(self.layer(x))))
+
+
+class FrozenTwice(nn.Module):
+    """A frozen module under two names, below what trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen, self.layer = nn.Linear(8, 8).requires_grad_(False), nn.Linear(8, 8)
+        self.again = self.frozen
+
+    def forward(self, x):
+        return self.layer(self.again(torch.tanh(self.frozen(x))))
+
+
+class TwiceHead(nn.Module):
+    def __init__(self, features):
+        super().__init__()
+        self.first = nn.Linear(features, features)
+        self.second, self.last = self.first, nn.Linear(features, 2)
+
+    def forward(self, x):
+        return self.last(self.second(torch.tanh(self.first(x))))
+
+
+def sequential():
+    layer = nn.Linear(8, 8)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh())
+
+
+#: backbone, and what the task says of its head
+TWICE = {
+    "in a sequence": (sequential, {}),
+    "in a container, and a weight": (Twice, {}),
+    "with statistics": (Norms, {}),
+    "frozen": (FrozenTwice, {}),
+    "in a head": (lambda: nn.Linear(8, 8), {"head": lambda _: TwiceHead(8)}),
+}
+
+
+def plainly(given, rounds, steps, lr):
+    """Return the backbone after rounds of FedAvg in plain PyTorch, whose clients keep heads."""
+    model = given.model(check({})).train()
+    shared = {n: t.clone() for n, t in model.backbone.state_dict().items()}
+    heads = [model.heads["a"].state_dict()] * 4
+    heads = [{n: t.clone() for n, t in head.items()} for head in heads]
+    for _ in range(rounds):
+        after = []
+        for client in range(4):
+            model.backbone.load_state_dict(shared)
+            model.heads["a"].load_state_dict(heads[client])
+            trained = [p for p in model.parameters() if p.requires_grad]
+            optimiser = torch.optim.SGD(trained, lr)
+            data = given.data.client(client).train
+            for _ in range(steps):
+                optimiser.zero_grad()
+                made = model.heads["a"](model.backbone(data.x))
+                nn.functional.cross_entropy(made, data.y["a"]).backward()
+                optimiser.step()
+            after.append({n: t.clone() for n, t in model.backbone.state_dict().items()})
+            heads[client] = {n: t.clone() for n, t in model.heads["a"].state_dict().items()}
+        shared = {n: torch.stack([own[n].float() for own in after]).mean(0) for n in shared}
+    return shared, heads
+
+
+@pytest.mark.parametrize("path", ["batched", "sequential", "traced"])
+@pytest.mark.parametrize("what", TWICE)
+def test_a_module_of_two_names_trains_as_in_a_plain_loop(what, path, tmp_path):
+    backbone, own = TWICE[what]
+    given = problem(backbone, **own)
+    config = {
+        "rounds": 3,
+        "local": {"steps": 4, "batch_size": 32, "path": path, "optimiser": {"lr": 0.1}},
+        "engine": {"name": "inline"},
+        "output": {"dir": str(tmp_path)},
+    }
+    result = fedjoint.simulate(config, given)
+    shared, heads = plainly(given, rounds=3, steps=4, lr=0.1)
+    assert result.backbone
+    for name, tensor in result.backbone.items():
+        torch.testing.assert_close(tensor, shared[name.removeprefix("backbone.")])
+    # Every name of the exported model has what was learnt.
+    model = fedjoint.export(result.path, "a", client=2, problem=given).model
+    for part, expected in ((model.backbone, shared), (model.head, heads[2])):
+        for name, tensor in part.state_dict().items():
+            torch.testing.assert_close(tensor, expected[name].to(tensor.dtype), msg=name)
 
 
 def missing():

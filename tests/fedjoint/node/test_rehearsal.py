@@ -167,6 +167,27 @@ def test_what_is_wrong_is_said_in_one_line_before_the_first_round(what, tmp_path
         assert not run.read_text()
 
 
+def one_class(index, examples):
+    return Examples(examples.x, {"a": torch.ones_like(examples.y["a"])})
+
+
+@pytest.mark.parametrize(
+    ("own", "change", "doubted"),
+    [
+        (Metric("m", statistics, lambda sums: float("nan")), None, True),
+        (Metric("m", statistics, lambda sums: float(sums[1] / sums[0].clamp(min=1))), None, False),
+        (Metric("m", statistics, lambda sums: float("nan")), one_class, False),  # it may be that
+        ("auroc", one_class, False),
+    ],
+)
+def test_a_metric_that_is_not_a_number_is_said_once(own, change, doubted, tmp_path, caplog):
+    simulate(tmp_path, data=Toy(change), metric=["accuracy", own])
+    said = [r.getMessage() for r in caplog.records if "not a number (NaN)" in r.getMessage()]
+    assert len(said) == doubted
+    if doubted:
+        assert said[0].startswith("the metric 'm' of task 'a': its value") and "\n" not in said[0]
+
+
 def test_one_client_s_bad_data_keeps_nobody_else_from_training(tmp_path):
     def spoil(index, examples):
         return Examples(examples.x.double(), examples.y) if index == 0 else examples

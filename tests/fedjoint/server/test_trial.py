@@ -25,6 +25,11 @@ WRONG = [
     ("raise NotImplementedError('later')", "NotImplementedError: later"),
     ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
     ("raise RuntimeError('a\\nb')", "RuntimeError: a"),
+    ("return updates.mean() / 0", "merge returned a step that is not finite"),
+    (
+        "self.state['x'] = updates.mean().log(); return updates.mean()",
+        r"state\['x'\] is not finite",
+    ),
 ]
 
 #: What merge does with made-up updates is no reason to refuse it.
@@ -32,7 +37,7 @@ RIGHT = [
     "return updates.mean()",
     "return updates.extras['mine'].mean(0)",
     "if len(updates) < 99: raise ValueError('too few')\n        return updates.mean()",
-    "return updates.mean() / 0",
+    "return updates.mean() / (updates.round != 2)",
 ]
 
 

@@ -83,6 +83,18 @@ def test_bytes_are_pixels_and_whole_numbers_are_ids(tmp_path):
     assert x.dtype == torch.int64 and np.array_equal(x.numpy(), ids)
 
 
+def test_a_model_s_card_has_the_type_of_the_numbers(tmp_path):
+    image = np.zeros((N, 1, 5, 5))
+    for types, expected in (
+        (["uint8"], "uint8"),
+        (["float32"], "float32"),
+        (["uint8", "uint16"], "uint16"),
+    ):
+        files = [save(tmp_path, f"{t}.npz", x=image.astype(t)) for t in types]
+        source = Npz(files, {"kind": "multiclass"})
+        assert source.inputs(torch.zeros(1, 1, 5, 5)).stored == expected
+
+
 def test_a_number_may_stand_for_a_missing_label(tmp_path):
     region = arrays()["region"]
     region[:, 0] = 255

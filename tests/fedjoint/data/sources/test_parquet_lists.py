@@ -295,3 +295,12 @@ def test_words_that_follow_and_their_classes_from_a_file_train_and_predict(tmp_p
         there = (x != 0).numpy()
         assert scores.shape[-1] == classes
         assert np.array_equal(found[task][there], scores.argmax(-1).numpy()[there])
+
+
+@pytest.mark.parametrize(("cell", "stored"), [([0, 255], "int64"), ([0.0, 0.5], "float64")])
+def test_lists_of_numbers_are_told_from_bytes(cell, stored, tmp_path):
+    pq.write_table(pa.table({"x": [cell, cell], "y": ["a", "b"]}), tmp_path / "t.parquet")
+    source = Parquet(str(tmp_path / "t.parquet"), {"y": "multiclass"})
+    assert source.inputs(torch.zeros(1, 2)).stored == stored
+    x = source.load(DataConfig()).examples.x  # undivided
+    assert x[0].tolist() == [float(each) for each in cell]
