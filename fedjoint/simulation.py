@@ -74,7 +74,7 @@ def simulate(
         fit_initial(Path(initial), read_initial(Path(initial)), models[""].layout())
     # Groups of clients have models of their own, which one choice need not fit.
     single = models.get("")
-    config = packed(problem, single, config, best_device()) if single else config
+    config = packed(problem, single, config) if single else config
     choice = choose_path(problem, single, config, best_device()) if single else None
     if choice:
         config = choice.applied(config)

@@ -93,15 +93,14 @@ def choose_path(
     if local.path != "auto" and len(threads) == 1:
         return None
     try:
-        trainer = Trainer(problem, config, device, model)
-        operations = _operations(trainer.above, trainer.example) * local.batch_size
+        operations = _of_a_step(problem, model, config)
         if operations < _SMALL[device.type]:
             return None
         most = round(_MOST[device.type] / operations)
         with limited(seconds or config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
             # Where there are fewer clients than threads, each is a job by itself.
             clients = 1 if len(threads) > 1 else _CLIENTS[device.type]
-            ways = ways_of(trainer, most, clients)
+            ways = ways_of(Trainer(problem, config, device, model), most, clients)
             if len(ways) == len(threads) == 1:
                 return None
             return _fastest(ways, threads, device)
@@ -110,7 +109,7 @@ def choose_path(
         return Choice(path, engine.threads, f"the trial failed: {said(error)}")
 
 
-def packed(problem: Problem, model: JointModel, config: Config, device: torch.device) -> Config:
+def packed(problem: Problem, model: JointModel, config: Config) -> Config:
     """Return ``config`` with ``local.pack``, where that is open.
 
     As many clients as take as long for a step as it takes to start one, on a CPU.
@@ -119,13 +118,11 @@ def packed(problem: Problem, model: JointModel, config: Config, device: torch.de
         problem: tasks, backbone and data.
         model: the problem's.
         config: the run's.
-        device: where clients train.
     """
     if config.local.pack or config.local.alone:
         return config
     try:
-        trainer = Trainer(problem, config, device, model)
-        operations = _operations(trainer.above, trainer.example) * config.local.batch_size
+        operations = _of_a_step(problem, model, config)
     except ANYTHING:  # of the model, said where a node tries it
         return config
     pack = min(_PACK, int(_SMALL["cpu"] / max(1, operations)))
@@ -140,6 +137,12 @@ def _open_threads(problem: Problem, config: Config, device: torch.device) -> lis
     share = torch.get_num_threads() // clients
     here = device.type == "cpu" and not config.engine.address
     return [1, share] if here and share > 1 else [1]
+
+
+def _of_a_step(problem: Problem, model: JointModel, config: Config) -> float:
+    """Return the floating-point operations of a client's step."""
+    trainer = Trainer(problem, config, torch.device("cpu"), model)  # no GPU starts for that
+    return _operations(trainer.above, trainer.example) * config.local.batch_size
 
 
 def _operations(model: JointModel, example: Input) -> float:

@@ -337,6 +337,6 @@ def test_clients_are_packed_by_what_they_compute():
 
     config = check({"local": {"batch_size": 16}})
     problem = Problem(TASKS, heavy, Lines(streamed=False), torch.zeros(1, 64))
-    found = choice.packed(problem, problem.model(config), config, torch.device("cpu"))
+    found = choice.packed(problem, problem.model(config), config)
     # 3 * 2 * 16 * (4096 * 8 + 8 * 3) operations in a step above the front: 3.1 million.
     assert found.local.pack == 15
