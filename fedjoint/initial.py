@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from fedjoint.runs.tensors import DamagedError
 from fedjoint.server.strategy import local_method, make_strategy
 from fedjoint.training.method import make_method
 
+log = logging.getLogger(__name__)
+
 _CARD = "model.json"  # of an export, beside its weights
 _SAID = 4  # tensors in a message
 
@@ -38,8 +41,7 @@ def check_initial(config: Config, problem: Problem, model: JointModel) -> None:
         model: its model.
 
     Raises:
-        UserError: it was trained on other inputs, or not at all, or its clients keep a part to
-            themselves.
+        UserError: it was trained on other inputs, or not at all.
     """
     path = Path(config.model.initial or "")
     if not config.model.initial or not path.is_dir():
@@ -58,12 +60,12 @@ def check_initial(config: Config, problem: Problem, model: JointModel) -> None:
         return
     theirs, tensors = run.config(), read_initial(path)
     check_shared(theirs, whose)
-    lacking = trained_apart(model, tensors)
-    if lacking:
-        raise UserError(
-            f"{whose}: {listed(lacking)} of its backbone are its clients' own, and not in the run: "
-            "give the folder of a client's model (fedjoint export --client), or, to begin with "
-            f"fresh ones, its {weights}"
+    if lacking := trained_apart(model, tensors):
+        log.warning(
+            "%s: %s of its backbone are its clients' own, and not in the run, so they begin fresh; "
+            "a client's model has them (fedjoint export --client, and its folder)",
+            whose,
+            listed(lacking),
         )
     if not theirs.model.initial:
         began = theirs.model_copy(

@@ -78,17 +78,19 @@ def test_a_backbone_that_nobody_trained_is_refused(trained, tmp_path):
         simulate(tables.config(tmp_path, path, initial=alone))
 
 
-def test_what_clients_kept_to_themselves_is_no_beginning(trained, tmp_path):
+def test_what_clients_kept_to_themselves_begins_fresh_and_that_is_said(trained, tmp_path, caplog):
     _, path, _ = trained
-    share = ["*", "!backbone.3.*"]
+    share, said = ["*", "!backbone.3.*"], "3.bias, 3.weight of its backbone are its clients' own"
     part = simulate(tables.config(tmp_path, path, share=share)).path
-    with pytest.raises(UserError, match=r"3\.bias, 3\.weight of its backbone are its clients' own"):
-        simulate(tables.config(tmp_path, path, share=share, initial=part))
+    simulate(tables.config(tmp_path, path, share=share, initial=part))
+    assert said in caplog.text
+    caplog.clear()
     export(part, "diag", client=1).write(tmp_path / "one")
-    simulate(tables.config(tmp_path, path, share=share, initial=tmp_path / "one"))
-    simulate(
-        tables.config(tmp_path, path, share=share, initial=part / "final" / "backbone.safetensors")
-    )
+    for whole in (tmp_path / "one", part / "final" / "backbone.safetensors"):
+        simulate(tables.config(tmp_path, path, share=share, initial=whole))
+    assert said not in caplog.text
+    with pytest.raises(UserError, match=r"has no '3\.weight'"):
+        simulate(tables.config(tmp_path, path, initial=part))
 
 
 def test_texts_are_to_become_the_same_ids(tmp_path):

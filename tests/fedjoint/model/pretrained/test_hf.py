@@ -321,7 +321,7 @@ def test_frozen_weights_are_held_once(way, tmp_path):
     tasks = [Task("t", "multiclass", 2)]
     example = torch.zeros(1, 9, dtype=torch.int64)
     problem = Problem(tasks, build, Unequal(tasks, examples, 1), example)
-    local = {"steps": 2, "path": way}
+    local = {"steps": 2, "path": way, "pack": 1}  # so that the driver's own model is not tried
     settings = {"rounds": 1, "engine": "inline", "output": {"dir": str(tmp_path)}}
     simulate({**settings, "local": local}, problem)
     assert len(seen) > 2 and len(set(seen)) == 1
