@@ -132,6 +132,8 @@ def _found(body: nn.Module, still: Collection[str], x: Input) -> tuple[Front, nn
     own = {id(parameter): parameter for parameter in body.parameters()}
     trial = copy.deepcopy(body, own)  # a copy of the buffers alone, which a pass may change
     made = steady(trial, still, x)
+    if not made:
+        return None
     above, given = without(trial, made, x), _given(x, made)
     read = _read(above, given)
     kept = [name for name in made if key(name) in read]

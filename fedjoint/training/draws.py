@@ -100,7 +100,7 @@ def in_order(operation: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     """Run a random operation that draws numbers in the order of its tensors' elements.
 
     PyTorch draws them in the order of memory, which in a batched program may be another one than
-    for one client. Kernels of attention mind it not.
+    for one client. What kernels of attention draw does not depend on that.
     """
     if _dropout(operation) is not None or not _scattered(args):
         return operation(*args, **kwargs)
