@@ -19,6 +19,9 @@ from fedjoint.model.tree import Input, named
 
 _SAID = 12  # columns in a message
 
+#: How to have the columns that a backbone reads, where they are too many to be said.
+_IN_ORDER = "name them in that order by data.source.options.features"
+
 
 class Reads(BaseModel):
     """What a backbone reads.
@@ -198,9 +201,6 @@ def _unlike_names(there: Inputs, here: Inputs) -> Iterator[tuple[str, str, str]]
     if there.name and here.name and there.name != here.name:
         cure = f"set data.source.options.input = {there.name!r}, of data that have it"
         yield repr(there.name), repr(here.name), cure
-
-
-_IN_ORDER = "name them in that order by data.source.options.features"
 
 
 def _unlike_words(there: Inputs, here: Inputs) -> Iterator[tuple[str, str, str]]:
