@@ -35,11 +35,15 @@ class Front:
         kept: its modules whose results are kept.
         made: ``[n, ...]``, what this returns of some examples: the results of these modules, and
             the parts of the input that are read above them as well.
+
+    Attributes:
+        nbytes: of what is kept of an example.
     """
 
     def __init__(self, body: nn.Module, kept: Collection[str], made: dict[str, Tensor]) -> None:
         self._body, self._kept = body, kept
         self._none = {name: part[:0] for name, part in made.items()}
+        self.nbytes = nbytes(made) // count(made)
 
     @torch.no_grad()
     def __call__(self, x: Input | Stream) -> Input:

@@ -31,6 +31,8 @@ from fedjoint.training.trainer import Trainer
 #: hundredth of that.
 _SMALL = {"cpu": 50e6, "cuda": 5e9}
 
+_CPU = torch.device("cpu")
+
 #: A way must be so much faster than those before it.
 _MARGIN = 0.97
 
@@ -93,14 +95,17 @@ def choose_path(
     if local.path != "auto" and len(threads) == 1:
         return None
     try:
-        operations = _of_a_step(problem, model, config)
+        counting = Trainer(problem, config, _CPU, model)  # no GPU starts for that
+        operations = _of_a_step(counting)
         if operations < _SMALL[device.type]:
             return None
         most = round(_MOST[device.type] / operations)
         with limited(seconds or config.strategy.limit / 4), seeded(device, 0), seeded_elsewhere(0):
             # Where there are fewer clients than threads, each is a job by itself.
             clients = 1 if len(threads) > 1 else _CLIENTS[device.type]
-            ways = ways_of(Trainer(problem, config, device, model), most, clients)
+            on_cpu = device.type == "cpu"
+            trainer = counting if on_cpu else Trainer(problem, config, device, model)
+            ways = ways_of(trainer, most, clients)
             if len(ways) == len(threads) == 1:
                 return None
             return _fastest(ways, threads, device)
@@ -122,7 +127,7 @@ def packed(problem: Problem, model: JointModel, config: Config) -> Config:
     if config.local.pack or config.local.alone:
         return config
     try:
-        operations = _of_a_step(problem, model, config)
+        operations = _of_a_step(Trainer(problem, config, _CPU, model))
     except ANYTHING:  # of the model, said where a node tries it
         return config
     pack = min(_PACK, int(_SMALL["cpu"] / max(1, operations)))
@@ -139,10 +144,9 @@ def _open_threads(problem: Problem, config: Config, device: torch.device) -> lis
     return [1, share] if here and share > 1 else [1]
 
 
-def _of_a_step(problem: Problem, model: JointModel, config: Config) -> float:
+def _of_a_step(trainer: Trainer) -> float:
     """Return the floating-point operations of a client's step."""
-    trainer = Trainer(problem, config, torch.device("cpu"), model)  # no GPU starts for that
-    return _operations(trainer.above, trainer.example) * config.local.batch_size
+    return _operations(trainer.above, trainer.example) * trainer.config.local.batch_size
 
 
 def _operations(model: JointModel, example: Input) -> float:

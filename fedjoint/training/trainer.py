@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from fedjoint.model.layout import Layout
 from fedjoint.model.mode import evaluating
 from fedjoint.model.stream import Stream, loaded
 from fedjoint.model.tasks import Task
-from fedjoint.model.tree import Input, cat, count, each, nbytes
+from fedjoint.model.tree import Input, cat, each, nbytes
 from fedjoint.problem import Problem
 from fedjoint.randomness import seeded, seeded_elsewhere
 from fedjoint.training.accumulation import scales
@@ -137,15 +137,12 @@ class Trainer:
         if self.augmentations:  # they change the examples themselves, at every step
             return None, self.model
         with seeded(self.device, 0), seeded_elsewhere(0):
-            front, above = divided(self.model, self._few)
-            if front is None:
-                return None, self.model
-            few = self._few()
-            kept = nbytes(front(few)) // count(few)
-            pays = comes_again(self.problem.data.sizes, kept, self.config)
-            if not pays or side_effects(self.model, few):
-                return None, self.model
-            return front, above
+            few = cache(self._few)  # asked for only where something does not train
+            front, above = divided(self.model, few)
+            pays = front and comes_again(self.problem.data.sizes, front.nbytes, self.config)
+            if pays and not side_effects(self.model, few()):
+                return front, above
+        return None, self.model
 
     @cached_property
     def fallback(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,7 @@ class Idx(Source):
             Examples(x[:, None] if x.ndim == 3 else x, {"label": targets}),
             split=splits if splits.any() else None,
         )
+        self._stored = stacked.dtype.name
         shape = " x ".join(map(str, stacked.shape[1:]))
         files = [images for images, _, _ in pairs]
         say(
@@ -88,9 +90,13 @@ class Idx(Source):
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        images, _, _ = self._pairs()[0]  # all files are of one type
-        own = {"pixels": True, "stored": read_idx(images).dtype.name}
+        own = {"pixels": True, "stored": self._stored}
         return super().inputs(example).model_copy(update=own)
+
+    @cached_property
+    def _stored(self) -> str:  # which load() knows
+        images, _, _ = self._pairs()[0]  # all files are of one type
+        return read_idx(images).dtype.name
 
     def _pairs(self) -> list[tuple[Path, Path, int]]:
         """Return the files of images and of labels, and the split of each pair."""

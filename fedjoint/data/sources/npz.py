@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +90,25 @@ class Npz(Source):
             owner=owner,
             split=splits if splits.any() else None,
         )
+        self._stored = inputs.dtype.name
         shape = " x ".join(map(str, inputs.shape[1:]))
         say([file for file, _ in files], dataset, inputs=f"{inputs.dtype.name} of {shape}")
         return dataset
 
     def inputs(self, example: Tensor) -> Inputs:
-        files = find_split(self.path, self.test_path, ".npz")
-        types = {read_npz(file, [self.input])[self.input].dtype for file, _ in files}
         own = {
             "pixels": True,
-            "stored": np.result_type(*types).name,
+            "stored": self._stored,
             "name": self.input,
             "items": "preference" in self.targets.values(),
         }
         return super().inputs(example).model_copy(update=own)
+
+    @cached_property
+    def _stored(self) -> str:  # which load() knows
+        files = find_split(self.path, self.test_path, ".npz")
+        types = {read_npz(file, [self.input])[self.input].dtype for file, _ in files}
+        return np.result_type(*types).name
 
     def options_to_read(self, inputs: Inputs, named: Collection[str]) -> dict[str, Any]:
         return {} if inputs.name is None or "input" in named else {"input": inputs.name}
